@@ -102,7 +102,9 @@ class DependencyNotInstalled(NotInstalledError):
     @classmethod
     def for_feature(cls, feature: str, extra: str) -> DependencyNotInstalled:
         """The error for ``feature``, which needs the extra ``extra``."""
-        return cls(f"{feature} needs the extra '{extra}'. Install it: pip install 'sharpen[{extra}]'")
+        return cls(
+            f"{feature} needs the extra '{extra}'. Install it: pip install 'sharpen[{extra}]'"
+        )
 
 
 class TrainingError(SharpenError, RuntimeError):
@@ -135,14 +137,14 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
 
 @contextmanager
 def storage_errors(path: Path, *, doing: str = "write") -> Iterator[None]:
-    """Turn an ``OSError`` raised while writing ``path`` into a :class:`StorageError` with a remedy."""
+    """Turn an ``OSError`` met while writing ``path`` into a :class:`StorageError` with a remedy."""
     try:
         yield
     except SharpenError:
         raise
     except OSError as error:
         remedy = {
-            errno.ENOSPC: "The disk is full: free space and run the same command again; it resumes.",
+            errno.ENOSPC: "The disk is full: free space and run the command again; it resumes.",
             errno.EDQUOT: "Your disk quota is used up: free space and run the same command again.",
             errno.EACCES: "No permission: choose another folder with --output.",
             errno.EPERM: "No permission: choose another folder with --output.",

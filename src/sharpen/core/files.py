@@ -104,7 +104,9 @@ def atomic_dir(path: Path) -> Iterator[Path]:
             yield temporary
             fsync_tree(temporary)
             if path.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+                old = Path(
+                    tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent)
+                )
                 path.replace(old / path.name)
                 temporary.replace(path)
                 shutil.rmtree(old, ignore_errors=True)
