@@ -1,0 +1,177 @@
+"""The one report writer, for runs and studies: one self-contained HTML file, plotly embedded.
+
+A report is a title and a list of sections; a section is a list of blocks: text, tables, charts.
+The file embeds its own script, so it opens without a network.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sharpen.core.errors import DependencyNotInstalled
+from sharpen.core.files import atomic_write_text
+
+__all__ = ["Chart", "Section", "Series", "Table", "Text", "format_value", "write_html"]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A paragraph, or preformatted text such as code."""
+
+    text: str
+    preformatted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of plain values under column titles."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One line, bar group or point cloud of a chart; NaN values leave a gap."""
+
+    name: str
+    x: Sequence[Any]
+    y: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart with labelled axes; give units in the labels."""
+
+    title: str
+    series: Sequence[Series]
+    x_label: str
+    y_label: str
+    kind: Literal["line", "bar", "scatter"] = "line"
+    log_y: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading and what stands under it."""
+
+    title: str
+    blocks: Sequence[Text | Table | Chart]
+
+
+def format_value(value: Any) -> str:
+    """A value as people read it: 4 significant digits, thousands grouped."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        if math.isnan(value):
+            return "–"
+        if value == 0 or 1e-3 <= abs(value) < 1e6:
+            return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+        return f"{value:.3e}"
+    return str(value)
+
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #8884; }
+table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
+th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #8883; vertical-align: top; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+pre { background: #8881; padding: .8rem; overflow-x: auto; white-space: pre-wrap; font-size: 14px; }
+.chart { height: 24rem; } .meta { color: #888; }
+"""
+
+
+def write_html(path: Path, title: str, sections: Sequence[Section], *, subtitle: str = "") -> None:
+    """Write a report to ``path``, atomically.
+
+    Raises:
+        DependencyNotInstalled: a chart is asked for and plotly is missing.
+        StorageError: the file cannot be written.
+    """
+    body: list[str] = []
+    charts = 0
+    for section in sections:
+        body.append(f"<h2>{html.escape(section.title)}</h2>")
+        for block in section.blocks:
+            if isinstance(block, Text):
+                tag = "pre" if block.preformatted else "p"
+                body.append(f"<{tag}>{html.escape(block.text)}</{tag}>")
+            elif isinstance(block, Table):
+                body.append(_table(block))
+            else:
+                body.append(_chart(block, f"chart{charts}"))
+                charts += 1
+    script = f"<script>{_plotly_script()}</script>" if charts else ""
+    page = (
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>{script}</head>\n<body>"
+        f"<h1>{html.escape(title)}</h1><p class='meta'>{html.escape(subtitle)}</p>\n"
+        + "\n".join(body)
+        + "\n</body></html>\n"
+    )
+    atomic_write_text(path, page)
+
+
+def _table(table: Table) -> str:
+    def cell(value: Any) -> str:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        text = html.escape(format_value(value))
+        return f"<td class='number'>{text}</td>" if number else f"<td>{text}</td>"
+
+    head = "".join(f"<th>{html.escape(str(c))}</th>" for c in table.columns)
+    rows = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in table.rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _chart(chart: Chart, name: str) -> str:
+    kinds: dict[str, dict[str, str]] = {
+        "line": {"type": "scatter", "mode": "lines"},
+        "scatter": {"type": "scatter", "mode": "markers"},
+        "bar": {"type": "bar"},
+    }
+    traces = [
+        {
+            "name": series.name,
+            "x": list(series.x),
+            "y": [None if y is None or not math.isfinite(y) else y for y in series.y],
+            **kinds[chart.kind],
+        }
+        for series in chart.series
+    ]
+    layout = {
+        "title": {"text": chart.title},
+        "xaxis": {"title": {"text": chart.x_label}},
+        "yaxis": {"title": {"text": chart.y_label}, "type": "log" if chart.log_y else "linear"},
+        "margin": {"t": 50, "r": 20},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"color": "#888"},
+    }
+    # "</" would end the script element early if a name contained a closing tag.
+    data = json.dumps([traces, layout], allow_nan=False).replace("</", "<\\/")
+    return (
+        f"<div class='chart' id='{name}'></div><script>Plotly.newPlot('{name}', ...{data}, "
+        "{responsive: true, displaylogo: false});</script>"
+    )
+
+
+def _plotly_script() -> str:
+    try:
+        from plotly.offline import get_plotlyjs
+    except ModuleNotFoundError:
+        raise DependencyNotInstalled.for_feature("a report with charts", "report") from None
+    return str(get_plotlyjs())
