@@ -87,7 +87,8 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #8884; }
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
-th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #8883; vertical-align: top; }
+th, td { text-align: left; vertical-align: top; }
+th, td { padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #8883; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 pre { background: #8881; padding: .8rem; overflow-x: auto; white-space: pre-wrap; font-size: 14px; }
 .chart { height: 24rem; } .meta { color: #888; }
@@ -147,7 +148,7 @@ def _chart(chart: Chart, name: str) -> str:
         {
             "name": series.name,
             "x": list(series.x),
-            "y": [None if y is None or not math.isfinite(y) else y for y in series.y],
+            "y": [y if math.isfinite(y) else None for y in series.y],
             **kinds[chart.kind],
         }
         for series in chart.series

@@ -1,4 +1,4 @@
-"""Stages: typed steps of a recipe, each a frozen config and a function from artifacts to one artifact.
+"""Stages: typed steps of a recipe, each a frozen config and a function that makes an artifact.
 
 A stage type is found by name: first among those registered in this process (:func:`register`),
 then among the entry points of the group ``sharpen.stages``. Types from entry points run in a
