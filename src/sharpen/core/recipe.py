@@ -247,7 +247,7 @@ def _stage(
     seed = recipe_seed
     if "seed" in fields:
         seed = _seed(fields.pop("seed"), f"{key}.seed", lambda _, message: fail("seed", message))
-    config = from_dict(stage_type.config, fields, path=(key,), marks=marks)
+    config: Any = from_dict(stage_type.config, fields, path=(key,), marks=marks)
     if stage_type.needs_model and model is None:
         raise fail("", f"the stage '{key}' needs the top-level key 'model'.")
     inputs = _inputs(key, stage_type, after, earlier, fail)
@@ -271,7 +271,12 @@ def _inputs(
                     f"{did_you_mean(name, names)} Earlier: {', '.join(names) or 'none'}.",
                 )
         candidates = [spec for spec in earlier if spec.name in wanted]
-    made: dict[str, str] = {spec.type.kind(spec.config): spec.name for spec in candidates}
+    made: dict[str, str] = {}
+    for spec in candidates:
+        kind = spec.type.kind(spec.config)
+        if kind == "model":
+            made.pop("adapter", None)  # a model made after an adapter already holds it
+        made[kind] = spec.name
     inputs: dict[str, str] = {}
     for kind in (*stage_type.needs, *stage_type.optional):
         if kind in made:

@@ -10,7 +10,7 @@ absolute paths. What it measures goes to :attr:`StageResult.measured`, never int
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -30,6 +30,7 @@ __all__ = [
     "Prediction",
     "Progress",
     "RecipeContext",
+    "RunView",
     "StageContext",
     "StageResult",
     "StageType",
@@ -144,6 +145,26 @@ class RecipeContext:
         return resolve_path(path, self.folder)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunView:
+    """A run so far, as a stage that is not addressed sees it."""
+
+    name: str
+    """The run's name."""
+
+    summary: Mapping[str, Any]
+    """Results and measurements by stage, nested."""
+
+    predictions: Mapping[str, Prediction]
+    """What was foreseen, by stage."""
+
+    stage_types: Mapping[str, StageType]
+    """Type of each stage, in the recipe's order."""
+
+    metrics: Sequence[Mapping[str, Any]]
+    """Rows of ``metrics.jsonl``."""
+
+
 @dataclass(slots=True, kw_only=True)
 class StageContext:
     """What a stage function gets beside its config."""
@@ -168,6 +189,9 @@ class StageContext:
 
     folder: Path | None = None
     """Folder of the recipe's file."""
+
+    run: RunView | None = None
+    """The run so far; only for stages that are not addressed."""
 
     on_metric: Callable[[str, float, int | None], None] | None = None
     on_rewind: Callable[[int], None] | None = None
@@ -221,6 +245,10 @@ class StageType:
 
     optional: tuple[str, ...] = ()
     """Kinds of artifacts it takes when an earlier stage made one."""
+
+    addressed: bool = True
+    """False: it makes no artifact, runs every time in the run's own process with the run folder as
+    its output, and sees the run so far in :attr:`StageContext.run`."""
 
     needs_model: bool = False
     """Whether the recipe's ``model`` must be given (it is part of the address then)."""
