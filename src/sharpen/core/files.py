@@ -166,6 +166,11 @@ class FileLock:
         os.pwrite(handle, f"pid {os.getpid()} on {os.uname().nodename}".encode(), 0)
         self._handle = handle
 
+    def fileno(self) -> int:
+        """The held lock's file descriptor; a child that inherits it shares the lock."""
+        assert self._handle is not None, "the lock is not held"
+        return self._handle
+
     def release(self) -> None:
         """Let go of the lock; the file stays."""
         if self._handle is not None:
