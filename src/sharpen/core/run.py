@@ -258,6 +258,8 @@ class _Runner:
             self.observer.stage_started(spec.name, number, last + 1)
             self._stage(spec)
             self._write_summary()
+        if until is None:
+            shutil.rmtree(self.work, ignore_errors=True)  # checkpoints of configs since changed
         return Run(folder=self.folder, summary=self.summary, reused=self.reused)
 
     def _sweep(self) -> None:
@@ -452,7 +454,7 @@ class _Runner:
     def _link(self, name: str, key: str) -> None:
         link = self.folder / name
         target = os.path.relpath(self.store / key, self.folder)
-        if link.is_symlink() and os.readlink(link) == target:
+        if link.is_symlink() and str(link.readlink()) == target:
             return
         if link.exists() and not link.is_symlink():
             raise BusyError(f"{link} is in the way of the link to the stage's output; move it.")
@@ -495,7 +497,9 @@ def plan_errors(
     for name, prediction in predictions.items():
         measured = summary.get(name, {})
         row: dict[str, Any] = {"peak_bytes": prediction.peak_bytes}
-        pairs = [("memory_error", prediction.peak_bytes, measured.get("peak_bytes"))]
+        pairs: list[tuple[str, float, float | None]] = [
+            ("memory_error", prediction.peak_bytes, measured.get("peak_bytes"))
+        ]
         if prediction.step_s is not None:
             row["step_s"] = prediction.step_s
             pairs.append(("time_error", prediction.step_s, measured.get("step_s")))
