@@ -166,8 +166,8 @@ def asset_path(name: str, *, verify: bool = False) -> Path:
     return path
 
 
-def check_asset(name: str) -> AssetStatus:
-    """Whether an asset is here, its version, and whether its bytes are the pinned ones."""
+def check_asset(name: str, *, verify: bool = True) -> AssetStatus:
+    """Whether an asset is here, its version, and (``verify``) whether its bytes are right."""
     asset = get_asset(name)
     path = _locate(asset)
     installed = path is not None and path.exists()
@@ -175,7 +175,7 @@ def check_asset(name: str) -> AssetStatus:
         name=name,
         installed=installed,
         version=_installed_version(asset) if installed else None,
-        sha256_ok=_sha256_ok(asset, path) if installed and path is not None else None,
+        sha256_ok=_sha256_ok(asset, path) if verify and installed and path else None,
         licence=asset.licence,
         path=str(path) if installed else None,
         install=asset.install,

@@ -1,0 +1,79 @@
+"""The ``sharpen`` command.
+
+A command's file is imported only when that command is run, so ``sharpen --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import typer
+
+from sharpen._version import __version__
+from sharpen.cli.common import new_app
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "run": "Carry out a recipe, from data to a served model.",
+    "plan": "Tell whether a recipe fits, what takes the memory, and how long it takes.",
+    "tune": "Search over a recipe's settings.",
+    "train": "Carry out a recipe up to its last training stage.",
+    "compress": "Quantize a model's weights.",
+    "eval": "Measure a model: perplexity, choices, exact match.",
+    "serve": "Serve a model over an OpenAI-compatible HTTP API.",
+    "chat": "Talk with a model in the terminal.",
+    "search": "Run, join and inspect studies.",
+    "assets": "List, locate and verify models and corpora that ship in packages.",
+    "systems": "Print the catalog of systems and how far each is.",
+    "doctor": "Check this machine and this installation.",
+}
+_HELP = (
+    "Take a model from data to deployment at the limit of the hardware you have.\n\n"
+    "Start with:  sharpen run examples/quickstart.yaml"
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def build_app(arguments: list[str]) -> typer.Typer:
+    """The application; only the command named in ``arguments`` is imported."""
+    app = new_app(_HELP)
+
+    @app.callback()
+    def root(
+        version: bool = typer.Option(
+            False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ) -> None:
+        """Nothing to do before a command."""
+
+    wanted = next((word for word in arguments if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        if name == wanted:
+            module = importlib.import_module(f"sharpen.cli.{name}")
+            if hasattr(module, "app"):
+                app.add_typer(module.app, name=name, help=summary)
+            else:
+                module.register(app)
+        else:
+            app.command(name, help=summary)(_unloaded)
+    return app
+
+
+def _unloaded() -> None:
+    """Stands for a command that was not named; never called."""
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    build_app(sys.argv[1:])()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""``sharpen run``: carry out a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sharpen.cli.common import Output, command
+from sharpen.cli.progress import observe
+
+__all__ = ["carry_out", "register"]
+
+Recipe = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="KEY=VALUE pairs by dotted path.", show_default=False),
+]
+OutputFolder = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Run folder; default runs/<name>.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Run even when the plan says no.")]
+Until = Annotated[str | None, typer.Option(help="Name of the last stage to run.")]
+Seed = Annotated[int | None, typer.Option(help="The recipe's seed.")]
+
+
+def carry_out(
+    recipe: Path,
+    overrides: list[str] | None,
+    output: Path | None,
+    until: str | None,
+    force: bool,
+    seed: int | None,
+) -> Output:
+    """Run a recipe with progress and render its summary."""
+    from sharpen.core.report import format_value
+    from sharpen.core.run import run
+
+    given = [*(overrides or []), *([f"seed={seed}"] if seed is not None else [])]
+    with observe() as observer:
+        done = run(recipe, given, output=output, until=until, force=force, observer=observer)
+
+    def render(console: Any) -> None:
+        from rich.table import Table
+
+        table = Table("result", "value", box=None, header_style="bold")
+        for name, value in done.summary.flat().items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                table.add_row(name, format_value(value))
+        console.print(table)
+        console.print(f"run folder: {done.folder}")
+        if done.report.exists():
+            console.print(f"report: {done.report}")
+
+    document = {
+        "run": str(done.folder),
+        "report": str(done.report) if done.report.exists() else None,
+        "reused": done.reused,
+        "summary": done.summary,
+    }
+    return Output(document, render)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to ``app``."""
+
+    @command(app, "run", example="sharpen run examples/quickstart.yaml train.lr=3e-4")
+    def run(
+        recipe: Recipe,
+        overrides: Overrides = None,
+        output: OutputFolder = None,
+        until: Until = None,
+        force: Force = False,
+        seed: Seed = None,
+    ) -> Output:
+        """Carry out a recipe; what is already done is not done again."""
+        return carry_out(recipe, overrides, output, until, force, seed)

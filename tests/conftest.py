@@ -1,0 +1,47 @@
+"""Settings shared by all tests: threads, seeds, caches, and assets that CI must have."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from sharpen.core.assets import ASSETS, check_asset
+
+settings.register_profile(
+    "sharpen", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("sharpen")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked ``asset`` skip without their asset, and fail where assets are required."""
+    marker = item.get_closest_marker("asset")
+    if marker is None:
+        return
+    for name in marker.args or ("smollm2-135m-instruct",):
+        if not check_asset(name, verify=False).installed:
+            reason = f"asset {name} is not installed: {ASSETS[name].install}"
+            if os.environ.get("SHARPEN_REQUIRE_ASSETS") == "1":
+                pytest.fail(reason)
+            pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _one_torch_thread() -> None:
+    """Workers run side by side, so each uses one thread."""
+    import sys
+
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout's root."""
+    return Path(__file__).resolve().parent.parent
