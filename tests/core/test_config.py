@@ -1,3 +1,4 @@
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -151,10 +152,8 @@ def test_dumped_yaml_reads_back_equal(data: dict[str, object]) -> None:
 
 @given(st.text(max_size=200))
 def test_any_text_is_read_or_refused_with_our_error(text: str) -> None:
-    try:
-        parse_yaml(text)
-    except ConfigError as error:
-        assert "<string>" in str(error)
+    with contextlib.suppress(ConfigError):
+        assert parse_yaml(text, file="f").marks.file == "f"
 
 
 def test_an_alias_bomb_is_refused() -> None:

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ def _nothing(config: Any, context: StageContext) -> StageResult:
 
 
 @pytest.fixture(autouse=True)
-def _types(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _types(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage_module, "_registered", {})
     for name, makes, needs, optional in (
         ("mk-data", "dataset", (), ()),
@@ -41,7 +40,6 @@ def _types(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
                 optional=optional,
             )
         )
-    yield
 
 
 def load(text: str, tmp_path: Path, overrides: Any = ()) -> Any:

@@ -23,7 +23,7 @@ def test_a_report_is_self_contained_and_escapes_what_it_shows(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), (True, "yes"), (12345, "12,345"), (0.12345, "0.1234"), (1e-7, "1.000e-07"),
+    [(None, "–"), (True, "yes"), (12345, "12,345"), (0.12341, "0.1234"), (1e-7, "1.000e-07"),
      (12345.6, "12,346"), (float("nan"), "–"), ("x", "x"), (0.0, "0")],
 )  # fmt: skip
 def test_values_are_written_as_people_read_them(value: object, text: str) -> None:

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +54,7 @@ def view(config: CountConfig, context: StageContext) -> StageResult:
 
 
 @pytest.fixture(autouse=True)
-def _types(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _types(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage_module, "_registered", {})
     calls.clear()
     register(
@@ -83,7 +82,6 @@ def _types(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             name="view", version=1, config=CountConfig, run=view, makes="report", addressed=False
         )
     )
-    yield
 
 
 RECIPE: dict[str, Any] = {"sharpen": 1, "name": "t", "first": {}, "second": {}, "view": {}}
@@ -148,7 +146,7 @@ def test_a_damaged_record_is_made_again(tmp_path: Path, record: str) -> None:
 def test_until_stops_early_and_must_name_a_stage(tmp_path: Path) -> None:
     run(RECIPE, output=tmp_path / "r", until="first")
     assert calls == ["first"]
-    with pytest.raises(ConfigError, match="no stage 'frist'. Did you mean 'first'"):
+    with pytest.raises(ConfigError, match=r"no stage 'frist'\. Did you mean 'first'"):
         run(RECIPE, output=tmp_path / "r", until="frist")
 
 
@@ -162,7 +160,7 @@ def test_errors_of_a_stage_pass_through_and_keep_what_is_done(tmp_path: Path) ->
 
 
 def test_a_plan_that_does_not_fit_stops_the_run_unless_forced(tmp_path: Path) -> None:
-    with pytest.raises(OutOfMemoryError, match="'first' is planned to need .* GiB.*--force"):
+    with pytest.raises(OutOfMemoryError, match=r"'first' is planned to need .* GiB.*--force"):
         run(RECIPE, {"first.peak": 10**15}, output=tmp_path / "r")
     assert calls == []
     run(RECIPE, {"first.peak": 10**15}, output=tmp_path / "r", force=True)

@@ -180,9 +180,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_str(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    plain_is_wrong = not isinstance(_scalar(text), str)
-    style = "'" if plain_is_wrong else ("|" if "\n" in text else None)
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+    quoted = not isinstance(_scalar(text), str)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if quoted else None)
 
 
 def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
@@ -190,6 +189,11 @@ def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:float", text)
 
 
+_Dumper.yaml_implicit_resolvers = {}
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:null", _NULL, None)
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOL, None)
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:int", _INT, None)
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, None)
 _Dumper.add_representer(str, _represent_str)
 _Dumper.add_representer(float, _represent_float)
 
