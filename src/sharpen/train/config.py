@@ -1,0 +1,209 @@
+"""The ``train`` stage's config: what to train, how long, with which optimizer and schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sharpen.core.errors import ConfigError
+from sharpen.optim.schedules import Schedule
+
+__all__ = ["ActConfig", "CheckpointConfig", "MetricsConfig", "TrainConfig"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointConfig:
+    """When checkpoints are written and how many are kept."""
+
+    every: int = 500
+    """Steps between checkpoints."""
+
+    every_s: float = 60.0
+    """Seconds between checkpoints; whichever comes first."""
+
+    keep: int = 3
+    """How many of the latest to keep."""
+
+    async_: bool = True
+    """Write in the background; at most one is in flight."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.every < 1 or self.keep < 1 or self.every_s <= 0:
+            raise ConfigError(
+                f"every={self.every}, every_s={self.every_s} and keep={self.keep} must be above 0."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActConfig:
+    """Memory of activations against recomputation."""
+
+    mode: Literal["none", "full"] = "none"
+    """``full``: keep only each block's input and compute the rest again in the backward pass."""
+
+    tiled_loss: int | Literal["auto"] = "auto"
+    """Rows of logits held at once; ``auto`` holds about 64 MiB of them."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.tiled_loss != "auto" and self.tiled_loss < 1:
+            raise ConfigError(f"tiled_loss={self.tiled_loss} must be 'auto' or at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetricsConfig:
+    """What is logged."""
+
+    log_every: int = 1
+    """Steps between rows of ``metrics.jsonl``."""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if self.log_every < 1:
+            raise ConfigError(f"log_every={self.log_every} must be at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """A training run. Batch sizes count sequences (rows of the data set)."""
+
+    steps: int | None = None
+    """Optimizer steps; default 1000 unless ``epochs`` is given."""
+
+    epochs: float | None = None
+    """Passes over the data, instead of ``steps``."""
+
+    micro_batch: int = 1
+    """Sequences a forward pass."""
+
+    global_batch: int = 8
+    """Sequences an optimizer step; the rest is gradient accumulation."""
+
+    method: Literal["full", "lora"] = "full"
+    """Train all weights, or low-rank adapters on frozen weights."""
+
+    rank: int = 16
+    """LoRA: rank of the adapters."""
+
+    alpha: float | None = None
+    """LoRA: scale numerator; default twice the rank."""
+
+    dropout: float = 0.0
+    """LoRA: dropout on the adapters' input."""
+
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """LoRA: names of the layers to adapt, such as ``[q_proj, v_proj]``."""
+
+    rslora: bool = False
+    """LoRA: scale by alpha / sqrt(rank) instead of alpha / rank."""
+
+    merge: bool = False
+    """LoRA: fold the adapter into the weights and write a whole model."""
+
+    optimizer: Literal["adamw"] = "adamw"
+    """The gradient optimizer."""
+
+    lr: float = 3e-4
+    """Peak learning rate."""
+
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Decay rates of the moments."""
+
+    eps: float = 1e-8
+    """Added to the root of the second moment."""
+
+    weight_decay: float = 0.1
+    """Decoupled decay of matrices."""
+
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
+    """Shape of the learning rate after warm-up."""
+
+    warmup: float = 0.01
+    """Warm-up: steps when 1 or more, else a share of all steps."""
+
+    min_ratio: float = 0.1
+    """The schedule's floor, as a share of ``lr``."""
+
+    decay_frac: float = 0.2
+    """``wsd``: share of the steps that decays."""
+
+    max_norm: float = 1.0
+    """Clip the global gradient norm to this."""
+
+    max_bad_steps: int = 10
+    """Give up after so many steps in a row with NaN or infinite loss or gradient."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Compute type. What trains is kept in float32; frozen weights are stored in this type."""
+
+    deterministic: bool = False
+    """Ask torch for deterministic kernels only (CUDA; on CPU they are)."""
+
+    gc_freq: int = 50
+    """Steps between garbage collections; automatic collection is off while training."""
+
+    act: ActConfig = field(default_factory=ActConfig)
+    """Activation memory."""
+
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """Checkpoints."""
+
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    """Logging."""
+
+    def __post_init__(self) -> None:
+        """Check every range and combination before any work."""
+        if self.steps is not None and self.epochs is not None:
+            raise ConfigError("give steps or epochs, not both.")
+        if self.steps is not None and self.steps < 1:
+            raise ConfigError(f"steps={self.steps} must be at least 1.")
+        if self.epochs is not None and self.epochs <= 0:
+            raise ConfigError(f"epochs={self.epochs} must be above 0.")
+        for name in ("micro_batch", "global_batch", "rank", "max_bad_steps", "gc_freq"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.global_batch % self.micro_batch:
+            legal = [n for n in range(1, self.global_batch + 1) if self.global_batch % n == 0]
+            raise ConfigError(
+                f"micro_batch={self.micro_batch} does not divide global_batch="
+                f"{self.global_batch}. Choose one of {', '.join(map(str, legal))}."
+            )
+        if not 0 < self.lr < float("inf"):
+            raise ConfigError(f"lr={self.lr} must be above 0 and finite.")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas={self.betas} must both be at least 0 and below 1.")
+        if self.eps <= 0 or self.weight_decay < 0 or not self.max_norm > 0:
+            raise ConfigError(
+                f"eps={self.eps} and max_norm={self.max_norm} must be above 0 and "
+                f"weight_decay={self.weight_decay} at least 0."
+            )
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout={self.dropout} must be at least 0 and below 1.")
+        if self.alpha is not None and self.alpha <= 0:
+            raise ConfigError(f"alpha={self.alpha} must be above 0.")
+        if self.merge and self.method != "lora":
+            raise ConfigError("merge=true needs method 'lora'; a full model is written as it is.")
+        if self.steps is not None:
+            self.make_schedule(self.steps)
+
+    @property
+    def grad_accum(self) -> int:
+        """Forward passes an optimizer step."""
+        return self.global_batch // self.micro_batch
+
+    def num_steps(self, num_sequences: int) -> int:
+        """Optimizer steps over a data set of ``num_sequences`` rows."""
+        if self.epochs is not None:
+            return max(1, round(self.epochs * num_sequences / self.global_batch))
+        return self.steps if self.steps is not None else 1000
+
+    def make_schedule(self, steps: int) -> Schedule:
+        """The learning-rate schedule over ``steps`` steps."""
+        return Schedule(
+            steps=steps,
+            kind=self.schedule,
+            warmup=self.warmup,
+            min_ratio=self.min_ratio,
+            decay_frac=self.decay_frac,
+        )

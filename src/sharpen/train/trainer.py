@@ -1,0 +1,404 @@
+"""The trainer: one loop for full and low-rank fine-tuning and for pre-training.
+
+A step, in this order:
+
+1. All micro-batches of the step are fetched; n = number of valid labels in all of them.
+2. For each: loss = sum of cross entropies / n, backward; gradients add up. So a step's gradient is
+   that of the mean over its labels, however they are spread over micro-batches.
+3. The global gradient norm is clipped. NaN or infinite: the step is skipped and counted, and after
+   ``max_bad_steps`` in a row training stops with an error.
+4. Optimizer, learning rate (a pure function of the step), metrics.
+5. Checkpoint at the step's boundary, manual garbage collection.
+
+Resuming is bit-exact on CPU with the same versions and threads: parameters, optimizer state, random
+states, data position and counters come back.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+import random
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sharpen.core.config import digest, to_dict
+from sharpen.core.errors import ConfigError, DataError, TrainingError
+from sharpen.core.metrics import peak_rss_bytes
+from sharpen.data import TokenDataset, TokenLoader
+from sharpen.optim.adamw import adamw
+from sharpen.train.checkpoint import Checkpoint, CheckpointManager
+from sharpen.train.config import TrainConfig
+from sharpen.train.loss import IGNORE, auto_tile, linear_cross_entropy
+
+__all__ = ["Callback", "StepReport", "TrainResult", "Trainer"]
+
+_log = logging.getLogger(__name__)
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one optimizer step did."""
+
+    step: int
+    """Steps done, this one included."""
+
+    loss: float
+    """Mean cross entropy over the step's labels, in nats."""
+
+    grad_norm: float
+    """Global gradient norm before clipping."""
+
+    lr: float
+    """Learning rate used."""
+
+    tokens: int
+    """Tokens in the step's sequences, padding excluded."""
+
+    labels: int
+    """Valid labels in the step."""
+
+    seconds: float
+    """Wall time of the step."""
+
+    skipped: bool
+    """The step changed nothing: no labels, or a loss or gradient that is not finite."""
+
+
+class Callback(Protocol):
+    """Is told of a training's events."""
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Training begins or resumes; ``trainer.step`` steps are done."""
+
+    def on_step(self, trainer: Trainer, report: StepReport) -> None:
+        """A step is done."""
+
+
+@dataclass(slots=True)
+class TrainResult:
+    """What a training did, resumed parts included."""
+
+    steps: int
+    skipped_steps: int
+    tokens: int
+    labels: int
+    loss_first: float | None
+    """Mean loss of the first step."""
+    loss_last: float | None
+    """Mean loss of the last steps (at most 5)."""
+    step_s: float | None = None
+    """Median seconds a step of this process, its first left out."""
+    tokens_per_s: float | None = None
+    """Tokens a step over its seconds, medians."""
+    peak_bytes: int = 0
+    """Highest resident memory of this process."""
+
+
+@dataclass(slots=True)
+class _State:
+    """Counters that a checkpoint keeps."""
+
+    step: int = 0
+    tokens: int = 0
+    labels: int = 0
+    skipped: int = 0
+    bad_in_a_row: int = 0
+    loss_first: float | None = None
+    recent: list[float] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains a model on token shards.
+
+    Args:
+        model: a module with ``hidden(input_ids, position_ids=, document_ids=)`` and
+            ``lm_head.weight``; parameters that do not require a gradient stay as they are.
+        data: a token data set, or the folder of one (its ``train`` split).
+        config: what to do.
+        output: folder for checkpoints; None trains without them.
+        seed: of the data order and of dropout.
+        callbacks: told of each step.
+
+    Raises:
+        ConfigError: the checkpoint in ``output`` belongs to another configuration.
+        BusyError: another job writes ``output``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: TokenDataset | str | Path,
+        config: TrainConfig,
+        *,
+        output: str | Path | None = None,
+        seed: int = 0,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.seed = seed
+        self.callbacks = list(callbacks)
+        self.data = data if isinstance(data, TokenDataset) else TokenDataset(Path(data), "train")
+        if len(self.data) == 0:
+            raise DataError("the training split has no sequences.")
+        self.num_steps = config.num_steps(len(self.data))
+        self.schedule = config.make_schedule(self.num_steps)
+        self.output = Path(output) if output is not None else None
+        self.device = next(model.parameters()).device
+        self.optimizer = adamw(
+            model.named_parameters(),
+            lr=config.lr,
+            betas=config.betas,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+        )
+        self.loader = TokenLoader(self.data, config.micro_batch, seed=seed)
+        self.state = _State()
+        tile = config.act.tiled_loss
+        self._tile = auto_tile(_head(model).shape[0]) if tile == "auto" else tile
+        self._named = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self._seconds: list[float] = []
+        self._step_tokens: list[int] = []
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.state.step
+
+    def fit(self) -> TrainResult:
+        """Train until the last step, resuming from the newest whole checkpoint in ``output``.
+
+        Raises:
+            TrainingError: losses or gradients are not finite for ``max_bad_steps`` in a row.
+            StorageError: a checkpoint cannot be written.
+        """
+        _seed_everything(self.seed)
+        manager = self._open_checkpoints()
+        try:
+            for callback in self.callbacks:
+                callback.on_start(self)
+            self._loop(manager)
+        finally:
+            if manager is not None:
+                manager.close()
+        return self.result()
+
+    def result(self) -> TrainResult:
+        """What has been done so far."""
+        seconds = self._seconds[1:] or self._seconds
+        step_s = statistics.median(seconds) if seconds else None
+        tokens = statistics.median(self._step_tokens) if self._step_tokens else 0
+        recent = self.state.recent
+        return TrainResult(
+            steps=self.state.step,
+            skipped_steps=self.state.skipped,
+            tokens=self.state.tokens,
+            labels=self.state.labels,
+            loss_first=self.state.loss_first,
+            loss_last=sum(recent) / len(recent) if recent else None,
+            step_s=step_s,
+            tokens_per_s=tokens / step_s if step_s else None,
+            peak_bytes=peak_rss_bytes(),
+        )
+
+    def _open_checkpoints(self) -> CheckpointManager | None:
+        if self.output is None:
+            return None
+        options = self.config.checkpoint
+        manager = CheckpointManager(self.output, keep=options.keep, background=options.async_)
+        try:
+            found = manager.load_latest()
+            if found is not None:
+                self.load_state(found)
+                _log.info("resumed from step %d of %d", self.state.step, self.num_steps)
+        except BaseException:
+            manager.close()
+            raise
+        return manager
+
+    def _loop(self, manager: CheckpointManager | None) -> None:
+        self.model.train()
+        saved_at = time.monotonic()
+        with _manual_gc():
+            while self.state.step < self.num_steps:
+                report = self._train_step()
+                for callback in self.callbacks:
+                    callback.on_step(self, report)
+                step = self.state.step
+                if step % self.config.gc_freq == 0:
+                    gc.collect(1)
+                options = self.config.checkpoint
+                due = step % options.every == 0 or time.monotonic() - saved_at > options.every_s
+                if manager is not None and (due or step == self.num_steps):
+                    manager.save(step, *self.state_dict())
+                    saved_at = time.monotonic()
+
+    def _train_step(self) -> StepReport:
+        start = time.perf_counter()
+        config = self.config
+        batches = [next(self.loader) for _ in range(config.grad_accum)]
+        labels = sum(int((batch.labels != IGNORE).sum()) for batch in batches)
+        tokens = sum(int((batch.document_ids >= 0).sum()) for batch in batches)
+        lr = config.lr * self.schedule.factor(self.state.step)
+        loss, norm = 0.0, 0.0
+        if labels:
+            loss = self._forward_backward(batches, 1.0 / labels)
+            norm = float(nn.utils.clip_grad_norm_(list(self._named.values()), config.max_norm))
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        skipped = not labels or not finite
+        if skipped:
+            self._skip(finite, loss, norm)
+        else:
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
+            self.state.bad_in_a_row = 0
+            self.state.recent = [*self.state.recent[-4:], loss]
+            if self.state.loss_first is None:
+                self.state.loss_first = loss
+        self.optimizer.zero_grad(set_to_none=True)
+        self.state.step += 1
+        self.state.tokens += tokens
+        self.state.labels += labels
+        seconds = time.perf_counter() - start
+        self._seconds.append(seconds)
+        self._step_tokens.append(tokens)
+        return StepReport(self.state.step, loss, norm, lr, tokens, labels, seconds, skipped)
+
+    def _forward_backward(self, batches: Sequence[Any], scale: float) -> float:
+        """Sum of the micro-batches' scaled losses; gradients are left on the parameters."""
+        total: Tensor | None = None
+        dtype = _DTYPES[self.config.dtype]
+        for batch in batches:
+            with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+                hidden = self.model.hidden(  # type: ignore[operator]
+                    _tensor(batch.input_ids, self.device),
+                    position_ids=_tensor(batch.position_ids, self.device),
+                    document_ids=_tensor(batch.document_ids, self.device),
+                )
+            loss = linear_cross_entropy(
+                hidden.to(dtype),
+                _head(self.model),
+                _tensor(batch.labels, self.device),
+                scale=scale,
+                tile=self._tile,
+            )
+            loss.backward()  # type: ignore[no-untyped-call]
+            total = loss.detach() if total is None else total + loss.detach()
+        return float(total) if total is not None else 0.0
+
+    def _skip(self, finite: bool, loss: float, norm: float) -> None:
+        self.state.skipped += 1
+        if finite:
+            return  # nothing was labelled: no error
+        self.state.bad_in_a_row += 1
+        step = self.state.step + 1
+        _log.warning("step %d skipped: loss %g, gradient norm %g", step, loss, norm)
+        if self.state.bad_in_a_row >= self.config.max_bad_steps:
+            raise TrainingError(
+                f"the loss or gradient was not finite in {self.state.bad_in_a_row} steps in a row "
+                f"(last: step {step}, loss {loss}, gradient norm {norm}). Lower lr="
+                f"{self.config.lr}, use dtype float32, or look for damaged data or weights."
+            )
+
+    def state_dict(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """Tensors (``model`` and ``optim``) and plain data: all that resuming needs."""
+        optim: dict[str, Tensor] = {}
+        for name, parameter in self._named.items():
+            for slot, value in self.optimizer.state.get(parameter, {}).items():
+                optim[f"{name}.{slot}"] = value
+        trainer = {
+            "state": to_dict(self.state),
+            "loader": self.loader.state_dict(),
+            "config": self._identity(),
+            "random": {
+                "python": random.getstate(),
+                "torch": torch.get_rng_state().numpy().tobytes().hex(),
+                "cuda": [s.numpy().tobytes().hex() for s in torch.cuda.get_rng_state_all()]
+                if self.device.type == "cuda"
+                else [],
+            },
+        }
+        return {"model": dict(self._named), "optim": optim}, trainer
+
+    def load_state(self, found: Checkpoint) -> None:
+        """Take up the state of a checkpoint.
+
+        Raises:
+            ConfigError: it belongs to another configuration, model or data set.
+        """
+        if found.trainer["config"] != self._identity():
+            raise ConfigError(
+                f"the checkpoint in {self.output} belongs to another configuration or data set. "
+                "Give another output folder, or remove that one to start afresh."
+            )
+        stored = found.groups["model"]
+        if set(stored) != set(self._named):
+            odd = sorted(set(stored) ^ set(self._named))[:3]
+            raise ConfigError(f"the checkpoint in {self.output} is of another model: {odd}.")
+        with torch.no_grad():
+            for name, parameter in self._named.items():
+                parameter.copy_(stored[name])
+        for key, value in found.groups["optim"].items():
+            name, _, slot = key.rpartition(".")
+            parameter = self._named[name]
+            device = self.device if slot != "step" or self.device.type == "cuda" else "cpu"
+            self.optimizer.state[parameter][slot] = value.to(device)
+        self.state = _State(**found.trainer["state"])
+        self.loader.load_state_dict(found.trainer["loader"])
+        version, internal, gauss = found.trainer["random"]["python"]
+        random.setstate((version, tuple(internal), gauss))
+        torch.set_rng_state(_bytes_tensor(found.trainer["random"]["torch"]))
+        if self.device.type == "cuda" and found.trainer["random"]["cuda"]:
+            torch.cuda.set_rng_state_all(
+                [_bytes_tensor(s) for s in found.trainer["random"]["cuda"]]
+            )
+
+    def _identity(self) -> str:
+        """Digest of all that determines the trajectory; where and when to save does not."""
+        config = to_dict(self.config)
+        for key in ("checkpoint", "metrics", "gc_freq"):
+            config.pop(key)
+        return digest({"config": config, "seed": self.seed, "data": self.data.fingerprint})
+
+
+def _head(model: nn.Module) -> Tensor:
+    weight: Tensor = model.lm_head.weight  # type: ignore[union-attr,assignment]
+    return weight
+
+
+def _tensor(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+    return torch.from_numpy(array).to(device, non_blocking=True)
+
+
+def _bytes_tensor(text: str) -> Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
+
+
+def _seed_everything(seed: int) -> None:
+    random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def _manual_gc() -> Iterator[None]:
+    """Automatic collection off, so that steps take equal time; restored afterwards."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
