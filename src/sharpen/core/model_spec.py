@@ -136,11 +136,13 @@ class ModelSpec:
             raise ConfigError(f"sliding_window={self.sliding_window} must be at least 1.")
         if self.sliding_layers is not None and len(self.sliding_layers) != self.num_layers:
             raise ConfigError(
-                f"sliding_layers has {len(self.sliding_layers)} entries for {self.num_layers} layers."
+                f"sliding_layers has {len(self.sliding_layers)} entries for "
+                f"{self.num_layers} layers."
             )
         if not self.rms_norm_eps > 0 or not self.rope_theta > 0:
             raise ConfigError(
-                f"rms_norm_eps={self.rms_norm_eps} and rope_theta={self.rope_theta} must be above 0."
+                f"rms_norm_eps={self.rms_norm_eps} and rope_theta={self.rope_theta} must be "
+                "above 0."
             )
 
     @property
@@ -430,7 +432,7 @@ def _rope(rope: Mapping[str, Any], positions: int, where: str) -> RopeScaling | 
     values = {k: v for k, v in values.items() if k in known and v is not None}
     if kind in ("dynamic", "yarn"):
         values.setdefault("original_max_positions", positions)
-    return RopeScaling(kind=kind, **values)
+    return RopeScaling(**{**values, "kind": kind})
 
 
 def _rope_config(scaling: RopeScaling) -> dict[str, Any]:

@@ -1,0 +1,327 @@
+"""One decoder language model for the Llama, Mistral, Qwen2 and Qwen3 layouts.
+
+A block, pre-norm with grouped-query attention and a gated MLP (Touvron et al., 2023)::
+
+    x < -x + O(attention(rope(Q(norm(x))), rope(K(norm(x))), V(norm(x))))
+    x < -x + down(silu(gate(norm(x))) * up(norm(x)))
+
+Parameters carry Hugging Face's names. Families differ in biases (Qwen2: on q, k, v), per-head norms
+of queries and keys (Qwen3) and sliding windows (Mistral, Qwen2). Packed rows hold several
+documents; attention never leaves a document.
+
+Legend: B batch, T tokens, S keys, H hidden, N query heads, K key/value heads, D head size, V
+vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from sharpen.core.model_spec import ModelSpec
+from sharpen.models.kv_cache import KVCache
+from sharpen.models.rope import Rope, apply_rope
+
+__all__ = ["DecoderLM"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What every block needs and no block changes."""
+
+    cos: Tensor
+    """[B, T, 1, D/2]"""
+    sin: Tensor
+    documents: list[int] | None
+    """Lengths of the documents in the flattened batch; None when every row is one document."""
+    mask: Tensor | None
+    """[B or 1, 1, T, S] bool, for full attention; None when causal or nothing is masked."""
+    window_mask: Tensor | None
+    """The same for layers with a sliding window."""
+    is_causal: bool
+    """Plain causal attention without a mask."""
+    cache: KVCache | None
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight, over the last dimension (Zhang & Sennrich, 2019)."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape [..., size]."""
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions."""
+
+    def __init__(self, spec: ModelSpec, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.head_dim = spec.head_dim
+        self.window = spec.sliding_window if spec.slides(layer) else None
+        self.q_proj = nn.Linear(spec.hidden_size, spec.query_size, bias=spec.qkv_bias)
+        self.k_proj = nn.Linear(spec.hidden_size, spec.kv_size, bias=spec.qkv_bias)
+        self.v_proj = nn.Linear(spec.hidden_size, spec.kv_size, bias=spec.qkv_bias)
+        self.o_proj = nn.Linear(spec.query_size, spec.hidden_size, bias=spec.output_bias)
+        self.q_norm: RMSNorm | None = None
+        self.k_norm: RMSNorm | None = None
+        if spec.qk_norm:
+            self.q_norm = RMSNorm(spec.head_dim, spec.rms_norm_eps)
+            self.k_norm = RMSNorm(spec.head_dim, spec.rms_norm_eps)
+
+    def forward(self, x: Tensor, context: _Context) -> Tensor:
+        """[B, T, H] -> [B, T, H]."""
+        heads = (*x.shape[:2], -1, self.head_dim)
+        q, k, v = self.q_proj(x).view(heads), self.k_proj(x).view(heads), self.v_proj(x).view(heads)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q = apply_rope(q, context.cos, context.sin).transpose(1, 2)
+        k = apply_rope(k, context.cos, context.sin).transpose(1, 2)
+        v = v.transpose(1, 2)
+        if context.cache is not None:
+            k, v = context.cache.put(self.layer, k, v)
+        if context.documents is not None:
+            out = self._by_document(q, k, v, context.documents)
+        else:
+            mask = context.mask if self.window is None else context.window_mask
+            out = F.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=mask,
+                is_causal=context.is_causal and mask is None,
+                enable_gqa=True,
+            ).transpose(1, 2)
+        projected: Tensor = self.o_proj(out.reshape(*x.shape[:2], -1))
+        return projected
+
+    def _by_document(self, q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
+        """Attention of each document on its own, the batch taken as one row: [B*T, N, D]."""
+        parts = []
+        for one_q, one_k, one_v in zip(*(_pieces(t, lengths) for t in (q, k, v)), strict=True):
+            length = one_q.shape[2]
+            banded = self.window is not None and length > self.window
+            mask = _band(length, self.window or 0, q.device) if banded else None
+            out = F.scaled_dot_product_attention(
+                one_q, one_k, one_v, attn_mask=mask, is_causal=mask is None, enable_gqa=True
+            )
+            parts.append(out)
+        return torch.cat(parts, dim=2).transpose(1, 2)
+
+
+def _pieces(x: Tensor, lengths: list[int]) -> tuple[Tensor, ...]:
+    """[B, heads, T, D] as one row, cut along tokens into pieces [1, heads, length, D]."""
+    row = x.transpose(1, 2).reshape(1, -1, x.shape[1], x.shape[3]).transpose(1, 2)
+    return torch.split(row, lengths, dim=2)
+
+
+class MLP(nn.Module):
+    """down(silu(gate(x)) * up(x)) (Shazeer, GLU variants, 2020)."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        hidden, width = spec.hidden_size, spec.intermediate_size
+        self.gate_proj = nn.Linear(hidden, width, bias=spec.mlp_bias)
+        self.up_proj = nn.Linear(hidden, width, bias=spec.mlp_bias)
+        self.down_proj = nn.Linear(width, hidden, bias=spec.mlp_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, H] -> [B, T, H]."""
+        projected: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return projected
+
+
+class Block(nn.Module):
+    """One layer."""
+
+    def __init__(self, spec: ModelSpec, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(spec.hidden_size, spec.rms_norm_eps)
+        self.self_attn = Attention(spec, layer)
+        self.post_attention_layernorm = RMSNorm(spec.hidden_size, spec.rms_norm_eps)
+        self.mlp = MLP(spec)
+
+    def forward(self, x: Tensor, context: _Context) -> Tensor:
+        """[B, T, H] -> [B, T, H]."""
+        x = x + self.self_attn(self.input_layernorm(x), context)
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
+
+
+class Decoder(nn.Module):
+    """Embedding, blocks and final norm: everything but the head."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(spec.vocab_size, spec.hidden_size)
+        self.layers = nn.ModuleList(Block(spec, i) for i in range(spec.num_layers))
+        self.norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps)
+
+
+class DecoderLM(nn.Module):
+    """A causal language model.
+
+    Args:
+        spec: its shape.
+
+    Attributes:
+        checkpointing: ``"full"`` keeps only each block's input for the backward pass.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.checkpointing: Literal["none", "full"] = "none"
+        self.model = Decoder(spec)
+        self.lm_head = nn.Linear(spec.hidden_size, spec.vocab_size, bias=False)
+        if spec.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+        self._rope = Rope(spec)
+
+    def init_weights(self, seed: int, std: float = 0.02) -> None:
+        """Random weights for training from scratch: normal matrices, unit norms, zero biases.
+
+        Projections back into the residual stream are scaled by 1 / sqrt(2 L) (Radford et al.,
+        GPT-2, 2019).
+        """
+        generator = torch.Generator().manual_seed(seed)
+        residual = std / (2 * self.spec.num_layers) ** 0.5
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if name.endswith("bias"):
+                    parameter.zero_()
+                elif parameter.ndim == 1:
+                    parameter.fill_(1.0)
+                else:
+                    back = name.endswith(("o_proj.weight", "down_proj.weight"))
+                    parameter.normal_(0.0, residual if back else std, generator=generator)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        *,
+        position_ids: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        cache: KVCache | None = None,
+        logits_to_keep: int | None = None,
+    ) -> Tensor:
+        """Logits of the next token.
+
+        Args:
+            input_ids: [B, T] int64.
+            position_ids: [B, T] int64; default 0..T-1, or what follows the cache.
+            document_ids: [B, T] int64, equal within a document; rows then hold several documents
+                and attention stays within each. Not together with ``cache``.
+            cache: keys and values so far; extended in place.
+            logits_to_keep: only the last so many positions; default all.
+
+        Returns:
+            [B, T', V] in the weights' type (the autocast type under autocast).
+        """
+        hidden = self.hidden(
+            input_ids, position_ids=position_ids, document_ids=document_ids, cache=cache
+        )
+        if logits_to_keep is not None:
+            hidden = hidden[:, -logits_to_keep:]
+        logits: Tensor = self.lm_head(hidden)
+        return logits
+
+    def hidden(
+        self,
+        input_ids: Tensor,
+        *,
+        position_ids: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Hidden states [B, T, H] after the final norm; arguments as for :meth:`forward`."""
+        x = self.model.embed_tokens(input_ids)
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        context = self._context(input_ids, position_ids, document_ids, cache, x.dtype)
+        for block in self.model.layers:
+            if self.checkpointing == "full" and self.training and torch.is_grad_enabled():
+                x = checkpoint(block, x, context, use_reentrant=False)
+            else:
+                x = block(x, context)
+        if cache is not None:
+            cache.advance(input_ids.shape[1])
+        hidden: Tensor = self.model.norm(x)
+        return hidden
+
+    def _context(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor | None,
+        document_ids: Tensor | None,
+        cache: KVCache | None,
+        dtype: torch.dtype,
+    ) -> _Context:
+        num_tokens, device = input_ids.shape[1], input_ids.device
+        past = cache.length if cache is not None else 0
+        total = past + num_tokens
+        starts = cache.starts if cache is not None else None
+        if position_ids is None:
+            position_ids = torch.arange(past, total, device=device)[None].expand(input_ids.shape)
+            if starts is not None:
+                position_ids = (position_ids - starts[:, None]).clamp(min=0)
+            longest = total
+        else:
+            longest = int(position_ids.max()) + 1 if position_ids.numel() else 1
+        cos, sin = self._rope(position_ids, longest, dtype)
+        if cache is not None:
+            cache.reserve(num_tokens)
+        documents = _document_lengths(document_ids) if document_ids is not None else None
+        mask = window_mask = None
+        is_causal = num_tokens > 1 or past == 0
+        if documents is None:
+            window = self.spec.sliding_window
+            if starts is not None or (past > 0 and num_tokens > 1):
+                mask = _cached_mask(past, num_tokens, starts, None, device)
+            window_mask = mask
+            if window is not None and total > window:
+                window_mask = _cached_mask(past, num_tokens, starts, window, device)
+        return _Context(cos, sin, documents, mask, window_mask, is_causal, cache)
+
+
+def _document_lengths(document_ids: Tensor) -> list[int] | None:
+    """Lengths of runs of equal ids, row by row; None when every row is one run."""
+    rows, width = document_ids.shape
+    flat = document_ids.reshape(-1)
+    border = torch.ones_like(flat, dtype=torch.bool)
+    border[1:] = flat[1:] != flat[:-1]
+    border[::width] = True
+    starts = border.nonzero().squeeze(1).tolist()
+    if len(starts) == rows:
+        return None
+    return [b - a for a, b in zip(starts, [*starts[1:], flat.numel()], strict=True)]
+
+
+def _band(length: int, window: int, device: torch.device) -> Tensor:
+    """[1, 1, T, T] bool: causal, at most ``window`` keys."""
+    return _cached_mask(0, length, None, window, device)
+
+
+def _cached_mask(
+    past: int, num_tokens: int, starts: Tensor | None, window: int | None, device: torch.device
+) -> Tensor:
+    """[B or 1, 1, T, S] bool: which of S = past + T keys each of the last T positions sees."""
+    query = torch.arange(past, past + num_tokens, device=device)[:, None]
+    key = torch.arange(past + num_tokens, device=device)[None]
+    seen = key <= query
+    if window is not None:
+        seen &= query - key < window
+    if starts is None:
+        return seen[None, None]
+    # A padding position sees itself, so that no row of the softmax is empty.
+    return ((key >= starts[:, None, None]) & seen | (key == query))[:, None]
