@@ -1,7 +1,7 @@
 """Model folders in Hugging Face layout: config.json and safetensors, single or sharded.
 
-Files are checked before anything is allocated: the safetensors header against the file's size, every
-tensor's name and shape against the model. Only safetensors are read; no pickle.
+Files are checked before anything is allocated: the safetensors header against the file's size,
+every tensor's name and shape against the model. Only safetensors are read; no pickle.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def read_safetensors_header(path: Path) -> dict[str, TensorFile]:
             (length,) = struct.unpack("<Q", start)
             if length > min(size - 8, _MAX_HEADER):
                 raise FileFormatError(
-                    f"{path} is truncated or damaged: its header claims {length} bytes and the file "
-                    f"has {size}. Get the file again."
+                    f"{path} is truncated or damaged: its header claims {length} bytes and "
+                    f"the file has {size}. Get the file again."
                 )
             raw = file.read(length)
     except FileNotFoundError:

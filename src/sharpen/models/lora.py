@@ -1,0 +1,311 @@
+"""LoRA: low-rank adapters on frozen weights (Hu et al., 2021, arXiv 2106.09685).
+
+::
+
+    y = W x + (alpha / r) B A x        A [r, in] kaiming-uniform(sqrt 5), B [out, r] zero
+
+rsLoRA (Kalajdzievski, 2023) scales by alpha / sqrt(r). Files are PEFT's: ``adapter_config.json`` and
+``adapter_model.safetensors``. Memory: r (in + out) parameters a layer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sharpen.core.config import read_json
+from sharpen.core.errors import ConfigError, FileFormatError, did_you_mean
+from sharpen.core.files import atomic_dir, atomic_write_json
+from sharpen.models.decoder import DecoderLM
+from sharpen.models.hf import read_safetensors_header
+
+__all__ = [
+    "LoraConfig",
+    "LoraLinear",
+    "add_lora",
+    "load_adapter",
+    "merge_lora",
+    "save_adapter",
+    "unmerge_lora",
+    "write_adapter",
+]
+
+_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraConfig:
+    """Which layers get adapters, and of what shape."""
+
+    rank: int = 16
+    """r, at least 1."""
+
+    alpha: float | None = None
+    """Numerator of the scale; default twice the rank."""
+
+    dropout: float = 0.0
+    """Dropout on the adapter's input while training."""
+
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Layer names: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj."""
+
+    rslora: bool = False
+    """Scale by alpha / sqrt(r)."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges and names."""
+        if self.rank < 1:
+            raise ConfigError(f"rank={self.rank} must be at least 1.")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout={self.dropout} must be at least 0 and below 1.")
+        if self.targets != "all-linear":
+            if not self.targets:
+                raise ConfigError("targets is empty; name layers or use 'all-linear'.")
+            for name in self.targets:
+                if name not in _LINEAR:
+                    raise ConfigError(
+                        f"targets names {name!r}.{did_you_mean(name, _LINEAR)} "
+                        f"Allowed: {', '.join(_LINEAR)}."
+                    )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the adapted layers."""
+        return _LINEAR if self.targets == "all-linear" else self.targets
+
+    @property
+    def scale(self) -> float:
+        """Factor of B A x."""
+        alpha = self.alpha if self.alpha is not None else 2.0 * self.rank
+        return alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear layer with a trainable low-rank addition.
+
+    Args:
+        base: the layer; its weight keeps its type.
+        config: rank and scale.
+    """
+
+    def __init__(self, base: nn.Linear, config: LoraConfig) -> None:
+        super().__init__()
+        self.weight = base.weight
+        self.bias = base.bias
+        self.scale = config.scale
+        self.dropout = config.dropout
+        self.merged = False
+        device = base.weight.device
+        self.lora_A = nn.Parameter(torch.empty(config.rank, base.in_features, device=device))
+        self.lora_B = nn.Parameter(torch.zeros(base.out_features, config.rank, device=device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        y = F.linear(x, self.weight, self.bias)
+        if self.merged:
+            return y
+        if self.dropout and self.training:
+            x = F.dropout(x, self.dropout)
+        # Scaling A, the smallest tensor, is cheaper than scaling the outputs. The low-rank product
+        # runs in the input's type.
+        down = F.linear(x, (self.lora_A * self.scale).to(x.dtype))
+        return y + F.linear(down, self.lora_B.to(x.dtype))
+
+    def delta(self) -> Tensor:
+        """Scale * B A, [out, in] float32."""
+        return self.scale * (self.lora_B.float() @ self.lora_A.float())
+
+
+def _lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
+    return {n: m for n, m in model.named_modules() if isinstance(m, LoraLinear)}
+
+
+def add_lora(model: DecoderLM, config: LoraConfig, *, seed: int = 0) -> None:
+    """Freeze ``model`` and give its layers adapters; only A and B are trainable afterwards.
+
+    Args:
+        model: changed in place.
+        config: which layers, which shape.
+        seed: of A; B is zero, so the outputs do not change.
+
+    Raises:
+        ConfigError: it already has adapters.
+    """
+    if _lora_layers(model):
+        raise ConfigError("the model already has adapters; merge or remove them first.")
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for name, module in list(model.named_modules()):
+        parent, _, leaf = name.rpartition(".")
+        if isinstance(module, nn.Linear) and leaf in config.names:
+            layer = LoraLinear(module, config)
+            bound = 1.0 / math.sqrt(module.in_features)  # kaiming-uniform with a = sqrt(5)
+            with torch.no_grad():
+                values = torch.empty(layer.lora_A.shape).uniform_(
+                    -bound, bound, generator=generator
+                )
+                layer.lora_A.copy_(values)
+            setattr(model.get_submodule(parent), leaf, layer)
+
+
+def merge_lora(model: DecoderLM) -> None:
+    """Fold the adapters into the weights and remove them; layers become plain again."""
+    for name, layer in _lora_layers(model).items():
+        if not layer.merged:
+            _shift(layer, 1.0)
+        parent, _, leaf = name.rpartition(".")
+        plain = nn.Linear(1, 1, bias=layer.bias is not None, device="meta")
+        plain.out_features, plain.in_features = layer.weight.shape
+        plain.weight = nn.Parameter(layer.weight.detach(), requires_grad=False)
+        if layer.bias is not None:
+            plain.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
+        setattr(model.get_submodule(parent), leaf, plain)
+
+
+def unmerge_lora(model: DecoderLM, *, merged: bool = False) -> None:
+    """Take folded adapters out of the weights again, or (``merged``) fold them in, keeping them.
+
+    Folding and taking out in float32 restores the weights to rounding.
+    """
+    for layer in _lora_layers(model).values():
+        if layer.merged != merged:
+            _shift(layer, 1.0 if merged else -1.0)
+            layer.merged = merged
+
+
+def _shift(layer: LoraLinear, sign: float) -> None:
+    with torch.no_grad():
+        weight = layer.weight
+        weight.copy_((weight.float() + sign * layer.delta()).to(weight.dtype))
+
+
+def save_adapter(
+    model: DecoderLM, folder: str | Path, config: LoraConfig, *, base: str = ""
+) -> None:
+    """Write the adapters in PEFT's format; the folder appears whole.
+
+    Args:
+        model: with adapters.
+        folder: replaced if it exists.
+        config: as given to :func:`add_lora`.
+        base: name of the base model, for the reader's information.
+    """
+    with atomic_dir(Path(folder)) as temporary:
+        write_adapter(model, temporary, config, base=base)
+
+
+def write_adapter(model: DecoderLM, folder: Path, config: LoraConfig, *, base: str = "") -> None:
+    """Write the adapters into an existing folder."""
+    tensors: dict[str, Tensor] = {}
+    for name, layer in _lora_layers(model).items():
+        for part in ("lora_A", "lora_B"):
+            value = getattr(layer, part).detach().to("cpu", torch.float32).contiguous()
+            tensors[f"{_PREFIX}{name}.{part}.weight"] = value
+    if not tensors:
+        raise ConfigError("the model has no adapters to save.")
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    alpha = config.alpha if config.alpha is not None else 2.0 * config.rank
+    atomic_write_json(
+        folder / "adapter_config.json",
+        {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": base,
+            "r": config.rank,
+            "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
+            "lora_dropout": config.dropout,
+            "target_modules": sorted(config.names),
+            "use_rslora": config.rslora,
+            "use_dora": False,
+            "bias": "none",
+            "fan_in_fan_out": False,
+            "inference_mode": True,
+            "init_lora_weights": True,
+            "modules_to_save": None,
+        },
+    )
+
+
+def load_adapter(model: DecoderLM, folder: str | Path) -> LoraConfig:
+    """Put a PEFT-format adapter on ``model`` (frozen; A and B trainable).
+
+    Returns:
+        Its config.
+
+    Raises:
+        MissingFileError: a file is missing.
+        FileFormatError: damaged, not LoRA, or not of this model.
+    """
+    folder = Path(folder)
+    where = folder / "adapter_config.json"
+    data = read_json(where, "adapter config")
+    config = _read_config(data, where)
+    files = read_safetensors_header(folder / "adapter_model.safetensors")
+    add_lora(model, config)
+    layers = _lora_layers(model)
+    wanted = {
+        f"{_PREFIX}{name}.{part}.weight": getattr(layer, part)
+        for name, layer in layers.items()
+        for part in ("lora_A", "lora_B")
+    }
+    odd = sorted(set(wanted) ^ set(files))
+    if odd:
+        raise FileFormatError(
+            f"{folder} is not an adapter of this model: {len(odd)} tensors are missing or "
+            f"unexpected, such as {odd[0]!r}."
+        )
+    for name, parameter in wanted.items():
+        if files[name].shape != tuple(parameter.shape):
+            raise FileFormatError(
+                f"{folder}: tensor {name!r} has shape {list(files[name].shape)}; this model needs "
+                f"{list(parameter.shape)}."
+            )
+        value = files[name].read()
+        if not bool(torch.isfinite(value).all()):
+            raise FileFormatError(f"{folder}: tensor {name!r} holds NaN or infinity.")
+        with torch.no_grad():
+            parameter.copy_(value)
+    return config
+
+
+def _read_config(data: Any, where: Path) -> LoraConfig:
+    if not isinstance(data, dict) or data.get("peft_type") != "LORA":
+        raise FileFormatError(f"{where} is not the config of a LoRA adapter.")
+    for key in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out"):
+        if data.get(key):
+            raise FileFormatError(
+                f"{where}: '{key}' is set to {data[key]!r}, which is not supported. Merge the "
+                "adapter into its base with peft first."
+            )
+    if data.get("bias", "none") != "none":
+        raise FileFormatError(f"{where}: 'bias' is {data['bias']!r}; only 'none' is supported.")
+    targets = data.get("target_modules")
+    if isinstance(targets, str):
+        if targets != "all-linear":
+            raise FileFormatError(f"{where}: target_modules as a pattern is not supported.")
+        names: Any = "all-linear"
+    else:
+        names = tuple(n for n in _LINEAR if n in (targets or ()))
+        if set(names) != set(targets or ()):
+            raise FileFormatError(
+                f"{where}: target_modules {sorted(targets or ())} must be of {', '.join(_LINEAR)}."
+            )
+    try:
+        return LoraConfig(
+            rank=int(data["r"]),
+            alpha=float(data.get("lora_alpha", 8)),
+            dropout=float(data.get("lora_dropout", 0.0)),
+            targets=names,
+            rslora=bool(data.get("use_rslora", False)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{where} is damaged: {error}") from None
