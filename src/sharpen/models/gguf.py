@@ -1,7 +1,7 @@
 """Weights out of GGUF files: dequantized, renamed, un-permuted, cached as safetensors.
 
 GGUF files of the Llama architecture store query and key rows so that rotary embedding turns
-adjacent pairs; Hugging Face's layout turns halves. Rows are viewed as (heads, D/2, 2) and swapped back.
+adjacent pairs; Hugging Face's layout turns halves. Rows are viewed as (heads, D/2, 2) and swapped.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
     y = W x + (alpha / r) B A x        A [r, in] kaiming-uniform(sqrt 5), B [out, r] zero
 
-rsLoRA (Kalajdzievski, 2023) scales by alpha / sqrt(r). Files are PEFT's: ``adapter_config.json`` and
-``adapter_model.safetensors``. Memory: r (in + out) parameters a layer.
+rsLoRA (Kalajdzievski, 2023) scales by alpha / sqrt(r). Files are PEFT's: ``adapter_config.json``
+and ``adapter_model.safetensors``. Memory: r (in + out) parameters a layer.
 """
 
 from __future__ import annotations

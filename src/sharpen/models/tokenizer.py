@@ -1,7 +1,7 @@
 """Tokenizers of Hugging Face folders and GGUF files, over the ``tokenizers`` library; no torch.
 
-GGUF files carry a byte-level BPE as lists of tokens and merges; the pre-tokenizer's name decides how
-text is split first. Special tokens are added after the BPE is built and keep their ids.
+GGUF files carry a byte-level BPE as lists of tokens and merges; the pre-tokenizer's name decides
+how text is split first. Special tokens are added after the BPE is built and keep their ids.
 """
 
 from __future__ import annotations
@@ -235,7 +235,8 @@ def _from_gguf(header: GgufHeader) -> Tokenizer:
             f"{header.path}: the tokenizer '{kind}' with pre-tokenizer '{pre}' is not supported; "
             f"supported: 'gpt2' with {', '.join(_PRE_TOKENIZERS)}."
         )
-    tokens, merges = meta.get("tokenizer.ggml.tokens"), meta.get("tokenizer.ggml.merges")
+    tokens: Any = meta.get("tokenizer.ggml.tokens")
+    merges: Any = meta.get("tokenizer.ggml.merges")
     if not _texts(tokens) or not _texts(merges):
         raise FileFormatError(f"{header.path}: its tokenizer has no tokens or no merges.")
     pairs = [tuple(merge.split(" ", 1)) for merge in merges]

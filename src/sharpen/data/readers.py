@@ -1,0 +1,146 @@
+"""Readers: JSONL, Parquet, plain text and source trees, as a stream of rows.
+
+A row is a dict. Text files and sources give one row a file, with ``text`` and ``path``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from sharpen.core.errors import DataError, DependencyNotInstalled, MissingFileError, UserError
+
+__all__ = ["find_files", "read_rows"]
+
+_log = logging.getLogger(__name__)
+Row = dict[str, Any]
+_TEXT = (".txt", ".md", ".rst", ".py")
+_KNOWN = (".jsonl", ".jsonl.gz", ".parquet", *_TEXT)
+_MAX_LINE = 256 << 20
+
+
+def find_files(path: Path) -> list[Path]:
+    """The data files at ``path``: itself, or those below a folder, sorted.
+
+    Raises:
+        MissingFileError: nothing there, or a folder without a readable file.
+        DataError: a file of an unknown kind.
+    """
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if p.is_file() and _kind(p) is not None)
+        if not found:
+            raise MissingFileError(f"{path} has no file of a known kind: {', '.join(_KNOWN)}.")
+        return found
+    if not path.exists():
+        raise MissingFileError(f"no such data file or folder: {path}")
+    if _kind(path) is None:
+        raise DataError(f"{path} is of no known kind; known: {', '.join(_KNOWN)}.")
+    return [path]
+
+
+def _kind(path: Path) -> str | None:
+    name = path.name.lower()
+    return next((kind for kind in _KNOWN if name.endswith(kind)), None)
+
+
+def read_rows(
+    path: str | Path,
+    *,
+    on_bad_line: Literal["error", "skip"] = "error",
+    on_skip: Callable[[str], None] | None = None,
+) -> Iterator[Row]:
+    """Stream the rows of a file, or of every known file below a folder.
+
+    Args:
+        path: ``.jsonl``, ``.jsonl.gz``, ``.parquet``, ``.txt``, ``.md``, ``.rst``, ``.py``, or a
+            folder of such.
+        on_bad_line: what to do with a line or file that cannot be read.
+        on_skip: is told why a line was skipped.
+
+    Raises:
+        MissingFileError: no such path.
+        DataError: a bad line (file, line, reason), unless skipped.
+        DependencyNotInstalled: Parquet without pyarrow.
+    """
+    root = Path(path)
+    for file in find_files(root):
+        reader = _READERS[_kind(file) or ""]
+        for row, error in reader(file):
+            if error is None:
+                yield row
+            elif on_bad_line == "error":
+                raise DataError(f"{error} To leave such lines out: on_bad_line: skip.")
+            else:
+                _log.warning("skipped: %s", error)
+                if on_skip is not None:
+                    on_skip(error)
+
+
+Result = tuple[Row, str | None]
+
+
+def _jsonl(file: Path) -> Iterator[Result]:
+    opened = gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")
+    number = 0
+    try:
+        with opened as lines:
+            while line := lines.readline(_MAX_LINE + 1):
+                number += 1
+                if len(line) > _MAX_LINE:
+                    raise DataError(f"{file}:{number}: the line is longer than {_MAX_LINE} bytes.")
+                if line.strip():
+                    yield _json_row(line, f"{file}:{number}")
+    except (EOFError, gzip.BadGzipFile, OSError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise DataError(f"{file} is damaged after line {number}: {error}.") from None
+
+
+def _json_row(line: bytes, where: str) -> Result:
+    try:
+        text = line.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        return {}, f"{where}: byte {error.start} of the line is not UTF-8."
+    try:
+        row = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        return {}, f"{where}: not valid JSON: {error}."
+    if not isinstance(row, dict):
+        return {}, f"{where}: a line must be a JSON object, got {text.strip()!r:.60}."
+    return row, None
+
+
+def _parquet(file: Path) -> Iterator[Result]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError:
+        raise DependencyNotInstalled.for_feature("reading Parquet", "data") from None
+    try:
+        table = pyarrow.parquet.ParquetFile(file)
+        for batch in table.iter_batches(batch_size=1024):
+            for row in batch.to_pylist():
+                yield row, None
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{file} is not a readable Parquet file: {error}.") from None
+
+
+def _text(file: Path) -> Iterator[Result]:
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        yield {}, f"{file}: byte {error.start} is not UTF-8."
+        return
+    yield {"text": text.replace("\r\n", "\n"), "path": file.name}, None
+
+
+_READERS: dict[str, Callable[[Path], Iterator[Result]]] = {
+    ".jsonl": _jsonl,
+    ".jsonl.gz": _jsonl,
+    ".parquet": _parquet,
+    **dict.fromkeys(_TEXT, _text),
+}

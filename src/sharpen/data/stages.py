@@ -1,0 +1,317 @@
+"""The ``data`` stage: a source to token shards, split so that nothing leaks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sharpen.core.assets import ASSETS, asset_path
+from sharpen.core.errors import ConfigError, DataError, did_you_mean
+from sharpen.core.files import atomic_write_text, sha256_file
+from sharpen.core.report import Section, Table, Text
+from sharpen.core.stage import RecipeContext, StageContext, StageResult, StageType
+from sharpen.data.formats import Document, encode_rows, normalize
+from sharpen.data.readers import find_files, read_rows
+from sharpen.data.shards import write_dataset
+from sharpen.data.stdlib import docstring_examples, stdlib_texts
+from sharpen.models.tokenizer import Tokenizer, load_tokenizer
+
+__all__ = ["DATA", "DataConfig", "SourceConfig", "SplitConfig", "split_rows"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceConfig:
+    """Where the rows come from: a path, or an asset."""
+
+    path: str | None = None
+    """A file or folder: JSONL (also .gz), Parquet, text, Python sources."""
+
+    asset: str | None = None
+    """A corpus of ``sharpen assets list``."""
+
+    view: Literal["docstrings", "text"] = "text"
+    """``python-stdlib``: whole files, or functions (prompt) with docstrings (completion)."""
+
+    def __post_init__(self) -> None:
+        """Exactly one of path and asset."""
+        if (self.path is None) == (self.asset is None):
+            raise ConfigError("give exactly one of path and asset.")
+        corpora = [a.name for a in ASSETS.values() if a.kind == "corpus"]
+        if self.asset is not None and self.asset not in corpora:
+            raise ConfigError(
+                f"asset {self.asset!r} is no corpus.{did_you_mean(self.asset, corpora)} "
+                f"Corpora: {', '.join(corpora)}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitConfig:
+    """What is held out."""
+
+    valid: float = 0.05
+    """Share of the rows to hold out, at least; 0 holds out none."""
+
+    by: str | None = None
+    """Rows with equal values under this key stay on one side; default: every row for itself."""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if not 0 <= self.valid < 1:
+            raise ConfigError(f"valid={self.valid} must be at least 0 and below 1.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """From a source to token shards."""
+
+    source: SourceConfig
+    """Where the rows come from."""
+
+    format: Literal["text", "prompt_completion", "chat", "alpaca"] = "text"
+    """What a row is."""
+
+    split: SplitConfig = field(default_factory=SplitConfig)
+    """What is held out."""
+
+    dedup: Literal["exact", "none"] = "exact"
+    """Drop rows equal to an earlier one, before the split."""
+
+    max_tokens: int = 512
+    """Tokens of a sequence; longer examples are dropped, longer texts cut."""
+
+    packing: bool = True
+    """Several documents a sequence, attention kept inside each."""
+
+    mask_prompt: bool = True
+    """Learn only what the assistant (or the completion) says."""
+
+    template: Literal["auto", "none"] = "auto"
+    """``auto`` renders prompt and completion by the model's chat template, if it has one."""
+
+    limit: int | None = None
+    """At most so many rows of the source."""
+
+    on_bad_line: Literal["error", "skip"] = "error"
+    """What to do with a row that cannot be read or lacks a key."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.max_tokens < 8:
+            raise ConfigError(f"max_tokens={self.max_tokens} must be at least 8.")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"limit={self.limit} must be at least 1.")
+
+
+def split_rows(groups: Sequence[str], share: float, seed: int) -> list[bool]:
+    """Which rows are held out: whole groups, in an order given by a hash, until the share is met.
+
+    Args:
+        groups: the group of each row.
+        share: of the rows, 0 to 1.
+        seed: of the order.
+
+    Raises:
+        DataError: everything would be held out.
+    """
+    if share == 0:
+        return [False] * len(groups)
+    sizes = Counter(groups)
+
+    def rank(group: str) -> bytes:
+        return hashlib.blake2b(f"{seed}:{group}".encode(), digest_size=16).digest()
+
+    held: set[str] = set()
+    count = 0
+    for group in sorted(sizes, key=rank):
+        if count >= share * len(groups):
+            break
+        held.add(group)
+        count += sizes[group]
+    if len(held) == len(sizes):
+        raise DataError(
+            f"{len(sizes)} groups are too few to hold out {share:.0%} of {len(groups)} rows. "
+            "Set split.valid to 0, or split by another key."
+        )
+    return [group in held for group in groups]
+
+
+def run_data(config: DataConfig, context: StageContext) -> StageResult:
+    """Read, clean, split, tokenize, pack, write."""
+    assert context.model is not None
+    tokenizer = load_tokenizer(context.model)
+    dropped: Counter[str] = Counter()
+    rows, groups = _read(config, context, dropped)
+    if not rows:
+        reasons = ", ".join(f"{n} {why}" for why, n in dropped.items()) or "the source is empty"
+        raise DataError(f"{context.stage}: no row is left of {_name(config.source)}: {reasons}.")
+    held = split_rows(groups, config.split.valid, context.seed)
+    splits: dict[str, list[Document]] = {}
+    kept_rows: dict[str, list[dict[str, Any]]] = {}
+    with context.progress("tokenize", len(rows)) as bar:
+        for split, wanted in (("train", False), ("valid", True)):
+            part = [row for row, h in zip(rows, held, strict=True) if h == wanted]
+            documents: list[Document] = []
+            kept: list[dict[str, Any]] = []
+            encoded = encode_rows(
+                part,
+                tokenizer,
+                mask_prompt=config.mask_prompt,
+                use_template=config.template == "auto",
+                on_progress=bar.advance,
+            )
+            for row, document in zip(part, encoded, strict=True):
+                pieces = _fit(document, config, dropped)
+                documents += pieces
+                if pieces:
+                    kept.append(row)
+            splits[split], kept_rows[split] = documents, kept
+    if config.split.valid == 0:
+        del splits["valid"], kept_rows["valid"]
+    return _write(config, context, tokenizer, splits, kept_rows, dropped)
+
+
+def _write(
+    config: DataConfig,
+    context: StageContext,
+    tokenizer: Tokenizer,
+    splits: dict[str, list[Document]],
+    rows: dict[str, list[dict[str, Any]]],
+    dropped: Counter[str],
+) -> StageResult:
+    reasons = ", ".join(f"{n} {why}" for why, n in sorted(dropped.items())) or "nothing was dropped"
+    for split, documents in splits.items():
+        if not documents:
+            raise DataError(
+                f"{context.stage}: the split '{split}' has no example with a label left "
+                f"({reasons}). Raise max_tokens={config.max_tokens}, or look at the format."
+            )
+    manifest = write_dataset(
+        context.output,
+        splits,
+        max_tokens=config.max_tokens,
+        packing=config.packing,
+        tokenizer_fingerprint=tokenizer.fingerprint,
+        vocab_size=tokenizer.vocab_size,
+        pad_id=tokenizer.pad_id or 0,
+        info={"format": config.format, "dropped": dict(sorted(dropped.items()))},
+    )
+    if "valid" in rows:
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows["valid"])
+        atomic_write_text(context.output / "valid.jsonl", lines)
+    counts = {
+        split: {k: entry[k] for k in ("examples", "rows", "tokens", "labels")}
+        for split, entry in manifest["splits"].items()
+    }
+    fill = counts["train"]["tokens"] / (counts["train"]["rows"] * config.max_tokens)
+    return StageResult(results={**counts, "fill": fill, "dropped": dict(sorted(dropped.items()))})
+
+
+def _name(source: SourceConfig) -> str:
+    return source.path or f"the asset {source.asset} ({source.view})"
+
+
+def _rows(config: DataConfig, context: StageContext, dropped: Counter[str]) -> Iterable[Any]:
+    source = config.source
+    if source.asset is not None:
+        root = asset_path(source.asset)
+        return docstring_examples(root) if source.view == "docstrings" else stdlib_texts(root)
+    assert source.path is not None
+    path = context.resolve(source.path)
+
+    def count(_: str) -> None:
+        dropped["unreadable"] += 1
+
+    return read_rows(path, on_bad_line=config.on_bad_line, on_skip=count)
+
+
+def _read(
+    config: DataConfig, context: StageContext, dropped: Counter[str]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Checked, distinct rows, and the group of each."""
+    rows: list[dict[str, Any]] = []
+    groups: list[str] = []
+    seen: set[bytes] = set()
+    with context.progress("read") as bar:
+        for number, raw in enumerate(_rows(config, context, dropped), start=1):
+            if config.limit is not None and number > config.limit:
+                break
+            bar.advance()
+            try:
+                row = normalize(raw, config.format, f"row {number} of {_name(config.source)}")
+                group = _group(raw, config.split.by, number)
+            except DataError as error:
+                if config.on_bad_line == "error":
+                    raise DataError(f"{error} To leave such rows out: on_bad_line: skip.") from None
+                dropped["malformed"] += 1
+                continue
+            if config.dedup == "exact":
+                key = hashlib.blake2b(json.dumps(row).encode(), digest_size=16).digest()
+                if key in seen:
+                    dropped["duplicate"] += 1
+                    continue
+                seen.add(key)
+            rows.append(row)
+            groups.append(group)
+    return rows, groups
+
+
+def _group(raw: dict[str, Any], by: str | None, number: int) -> str:
+    if by is None:
+        return str(number)
+    if by not in raw:
+        raise DataError(f"row {number} has no key '{by}' to split by; it has: {', '.join(raw)}.")
+    return str(raw[by])
+
+
+def _fit(document: Document, config: DataConfig, dropped: Counter[str]) -> list[Document]:
+    """The document in pieces that fit a sequence; none when it cannot be used."""
+    limit = config.max_tokens + 1  # the last token is only predicted
+    pieces = [document]
+    if len(document.ids) > limit:
+        if config.format != "text":
+            dropped["too long"] += 1
+            return []
+        # Neighbouring pieces share a token: the last predicted is the next one's first input.
+        starts = range(0, len(document.ids) - 1, config.max_tokens)
+        pieces = [
+            Document(document.ids[s : s + limit], document.learned[s : s + limit]) for s in starts
+        ]
+    usable = [p for p in pieces if len(p.ids) >= 2 and any(p.learned[1:])]
+    if not usable:
+        dropped["no label"] += 1
+    return usable
+
+
+def _fingerprint(config: DataConfig, context: RecipeContext) -> Any:
+    """The source's own bytes belong in the address."""
+    if config.source.asset is not None:
+        return {"python": platform.python_version(), "build": platform.python_implementation()}
+    path = context.resolve(config.source.path or "")
+    return [[p.name, sha256_file(p)] for p in find_files(path)]
+
+
+def _report(summary: dict[str, Any]) -> list[Section]:
+    splits = [s for s in ("train", "valid") if s in summary]
+    columns = ["split", "examples", "sequences", "tokens", "labels"]
+    rows = [[s, *(summary[s][k] for k in ("examples", "rows", "tokens", "labels"))] for s in splits]
+    dropped = summary.get("dropped") or {}
+    text = ", ".join(f"{n} {why}" for why, n in dropped.items()) or "none"
+    fill = f"Sequences are {summary.get('fill', 0):.1%} full. Rows dropped: {text}."
+    return [Section("Data", [Table(columns, rows), Text(fill)])]
+
+
+DATA = StageType(
+    name="data",
+    version=1,
+    config=DataConfig,
+    run=run_data,
+    makes="dataset",
+    needs_model=True,
+    fingerprint=_fingerprint,
+    report=_report,
+)
