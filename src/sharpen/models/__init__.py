@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sharpen.core.model_spec import ModelSpec
     from sharpen.models.chat import render
     from sharpen.models.decoder import DecoderLM
-    from sharpen.models.generate import Generation, generate
+    from sharpen.models.generation import Generation, generate
     from sharpen.models.hf import save_model
     from sharpen.models.kv_cache import KVCache
     from sharpen.models.load import load_model, load_spec
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "DecoderLM": "decoder",
-    "Generation": "generate",
+    "Generation": "generation",
     "KVCache": "kv_cache",
     "LoraConfig": "lora",
     "StreamDecoder": "tokenizer",
     "Tokenizer": "tokenizer",
     "add_lora": "lora",
-    "generate": "generate",
+    "generate": "generation",
     "load_adapter": "lora",
     "load_model": "load",
     "load_spec": "load",

@@ -236,6 +236,26 @@ class DecoderLM(nn.Module):
         logits: Tensor = self.lm_head(hidden)
         return logits
 
+    def new_cache(self, batch: int, *, capacity: int, starts: Tensor | None = None) -> KVCache:
+        """An empty cache for ``batch`` rows, in the type and on the device of the embedding.
+
+        Args:
+            batch: number of rows.
+            capacity: positions to reserve.
+            starts: [B] int64, padding positions on the left of each row; None for none.
+        """
+        weight = self.model.embed_tokens.weight
+        if starts is not None:
+            starts = starts.to(weight.device)
+        return KVCache(
+            self.spec,
+            batch,
+            capacity=capacity,
+            dtype=weight.dtype,
+            device=weight.device,
+            starts=starts,
+        )
+
     def hidden(
         self,
         input_ids: Tensor,

@@ -45,6 +45,11 @@ class KVCache:
         self._keys = [torch.zeros(self._shape, dtype=dtype, device=device) for _ in self._layers()]
         self._values = [torch.zeros_like(k) for k in self._keys]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the buffers lie."""
+        return self._keys[0].device
+
     def _layers(self) -> range:
         return range(self.spec.num_layers)
 
