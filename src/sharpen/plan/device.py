@@ -1,0 +1,263 @@
+"""What this machine can do, measured: GFLOP/s of matrix products, GB/s of memory, sizes.
+
+Rates depend on the shape: a product of [M, K] and [K, N] is timed over a small grid of M and of the
+width sqrt(K N), for each type, and interpolated on logarithmic axes in between. The profile is kept
+in the user's cache, by processor, torch version and number of threads; measuring takes seconds.
+"""
+
+from __future__ import annotations
+
+import bisect
+import logging
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from sharpen.core.config import digest, from_dict, read_json, to_dict
+from sharpen.core.errors import SharpenError, StorageError
+from sharpen.core.files import atomic_write_json
+
+__all__ = ["DeviceProfile", "RateTable", "load_profile", "probe"]
+
+_log = logging.getLogger(__name__)
+_FORMAT = 1
+_ROWS = (16, 128, 512, 2048)
+_WIDTHS = (96, 320, 1024, 2048)
+_DTYPES = ("float32", "bfloat16")
+_COPY_BYTES = 64 << 20
+_IMPORTS = "import torch, numpy, tokenizers, safetensors.torch, jinja2, sqlalchemy, psutil"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateTable:
+    """GFLOP/s of matrix products over a grid of shapes."""
+
+    rows: tuple[int, ...]
+    """M, ascending."""
+
+    widths: tuple[int, ...]
+    """sqrt(K N), ascending."""
+
+    gflops: tuple[tuple[float, ...], ...]
+    """One row for each of ``rows``, a value for each of ``widths``."""
+
+    def at(self, rows: float, width: float) -> float:
+        """GFLOP/s at a shape, between the grid's points by logarithms; flat outside the grid."""
+        i, u = _place(self.rows, rows)
+        j, v = _place(self.widths, width)
+        low = (1 - v) * self.gflops[i][j] + v * self.gflops[i][j + 1]
+        high = (1 - v) * self.gflops[i + 1][j] + v * self.gflops[i + 1][j + 1]
+        return (1 - u) * low + u * high
+
+    @property
+    def peak(self) -> float:
+        """The highest rate of the grid."""
+        return max(max(row) for row in self.gflops)
+
+
+def _place(grid: Sequence[int], value: float) -> tuple[int, float]:
+    """Index of the cell that holds ``value``, and where in it, 0 to 1."""
+    value = min(max(value, grid[0]), grid[-1])
+    i = min(max(bisect.bisect_right(grid, value) - 1, 0), len(grid) - 2)
+    return i, math.log(value / grid[i]) / math.log(grid[i + 1] / grid[i])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceProfile:
+    """A machine as the cost models see it."""
+
+    name: str
+    """Processor."""
+
+    cores: int
+    """Cores this process may use."""
+
+    threads: int
+    """Threads torch uses."""
+
+    memory_bytes: int
+    """All memory of the machine."""
+
+    caches: dict[str, int]
+    """Bytes of each cache level, such as ``L2``."""
+
+    matmul: dict[str, RateTable]
+    """GFLOP/s by type: ``float32`` and ``bfloat16``."""
+
+    copy_gbps: float
+    """GB/s of a large copy, bytes read plus bytes written."""
+
+    op_s: float
+    """Seconds to start one small operation."""
+
+    base_bytes: int
+    """Resident memory of a process that has only imported what training needs."""
+
+    torch: str
+    """Version of torch."""
+
+    def seconds(self, dtype: str, rows: float, k: int, n: int) -> float:
+        """Seconds of one product [rows, k] x [k, n]."""
+        rate = self.matmul[dtype].at(rows, math.sqrt(k * n))
+        return 2 * rows * k * n / (rate * 1e9)
+
+
+def cache_file() -> Path:
+    """Where this machine's profile is kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "sharpen" / "devices" / f"{digest(_identity())}.json"
+
+
+def _identity() -> dict[str, Any]:
+    import torch
+
+    return {
+        "format": _FORMAT,
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "grid": [list(_ROWS), list(_WIDTHS)],
+    }
+
+
+def load_profile() -> DeviceProfile:
+    """This machine's profile: from the cache, or measured now and cached.
+
+    A cache that cannot be read or written is no error; it is measured again.
+    """
+    path = cache_file()
+    if path.exists():
+        try:
+            return from_dict(DeviceProfile, read_json(path, "device profile"))
+        except SharpenError as error:
+            _log.warning("the device profile is damaged (%s); measuring again", error)
+    profile = probe()
+    try:
+        atomic_write_json(path, to_dict(profile))
+    except StorageError as error:
+        _log.warning("the device profile cannot be kept: %s", error)
+    return profile
+
+
+def probe(*, repeats: int = 5) -> DeviceProfile:
+    """Measure this machine: about three seconds.
+
+    Args:
+        repeats: timings of each shape; the shortest counts.
+    """
+    import torch
+
+    return DeviceProfile(
+        name=_cpu_name(),
+        cores=len(os.sched_getaffinity(0)),
+        threads=torch.get_num_threads(),
+        memory_bytes=psutil.virtual_memory().total,
+        caches=_caches(),
+        matmul={name: _measure_matmul(getattr(torch, name), repeats) for name in _DTYPES},
+        copy_gbps=_measure_copy(repeats),
+        op_s=_measure_op(),
+        base_bytes=_measure_base(),
+        torch=torch.__version__,
+    )
+
+
+def _shortest(work: Callable[[], object], repeats: int) -> float:
+    work()
+    best = math.inf
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _measure_matmul(dtype: Any, repeats: int) -> RateTable:
+    import torch
+    import torch.nn.functional as F
+
+    table = []
+    with torch.inference_mode():
+        for rows in _ROWS:
+            line = []
+            for width in _WIDTHS:
+                x = torch.randn(rows, width, dtype=torch.float32).to(dtype)
+                w = torch.randn(width, width, dtype=torch.float32).to(dtype)
+                times = max(1, int(2e7 / (2 * rows * width * width)))
+
+                def work(x: Any = x, w: Any = w, times: int = times) -> None:
+                    for _ in range(times):
+                        F.linear(x, w)
+
+                seconds = _shortest(work, repeats) / times
+                line.append(round(2 * rows * width * width / seconds / 1e9, 3))
+            table.append(tuple(line))
+    return RateTable(rows=_ROWS, widths=_WIDTHS, gflops=tuple(table))
+
+
+def _measure_copy(repeats: int) -> float:
+    import torch
+
+    source = torch.ones(_COPY_BYTES // 4)
+    target = torch.empty_like(source)
+    seconds = _shortest(lambda: target.copy_(source), repeats)
+    return round(2 * _COPY_BYTES / seconds / 1e9, 3)
+
+
+def _measure_op(times: int = 200) -> float:
+    import torch
+
+    x = torch.ones(8)
+
+    def work() -> None:
+        for _ in range(times):
+            torch.add(x, x)
+
+    return round(_shortest(work, 5) / times, 9)
+
+
+def _measure_base() -> int:
+    """Resident bytes of a fresh process after its imports."""
+    code = f"{_IMPORTS}\nimport psutil\nprint(psutil.Process().memory_info().rss)"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+        )
+        return int(done.stdout)
+    except (subprocess.SubprocessError, ValueError):
+        return psutil.Process().memory_info().rss
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _caches() -> dict[str, int]:
+    found: dict[str, int] = {}
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            level = (index / "level").read_text().strip()
+            kind = (index / "type").read_text().strip()
+            size = (index / "size").read_text().strip()
+        except OSError:
+            continue
+        if kind != "Instruction" and size[-1] in units:
+            found[f"L{level}"] = int(size[:-1]) * units[size[-1]]
+    return found

@@ -1,0 +1,223 @@
+"""Memory and step time of a training job on one device, without building the model.
+
+Memory is what a process holds at its peak::
+
+    base + weights + gradients + optimizer + activations + loss + scratch
+
+Activations of a block, T tokens, e bytes an element (``t`` = 1 when the weights are trained)::
+
+    norms       2 x (e h + 4 h + 4 + t 4 h)     output; float32 input, scale, normalized input
+    attention   e (2 h_q + 2 h_kv) + 4 heads    + e h_q when rows hold several documents
+    MLP         4 e f
+    LoRA        7 e r                           and the adapters' copies in the compute type
+
+With full checkpointing a block keeps e h, and one block at a time has the above. The loss holds one
+tile of logits: V (e + 4 + e) bytes a row. Time adds the products at their measured rates, the
+element-wise operations at the memory's bandwidth, and the start of every operation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sharpen.core.model_spec import ModelSpec
+from sharpen.plan.device import DeviceProfile
+from sharpen.plan.flops import attention_flops_per_token, training_flops_per_token
+
+__all__ = ["TrainingJob", "training_memory", "training_step_s"]
+
+_BYTES = {"float32": 4, "bfloat16": 2}
+# Calibrated by benchmarks/plan/bench_plan.py on the shapes listed there.
+_PASSES = 6.0  # times the kept activations cross the memory bus in forward and backward
+_OPS_A_BLOCK = 110  # operations started a block, forward and backward
+_ATTENTION_RATE = 0.25  # of the products' rate
+_ALLOCATOR = 0.06  # of what is allocated and freed all the time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingJob:
+    """What decides a job's cost."""
+
+    spec: ModelSpec
+    """The model's shape."""
+
+    seq_len: int
+    """Tokens of a sequence."""
+
+    micro_batch: int = 1
+    """Sequences a forward pass."""
+
+    grad_accum: int = 1
+    """Forward passes a step."""
+
+    method: Literal["full", "lora"] = "full"
+    """All weights, or adapters on frozen ones."""
+
+    rank: int = 16
+    """Of the adapters."""
+
+    targets: tuple[str, ...] = ()
+    """Adapted layers; empty is all seven."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Compute type."""
+
+    checkpointing: bool = False
+    """Keep only each block's input."""
+
+    tile: int = 256
+    """Rows of logits held at once."""
+
+    document_tokens: int | None = None
+    """Mean tokens of a document when rows hold several; None when a row is one."""
+
+    labelled: float = 1.0
+    """Share of the tokens with a label."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a forward pass."""
+        return self.seq_len * self.micro_batch
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of an activation's element."""
+        return _BYTES[self.dtype]
+
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """Input and output size of a block's seven linear layers."""
+        s = self.spec
+        return {
+            "q_proj": (s.hidden_size, s.query_size),
+            "k_proj": (s.hidden_size, s.kv_size),
+            "v_proj": (s.hidden_size, s.kv_size),
+            "o_proj": (s.query_size, s.hidden_size),
+            "gate_proj": (s.hidden_size, s.intermediate_size),
+            "up_proj": (s.hidden_size, s.intermediate_size),
+            "down_proj": (s.intermediate_size, s.hidden_size),
+        }
+
+    def adapted(self) -> dict[str, tuple[int, int]]:
+        """The layers with adapters."""
+        if self.method != "lora":
+            return {}
+        layers = self.linears()
+        return {n: layers[n] for n in layers if not self.targets or n in self.targets}
+
+    @property
+    def adapter_parameters(self) -> int:
+        """Parameters of all adapters."""
+        return self.spec.num_layers * sum(self.rank * (a + b) for a, b in self.adapted().values())
+
+    @property
+    def trained_parameters(self) -> int:
+        """Parameters that get gradients and optimizer state."""
+        return self.adapter_parameters if self.method == "lora" else self.spec.num_parameters
+
+
+def block_activation_bytes(job: TrainingJob) -> int:
+    """Bytes one block keeps for its backward pass, checkpointing aside."""
+    s, e, tokens = job.spec, job.element_bytes, job.tokens
+    h = s.hidden_size
+    trained = job.method == "full"
+    norms = 2 * (e * h + 4 * h + 4 + (4 * h if trained else 0))
+    attention = e * (2 * s.query_size + 2 * s.kv_size) + 4 * s.num_heads
+    if job.document_tokens is not None:
+        attention += e * s.query_size
+    mlp = 4 * e * s.intermediate_size
+    kept = tokens * (norms + attention + mlp)
+    if trained:
+        copies = s.layer_matmul_parameters if e == 2 else 0  # autocast keeps bf16 weights
+        return kept + 2 * copies
+    adapted = job.adapted().values()
+    inputs = sum(job.rank * a for a, _ in adapted)
+    outputs = sum(job.rank * b for _, b in adapted)
+    # A is scaled into a copy; B is copied when the compute type is not its own.
+    copies = e * (inputs + (outputs if e == 2 else 0))
+    return kept + tokens * len(adapted) * e * job.rank + copies
+
+
+def training_memory(job: TrainingJob, base_bytes: int) -> dict[str, int]:
+    """Peak resident memory of a training process, by what takes it, in bytes.
+
+    Args:
+        job: what is trained.
+        base_bytes: of a process that has only imported what it needs.
+    """
+    s, e, tokens = job.spec, job.element_bytes, job.tokens
+    block = block_activation_bytes(job)
+    if job.checkpointing:
+        activations = s.num_layers * tokens * e * s.hidden_size + block
+    else:
+        activations = s.num_layers * block
+    activations += tokens * (12 * s.hidden_size + 4 * s.head_dim)  # final norm, cos and sin
+    labelled = max(1, round(job.labelled * tokens))
+    tile = min(job.tile, labelled)
+    loss = tile * s.vocab_size * (4 + 2 * e) + 2 * labelled * e * s.hidden_size
+    if job.method == "full":
+        loss += 2 * 4 * s.embedding_parameters  # gradient of the head, and the sum it goes into
+        if e == 2:
+            loss += 2 * s.embedding_parameters
+    # The widest temporaries of a block's backward pass: gradients of the MLP's four tensors.
+    scratch = tokens * e * 4 * s.intermediate_size
+    weights = (e if job.method == "lora" else 4) * s.num_parameters + 4 * job.adapter_parameters
+    gradients = 4 * job.trained_parameters
+    moving = activations + loss + scratch
+    return {
+        "process": base_bytes,
+        "weights": weights,
+        "gradients": gradients,
+        "optimizer": 8 * job.trained_parameters,
+        "activations": activations,
+        "loss": loss,
+        "scratch": scratch + round(_ALLOCATOR * moving),
+    }
+
+
+def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]:
+    """Seconds of one optimizer step, by what takes them.
+
+    Args:
+        job: what is trained.
+        device: rates of the machine.
+    """
+    s, e, tokens = job.spec, job.element_bytes, job.tokens
+    # Passes over each product: forward, input gradient, weight gradient, forward once more.
+    passes = 2 + (job.method == "full") + job.checkpointing
+    linear = sum(device.seconds(job.dtype, tokens, a, b) for a, b in job.linears().values())
+    adapters = sum(
+        device.seconds(job.dtype, tokens, a, job.rank) + device.seconds(job.dtype, tokens, job.rank, b)
+        for a, b in job.adapted().values()
+    )
+    products = s.num_layers * (passes * linear + (3 + job.checkpointing) * adapters)
+    rate = device.matmul[job.dtype].at(tokens, s.hidden_size) * 1e9 * _ATTENTION_RATE
+    span = min(job.document_tokens or job.seq_len, job.seq_len)
+    per_token = attention_flops_per_token(s, span, causal=True)
+    attention = tokens * per_token * (3 + job.checkpointing) / rate
+    labelled = max(1.0, job.labelled * tokens)
+    rows = min(job.tile, labelled)
+    head_passes = 3 if job.method == "full" else 2
+    # Small tiles run the head at the rate of few rows, and move its weight once a tile and pass.
+    head = labelled / rows * head_passes * device.seconds(job.dtype, rows, s.hidden_size, s.vocab_size)
+    softmax = 6 * 4 * labelled * s.vocab_size / (device.copy_gbps * 1e9)
+    moved = s.num_layers * block_activation_bytes(job) * (_PASSES + 2 * job.checkpointing)
+    elementwise = moved / (device.copy_gbps * 1e9)
+    documents = tokens / span
+    ops = s.num_layers * (_OPS_A_BLOCK + 8 * documents + 20 * len(job.adapted()))
+    starts = ops * (1 + job.checkpointing / 2) * device.op_s * 4
+    update = 32 * job.trained_parameters / (device.copy_gbps * 1e9)
+    micro = {
+        "products": products,
+        "attention": attention,
+        "head": head + softmax,
+        "elementwise": elementwise,
+        "starts": starts,
+    }
+    return {**{k: v * job.grad_accum for k, v in micro.items()}, "optimizer": update}
+
+
+def step_flops(job: TrainingJob) -> float:
+    """Model FLOPs of one optimizer step, no causal discount, recomputation not counted."""
+    per_token = training_flops_per_token(job.spec, job.seq_len, lora=job.method == "lora")
+    return per_token * job.tokens * job.grad_accum

@@ -1,0 +1,20 @@
+"""Training: one loop for pre-training, full and low-rank fine-tuning; checkpoints; the stage."""
+
+from sharpen.train.checkpoint import Checkpoint, CheckpointManager
+from sharpen.train.config import ActConfig, CheckpointConfig, MetricsConfig, TrainConfig
+from sharpen.train.loss import linear_cross_entropy
+from sharpen.train.trainer import Callback, StepReport, Trainer, TrainResult
+
+__all__ = [
+    "ActConfig",
+    "Callback",
+    "Checkpoint",
+    "CheckpointConfig",
+    "CheckpointManager",
+    "MetricsConfig",
+    "StepReport",
+    "TrainConfig",
+    "TrainResult",
+    "Trainer",
+    "linear_cross_entropy",
+]

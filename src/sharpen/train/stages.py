@@ -1,0 +1,177 @@
+"""The ``train`` stage: a model and a data set in, a LoRA adapter or a whole model out."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+
+from sharpen.core.assets import ASSETS
+from sharpen.core.errors import ConfigError
+from sharpen.core.report import Section, Table
+from sharpen.core.stage import Progress, StageContext, StageResult, StageType
+from sharpen.data import TokenDataset
+from sharpen.models.decoder import DecoderLM
+from sharpen.models.hf import write_folder
+from sharpen.models.load import load_model
+from sharpen.models.lora import LoraConfig, add_lora, merge_lora, write_adapter
+from sharpen.models.tokenizer import Tokenizer, check_compatible, load_tokenizer
+from sharpen.train.config import TrainConfig
+from sharpen.train.predict import predict_train
+from sharpen.train.trainer import StepReport, Trainer, TrainResult
+
+__all__ = ["TRAIN", "prepare_model", "run_train"]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def prepare_model(ref: str | Path, config: TrainConfig, *, seed: int) -> DecoderLM:
+    """Load a model ready to be trained by ``config``: adapters added, weights in their types.
+
+    Args:
+        ref: an asset's name, a folder in Hugging Face layout, or a ``.gguf`` file.
+        config: ``method``, ``dtype``, ``act`` and the LoRA fields decide.
+        seed: of the adapters' first values.
+    """
+    frozen = config.method == "lora"
+    model = load_model(ref, dtype=_DTYPES[config.dtype] if frozen else torch.float32)
+    if any(p.dtype not in (torch.float32, torch.bfloat16) for p in model.parameters()):
+        raise ConfigError(f"the model {ref} is quantized, so it cannot be trained.")
+    if frozen:
+        add_lora(model, lora_config(config), seed=seed)
+    else:
+        model.requires_grad_(True)
+    model.checkpointing = config.act.mode
+    return model
+
+
+def lora_config(config: TrainConfig) -> LoraConfig:
+    """The adapters that ``config`` asks for."""
+    return LoraConfig(
+        rank=config.rank,
+        alpha=config.alpha,
+        dropout=config.dropout,
+        targets=config.targets,
+        rslora=config.rslora,
+    )
+
+
+class _Report:
+    """Passes a training's steps on to the run's metrics and progress."""
+
+    def __init__(self, context: StageContext, config: TrainConfig, bar: Progress) -> None:
+        self.context, self.config, self.bar = context, config, bar
+
+    def on_start(self, trainer: Trainer) -> None:
+        self.context.rewind(trainer.step)
+        self.bar.advance(trainer.step)
+
+    def on_step(self, trainer: Trainer, report: StepReport) -> None:
+        speed = report.tokens / report.seconds
+        self.bar.advance(1, loss=report.loss, tokens_per_s=speed)
+        if report.step % self.config.metrics.log_every == 0:
+            values = {
+                "loss": report.loss if report.labels else math.nan,
+                "grad_norm": report.grad_norm,
+                "lr": report.lr,
+                "tokens_per_s": speed,
+            }
+            for name, value in values.items():
+                self.context.metric(name, value, report.step)
+
+
+def run_train(config: TrainConfig, context: StageContext) -> StageResult:
+    """Load, adapt, train, write."""
+    assert context.model is not None
+    earlier = context.inputs.get("model")
+    base = earlier.path if earlier is not None else Path(context.model)
+    ref = str(base)
+    tokenizer = load_tokenizer(ref)
+    data = TokenDataset(
+        context.inputs["dataset"].path, "train", tokenizer_fingerprint=tokenizer.fingerprint
+    )
+    with context.progress("load the model"):
+        model = prepare_model(ref, config, seed=context.seed)
+    check_compatible(tokenizer, model.spec, f"the model {base.name}")
+    if data.max_tokens > model.spec.max_positions:
+        raise ConfigError(
+            f"sequences of {data.max_tokens} tokens are longer than the model's context of "
+            f"{model.spec.max_positions}. Lower data.max_tokens."
+        )
+    steps = config.num_steps(len(data))
+    with context.progress("train", steps) as bar:
+        trainer = Trainer(
+            model,
+            data,
+            config,
+            output=context.work,
+            seed=context.seed,
+            callbacks=[_Report(context, config, bar)],
+        )
+        done = trainer.fit()
+    name = context.model if context.model in ASSETS else Path(context.model).name
+    result = _result(model, done)
+    _write(model, config, context.output, tokenizer, name)
+    return result
+
+
+def _write(
+    model: DecoderLM, config: TrainConfig, output: Path, tokenizer: Tokenizer, base: str
+) -> None:
+    if config.method == "lora" and not config.merge:
+        write_adapter(model, output, lora_config(config), base=base)
+        return
+    merge_lora(model)
+    write_folder(model, output, dtype=_DTYPES[config.dtype])
+    tokenizer.save(output)
+
+
+def _result(model: DecoderLM, done: TrainResult) -> StageResult:
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return StageResult(
+        results={
+            "steps": done.steps,
+            "skipped_steps": done.skipped_steps,
+            "tokens": done.tokens,
+            "labels": done.labels,
+            "trained_parameters": trained,
+            "loss_first": done.loss_first,
+            "loss_last": done.loss_last,
+        },
+        measured={
+            "step_s": done.step_s,
+            "tokens_per_s": done.tokens_per_s,
+            "peak_bytes": done.peak_bytes,
+        },
+    )
+
+
+def _report(summary: dict[str, object]) -> list[Section]:
+    names = {
+        "steps": "optimizer steps",
+        "skipped_steps": "steps skipped",
+        "tokens": "tokens",
+        "labels": "labels",
+        "trained_parameters": "trained parameters",
+        "loss_first": "loss of the first step",
+        "loss_last": "mean loss of the last 5 steps",
+        "step_s": "seconds a step (median)",
+        "tokens_per_s": "tokens/s",
+    }
+    rows = [[label, summary[key]] for key, label in names.items() if key in summary]
+    return [Section("Training", [Table(["", "value"], rows)])]
+
+
+TRAIN = StageType(
+    name="train",
+    version=1,
+    config=TrainConfig,
+    run=run_train,
+    makes=lambda config: "model" if config.method != "lora" or config.merge else "adapter",
+    needs=("dataset",),
+    optional=("model",),
+    needs_model=True,
+    predict=predict_train,
+    report=_report,
+)
