@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from sharpen.cli.common import error_console, flags
 from sharpen.core.report import format_value
 
-__all__ = ["observe"]
+__all__ = ["bar", "observe"]
 
 
 class _Lines:
@@ -81,3 +81,14 @@ def observe() -> Iterator[Any]:
     )
     with Progress(*columns, console=error_console(), transient=True) as progress:
         yield _Bars(progress)
+
+
+@contextmanager
+def bar(observer: Any, description: str, total: float | None) -> Iterator[Callable[[float], None]]:
+    """Show one bar on ``observer`` while the block runs; the value moves it on."""
+    event: dict[str, Any] = {"name": description, "total": total, "fields": {}}
+    observer.event("", {**event, "event": "begin"})
+    try:
+        yield lambda n: observer.event("", {**event, "event": "advance", "n": n})
+    finally:
+        observer.event("", {**event, "event": "end"})
