@@ -28,7 +28,7 @@ from sharpen.core.errors import ExecutionError, OutOfMemoryError, SharpenError, 
 from sharpen.core.metrics import MetricsLog, peak_rss_bytes
 from sharpen.core.stage import Artifact, StageContext, StageResult, StageType, find_stage_type
 
-__all__ = ["run_in_worker", "run_stage"]
+__all__ = ["die_with_parent", "run_in_worker", "run_stage"]
 
 _PR_SET_PDEATHSIG = 1
 
@@ -201,7 +201,8 @@ class _Channel:
             self.emit({"event": "end", "name": description})
 
 
-def _die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the process ``parent``, which started it, dies."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the call took effect
         os._exit(1)
@@ -211,7 +212,7 @@ def main() -> int:
     """Entry point of the child process."""
     channel = _Channel(int(sys.argv[1]))
     request = json.loads(sys.stdin.buffer.read())
-    _die_with_parent(request["parent"])
+    die_with_parent(request["parent"])
     logging.basicConfig(level=request["log_level"], format="%(levelname)s %(name)s: %(message)s")
     log, stage = MetricsLog(Path(request["metrics"])), request["stage"]
     try:

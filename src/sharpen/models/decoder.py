@@ -15,6 +15,7 @@ vocabulary.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,10 +25,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sharpen.core.model_spec import ModelSpec
+from sharpen.models.functional import rms_norm, swiglu
 from sharpen.models.kv_cache import KVCache
 from sharpen.models.rope import Rope, apply_rope
 
 __all__ = ["DecoderLM"]
+
+_SHORT = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape [..., size]."""
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+        return rms_norm(x, self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -108,14 +112,20 @@ class Attention(nn.Module):
     def _by_document(self, q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
         """Attention of each document on its own, the batch taken as one row: [B*T, N, D]."""
         parts = []
+        low = q.dtype == torch.bfloat16 and q.device.type == "cpu"
         for one_q, one_k, one_v in zip(*(_pieces(t, lengths) for t in (q, k, v)), strict=True):
             length = one_q.shape[2]
             banded = self.window is not None and length > self.window
             mask = _band(length, self.window or 0, q.device) if banded else None
-            out = F.scaled_dot_product_attention(
-                one_q, one_k, one_v, attn_mask=mask, is_causal=mask is None, enable_gqa=True
-            )
-            parts.append(out)
+            # Torch's bf16 kernel takes twice as long as its float32 one on short documents.
+            exact = low and length <= _SHORT
+            with torch.autocast("cpu", enabled=False) if exact else nullcontext():
+                if exact:
+                    one_q, one_k, one_v = one_q.float(), one_k.float(), one_v.float()
+                out = F.scaled_dot_product_attention(
+                    one_q, one_k, one_v, attn_mask=mask, is_causal=mask is None, enable_gqa=True
+                )
+            parts.append(out.to(q.dtype))
         return torch.cat(parts, dim=2).transpose(1, 2)
 
 
@@ -137,7 +147,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, H] -> [B, T, H]."""
-        projected: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        projected: Tensor = self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
         return projected
 
 
@@ -237,14 +247,14 @@ class DecoderLM(nn.Module):
         return logits
 
     def new_cache(self, batch: int, *, capacity: int, starts: Tensor | None = None) -> KVCache:
-        """An empty cache for ``batch`` rows, in the type and on the device of the embedding.
+        """An empty cache for ``batch`` rows, in the type and on the device of the final norm.
 
         Args:
             batch: number of rows.
             capacity: positions to reserve.
             starts: [B] int64, padding positions on the left of each row; None for none.
         """
-        weight = self.model.embed_tokens.weight
+        weight = self.model.norm.weight  # the embedding may be quantized
         if starts is not None:
             starts = starts.to(weight.device)
         return KVCache(

@@ -1,0 +1,88 @@
+"""``sharpen serve``: a model behind an OpenAI-compatible HTTP API."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sharpen.cli.common import Output, command, error_console, flags
+
+__all__ = ["register"]
+
+Model = Annotated[
+    str, typer.Argument(help="An asset's name, a model folder or a .gguf file.", show_default=False)
+]
+Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
+Adapter = Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to fold in.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to ``app``."""
+
+    @command(app, "serve", example="sharpen serve smollm2-135m-instruct --port 8000")
+    def serve(
+        model: Model,
+        host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+        port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
+        api_key: Annotated[
+            list[str] | None,
+            typer.Option(help="A key clients must send; repeatable. Also SHARPEN_API_KEY."),
+        ] = None,
+        name: Annotated[str | None, typer.Option(help="Model name for clients.")] = None,
+        dtype: Dtype = "auto",
+        adapter: Adapter = None,
+        max_batch: Annotated[int, typer.Option(help="Requests that run at the same time.")] = 16,
+        max_queue: Annotated[int, typer.Option(help="Requests that may wait; else 429.")] = 256,
+        max_context: Annotated[
+            int | None, typer.Option(help="Prompt and new tokens together, at most.")
+        ] = None,
+    ) -> Output:
+        """Serve a model until Ctrl-C or SIGTERM; any OpenAI client can talk to it."""
+        from sharpen.core.errors import DependencyNotInstalled
+        from sharpen.models.load import resolve_model
+        from sharpen.serve.llm import LLM, resolve_dtype
+
+        try:
+            from sharpen.serve.api.server import ApiServer, ServerConfig
+        except ModuleNotFoundError:
+            raise DependencyNotInstalled.for_feature("sharpen serve", "serve") from None
+        path = resolve_model(model)
+        shown = name or (model if not Path(model).exists() else path.resolve().name)
+        keys = tuple(api_key or ())
+        if not keys and os.environ.get("SHARPEN_API_KEY"):
+            keys = (os.environ["SHARPEN_API_KEY"],)
+        config = ServerConfig(
+            name=shown, host=host, port=port, api_keys=keys, max_waiting=max_queue
+        )
+        chosen = resolve_dtype(dtype)
+
+        def load() -> LLM:
+            return LLM(
+                model, dtype=chosen, adapter=adapter, max_batch=max_batch, max_context=max_context
+            )
+
+        server = ApiServer(config, load)
+        console = error_console()
+        if host not in ("127.0.0.1", "::1", "localhost") and not keys:
+            console.print(
+                f"[bold yellow]warning:[/] anyone who reaches {host} can use this server. "
+                "Set a key with --api-key."
+            )
+        if not flags.quiet and not flags.as_json:
+            console.print(f"loading {shown} ...")
+
+        def ready() -> None:
+            if flags.as_json:
+                line = {"url": server.url, "pid": os.getpid(), "model": shown}
+                sys.stdout.write(json.dumps(line) + "\n")
+                sys.stdout.flush()
+            else:
+                console.print(f"serving {shown} at {server.url}/v1  (stop with Ctrl-C)")
+
+        server.run(ready)
+        raise typer.Exit(0)  # its one line of output was printed when the model was ready

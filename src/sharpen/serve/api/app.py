@@ -1,0 +1,291 @@
+"""Routes of the HTTP API.
+
+::
+
+    POST /v1/chat/completions   POST /v1/completions     both also as server-sent events
+    GET  /v1/models             GET  /v1/models/{id}
+    GET  /health  /version  /metrics
+
+A stream is ``data: {json}`` frames, then ``data: [DONE]``; a comment every 15 seconds keeps idle
+connections open. When a client goes away its request leaves the batch at the next token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+
+from sharpen._version import __version__
+from sharpen.core.errors import BusyError, DataError
+from sharpen.serve.api.errors import ApiError, error_body, install_error_handlers
+from sharpen.serve.api.forms import ChatForm, Form, TextForm, usage
+from sharpen.serve.api.guard import Guard
+from sharpen.serve.api.metrics import ServerMetrics
+from sharpen.serve.api.schemas import ChatRequest, CompletionRequest
+from sharpen.serve.engine import Continuation, Piece
+from sharpen.serve.llm import LLM
+from sharpen.serve.sampling import SamplingParams
+from sharpen.serve.worker import Worker
+
+__all__ = ["ServerState", "create_app"]
+
+_PING_S = 15.0
+_POLL_S = 0.1
+_SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+@dataclass(slots=True, kw_only=True)
+class ServerState:
+    """What the routes share."""
+
+    name: str
+    """The model's name, as clients must give it."""
+
+    api_keys: tuple[str, ...] = ()
+    """Accepted keys; none means that no key is asked for."""
+
+    max_body_bytes: int = 8 << 20
+    """Largest request body."""
+
+    llm: LLM | None = None
+    """The model; None while it loads."""
+
+    worker: Worker | None = None
+    """Its engine's thread."""
+
+    created: int = field(default_factory=lambda: int(time.time()))
+    """When the server started, in seconds since 1970."""
+
+    metrics: ServerMetrics = field(default_factory=ServerMetrics)
+    """What it counts."""
+
+    def attach(self, llm: LLM) -> None:
+        """Begin to serve ``llm``."""
+        llm.engine.on_finish = self.metrics.finished
+        self.worker = Worker(llm.engine)
+        self.llm = llm
+
+    def ready(self) -> tuple[LLM, Worker]:
+        """The model and its worker.
+
+        Raises:
+            ApiError: status 503 while the model loads.
+        """
+        if self.llm is None or self.worker is None:
+            raise ApiError(503, f"the model {self.name!r} is loading; try again soon.")
+        return self.llm, self.worker
+
+
+def create_app(state: ServerState) -> FastAPI:
+    """The application."""
+    app = FastAPI(title="Sharpen", version=__version__, docs_url=None, redoc_url=None)
+    app.add_middleware(Guard, api_keys=state.api_keys, max_body_bytes=state.max_body_bytes)
+    install_error_handlers(app)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        state.ready()
+        return {"status": "ok"}
+
+    @app.get("/version")
+    async def version() -> dict[str, str]:
+        return {"version": __version__}
+
+    @app.get("/metrics")
+    async def metrics() -> PlainTextResponse:
+        text = state.metrics.text(state.llm.engine if state.llm else None)
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [_model(state)]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        _check_model(state, name)
+        return _model(state)
+
+    @app.post("/v1/chat/completions")
+    async def chat(body: ChatRequest, request: Request) -> Response:
+        llm, _ = state.ready()
+        _check_model(state, body.model)
+        body.refuse_unknown()
+        prompt = await asyncio.to_thread(llm.encode_chat, body.plain_messages())
+        room = max(llm.engine.max_context - len(prompt), 1)
+        limits = (body.max_completion_tokens, body.max_tokens, room)
+        limit = next(limit for limit in limits if limit is not None)
+        params = body.params(limit, body.num_logprobs)
+        form = ChatForm(state.name, params.logprobs is not None)
+        return await _answer(form, request, state, [prompt], params, body)
+
+    @app.post("/v1/completions")
+    async def completions(body: CompletionRequest, request: Request) -> Response:
+        llm, _ = state.ready()
+        _check_model(state, body.model)
+        body.refuse_unknown()
+        if body.echo and body.logprobs is not None:
+            raise ApiError(400, "echo with logprobs is not supported.", param="echo")
+        prompts = await asyncio.to_thread(lambda: [llm.encode(p) for p in body.prompts()])
+        if not prompts:
+            raise ApiError(400, "prompt is empty. Give at least one.", param="prompt")
+        params = body.params(body.max_tokens if body.max_tokens is not None else 16, body.logprobs)
+        texts = [llm.tokenizer.decode(p) if body.echo else "" for p in prompts]
+        echo = [text for text in texts for _ in range(params.n)]
+        form = TextForm(state.name, params.logprobs is not None, echo)
+        return await _answer(form, request, state, prompts, params, body)
+
+    return app
+
+
+def _model(state: ServerState) -> dict[str, Any]:
+    return {"id": state.name, "object": "model", "created": state.created, "owned_by": "sharpen"}
+
+
+def _check_model(state: ServerState, name: str) -> None:
+    if name != state.name:
+        raise ApiError(
+            404,
+            f"the model {name!r} does not exist; this server has {state.name!r}.",
+            param="model",
+            code="model_not_found",
+        )
+
+
+async def _answer(
+    form: Form,
+    request: Request,
+    state: ServerState,
+    prompts: list[list[int]],
+    params: SamplingParams,
+    body: ChatRequest | CompletionRequest,
+) -> Response:
+    """Queue every prompt, then stream its pieces or collect them."""
+    llm, worker = state.ready()
+    job = _Job(worker)
+    try:
+        for prompt in prompts:
+            llm.engine.check(prompt, params)
+        for prompt in prompts:
+            job.submit(prompt, params)
+    except BaseException as error:
+        job.cancel()
+        if isinstance(error, BusyError):
+            state.metrics.rejected("queue_full")
+        if isinstance(error, DataError) and "the context holds" in str(error):
+            raise ApiError(400, str(error), code="context_length_exceeded") from None
+        raise
+    num_prompt = sum(map(len, prompts))
+    if body.stream:
+        frames = _frames(form, job, num_prompt, body.wants_usage)
+        return StreamingResponse(frames, media_type="text/event-stream", headers=_SSE_HEADERS)
+    watcher = asyncio.create_task(_cancel_when_gone(request, job))
+    try:
+        pieces: list[list[Piece]] = [[] for _ in job.sequences]
+        async for index, piece in job.pieces():
+            pieces[index].append(piece)
+    finally:
+        watcher.cancel()
+        job.cancel()
+    for own in pieces:
+        if own[-1].finish_reason == "error":
+            raise ApiError(500, f"generation failed: {own[-1].error}")
+    document = {
+        **form.head,
+        "object": form.object,
+        "choices": [form.choice(index, own) for index, own in enumerate(pieces)],
+        "usage": usage(num_prompt, job.num_new),
+    }
+    return JSONResponse(document)
+
+
+class _Job:
+    """The continuations of one HTTP request, and the queue their pieces come by."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.sequences: list[Continuation] = []
+        self._worker = worker
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
+
+    @property
+    def num_new(self) -> int:
+        """Tokens generated so far."""
+        return sum(sequence.num_tokens for sequence in self.sequences)
+
+    def submit(self, prompt: list[int], params: SamplingParams) -> None:
+        first = len(self.sequences)
+
+        def on_piece(piece: Piece) -> None:
+            with suppress(RuntimeError):  # the loop is closed when the server goes down
+                self._loop.call_soon_threadsafe(
+                    self._queue.put_nowait, (first + piece.index, piece)
+                )
+
+        self.sequences += self._worker.submit(prompt, params, on_piece)
+
+    async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
+        """Pieces with the index of their continuation, until all have ended."""
+        left = len(self.sequences)
+        while left:
+            index, piece = await self._queue.get()
+            left -= piece.finish_reason is not None
+            yield index, piece
+
+    def cancel(self) -> None:
+        if not all(sequence.finished for sequence in self.sequences):
+            self._worker.cancel(self.sequences)
+
+
+async def _cancel_when_gone(request: Request, job: _Job) -> None:
+    while not await request.is_disconnected():
+        await asyncio.sleep(_POLL_S)
+    job.cancel()
+
+
+async def _frames(form: Form, job: _Job, num_prompt: int, wants_usage: bool) -> AsyncIterator[str]:
+    """Server-sent events; closing the generator cancels the job."""
+
+    def frame(choices: list[dict[str, Any]], **more: Any) -> str:
+        document = {**form.head, "object": form.chunk_object, "choices": choices, **more}
+        return f"data: {json.dumps(document, ensure_ascii=False)}\n\n"
+
+    empty = {"usage": None} if wants_usage else {}
+    pieces = job.pieces()
+    pending: asyncio.Task[tuple[int, Piece]] | None = None
+    try:
+        for index in range(len(job.sequences)):
+            opening = form.opening(index)
+            if opening is not None:
+                yield frame([opening], **empty)
+        while True:
+            pending = pending or asyncio.ensure_future(anext(pieces))
+            done, _ = await asyncio.wait([pending], timeout=_PING_S)
+            if not done:
+                yield ": ping\n\n"
+                continue
+            try:
+                index, piece = pending.result()
+            except StopAsyncIteration:
+                break
+            finally:
+                pending = None
+            if piece.finish_reason == "error":
+                body = error_body(500, f"generation failed: {piece.error}")
+                yield f"data: {json.dumps(body)}\n\n"
+                return
+            yield frame([form.delta(index, piece)], **empty)
+        if wants_usage:
+            yield frame([], usage=usage(num_prompt, job.num_new))
+        yield "data: [DONE]\n\n"
+    finally:
+        if pending is not None:
+            pending.cancel()
+        job.cancel()

@@ -1,0 +1,161 @@
+"""The JSON of answers: one form for chat, one for plain completions."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from sharpen.serve.engine import Piece, TokenLogprob
+
+__all__ = ["ChatForm", "Form", "TextForm", "usage"]
+
+
+class Form(Protocol):
+    """How the pieces of continuations become the choices of an answer."""
+
+    head: dict[str, Any]
+    """What every chunk repeats: id, creation time and model."""
+
+    object: str
+    """Kind of a whole answer."""
+
+    chunk_object: str
+    """Kind of a streamed chunk."""
+
+    def opening(self, index: int) -> dict[str, Any] | None:
+        """The choice of the first chunk of continuation ``index``; None when there is none."""
+        ...
+
+    def delta(self, index: int, piece: Piece) -> dict[str, Any]:
+        """The choice of one chunk."""
+        ...
+
+    def choice(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
+        """The choice of a whole answer."""
+        ...
+
+
+class ChatForm:
+    """``chat.completion`` and ``chat.completion.chunk``.
+
+    Args:
+        model: the name to answer with.
+        logprobs: whether log-probabilities were asked for.
+    """
+
+    object = "chat.completion"
+    chunk_object = "chat.completion.chunk"
+
+    def __init__(self, model: str, logprobs: bool) -> None:
+        self.head = _head("chatcmpl", model)
+        self._logprobs = logprobs
+
+    def opening(self, index: int) -> dict[str, Any] | None:
+        """The role comes first."""
+        delta = {"role": "assistant", "content": ""}
+        return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+
+    def delta(self, index: int, piece: Piece) -> dict[str, Any]:
+        """New text."""
+        return {
+            "index": index,
+            "delta": {"content": piece.text} if piece.text else {},
+            "logprobs": self._block(piece.logprobs),
+            "finish_reason": piece.finish_reason,
+        }
+
+    def choice(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
+        """The whole message."""
+        text = "".join(piece.text for piece in pieces)
+        return {
+            "index": index,
+            "message": {"role": "assistant", "content": text, "refusal": None},
+            "logprobs": self._block([one for piece in pieces for one in piece.logprobs]),
+            "finish_reason": pieces[-1].finish_reason,
+        }
+
+    def _block(self, logprobs: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+        if not self._logprobs:
+            return None
+        entries = []
+        for one in logprobs:
+            top = [_entry(text, value) for _, text, value in one.top]
+            entries.append({**_entry(one.text, one.logprob), "top_logprobs": top})
+        return {"content": entries, "refusal": None}
+
+
+class TextForm:
+    """``text_completion``, streamed or not.
+
+    Args:
+        model: the name to answer with.
+        logprobs: whether log-probabilities were asked for.
+        echo: text that each continuation begins with, by index.
+    """
+
+    object = "text_completion"
+    chunk_object = "text_completion"
+
+    def __init__(self, model: str, logprobs: bool, echo: Sequence[str]) -> None:
+        self.head = _head("cmpl", model)
+        self._logprobs = logprobs
+        self._echo = list(echo)
+        self._offsets = [len(text) for text in echo]
+
+    def opening(self, index: int) -> dict[str, Any] | None:
+        """The prompt, where it is echoed."""
+        text = self._echo[index]
+        if not text:
+            return None
+        return {"index": index, "text": text, "logprobs": None, "finish_reason": None}
+
+    def delta(self, index: int, piece: Piece) -> dict[str, Any]:
+        """New text."""
+        return {
+            "index": index,
+            "text": piece.text,
+            "logprobs": self._block(index, piece.logprobs),
+            "finish_reason": piece.finish_reason,
+        }
+
+    def choice(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
+        """The whole text."""
+        return {
+            "index": index,
+            "text": self._echo[index] + "".join(piece.text for piece in pieces),
+            "logprobs": self._block(index, [one for piece in pieces for one in piece.logprobs]),
+            "finish_reason": pieces[-1].finish_reason,
+        }
+
+    def _block(self, index: int, logprobs: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+        if not self._logprobs:
+            return None
+        offsets = []
+        for one in logprobs:
+            offsets.append(self._offsets[index])
+            self._offsets[index] += len(one.text)
+        return {
+            "tokens": [one.text for one in logprobs],
+            "token_logprobs": [one.logprob for one in logprobs],
+            "top_logprobs": [{text: value for _, text, value in one.top} for one in logprobs],
+            "text_offset": offsets,
+        }
+
+
+def usage(num_prompt: int, num_new: int) -> dict[str, int]:
+    """The ``usage`` object."""
+    return {
+        "prompt_tokens": num_prompt,
+        "completion_tokens": num_new,
+        "total_tokens": num_prompt + num_new,
+    }
+
+
+def _head(prefix: str, model: str) -> dict[str, Any]:
+    return {"id": f"{prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+
+
+def _entry(text: str, logprob: float) -> dict[str, Any]:
+    return {"token": text, "logprob": logprob, "bytes": list(text.encode())}

@@ -1,0 +1,80 @@
+"""What every request passes first: its id, the key, and the limit on the body."""
+
+from __future__ import annotations
+
+import hmac
+import uuid
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sharpen.serve.api.errors import ApiError, error_response
+
+__all__ = ["Guard"]
+
+_OPEN = ("/health",)
+
+
+class Guard:
+    """ASGI middleware: echoes ``X-Request-Id``, checks the key, refuses large bodies.
+
+    Args:
+        app: what it guards.
+        api_keys: accepted keys, compared in constant time; none asks for none.
+        max_body_bytes: largest request body.
+    """
+
+    def __init__(self, app: ASGIApp, *, api_keys: Sequence[str], max_body_bytes: int) -> None:
+        self.app = app
+        self._keys = [key.encode() for key in api_keys]
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        request_id = headers.get("x-request-id", "")[:128] or uuid.uuid4().hex
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        try:
+            if scope["path"] not in _OPEN:
+                self._check_key(headers.get("authorization", ""))
+            self._check_size(int(headers.get("content-length") or 0))
+        except ApiError as error:
+            response = error_response(error.status, str(error), code=error.code)
+            await response(scope, receive, send_with_id)
+            return
+        received = 0
+
+        async def receive_within_limit() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            self._check_size(received)
+            return message
+
+        await self.app(scope, receive_within_limit, send_with_id)
+
+    def _check_key(self, authorization: str) -> None:
+        if not self._keys:
+            return
+        scheme, _, key = authorization.partition(" ")
+        given = key.strip().encode()
+        known = [hmac.compare_digest(given, one) for one in self._keys]
+        if scheme.lower() != "bearer" or not any(known):
+            raise ApiError(
+                401,
+                "the API key is missing or wrong. Send 'Authorization: Bearer KEY'.",
+                code="invalid_api_key",
+            )
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_body_bytes:
+            raise ApiError(413, f"the body is larger than {self._max_body_bytes} bytes.")

@@ -1,0 +1,201 @@
+"""Bodies of requests: the fields of OpenAI's API, and those that other servers add to it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sharpen.core.errors import DataError, did_you_mean
+from sharpen.serve.api.errors import ApiError
+from sharpen.serve.sampling import SamplingParams
+
+__all__ = ["ChatRequest", "CompletionRequest", "StreamOptions"]
+
+_IGNORED = {
+    "metadata",
+    "parallel_tool_calls",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "reasoning_effort",
+    "safety_identifier",
+    "service_tier",
+    "store",
+    "tool_choice",
+    "user",
+    "verbosity",
+}
+_UNSUPPORTED = {
+    "audio",
+    "best_of",
+    "function_call",
+    "functions",
+    "modalities",
+    "prediction",
+    "response_format",
+    "suffix",
+    "tools",
+    "web_search_options",
+}
+
+
+class StreamOptions(BaseModel):
+    """``stream_options``."""
+
+    model_config = ConfigDict(strict=True)
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class _Request(BaseModel):
+    """What both kinds of request share."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    model: str
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    n: int | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    min_tokens: int | None = None
+    ignore_eos: bool | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+
+    def refuse_unknown(self) -> None:
+        """Refuse fields that would change the answer but are not understood.
+
+        Raises:
+            ApiError: status 400, with the field.
+        """
+        for name, value in (self.model_extra or {}).items():
+            plain = name == "response_format" and value == {"type": "text"}
+            if name in _IGNORED or value in (None, [], {}) or plain:
+                continue
+            if name in _UNSUPPORTED:
+                raise ApiError(
+                    400, f"{name} is not supported by this server.", param=name, code="unsupported"
+                )
+            known = [*type(self).model_fields, *_IGNORED]
+            hint = did_you_mean(name, known)
+            raise ApiError(
+                400, f"unknown field {name!r}.{hint}", param=name, code="unknown_parameter"
+            )
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with its usage."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def params(self, max_tokens: int, logprobs: int | None) -> SamplingParams:
+        """The sampling parameters it asks for.
+
+        Args:
+            max_tokens: the limit to use.
+            logprobs: how many alternatives, or None for no log-probabilities.
+
+        Raises:
+            ConfigError: a value is out of range.
+            DataError: ``logit_bias`` has a key that is no token id.
+        """
+        names = (
+            "temperature",
+            "top_p",
+            "top_k",
+            "min_p",
+            "n",
+            "seed",
+            "min_tokens",
+            "ignore_eos",
+            "presence_penalty",
+            "frequency_penalty",
+            "repetition_penalty",
+        )
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if given.get("top_k") == -1:
+            given["top_k"] = 0  # what other servers call "all"
+        stop = self.stop if isinstance(self.stop, str) else tuple(self.stop or ())
+        try:
+            bias = {int(token): value for token, value in (self.logit_bias or {}).items()}
+        except ValueError:
+            raise DataError("logit_bias must map token ids to numbers.") from None
+        return SamplingParams(
+            max_tokens=max_tokens,
+            logprobs=logprobs,
+            stop=stop,
+            stop_token_ids=tuple(self.stop_token_ids or ()),
+            logit_bias=bias,
+            **given,
+        )
+
+
+class ChatRequest(_Request):
+    """Body of ``POST /v1/chat/completions``."""
+
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """Alternatives a token; None when no log-probabilities are wanted.
+
+        Raises:
+            ApiError: ``top_logprobs`` without ``logprobs``.
+        """
+        if not self.logprobs:
+            if self.top_logprobs:
+                raise ApiError(400, "top_logprobs needs logprobs=true.", param="top_logprobs")
+            return None
+        return self.top_logprobs or 0
+
+    def plain_messages(self) -> list[dict[str, Any]]:
+        """The messages, with content given in parts joined to one text.
+
+        Raises:
+            ApiError: a part is not text.
+        """
+        return [{**m, "content": _text(m.get("content"), i)} for i, m in enumerate(self.messages)]
+
+
+class CompletionRequest(_Request):
+    """Body of ``POST /v1/completions``."""
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+    echo: bool | None = None
+    logprobs: int | None = None
+
+    def prompts(self) -> list[str | list[int]]:
+        """The prompts, each a text or token ids."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if self.prompt and isinstance(self.prompt[0], int):
+            return [self.prompt]
+        return list(self.prompt)  # type: ignore[arg-type]
+
+
+def _text(content: Any, index: int) -> Any:
+    if not isinstance(content, list):
+        return content
+    texts = []
+    for part in content:
+        if not isinstance(part, dict) or part.get("type") != "text":
+            kind = part.get("type") if isinstance(part, dict) else part
+            raise ApiError(
+                400,
+                f"messages[{index}].content has a part of type {kind!r}; only 'text' is supported.",
+                param="messages",
+            )
+        texts.append(str(part.get("text", "")))
+    return "".join(texts)

@@ -1,0 +1,176 @@
+"""A server from the free port to the last request: bind, load, warm up, serve, drain."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+import uvicorn
+
+from sharpen.core.errors import BusyError, ConfigError
+from sharpen.serve.api.app import ServerState, create_app
+from sharpen.serve.llm import LLM
+from sharpen.serve.sampling import SamplingParams
+
+__all__ = ["ApiServer", "ServerConfig"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerConfig:
+    """Where and how to serve."""
+
+    name: str
+    """The model's name, as clients must give it."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+
+    port: int = 8000
+    """Port; 0 takes a free one."""
+
+    api_keys: tuple[str, ...] = ()
+    """Accepted keys; none means that no key is asked for."""
+
+    max_waiting: int = 256
+    """Continuations that may wait for a free row; more are refused with status 429."""
+
+    max_body_bytes: int = 8 << 20
+    """Largest request body."""
+
+    drain_s: float = 10.0
+    """Seconds that requests under way may take after a stop signal."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 0 <= self.port < 1 << 16:
+            raise ConfigError(f"port={self.port} must be from 0 to 65535.")
+        if self.max_waiting < 0:
+            raise ConfigError(f"max_waiting={self.max_waiting} must be at least 0.")
+        if any(not key.strip() for key in self.api_keys):
+            raise ConfigError("an API key is empty.")
+
+
+class _Uvicorn(uvicorn.Server):
+    """Takes a stop signal as the wish to drain and return, not to die of it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle SIGINT and SIGTERM while serving, in the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self.handle_exit(number, frame)
+
+        before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class ApiServer:
+    """One model behind HTTP.
+
+    Args:
+        config: where and how.
+        load: loads the model; called once, in a thread, while ``/health`` answers 503.
+
+    Attributes:
+        url: base address, such as ``http://127.0.0.1:8000``.
+
+    Raises:
+        BusyError: the port is in use.
+        ConfigError: the address cannot be listened on.
+    """
+
+    def __init__(self, config: ServerConfig, load: Callable[[], LLM]) -> None:
+        self.config = config
+        self._load = load
+        self._socket = _listen(config.host, config.port)
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        self.url = f"http://{host}:{self._socket.getsockname()[1]}"
+        self.state = ServerState(
+            name=config.name, api_keys=config.api_keys, max_body_bytes=config.max_body_bytes
+        )
+        self._failure: BaseException | None = None
+        self._server = _Uvicorn(
+            uvicorn.Config(
+                create_app(self.state),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                loop="asyncio",
+                ws="none",
+                timeout_graceful_shutdown=max(int(config.drain_s), 1),
+            )
+        )
+
+    def run(self, on_ready: Callable[[], None] | None = None) -> None:
+        """Serve until :meth:`stop`, SIGINT or SIGTERM; requests under way may finish.
+
+        Args:
+            on_ready: called once, from another thread, when the model answers.
+
+        Raises:
+            SharpenError: the model cannot be loaded.
+        """
+        loader = threading.Thread(target=self._prepare, args=(on_ready,), daemon=True)
+        loader.start()
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self._socket.close()
+            if self.state.worker is not None:
+                self.state.worker.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Ask :meth:`run` to return; safe from any thread."""
+        self._server.should_exit = True
+
+    def _prepare(self, on_ready: Callable[[], None] | None) -> None:
+        try:
+            llm = self._load()
+            llm.engine.max_waiting = self.config.max_waiting
+            llm.generate([[0]], SamplingParams(temperature=0, max_tokens=1))
+            self.state.attach(llm)
+            if on_ready is not None:
+                on_ready()
+        except BaseException as error:
+            self._failure = error
+            self.stop()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise ConfigError(f"host={host!r} is no address: {error.strerror}.") from None
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise BusyError(
+                f"port {port} of {host} is in use. Choose another with --port, or 0 for a free one."
+            ) from None
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}.") from None
+    return listener

@@ -1,0 +1,318 @@
+"""A language model to call from Python: texts or messages in, texts out."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast, overload
+
+import torch
+
+from sharpen.core.errors import ConfigError, ExecutionError
+from sharpen.models.chat import Message, check_messages, render_chat
+from sharpen.models.load import load_model
+from sharpen.models.tokenizer import check_compatible, load_tokenizer
+from sharpen.serve.engine import Continuation, Engine, FinishReason, Piece, TokenLogprob
+from sharpen.serve.sampling import SamplingParams
+
+__all__ = ["LLM", "Completion", "RequestOutput", "resolve_dtype"]
+
+Prompt = str | Sequence[int]
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """One continuation of a prompt."""
+
+    text: str
+    """Its text, without the stop text or token."""
+
+    ids: list[int]
+    """Its tokens, without the end of sequence."""
+
+    finish_reason: FinishReason
+    """``stop``, ``length`` or ``cancelled``."""
+
+    index: int = 0
+    """Which of ``SamplingParams.n``."""
+
+    logprobs: list[TokenLogprob] | None = None
+    """One for each of ``ids``, where asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestOutput:
+    """A prompt and its continuations."""
+
+    prompt: str
+    """The prompt's text, as the model saw it."""
+
+    prompt_ids: list[int]
+    """The prompt's tokens."""
+
+    outputs: list[Completion]
+    """``SamplingParams.n`` continuations."""
+
+    @property
+    def text(self) -> str:
+        """Text of the first continuation."""
+        return self.outputs[0].text
+
+
+def resolve_dtype(dtype: str | torch.dtype, device: torch.device | str = "cpu") -> torch.dtype:
+    """The type named by ``dtype``.
+
+    Args:
+        dtype: ``float32``, ``bfloat16``, a torch type, or ``auto``: bfloat16 where the device
+            multiplies it natively (AVX512-BF16, AMX, CUDA), else float32.
+        device: where the model runs.
+
+    Raises:
+        ConfigError: another name.
+    """
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        native = torch.device(device).type != "cpu" or torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if native else torch.float32
+    if dtype not in _DTYPES:
+        raise ConfigError(f"dtype={dtype!r} must be auto, {' or '.join(_DTYPES)}.")
+    return _DTYPES[dtype]
+
+
+class LLM:
+    """A model with its tokenizer and an engine that batches requests.
+
+    Calls may come from several threads; whoever waits for text moves the batch on for all.
+
+    Args:
+        model: an asset's name, a folder in Hugging Face layout (quantized or not), or a ``.gguf``
+            file.
+        dtype: of weights and activations; ``auto`` is bfloat16 where the device is fast at it.
+        device: where it runs.
+        adapter: folder of a LoRA adapter to fold into the weights.
+        max_batch: continuations that run at the same time.
+        max_context: prompt and new tokens together, at most; default the model's context.
+
+    Raises:
+        AssetNotInstalled: the asset is not installed.
+        MissingFileError: no such model, or it has no tokenizer.
+        FileFormatError: the files are damaged or of an unsupported kind.
+        ConfigError: a setting is out of range.
+
+    Example::
+
+        llm = LLM("smollm2-135m-instruct")
+        llm.chat([{"role": "user", "content": "Hi!"}], SamplingParams(max_tokens=16)).text
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        dtype: Literal["auto", "float32", "bfloat16"] | torch.dtype = "auto",
+        device: torch.device | str = "cpu",
+        adapter: str | Path | None = None,
+        max_batch: int = 16,
+        max_context: int | None = None,
+    ) -> None:
+        self.name = str(model) if not Path(model).exists() else Path(model).resolve().name
+        self.tokenizer = load_tokenizer(model)
+        loaded = load_model(
+            model, dtype=resolve_dtype(dtype, device), device=device, adapter=adapter
+        )
+        self.spec = loaded.spec
+        check_compatible(self.tokenizer, self.spec, str(model))
+        eos_ids = set(self.spec.eos_token_ids)
+        if self.tokenizer.eos_id is not None:
+            eos_ids.add(self.tokenizer.eos_id)
+        self.engine = Engine(
+            loaded,
+            self.tokenizer,
+            eos_ids=frozenset(eos_ids),
+            max_batch=max_batch,
+            max_context=max_context,
+        )
+        self._lock = threading.RLock()
+
+    @overload
+    def generate(  # type: ignore[overload-overlap]
+        self, prompts: str, params: SamplingParams | None = None
+    ) -> RequestOutput: ...
+    @overload
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[RequestOutput]: ...
+    def generate(
+        self,
+        prompts: str | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> RequestOutput | list[RequestOutput]:
+        """Continue prompts.
+
+        Args:
+            prompts: one text, or a list whose entries are texts or lists of token ids.
+            params: how to continue, for all or one for each; default ``SamplingParams()``.
+
+        Returns:
+            One output for one text, a list for a list.
+
+        Raises:
+            DataError: a prompt is empty or does not fit the context.
+            ConfigError: as many ``params`` as prompts are needed.
+        """
+        if isinstance(prompts, str):
+            if params is not None and not isinstance(params, SamplingParams):
+                raise ConfigError("one prompt takes one SamplingParams, not a list.")
+            return self._complete([self.encode(prompts)], [params or SamplingParams()])[0]
+        encoded = [self.encode(prompt) for prompt in prompts]
+        return self._complete(encoded, _one_each(params, len(encoded), "prompts"))
+
+    @overload
+    def chat(
+        self, messages: Sequence[Message], params: SamplingParams | None = None
+    ) -> RequestOutput: ...
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Sequence[Message]],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[RequestOutput]: ...
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> RequestOutput | list[RequestOutput]:
+        """Answer a conversation, or several.
+
+        Args:
+            messages: ``{"role": ..., "content": ...}`` each, or a list of such lists.
+            params: how to answer, for all or one for each.
+
+        Returns:
+            One output for one conversation, a list for several.
+
+        Raises:
+            DataError: the messages cannot be rendered, or the model has no chat template.
+        """
+        if not messages or isinstance(messages[0], Mapping):
+            prompt = self.encode_chat(cast(Sequence[Message], messages))
+            if params is not None and not isinstance(params, SamplingParams):
+                raise ConfigError("one conversation takes one SamplingParams, not a list.")
+            return self._complete([prompt], [params or SamplingParams()])[0]
+        several = cast(Sequence[Sequence[Message]], messages)
+        encoded = [self.encode_chat(conversation) for conversation in several]
+        return self._complete(encoded, _one_each(params, len(encoded), "conversations"))
+
+    def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[Piece]:
+        """Continue one prompt, giving pieces of text as they come; closing it stops the work."""
+        return self._stream(self.encode(prompt), params or SamplingParams())
+
+    def stream_chat(
+        self, messages: Sequence[Message], params: SamplingParams | None = None
+    ) -> Iterator[Piece]:
+        """Answer one conversation, giving pieces of text as they come."""
+        return self._stream(self.encode_chat(messages), params or SamplingParams())
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt, with what the tokenizer puts around a text."""
+        if not isinstance(prompt, str):
+            return [int(token) for token in prompt]
+        return self.tokenizer.encode(prompt, add_special=True)
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation, ending where the assistant's turn begins."""
+        checked = check_messages(messages)
+        text = render_chat(self.tokenizer, checked, add_generation_prompt=True)
+        return self.tokenizer.encode(text)
+
+    def _complete(
+        self, prompts: list[list[int]], params: list[SamplingParams]
+    ) -> list[RequestOutput]:
+        for prompt, one in zip(prompts, params, strict=True):
+            self.engine.check(prompt, one)
+        pieces: list[deque[Piece]] = [deque() for _ in prompts]
+        submitted = [
+            self.engine.submit(prompt, one, box.append)
+            for prompt, one, box in zip(prompts, params, pieces, strict=True)
+        ]
+        flat = [sequence for sequences in submitted for sequence in sequences]
+        try:
+            while not all(sequence.finished for sequence in flat):
+                self._move()
+        except BaseException:
+            self.engine.cancel(flat)
+            raise
+        return [
+            RequestOutput(
+                prompt=self.tokenizer.decode(prompt, skip_special=False),
+                prompt_ids=prompt,
+                outputs=_collect(box, one),
+            )
+            for prompt, box, one in zip(prompts, pieces, params, strict=True)
+        ]
+
+    def _stream(self, prompt: list[int], params: SamplingParams) -> Iterator[Piece]:
+        pieces: deque[Piece] = deque()
+        sequences = self.engine.submit(prompt, params, pieces.append)
+
+        def iterate() -> Iterator[Piece]:
+            try:
+                while pieces or not all(sequence.finished for sequence in sequences):
+                    if not pieces:
+                        self._move()
+                        continue
+                    piece = pieces.popleft()
+                    if piece.finish_reason == "error":
+                        raise ExecutionError(f"generation failed: {piece.error}")
+                    yield piece
+            finally:
+                self._cancel(sequences)
+
+        return iterate()
+
+    def _move(self) -> None:
+        with self._lock:
+            self.engine.step()
+
+    def _cancel(self, sequences: list[Continuation]) -> None:
+        if not all(sequence.finished for sequence in sequences):
+            self.engine.cancel(sequences)
+
+
+def _one_each(
+    params: SamplingParams | Sequence[SamplingParams] | None, count: int, what: str
+) -> list[SamplingParams]:
+    if params is None or isinstance(params, SamplingParams):
+        return [params or SamplingParams()] * count
+    if len(params) != count:
+        raise ConfigError(f"{len(params)} SamplingParams for {count} {what}: give one, or as many.")
+    return list(params)
+
+
+def _collect(pieces: Sequence[Piece], params: SamplingParams) -> list[Completion]:
+    """Put the pieces of each continuation together."""
+    found = []
+    for index in range(params.n):
+        own = [piece for piece in pieces if piece.index == index]
+        reason = own[-1].finish_reason
+        assert reason is not None
+        if reason == "error":
+            raise ExecutionError(f"generation failed: {own[-1].error}")
+        logprobs = [logprob for piece in own for logprob in piece.logprobs]
+        found.append(
+            Completion(
+                text="".join(piece.text for piece in own),
+                ids=[token for piece in own for token in piece.ids],
+                finish_reason=reason,
+                index=index,
+                logprobs=logprobs if params.logprobs is not None else None,
+            )
+        )
+    return found

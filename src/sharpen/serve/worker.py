@@ -1,0 +1,66 @@
+"""The thread that runs an engine for a server: it sleeps while there is nothing to do."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from sharpen.serve.engine import Continuation, Engine, Piece
+from sharpen.serve.sampling import SamplingParams
+
+__all__ = ["Worker"]
+
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Runs an engine in a thread of its own, until :meth:`close`.
+
+    A round that fails ends the requests under way with ``error``; the worker goes on.
+
+    Args:
+        engine: driven by this worker alone.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._wake = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._loop, name="sharpen-engine", daemon=True)
+        self._thread.start()
+
+    def submit(
+        self, prompt_ids: Sequence[int], params: SamplingParams, on_piece: Callable[[Piece], None]
+    ) -> list[Continuation]:
+        """Queue a request; ``on_piece`` is called in the worker's thread.
+
+        Raises:
+            DataError: the prompt is empty, holds a wrong id, or does not fit the context.
+            BusyError: too many requests wait.
+        """
+        sequences = self.engine.submit(prompt_ids, params, on_piece)
+        self._wake.set()
+        return sequences
+
+    def cancel(self, sequences: Sequence[Continuation]) -> None:
+        """Stop sequences; they leave at the next round."""
+        self.engine.cancel(sequences)
+        self._wake.set()
+
+    def close(self) -> None:
+        """End the thread after its present round."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join()
+
+    def _loop(self) -> None:
+        while not self._closing:
+            self._wake.clear()
+            try:
+                busy = self.engine.step()
+            except Exception:
+                _log.exception("a round of the engine failed; its requests ended with an error")
+                continue
+            if not busy:
+                self._wake.wait()
