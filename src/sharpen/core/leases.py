@@ -1,0 +1,45 @@
+"""Who works on a trial, and whether that process still can.
+
+An owner is a process id, its start time, the boot it belongs to and its namespace of process ids.
+A dead owner is known at once, so a killed study resumes without waiting; an expiry on the monotonic
+clock covers the rest, and no change of the wall clock matters.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+__all__ = ["is_lost", "this_process"]
+
+
+def _start_ticks(pid: int) -> str | None:
+    """When a process began, in clock ticks since boot; None when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else fields[19]
+
+
+def _boot_and_namespace() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
+
+
+def this_process() -> str:
+    """This process, such that a later one with the same number is told apart."""
+    return f"{os.getpid()} {_start_ticks(os.getpid())} {_boot_and_namespace()}"
+
+
+def is_lost(owner: str, expires: float) -> bool:
+    """Whether a lease is void: it ran out, its owner is dead, or the machine was restarted."""
+    pid, ticks, place = owner.split(" ", 2)
+    here = _boot_and_namespace()
+    if place == here:
+        return _start_ticks(int(pid)) != ticks or time.monotonic() > expires
+    if place.split("/")[0] != here.split("/")[0]:
+        return True
+    return time.monotonic() > expires  # a container of this machine, whose processes are hidden

@@ -1,0 +1,484 @@
+"""Search spaces: named parameters, when each is active, and which combinations are forbidden.
+
+A configuration is a plain ``dict`` of the active parameters' values; an inactive parameter is
+absent, never None. Each parameter has one coordinate of the unit cube (see
+:mod:`sharpen.core.parameters`), so every optimizer can work on vectors.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sharpen.core.conditions import Condition, parse_condition
+from sharpen.core.config import Marks, digest, from_dict
+from sharpen.core.errors import ConfigError, SpaceError, did_you_mean
+from sharpen.core.parameters import Bool, Categorical, Fixed, Float, Int, Ordinal, Parameter
+
+__all__ = ["Encoded", "Space", "random_stream"]
+
+Config = dict[str, Any]
+_SCHEMA = "sharpen.space/1"
+_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$")
+_MAX_TRIES = 1000
+
+
+def random_stream(seed: int, number: int) -> np.random.Generator:
+    """The random stream of trial ``number`` under ``seed``: a function of the two, nothing else.
+
+    Streams of different numbers never overlap (Philox, with the number as the high counter word).
+    """
+    return np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, number]))
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Configurations as vectors."""
+
+    x: npt.NDArray[np.float64]
+    """[n, d] coordinates in [0, 1]; 0.5 where the parameter is inactive."""
+
+    mask: npt.NDArray[np.bool_]
+    """[n, d] whether the parameter is active."""
+
+
+class Space(Mapping[str, Parameter]):
+    """Named parameters with conditions and forbidden combinations; immutable.
+
+    Args:
+        parameters: parameters by name, for names that are no Python identifiers.
+        named: parameters by name.
+
+    Raises:
+        SpaceError: no parameters, a bad name, a condition on an unknown parameter, or conditions
+            that depend on each other in a circle.
+
+    Example:
+        >>> space = Space(kind=Categorical("a", "b"), depth=Int(1, 32))
+        >>> space.default()
+        {'kind': 'a', 'depth': 16}
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, Parameter] | None = None, /, **named: Parameter
+    ) -> None:
+        self._parameters: dict[str, Parameter] = {**(parameters or {}), **named}
+        self._forbidden: tuple[Condition, ...] = ()
+        if not self._parameters:
+            raise SpaceError("a space needs a parameter, for example Space(x=Float(0, 1)).")
+        for name, parameter in self._parameters.items():
+            if not _NAME.match(str(name)):
+                raise SpaceError(
+                    f"{name!r} is no name for a parameter. Use letters, digits, '_', '-' and '.'."
+                )
+            if not isinstance(parameter, Parameter):
+                raise SpaceError(
+                    f"the parameter '{name}' is {parameter!r}. Use Float, Int, Categorical, "
+                    "Ordinal or Bool, or Fixed for a constant."
+                )
+            self._check_names(parameter.condition, f"the condition of '{name}'")
+        self._order = self._sorted_by_dependency()
+        self._index = {name: i for i, name in enumerate(self._parameters)}
+
+    # -- as a mapping ---------------------------------------------------------------------------
+
+    def __getitem__(self, name: str) -> Parameter:
+        return self._parameters[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parameters)
+
+    def __len__(self) -> int:
+        return len(self._parameters)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Space) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def __repr__(self) -> str:
+        return f"Space({', '.join(self._parameters)})"
+
+    # -- structure ------------------------------------------------------------------------------
+
+    @property
+    def forbidden(self) -> tuple[Condition, ...]:
+        """Conditions that no configuration may meet."""
+        return self._forbidden
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether a parameter may be inactive."""
+        return any(p.condition is not None for p in self._parameters.values())
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the whole space, 32 hex digits."""
+        return digest(self.to_dict())
+
+    @property
+    def cardinality(self) -> float:
+        """Number of configurations if all were active and allowed; infinite with a real number."""
+        return math.prod(p.cardinality for p in self._parameters.values())
+
+    def forbid(self, *clauses: Condition | str) -> Space:
+        """The same space without the configurations that meet a clause.
+
+        Args:
+            clauses: conditions, or their text: ``P("a") + P("b") > 16`` or ``"a + b > 16"``.
+
+        Raises:
+            SpaceError: not a condition, or one that names an unknown parameter.
+        """
+        space = Space(self._parameters)
+        found = list(self._forbidden)
+        for clause in clauses:
+            condition = parse_condition(clause) if isinstance(clause, str) else clause
+            if not isinstance(condition, Condition):
+                raise SpaceError(f"forbid takes a condition or its text, got {clause!r}.")
+            self._check_names(condition, f"the forbidden clause '{condition}'")
+            found.append(condition)
+        space._forbidden = tuple(found)
+        return space
+
+    def freeze(self, **values: Any) -> Space:
+        """The same space with some parameters held at a value.
+
+        Raises:
+            ConfigError: an unknown name or a value the parameter may not take.
+        """
+        changed = dict(self._parameters)
+        for name, value in values.items():
+            if name not in changed:
+                raise ConfigError(f"unknown parameter '{name}'.{did_you_mean(name, changed)}")
+            old = changed[name]
+            try:
+                checked = old.check(value)
+            except ConfigError as error:
+                raise ConfigError(f"{name} {error}") from None
+            fixed = Fixed(checked, description=old.description, unit=old.unit)
+            if old.condition is not None:
+                fixed = fixed.active_if(old.condition)
+            changed[name] = fixed
+        space = Space(changed)
+        space._forbidden = self._forbidden
+        return space
+
+    def _check_names(self, condition: Condition | None, where: str) -> None:
+        for name in sorted(condition.names()) if condition is not None else ():
+            if name not in self._parameters:
+                raise SpaceError(
+                    f"{where} names '{name}', which is no parameter."
+                    f"{did_you_mean(name, self._parameters)} "
+                    f"Parameters: {', '.join(self._parameters)}."
+                )
+
+    def _sorted_by_dependency(self) -> list[str]:
+        """Names such that whatever a condition names comes before it."""
+        order: list[str] = []
+        path: list[str] = []
+
+        def visit(name: str) -> None:
+            if name in path:
+                circle = " -> ".join([*path[path.index(name) :], name])
+                raise SpaceError(f"conditions depend on each other in a circle: {circle}.")
+            if name in order:
+                return
+            path.append(name)
+            condition = self._parameters[name].condition
+            for parent in sorted(condition.names()) if condition is not None else ():
+                visit(parent)
+            path.pop()
+            order.append(name)
+
+        for name in self._parameters:
+            visit(name)
+        return order
+
+    # -- configurations -------------------------------------------------------------------------
+
+    def active(self, values: Mapping[str, Any]) -> Config:
+        """Only the active ones of ``values``, in the space's order."""
+        found: Config = {}
+        for name in self._order:
+            condition = self._parameters[name].condition
+            if name in values and (condition is None or condition.holds(found) is True):
+                found[name] = values[name]
+        return {name: found[name] for name in self._parameters if name in found}
+
+    def default(self) -> Config:
+        """Every active parameter at its default."""
+        return self.active({name: p.default_value() for name, p in self._parameters.items()})
+
+    def validate(self, config: Mapping[str, Any]) -> Config:
+        """A configuration with every value in its parameter's type, in the space's order.
+
+        Raises:
+            ConfigError: lists every key that is wrong, unknown, missing or inactive, and every
+                forbidden clause that is met.
+        """
+        problems: list[str] = []
+        values: Config = {}
+        for name, value in config.items():
+            if name not in self._parameters:
+                hint = did_you_mean(str(name), self._parameters)
+                problems.append(f"unknown parameter '{name}'.{hint}")
+                continue
+            try:
+                values[name] = self._parameters[name].check(value)
+            except ConfigError as error:
+                problems.append(f"{name} {error}")
+        if not problems:
+            found = self.active(values)
+            problems += [
+                f"{name} is given but inactive: it needs {self._parameters[name].condition}."
+                for name in values
+                if name not in found
+            ]
+            for name, parameter in self._parameters.items():
+                condition = parameter.condition
+                if name not in values and (condition is None or condition.holds(found) is True):
+                    problems.append(f"{name} is missing.")
+            problems += [f"forbidden: {clause}." for clause in self._violated(found)]
+            if not problems:
+                return found
+        raise ConfigError("the configuration is wrong: " + " ".join(problems))
+
+    def _violated(self, config: Mapping[str, Any]) -> list[Condition]:
+        return [clause for clause in self._forbidden if clause.holds(config) is True]
+
+    def canonical(self, config: Mapping[str, Any]) -> str:
+        """The one text of a valid configuration: sorted keys, shortest floats."""
+        values = {name: self._parameters[name].check(value) for name, value in config.items()}
+        return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    def digest(self, config: Mapping[str, Any]) -> str:
+        """blake2b-128 of the canonical text, as 32 hex digits."""
+        return digest(json.loads(self.canonical(config)))
+
+    # -- the unit cube --------------------------------------------------------------------------
+
+    def encode(self, configs: Sequence[Mapping[str, Any]]) -> Encoded:
+        """Valid configurations as vectors, one column a parameter in the space's order."""
+        x = np.full((len(configs), len(self)), 0.5)
+        mask = np.zeros((len(configs), len(self)), dtype=bool)
+        for row, config in enumerate(configs):
+            for name, value in config.items():
+                column = self._index[name]
+                x[row, column] = self._parameters[name].to_unit(value)
+                mask[row, column] = True
+        return Encoded(x, mask)
+
+    def decode(self, x: npt.ArrayLike) -> list[Config]:
+        """Configurations at points of the unit cube; forbidden ones are not avoided.
+
+        Args:
+            x: [n, d] coordinates in [0, 1].
+
+        Raises:
+            SpaceError: another shape, or a coordinate outside [0, 1].
+        """
+        points = np.asarray(x, dtype=np.float64)
+        if points.ndim != 2 or points.shape[1] != len(self):
+            raise SpaceError(f"decode takes an array [n, {len(self)}], got shape {points.shape}.")
+        if not bool(np.all((points >= 0) & (points <= 1))):
+            raise SpaceError("decode takes coordinates from 0 to 1.")
+        return [self._decode_row(row) for row in points]
+
+    def _decode_row(self, row: Sequence[float] | npt.NDArray[np.float64]) -> Config:
+        pairs = zip(self._parameters.items(), row, strict=True)
+        return self.active({name: p.from_unit(float(u)) for (name, p), u in pairs})
+
+    def sample(self, n: int = 1, *, seed: int = 0) -> list[Config]:
+        """``n`` random allowed configurations, uniform in the unit cube.
+
+        Raises:
+            SpaceError: forbidden clauses leave too little to find.
+        """
+        return [self.draw(random_stream(seed, number)) for number in range(n)]
+
+    def draw(self, rng: np.random.Generator) -> Config:
+        """One random allowed configuration; see :meth:`sample`."""
+        point = rng.random(len(self))
+        for _ in range(_MAX_TRIES):
+            config = self._decode_row(point)
+            if not self._violated(config):
+                return config
+            point = rng.random(len(self))
+        return self.settle(point, rng)
+
+    def settle(
+        self, point: Sequence[float] | npt.NDArray[np.float64], rng: np.random.Generator
+    ) -> Config:
+        """The configuration at ``point`` or, if it is forbidden, one near it that is not.
+
+        Only the parameters that the violated clauses name are drawn anew.
+
+        Raises:
+            SpaceError: none is found; the forbidden clauses leave too little.
+        """
+        point = np.array(point, dtype=np.float64)
+        for _ in range(_MAX_TRIES):
+            config = self._decode_row(point)
+            violated = self._violated(config)
+            if not violated:
+                return config
+            names = sorted(frozenset().union(*(clause.names() for clause in violated)))
+            point[[self._index[name] for name in names]] = rng.random(len(names))
+        clauses = "; ".join(map(str, self._forbidden))
+        raise SpaceError(
+            f"feasible volume too small: {2 * _MAX_TRIES} random configurations met a forbidden "
+            f"clause ({clauses}). Loosen a clause or narrow the ranges."
+        )
+
+    def grid(self, resolution: int = 10) -> list[Config]:
+        """All allowed configurations on a grid, without repetition.
+
+        Args:
+            resolution: points on a range that has more values than that.
+        """
+        axes = []
+        for parameter in self._parameters.values():
+            count = int(min(parameter.cardinality, max(resolution, 1)))
+            if isinstance(parameter, (Categorical, Ordinal)):
+                count = int(parameter.cardinality)
+            ends = isinstance(parameter, Float) and parameter.step is None and count > 1
+            axes.append([i / (count - 1) if ends else (i + 0.5) / count for i in range(count)])
+        found: dict[str, Config] = {}
+        for row in _product(axes):
+            config = self._decode_row(row)
+            if not self._violated(config):
+                found.setdefault(self.canonical(config), config)
+        return list(found.values())
+
+    # -- plain data -----------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data that :meth:`from_dict` reads."""
+        data: dict[str, Any] = {
+            "schema": _SCHEMA,
+            "parameters": {name: p.to_dict() for name, p in self._parameters.items()},
+        }
+        if self._forbidden:
+            data["forbidden"] = [str(clause) for clause in self._forbidden]
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Space:
+        """The space that :meth:`to_dict` wrote.
+
+        Raises:
+            SpaceError: not such data, or of a newer schema.
+        """
+        if data.get("schema") != _SCHEMA:
+            raise SpaceError(
+                f"unknown space schema {data.get('schema')!r}; this version reads {_SCHEMA}."
+            )
+        space = cls.parse(data.get("parameters"))
+        return space.forbid(*data["forbidden"]) if data.get("forbidden") else space
+
+    @classmethod
+    def parse(cls, data: Any, *, path: tuple[str, ...] = (), marks: Marks | None = None) -> Space:
+        """A space as a study file writes it: ``{x: {type: float, low: 0, high: 1}}``.
+
+        Args:
+            data: parameters by name.
+            path: where they stand in their document, for messages.
+            marks: the document's marks, for ``file:line`` in messages.
+
+        Raises:
+            SpaceError: a parameter is wrong, with file and line.
+        """
+        marks = marks or Marks()
+        if not isinstance(data, Mapping) or not data:
+            raise _fail(path, marks, "a space is a mapping of parameters by name.")
+        parameters = {
+            str(name): _parameter(value, (*path, str(name)), marks) for name, value in data.items()
+        }
+        try:
+            return cls(parameters)
+        except SpaceError as error:
+            raise _fail(path, marks, str(error)) from None
+
+
+def _product(axes: list[list[float]]) -> Iterator[list[float]]:
+    if not axes:
+        yield []
+        return
+    for first in axes[0]:
+        for rest in _product(axes[1:]):
+            yield [first, *rest]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Choices:
+    """A categorical as a file writes it."""
+
+    choices: list[Any]
+    weights: list[float] | None = None
+    default: Any = None
+    description: str = ""
+    unit: str = ""
+
+
+_TYPES: dict[str, type] = {
+    "float": Float,
+    "int": Int,
+    "ordinal": Ordinal,
+    "categorical": _Choices,
+    "bool": Bool,
+    "fixed": Fixed,
+}
+
+
+def _fail(path: tuple[str, ...], marks: Marks, message: str) -> SpaceError:
+    where = marks.at(path)
+    return SpaceError(f"{where + ': ' if where else ''}{message}")
+
+
+def _parameter(data: Any, path: tuple[str, ...], marks: Marks) -> Parameter:
+    name = ".".join(path)
+    if not isinstance(data, Mapping):
+        raise _fail(
+            path, marks, f"{name} must be a mapping such as {{type: float, low: 0, high: 1}}."
+        )
+    fields = dict(data)
+    kind, when = fields.pop("type", None), fields.pop("active_if", None)
+    if kind not in _TYPES:
+        raise _fail(
+            (*path, "type"),
+            marks,
+            f"{name}.type must be one of {', '.join(_TYPES)}, got {kind!r}."
+            f"{did_you_mean(str(kind), _TYPES)}",
+        )
+    try:
+        built: Any = from_dict(_TYPES[kind], fields, path=path, marks=marks)
+        if isinstance(built, _Choices):
+            built = Categorical(
+                *built.choices,
+                weights=built.weights,
+                default=built.default,
+                description=built.description,
+                unit=built.unit,
+            )
+    except SpaceError as error:
+        raise _fail(path, marks, f"{name}: {error}") from None
+    except ConfigError as error:
+        raise SpaceError(str(error)) from None
+    if when is not None:
+        if not isinstance(when, str):
+            raise _fail((*path, "active_if"), marks, f"{name}.active_if must be text.")
+        try:
+            built = built.active_if(parse_condition(when))
+        except SpaceError as error:
+            raise _fail((*path, "active_if"), marks, f"{name}.active_if: {error}") from None
+    assert isinstance(built, Parameter)
+    return built
