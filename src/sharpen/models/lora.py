@@ -24,6 +24,7 @@ from sharpen.core.config import read_json
 from sharpen.core.errors import ConfigError, FileFormatError, did_you_mean
 from sharpen.core.files import atomic_dir, atomic_write_json
 from sharpen.models.decoder import DecoderLM
+from sharpen.models.functional import lora_linear
 from sharpen.models.hf import read_safetensors_header
 
 __all__ = [
@@ -109,15 +110,12 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        y = F.linear(x, self.weight, self.bias)
         if self.merged:
-            return y
+            return F.linear(x, self.weight, self.bias)
         if self.dropout and self.training:
-            x = F.dropout(x, self.dropout)
-        # Scaling A, the smallest tensor, is cheaper than scaling the outputs. The low-rank product
-        # runs in the input's type.
-        down = F.linear(x, (self.lora_A * self.scale).to(x.dtype))
-        return y + F.linear(down, self.lora_B.to(x.dtype))
+            dropped = F.linear(F.dropout(x, self.dropout), self.lora_A * self.scale)
+            return F.linear(x, self.weight, self.bias) + F.linear(dropped, self.lora_B)
+        return lora_linear(x, self.weight, self.bias, self.lora_A, self.lora_B, self.scale)
 
     def delta(self) -> Tensor:
         """Scale * B A, [out, in] float32."""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sharpen.core.model_spec import ModelSpec, RopeScaling
+from sharpen.models.functional import rotate
 
 __all__ = ["Rope", "apply_rope", "frequencies"]
 
@@ -98,5 +99,4 @@ class Rope:
 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn ``x`` [B, T, heads, D] by the angles of ``cos`` and ``sin`` [B, T, 1, D/2]."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    return rotate(x, cos, sin)

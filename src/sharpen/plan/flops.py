@@ -36,7 +36,9 @@ def attention_flops_per_token(spec: ModelSpec, seq_len: int, *, causal: bool = F
             seen = (window * (window + 1) / 2 + (seq_len - window) * window) / seq_len
             total += 4 * spec.query_size * seen
         else:
-            total += 2 * (seq_len + 1) * spec.query_size if causal else 4 * seq_len * spec.query_size
+            total += (
+                2 * (seq_len + 1) * spec.query_size if causal else 4 * seq_len * spec.query_size
+            )
     return total
 
 

@@ -15,6 +15,7 @@ flash attention and unfused element-wise operations::
     norms        2 x (norm output e h + saved)    saved: 8 h + 4 composite, e h + 4 fused
     attention    e (2 h_q + 2 h_kv) + 4 heads     q, k, v, output, log-sum-exp
     MLP          4 e f                            gate, up, silu(gate), product
+    MLP, fused   3 e f                            gate, up, product
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ def activation_bytes(
     *,
     element_bytes: int = 2,
     norm: Literal["composite", "fused", "transformers"] = "composite",
+    fused_mlp: bool = False,
 ) -> int:
     """Bytes one block keeps for its backward pass, all weights trained.
 
@@ -103,9 +105,11 @@ def activation_bytes(
         norm: ``composite`` keeps float32 copies of the input and of the normalized input (torch's
             RMSNorm on CPU), ``fused`` keeps the input and the scale, ``transformers`` multiplies
             the weight in 16 bits.
+        fused_mlp: silu(gate) is computed again in the backward pass.
     """
     h, e = spec.hidden_size, element_bytes
     saved = {"composite": 8 * h + 4, "fused": e * h + 4, "transformers": 6 * h + 4}[norm]
     norms = 2 * (e * h + saved)
     attention = e * (2 * spec.query_size + 2 * spec.kv_size) + 4 * spec.num_heads
-    return tokens * (norms + attention + 4 * e * spec.intermediate_size)
+    mlp = (3 if fused_mlp else 4) * e * spec.intermediate_size
+    return tokens * (norms + attention + mlp)

@@ -87,9 +87,7 @@ class Plan:
         for name, p in self.stages.items():
             label = name
             for part, size in sorted(p.parts.items(), key=lambda item: -item[1]):
-                lines.append(
-                    f"{label:<12}{part:<14}{_gib(size):>12}{size / p.peak_bytes:>8.0%}"
-                )
+                lines.append(f"{label:<12}{part:<14}{_gib(size):>12}{size / p.peak_bytes:>8.0%}")
                 label = ""
             verdict = "fits" if p.peak_bytes <= self.memory_bytes else "DOES NOT FIT"
             lines.append(f"{label:<12}{'peak':<14}{_gib(p.peak_bytes):>12}  {verdict}")
@@ -157,7 +155,5 @@ def recipe(
     loaded = load_recipe(source, overrides)
     device = device or load_profile()
     stages = predict(loaded, device=device)
-    others = tuple(
-        s.name for s in loaded.stages if s.name not in stages and s.type.addressed
-    )
+    others = tuple(s.name for s in loaded.stages if s.name not in stages and s.type.addressed)
     return Plan(loaded.name, device, stages, others)

@@ -4,12 +4,14 @@ Memory is what a process holds at its peak::
 
     base + weights + gradients + optimizer + activations + loss + scratch
 
-Activations of a block, T tokens, e bytes an element (``t`` = 1 when the weights are trained)::
+Activations of a block, T tokens, e bytes an element::
 
-    norms       2 x (e h + 4 h + 4 + t 4 h)     output; float32 input, scale, normalized input
-    attention   e (2 h_q + 2 h_kv) + 4 heads    + e h_q when rows hold several documents
-    MLP         4 e f
-    LoRA        7 e r                           and the adapters' copies in the compute type
+    norms       2 x (2 e h + 4)                 input, output, scale
+    attention   e (2 h_q + 2 h_kv) + 4 heads    + e h_q when rows hold several documents; short
+                                                documents in float32 whatever e is
+    MLP         3 e f                           gate, up, product
+    LoRA        7 e r
+    full        2 (weights of the products)     bf16 copies that autocast keeps
 
 With full checkpointing a block keeps e h, and one block at a time has the above. The loss holds one
 tile of logits: V (e + 4 + e) bytes a row. Time adds the products at their measured rates, the
@@ -24,6 +26,7 @@ from typing import Literal
 from sharpen.core.model_spec import ModelSpec
 from sharpen.plan.device import DeviceProfile
 from sharpen.plan.flops import attention_flops_per_token, training_flops_per_token
+from sharpen.plan.memory import activation_bytes
 
 __all__ = ["TrainingJob", "training_memory", "training_step_s"]
 
@@ -33,6 +36,7 @@ _PASSES = 6.0  # times the kept activations cross the memory bus in forward and 
 _OPS_A_BLOCK = 110  # operations started a block, forward and backward
 _ATTENTION_RATE = 0.25  # of the products' rate
 _ALLOCATOR = 0.06  # of what is allocated and freed all the time
+_SHORT = 256  # documents of up to so many tokens attend in float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,23 +123,15 @@ class TrainingJob:
 def block_activation_bytes(job: TrainingJob) -> int:
     """Bytes one block keeps for its backward pass, checkpointing aside."""
     s, e, tokens = job.spec, job.element_bytes, job.tokens
-    h = s.hidden_size
-    trained = job.method == "full"
-    norms = 2 * (e * h + 4 * h + 4 + (4 * h if trained else 0))
-    attention = e * (2 * s.query_size + 2 * s.kv_size) + 4 * s.num_heads
+    kept = activation_bytes(s, tokens, element_bytes=e, norm="fused", fused_mlp=True)
     if job.document_tokens is not None:
-        attention += e * s.query_size
-    mlp = 4 * e * s.intermediate_size
-    kept = tokens * (norms + attention + mlp)
-    if trained:
+        kept += tokens * e * s.query_size
+        if job.document_tokens <= _SHORT:
+            kept += tokens * (4 - e) * 2 * (s.query_size + s.kv_size)
+    if job.method == "full":
         copies = s.layer_matmul_parameters if e == 2 else 0  # autocast keeps bf16 weights
         return kept + 2 * copies
-    adapted = job.adapted().values()
-    inputs = sum(job.rank * a for a, _ in adapted)
-    outputs = sum(job.rank * b for _, b in adapted)
-    # A is scaled into a copy; B is copied when the compute type is not its own.
-    copies = e * (inputs + (outputs if e == 2 else 0))
-    return kept + tokens * len(adapted) * e * job.rank + copies
+    return kept + tokens * len(job.adapted()) * e * job.rank
 
 
 def training_memory(job: TrainingJob, base_bytes: int) -> dict[str, int]:
@@ -151,7 +147,7 @@ def training_memory(job: TrainingJob, base_bytes: int) -> dict[str, int]:
         activations = s.num_layers * tokens * e * s.hidden_size + block
     else:
         activations = s.num_layers * block
-    activations += tokens * (12 * s.hidden_size + 4 * s.head_dim)  # final norm, cos and sin
+    activations += tokens * e * (2 * s.hidden_size + 2 * s.head_dim)  # final norm, cos and sin
     labelled = max(1, round(job.labelled * tokens))
     tile = min(job.tile, labelled)
     loss = tile * s.vocab_size * (4 + 2 * e) + 2 * labelled * e * s.hidden_size
@@ -182,12 +178,13 @@ def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]
         job: what is trained.
         device: rates of the machine.
     """
-    s, e, tokens = job.spec, job.element_bytes, job.tokens
+    s, tokens = job.spec, job.tokens
     # Passes over each product: forward, input gradient, weight gradient, forward once more.
     passes = 2 + (job.method == "full") + job.checkpointing
     linear = sum(device.seconds(job.dtype, tokens, a, b) for a, b in job.linears().values())
     adapters = sum(
-        device.seconds(job.dtype, tokens, a, job.rank) + device.seconds(job.dtype, tokens, job.rank, b)
+        device.seconds(job.dtype, tokens, a, job.rank)
+        + device.seconds(job.dtype, tokens, job.rank, b)
         for a, b in job.adapted().values()
     )
     products = s.num_layers * (passes * linear + (3 + job.checkpointing) * adapters)
@@ -199,7 +196,9 @@ def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]
     rows = min(job.tile, labelled)
     head_passes = 3 if job.method == "full" else 2
     # Small tiles run the head at the rate of few rows, and move its weight once a tile and pass.
-    head = labelled / rows * head_passes * device.seconds(job.dtype, rows, s.hidden_size, s.vocab_size)
+    head = (
+        labelled / rows * head_passes * device.seconds(job.dtype, rows, s.hidden_size, s.vocab_size)
+    )
     softmax = 6 * 4 * labelled * s.vocab_size / (device.copy_gbps * 1e9)
     moved = s.num_layers * block_activation_bytes(job) * (_PASSES + 2 * job.checkpointing)
     elementwise = moved / (device.copy_gbps * 1e9)
