@@ -290,6 +290,13 @@ def write_folder(
         if config[key] is not None
     }
     atomic_write_json(folder / "generation_config.json", generation)
+    write_tensors(tensors, folder, shard_bytes=shard_bytes)
+
+
+def write_tensors(
+    tensors: Mapping[str, Tensor], folder: Path, *, shard_bytes: int = _SHARD_BYTES
+) -> None:
+    """Write tensors into an existing folder: one file, or several and an index."""
     shards = list(_shards(tensors, shard_bytes))
     if len(shards) == 1:
         save_file(shards[0], folder / "model.safetensors", metadata={"format": "pt"})

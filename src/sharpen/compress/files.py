@@ -1,0 +1,304 @@
+"""Quantized model folders in the ``pack-quantized`` format of the ``compressed-tensors`` package.
+
+Weights of linear layers are integers in int32 words; embedding, head, norms and biases stay floats.
+``config.json`` says so under ``quantization_config``, so that other engines load the folder too.
+With ``head="int8"`` the embedding (and with it a tied head) is stored as 8-bit rows as well; such
+folders are read by Sharpen only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sharpen.compress.linear import Kernel, QuantizedEmbedding, QuantizedLinear
+from sharpen.compress.packing import pack_weight, unpack_weight
+from sharpen.compress.quantize import Grid, QuantizedWeight, quantize
+from sharpen.core.config import read_json
+from sharpen.core.errors import ConfigError, FileFormatError
+from sharpen.core.files import atomic_dir, atomic_write_json
+from sharpen.core.model_spec import ModelSpec
+from sharpen.models.decoder import DecoderLM
+from sharpen.models.hf import TensorFile, open_tensors, write_tensors
+from sharpen.models.tokenizer import Tokenizer
+
+__all__ = ["Head", "load_quantized", "save_quantized", "write_quantized"]
+
+Head = Literal["keep", "int8"]
+_HEAD_GRID = Grid(bits=8)
+_EMBEDDING = "model.embed_tokens"
+_PARTS = ("weight_packed", "weight_scale", "weight_shape", "weight_zero_point")
+
+
+def save_quantized(
+    model: DecoderLM,
+    folder: str | Path,
+    grid: Grid,
+    *,
+    head: Head = "keep",
+    tokenizer: Tokenizer | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+) -> int:
+    """Quantize a model's linear layers into a folder, which appears whole.
+
+    Args:
+        model: full-precision weights, adapters merged; not changed.
+        folder: replaced if it exists.
+        grid: of the linear layers in the blocks.
+        head: ``int8`` also stores embedding and head as 8-bit rows.
+        tokenizer: written beside the weights.
+        dtype: of what is not quantized.
+
+    Returns:
+        Bytes of the folder's files.
+
+    Raises:
+        ConfigError: the group size does not divide a layer's inputs, or the model is quantized.
+        DataError: NaN or infinity in a weight.
+        StorageError: the folder cannot be written.
+
+    Example:
+        >>> save_quantized(model, "out/int4", Grid(bits=4, group=32))  # doctest: +SKIP
+        116343210
+    """
+    with atomic_dir(Path(folder)) as temporary:
+        write_quantized(model, temporary, grid, head=head, dtype=dtype)
+        if tokenizer is not None:
+            tokenizer.save(temporary)
+        return sum(file.stat().st_size for file in temporary.iterdir())
+
+
+def write_quantized(
+    model: DecoderLM,
+    folder: Path,
+    grid: Grid,
+    *,
+    head: Head = "keep",
+    dtype: torch.dtype = torch.bfloat16,
+) -> None:
+    """Write config and weights into an existing folder; see :func:`save_quantized`."""
+    if any(isinstance(m, (QuantizedLinear, QuantizedEmbedding)) for m in model.modules()):
+        raise ConfigError("the model is quantized already; start from its full-precision weights.")
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        layer, _, leaf = name.rpartition(".")
+        chosen = grid if leaf == "weight" and _is_block_linear(model, layer) else None
+        if head == "int8" and name in (f"{_EMBEDDING}.weight", "lm_head.weight"):
+            chosen = _HEAD_GRID
+        if chosen is None:
+            tensors[name] = parameter.detach().to("cpu", dtype).contiguous()
+        else:
+            quantized = quantize(parameter.detach().cpu(), chosen, where=name)
+            tensors |= {f"{layer}.{k}": v for k, v in pack_weight(quantized).items()}
+    config = model.spec.to_config(dtype=str(dtype).removeprefix("torch."))
+    config["quantization_config"] = _quantization_config(grid, head, model.spec)
+    atomic_write_json(folder / "config.json", config)
+    generation = {
+        key: config[key]
+        for key in ("bos_token_id", "eos_token_id", "pad_token_id")
+        if config[key] is not None
+    }
+    atomic_write_json(folder / "generation_config.json", generation)
+    write_tensors(tensors, folder)
+
+
+def _is_block_linear(model: DecoderLM, name: str) -> bool:
+    return name.startswith("model.layers.") and isinstance(model.get_submodule(name), nn.Linear)
+
+
+def _quantization_config(grid: Grid, head: Head, spec: ModelSpec) -> dict[str, Any]:
+    groups = {"group_0": _group(grid, ["Linear"])}
+    if head == "int8":
+        targets = [_EMBEDDING] if spec.tie_word_embeddings else [_EMBEDDING, "lm_head"]
+        groups["group_1"] = _group(_HEAD_GRID, targets)
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "quantization_status": "compressed",
+        "config_groups": groups,
+        "ignore": ["lm_head"] if head == "keep" or spec.tie_word_embeddings else [],
+        "kv_cache_scheme": None,
+    }
+
+
+def _group(grid: Grid, targets: list[str]) -> dict[str, Any]:
+    by_group = grid.group_size != -1
+    return {
+        "targets": targets,
+        "weights": {
+            "num_bits": grid.bits,
+            "type": "int",
+            "symmetric": grid.symmetric,
+            "strategy": "group" if by_group else "channel",
+            "group_size": grid.group_size if by_group else None,
+            "dynamic": False,
+        },
+        "input_activations": None,
+        "output_activations": None,
+    }
+
+
+def load_quantized(
+    folder: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    kernel: Kernel = "auto",
+) -> DecoderLM:
+    """Load a folder in the ``pack-quantized`` format; the weights stay integers.
+
+    Args:
+        folder: as :func:`save_quantized` or ``compressed-tensors`` wrote it, 4 or 8 bits.
+        dtype: of what is not quantized, and of activations between layers.
+        device: where the weights go; the fast kernels are the CPU's.
+        kernel: ``reference`` dequantizes in every product instead, exact to ``dtype``.
+
+    Raises:
+        MissingFileError: a file is missing.
+        FileFormatError: damaged, or a kind of quantization that is not supported.
+    """
+    folder = Path(folder)
+    spec = ModelSpec.from_ref(folder)
+    groups = _read_groups(folder / "config.json")
+    files = open_tensors(folder)
+    with torch.device("meta"):
+        model = DecoderLM(spec)
+    left = {name for name in files if not name.endswith("rotary_emb.inv_freq")}
+    for name, module in list(model.named_modules()):
+        if not isinstance(module, (nn.Linear, nn.Embedding)):
+            continue
+        if f"{name}.weight_packed" not in files:
+            continue
+        quantized = _read_weight(folder, files, name, module, groups)
+        left -= {f"{name}.{part}" for part in _PARTS}
+        moved = QuantizedWeight(
+            quantized.values.to(device),
+            quantized.scale.to(device),
+            None if quantized.zero is None else quantized.zero.to(device),
+            quantized.bits,
+        )
+        _replace(model, name, module, moved, dtype, kernel)
+    _fill_rest(model, folder, files, left, dtype, device)
+    if spec.tie_word_embeddings and isinstance(model.lm_head, nn.Linear):
+        model.lm_head.weight = model.model.embed_tokens.weight
+    return model.eval()
+
+
+def _read_weight(
+    folder: Path,
+    files: Mapping[str, TensorFile],
+    name: str,
+    module: nn.Linear | nn.Embedding,
+    groups: list[tuple[list[str], int]],
+) -> QuantizedWeight:
+    kind = type(module).__name__
+    bits = next((bits for targets, bits in groups if _targeted(name, kind, targets)), None)
+    if bits is None:
+        raise FileFormatError(
+            f"{folder}: the layer {name} is packed, and no group of quantization_config targets it."
+        )
+    parts = {p: files[f"{name}.{p}"].read() for p in _PARTS if f"{name}.{p}" in files}
+    rows, columns = module.weight.shape
+    quantized = unpack_weight(parts, bits, (rows, columns), f"{folder}: {name}")
+    plain = quantized.scale.shape[1] == 1 and quantized.zero is None and bits == 8
+    if isinstance(module, nn.Embedding) and not plain:
+        raise FileFormatError(
+            f"{folder}: {name} must have 8 bits, no zero points and one scale a row."
+        )
+    return quantized
+
+
+def _replace(
+    model: DecoderLM,
+    name: str,
+    module: nn.Linear | nn.Embedding,
+    quantized: QuantizedWeight,
+    dtype: torch.dtype,
+    kernel: Kernel,
+) -> None:
+    parent, _, leaf = name.rpartition(".")
+    if isinstance(module, nn.Embedding):
+        setattr(model.model, leaf, QuantizedEmbedding(quantized, dtype=dtype))
+        if model.spec.tie_word_embeddings:
+            model.lm_head = QuantizedLinear(quantized, kernel=kernel)  # type: ignore[assignment]
+        return
+    layer = QuantizedLinear(quantized, module.bias, kernel=kernel)
+    setattr(model.get_submodule(parent), leaf, layer)
+
+
+def _fill_rest(
+    model: DecoderLM,
+    folder: Path,
+    files: Mapping[str, TensorFile],
+    left: set[str],
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> None:
+    """Load what is not quantized; every tensor must have its place, every place its tensor."""
+    wanted = dict(model.named_parameters())
+    allowed = {"lm_head.weight"} if model.spec.tie_word_embeddings else set()
+    missing, unexpected = sorted(set(wanted) - left), sorted(left - set(wanted) - allowed)
+    if missing or unexpected:
+        what = "lacks" if missing else "has the unexpected tensor"
+        raise FileFormatError(
+            f"{folder} does not hold this model: it {what} {(missing or unexpected)[0]!r}."
+        )
+    for name, parameter in wanted.items():
+        file = files[name]
+        if file.shape != tuple(parameter.shape) or not file.dtype.is_floating_point:
+            raise FileFormatError(
+                f"{folder}: tensor {name!r} is {file.dtype} of shape {list(file.shape)}; its "
+                f"config.json asks for floats of shape {list(parameter.shape)}."
+            )
+        value = file.read().to(device=device, dtype=dtype)
+        if not bool(torch.isfinite(value).all()):
+            raise FileFormatError(f"{folder}: tensor {name!r} holds NaN or infinity.")
+        owner, _, leaf = name.rpartition(".")
+        filled = nn.Parameter(value, requires_grad=False)
+        setattr(model.get_submodule(owner), leaf, filled)
+
+
+def _targeted(name: str, kind: str, targets: list[str]) -> bool:
+    """Whether a layer is meant: by class, by name, or by ``re:`` and a pattern."""
+    return any(
+        t in (kind, name) or (t.startswith("re:") and re.match(t[3:], name) is not None)
+        for t in targets
+    )
+
+
+def _read_groups(path: Path) -> list[tuple[list[str], int]]:
+    """(targets, bits) of each group, names before classes; all else must be as we run it."""
+    config = read_json(path, "model config")["quantization_config"]
+    if config.get("format") != "pack-quantized":
+        raise FileFormatError(
+            f"{path}: the format {config.get('format')!r} of compressed-tensors is not supported; "
+            "supported: 'pack-quantized'."
+        )
+    if config.get("kv_cache_scheme"):
+        raise FileFormatError(f"{path}: a quantized key/value cache is not supported.")
+    found = []
+    try:
+        for group in config["config_groups"].values():
+            weights = group["weights"]
+            if group.get("input_activations") or group.get("output_activations"):
+                raise FileFormatError(f"{path}: quantized activations are not supported.")
+            for key, allowed in (
+                ("num_bits", (4, 8)),
+                ("type", ("int",)),
+                ("strategy", ("group", "channel")),
+                ("actorder", (None, "weight", "static")),
+            ):
+                if weights.get(key) not in allowed:
+                    raise FileFormatError(
+                        f"{path}: {key}={weights.get(key)!r} is not supported; supported: "
+                        f"{', '.join(map(repr, allowed))}."
+                    )
+            found.append(([str(t) for t in group["targets"]], int(weights["num_bits"])))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FileFormatError(f"{path}: quantization_config is damaged: {error!r}.") from None
+    return sorted(found, key=lambda group: group[0] == ["Linear"])

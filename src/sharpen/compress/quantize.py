@@ -1,0 +1,225 @@
+"""Group-wise integer grids for weights: round to nearest, symmetric or asymmetric.
+
+A row of a weight [N, K] is cut into groups of g neighbours; each has a scale s and, if asymmetric,
+a zero point z. With b bits, q_min = -2^(b-1) and q_max = 2^(b-1) - 1::
+
+    symmetric    s = max|w| / ((q_max - q_min) / 2)            z = 0
+    asymmetric   s = (max(w, 0) - min(w, 0)) / (q_max - q_min)  z = round(q_min - min(w, 0) / s)
+    q            = clamp(round(w / s) + z, q_min, q_max)
+    dequantized  = (q - z) s
+
+Scales are rounded up to bfloat16, the type they are stored and multiplied in, before anything is
+divided by them; so no weight is clipped by more than rounding would move it, and
+|w - dequantized| <= s / 2. The symmetric scale is that of the ``compressed-tensors`` package: the
+largest weight lies half a step outside the grid on one side, and every other step is finer.
+
+``clip="mse"`` tries s * r for r = 1.00, 0.98 .. 0.70 and keeps the one with the least squared error
+in each group (ties: the largest). Cost: O(N K) time for each r, O(N K) memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sharpen.core.errors import ConfigError, DataError
+
+__all__ = ["Grid", "QuantizedWeight", "dequantize", "quantize", "quantize_on"]
+
+_RATIOS = tuple(1.0 - 0.02 * step for step in range(16))
+_GROUPS = (32, 64, 128, -1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """How a weight is rounded."""
+
+    bits: int = 4
+    """4 or 8."""
+
+    group: int | None = None
+    """Weights that share a scale: 32, 64, 128, or -1 for a whole row. Default 32 for 4 bits and the
+    row for 8 bits, which is what the fast kernels take."""
+
+    symmetric: bool = True
+    """No zero points. Asymmetric files are read by Sharpen only."""
+
+    clip: Literal["none", "mse"] = "none"
+    """``mse`` searches each group's scale for the least squared error."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.bits not in (4, 8):
+            raise ConfigError(f"bits={self.bits} must be 4 or 8.")
+        if self.group is not None and self.group not in _GROUPS:
+            raise ConfigError(f"group={self.group} must be 32, 64, 128, or -1 for a whole row.")
+
+    @property
+    def group_size(self) -> int:
+        """``group`` with its default filled in."""
+        if self.group is not None:
+            return self.group
+        return 32 if self.bits == 4 else -1
+
+    @property
+    def low(self) -> int:
+        """Smallest integer of the grid."""
+        return -(1 << (self.bits - 1))
+
+    @property
+    def high(self) -> int:
+        """Largest integer of the grid."""
+        return (1 << (self.bits - 1)) - 1
+
+    def groups(self, columns: int, where: str = "the weight") -> int:
+        """Number of groups in a row of ``columns`` weights.
+
+        Raises:
+            ConfigError: the group size does not divide the row.
+        """
+        if self.group_size == -1:
+            return 1
+        if columns % self.group_size:
+            legal = [str(g) for g in _GROUPS if g > 0 and columns % g == 0]
+            raise ConfigError(
+                f"group={self.group_size} does not divide the {columns} columns of {where}. "
+                f"Choose {', '.join([*legal, '-1 (a whole row)'])}."
+            )
+        return columns // self.group_size
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedWeight:
+    """A weight on a grid."""
+
+    values: Tensor
+    """[N, K] int8, within the grid's range."""
+
+    scale: Tensor
+    """[N, G] bfloat16 (or as a file has them), above 0."""
+
+    zero: Tensor | None
+    """[N, G] int8; None when symmetric."""
+
+    bits: int
+    """Of each value."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, K): outputs and inputs."""
+        return self.values.shape[0], self.values.shape[1]
+
+    @property
+    def group_size(self) -> int:
+        """Weights that share a scale."""
+        return self.values.shape[1] // self.scale.shape[1]
+
+
+def quantize(weight: Tensor, grid: Grid, *, where: str = "the weight") -> QuantizedWeight:
+    """Round a weight to a grid, with scales made from its values.
+
+    Args:
+        weight: [N, K], any float type; computed in float32.
+        grid: bits, groups, symmetry, clipping.
+        where: the weight's name, for messages.
+
+    Raises:
+        ConfigError: the group size does not divide K.
+        DataError: NaN or infinity in the weight, or values too large for bfloat16 scales.
+
+    Example:
+        >>> import torch
+        >>> weight = torch.linspace(-1, 1, 64).reshape(2, 32)
+        >>> quantized = quantize(weight, Grid(bits=8, group=32))
+        >>> bool((dequantize(quantized) - weight).abs().max() <= quantized.scale.max() / 2)
+        True
+    """
+    if weight.ndim != 2 or weight.numel() == 0:
+        raise DataError(f"{where} has shape {list(weight.shape)}; a weight has rows and columns.")
+    if not bool(torch.isfinite(weight).all()):
+        raise DataError(f"{where} holds NaN or infinity and cannot be quantized.")
+    grouped = _grouped(weight.detach().float(), grid.groups(weight.shape[1], where))
+    scale, zero = _parameters(grouped, grid, 1.0)
+    if not bool(torch.isfinite(scale).all()):
+        raise DataError(f"{where} has values too large for bfloat16 scales.")
+    if grid.clip == "mse":
+        least = _squared_error(grouped, scale, zero, grid)
+        for ratio in _RATIOS[1:]:
+            next_scale, next_zero = _parameters(grouped, grid, ratio)
+            error = _squared_error(grouped, next_scale, next_zero, grid)
+            better = error < least
+            least = torch.where(better, error, least)
+            scale = torch.where(better, next_scale, scale)
+            if zero is not None and next_zero is not None:
+                zero = torch.where(better, next_zero, zero)
+    return quantize_on(weight, scale, zero, bits=grid.bits)
+
+
+def quantize_on(
+    weight: Tensor, scale: Tensor, zero: Tensor | None, *, bits: int
+) -> QuantizedWeight:
+    """Round a weight to a grid whose scales are given: q = clamp(round(w / s) + z).
+
+    Args:
+        weight: [N, K], any float type.
+        scale: [N, G], above 0; G divides K.
+        zero: [N, G] int8, or None.
+        bits: 4 or 8.
+    """
+    grid = Grid(bits=bits, group=-1)
+    grouped = _grouped(weight.detach().float(), scale.shape[1])
+    values = _round(grouped, scale, zero, grid).flatten(1)
+    return QuantizedWeight(values.to(torch.int8), scale, zero, bits)
+
+
+def dequantize(quantized: QuantizedWeight, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The weight (q - z) s as [N, K], computed in ``dtype``.
+
+    In float32 the product is exact; in bfloat16 it is rounded once.
+    """
+    grouped = _grouped(quantized.values.to(dtype), quantized.scale.shape[1])
+    if quantized.zero is not None:
+        grouped = grouped - quantized.zero.to(dtype)[..., None]
+    return (grouped * quantized.scale.to(dtype)[..., None]).flatten(1)
+
+
+def _grouped(rows: Tensor, groups: int) -> Tensor:
+    """[N, K] -> [N, G, K / G]."""
+    return rows.reshape(rows.shape[0], groups, -1)
+
+
+def _parameters(grouped: Tensor, grid: Grid, ratio: float) -> tuple[Tensor, Tensor | None]:
+    """Scale [N, G] bfloat16 and zero point [N, G] int8, of ranges shrunk by ``ratio``."""
+    steps = float(grid.high - grid.low)
+    if grid.symmetric:
+        return _round_up(grouped.abs().amax(-1) * ratio / (steps / 2)), None
+    low = grouped.amin(-1).clamp(max=0) * ratio
+    high = grouped.amax(-1).clamp(min=0) * ratio
+    scale = _round_up((high - low) / steps)
+    zero = torch.round(grid.low - low / scale.float()).clamp(grid.low, grid.high)
+    return scale, zero.to(torch.int8)
+
+
+def _round_up(scale: Tensor) -> Tensor:
+    """The least bfloat16 that is not below ``scale``, and at least 2^-100 for groups of zeros."""
+    scale = scale.clamp(min=2.0**-100)
+    nearest = scale.to(torch.bfloat16)
+    above = (nearest.view(torch.int16) + 1).view(torch.bfloat16)
+    return torch.where(nearest.float() < scale, above, nearest)
+
+
+def _round(grouped: Tensor, scale: Tensor, zero: Tensor | None, grid: Grid) -> Tensor:
+    values = torch.round(grouped / scale.float()[..., None])
+    if zero is not None:
+        values += zero.float()[..., None]
+    return values.clamp_(grid.low, grid.high)
+
+
+def _squared_error(grouped: Tensor, scale: Tensor, zero: Tensor | None, grid: Grid) -> Tensor:
+    values = _round(grouped, scale, zero, grid)
+    if zero is not None:
+        values -= zero.float()[..., None]
+    return (values * scale.float()[..., None] - grouped).square_().sum(-1)
