@@ -11,16 +11,48 @@ from typing import TYPE_CHECKING, Any
 from sharpen._version import __version__
 
 if TYPE_CHECKING:
+    from sharpen.core.conditions import Between, Eq, Gt, In, Lt, Ne, P
     from sharpen.core.errors import SharpenError
+    from sharpen.core.executor import Local
+    from sharpen.core.feedback import Feedback, Trial
+    from sharpen.core.parameters import Bool, Categorical, Fixed, Float, Int, Ordinal
+    from sharpen.core.problem import Constraint, Objective, Problem, problem
     from sharpen.core.recipe import load_recipe
     from sharpen.core.run import Run, load_run, run
+    from sharpen.core.space import Space
+    from sharpen.core.study import Budget, Study
+    from sharpen.core.tune import tune
 
 _EXPORTS = {
+    "Between": "sharpen.core.conditions",
+    "Bool": "sharpen.core.parameters",
+    "Budget": "sharpen.core.study",
+    "Categorical": "sharpen.core.parameters",
+    "Constraint": "sharpen.core.problem",
+    "Eq": "sharpen.core.conditions",
+    "Feedback": "sharpen.core.feedback",
+    "Fixed": "sharpen.core.parameters",
+    "Float": "sharpen.core.parameters",
+    "Gt": "sharpen.core.conditions",
+    "In": "sharpen.core.conditions",
+    "Int": "sharpen.core.parameters",
+    "Local": "sharpen.core.executor",
+    "Lt": "sharpen.core.conditions",
+    "Ne": "sharpen.core.conditions",
+    "Objective": "sharpen.core.problem",
+    "Ordinal": "sharpen.core.parameters",
+    "P": "sharpen.core.conditions",
+    "Problem": "sharpen.core.problem",
     "Run": "sharpen.core.run",
     "SharpenError": "sharpen.core.errors",
+    "Space": "sharpen.core.space",
+    "Study": "sharpen.core.study",
+    "Trial": "sharpen.core.feedback",
     "load_recipe": "sharpen.core.recipe",
     "load_run": "sharpen.core.run",
+    "problem": "sharpen.core.problem",
     "run": "sharpen.core.run",
+    "tune": "sharpen.core.tune",
 }
 _ROOMS = (
     "compress",
@@ -36,12 +68,36 @@ _ROOMS = (
 )
 
 __all__ = [
+    "Between",
+    "Bool",
+    "Budget",
+    "Categorical",
+    "Constraint",
+    "Eq",
+    "Feedback",
+    "Fixed",
+    "Float",
+    "Gt",
+    "In",
+    "Int",
+    "Local",
+    "Lt",
+    "Ne",
+    "Objective",
+    "Ordinal",
+    "P",
+    "Problem",
     "Run",
     "SharpenError",
+    "Space",
+    "Study",
+    "Trial",
     "__version__",
     "load_recipe",
     "load_run",
+    "problem",
     "run",
+    "tune",
 ]
 
 

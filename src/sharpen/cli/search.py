@@ -1,0 +1,187 @@
+"""``sharpen search``: run, join and inspect studies."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sharpen.cli.common import Output, command, flags, new_app
+
+__all__ = ["announce", "app", "render_study"]
+
+app = new_app("Run, join and inspect studies.")
+File = Annotated[Path, typer.Argument(help="The study, a YAML file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="KEY=VALUE pairs by dotted path.", show_default=False),
+]
+StoreUrl = Annotated[str, typer.Option("--store", help="The store: sqlite:///FILE, or the file.")]
+Name = Annotated[str, typer.Argument(help="The study's name.", show_default=False)]
+Target = Annotated[Path, typer.Argument(help="The file to write.", show_default=False)]
+_DEFAULT = "sqlite:///study.db"
+
+
+def announce(study: Any, trial: Any) -> None:
+    """One line on standard error when a trial ended."""
+    if flags.quiet or flags.as_json:
+        return
+    from sharpen.core.report import format_value
+
+    values = "  ".join(f"{name} {format_value(value)}" for name, value in trial.values.items())
+    note = "" if trial.is_ok and trial.feasible else f"  ({trial.state})"
+    if trial.is_ok and not trial.feasible:
+        note = "  (a constraint is not kept)"
+    sys.stderr.write(f"trial {trial.number}: {values}{note}\n")
+
+
+@command(app, "run", example="sharpen search run examples/study.yaml budget.trials=20")
+def run(file: File, overrides: Overrides = None) -> Output:
+    """Carry a study out; the same command resumes it, and two at once share the work."""
+    from sharpen.core.study_file import load_study_file
+
+    study = load_study_file(file, overrides or (), callbacks=(announce,)).run()
+    document = study.summary()
+    return Output(document, lambda console: render_study(console, document))
+
+
+@command(app, "list", example="sharpen search list --store sqlite:///study.db")
+def list_all(store: StoreUrl = _DEFAULT) -> Output:
+    """List the studies of a store."""
+    from sharpen.core.store import open_store
+
+    records = open_store(store, create=False).studies()
+    rows: list[dict[str, Any]] = [
+        {
+            "name": record.name,
+            "objectives": {o["name"]: o["direction"] for o in record.objectives},
+            "parameters": list(record.space["parameters"]),
+            "trials": record.counts,
+            "created_s": record.created_s,
+        }
+        for record in records
+    ]
+
+    def render(console: Any) -> None:
+        from rich.table import Table
+
+        table = Table("study", "objectives", "parameters", "trials", box=None, header_style="bold")
+        for row in rows:
+            goals = ", ".join(f"{way} {name}" for name, way in row["objectives"].items())
+            table.add_row(row["name"], goals, ", ".join(row["parameters"]), _counts(row["trials"]))
+        console.print(table)
+
+    return Output(rows, render)
+
+
+@command(app, "show", example="sharpen search show chaos --store sqlite:///s.db")
+def show(name: Name, store: StoreUrl = _DEFAULT) -> Output:
+    """Show how far a study is and what it found."""
+    document = _load(store, name).summary()
+    return Output(document, lambda console: render_study(console, document))
+
+
+@command(app, "best", example="sharpen search best chaos --store sqlite:///s.db --json")
+def best(name: Name, store: StoreUrl = _DEFAULT) -> Output:
+    """Print the best trial of a study with one objective."""
+    trial = _load(store, name).best.to_dict()
+    return Output(trial, lambda console: _trials(console, [trial]))
+
+
+@command(app, "pareto", example="sharpen search pareto chaos --store sqlite:///s.db --json")
+def pareto(name: Name, store: StoreUrl = _DEFAULT) -> Output:
+    """Print the trials that no other beats in every objective."""
+    found = [trial.to_dict() for trial in _load(store, name).pareto()]
+    return Output(found, lambda console: _trials(console, found))
+
+
+@command(app, "trials", example="sharpen search trials chaos --store sqlite:///s.db")
+def trials(
+    name: Name,
+    store: StoreUrl = _DEFAULT,
+    state: Annotated[str | None, typer.Option(help="Only those in this state: failed.")] = None,
+) -> Output:
+    """Print every trial of a study; failed ones with their error under --json."""
+    found = [t.to_dict() for t in _load(store, name).trials() if state in (None, t.state)]
+    return Output(found, lambda console: _trials(console, found))
+
+
+@command(app, "export", example="sharpen search export --store sqlite:///s.db chaos out.jsonl")
+def export(name: Name, target: Target, store: StoreUrl = _DEFAULT) -> Output:
+    """Write every trial to a .jsonl or .csv file."""
+    study = _load(store, name)
+    path = study.export(target)
+    document = {"study": name, "trials": len(study.trials()), "output": str(path)}
+    return Output(document, lambda console: print(f"{document['trials']} trials: {path}"))
+
+
+@command(app, "report", example="sharpen search report --store sqlite:///s.db chaos study.html")
+def report(name: Name, target: Target = Path("study.html"), store: StoreUrl = _DEFAULT) -> Output:
+    """Write a study's report, one self-contained HTML file."""
+    path = _load(store, name).report(target)
+    return Output({"study": name, "report": str(path)}, lambda console: print(path))
+
+
+@command(app, "delete", example="sharpen search delete --store sqlite:///s.db chaos --force")
+def delete(
+    name: Name,
+    store: StoreUrl = _DEFAULT,
+    force: Annotated[
+        bool, typer.Option("--force", help="Do it; trials cannot be restored.")
+    ] = False,
+) -> Output:
+    """Delete a study and its trials."""
+    from sharpen.core.errors import ConfigError
+    from sharpen.core.store import open_store
+
+    opened = open_store(store, create=False)
+    count = sum(opened.study(name).counts.values())
+    if not force:
+        raise ConfigError(f"this deletes the study '{name}' and its {count} trials. Add --force.")
+    opened.delete_study(name)
+    return Output({"deleted": name, "trials": count}, lambda console: print(f"deleted {name}"))
+
+
+def _load(store: str, name: str) -> Any:
+    from sharpen.core.study_view import load_study
+
+    return load_study(store, name)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none"
+
+
+def render_study(console: Any, document: dict[str, Any]) -> None:
+    """Print a study's summary for people."""
+    console.print(f"[bold]{document['name']}[/]  {document['store']}")
+    console.print(f"trials: {_counts(document['trials'])}")
+    found = document.get("pareto") or [document.get("best")]
+    found = [trial for trial in found if trial is not None]
+    if not found:
+        console.print("no trial ended well and feasible")
+        return
+    console.print("best:" if "best" in document else "Pareto set:")
+    _trials(console, found)
+
+
+def _trials(console: Any, rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    from sharpen.core.report import format_value
+
+    def union(key: str) -> list[str]:
+        return list(dict.fromkeys(name for row in rows for name in row.get(key, {})))
+
+    values, parameters = union("values"), union("config")
+    table = Table("trial", "state", *values, *parameters, box=None, header_style="bold")
+    for row in rows:
+        table.add_row(
+            str(row["number"]),
+            row["state"],
+            *(format_value(row.get("values", {}).get(name)) for name in values),
+            *(format_value(row["config"].get(name)) for name in parameters),
+        )
+    console.print(table)

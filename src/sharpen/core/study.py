@@ -1,0 +1,431 @@
+"""Studies: the loop that asks an optimizer, evaluates, and tells, over a budget.
+
+Any number of processes may run the same study in one store; a study that was killed goes on where
+it stopped when it is run again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from sharpen.core.errors import ConfigError, ExecutionError, Interrupted, SharpenError
+from sharpen.core.executor import Executor, Inline, Job, Local
+from sharpen.core.feedback import Feedback, TracePoint, Trial
+from sharpen.core.optimizer import Optimizer, find_optimizer
+from sharpen.core.problem import Answer, Problem, as_feedback
+from sharpen.core.pruner import Median, Pruner
+from sharpen.core.store import Claim, Store, open_store
+from sharpen.core.study_view import StudyView, as_plain, load_study, trial_seed
+
+__all__ = ["Budget", "Study"]
+
+_log = logging.getLogger(__name__)
+_LEASE_S = 60.0
+_FOREVER_S = 1e9  # for trials carried out by hand; a dead process is noticed all the same
+_TRACE_EVERY_S = 1.0
+_FIRST_FAILURES = 5
+_POLL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """When a study ends: at the first of its limits."""
+
+    trials: int | None = None
+    """Trials in the whole study, over all runs and processes; failed ones count."""
+
+    seconds: float | None = None
+    """Wall time of one call of ``run``; running trials are asked to stop then."""
+
+    target: float | None = None
+    """Stop once the (only) objective is this good."""
+
+    patience: int | None = None
+    """Stop after so many trials in a row without a better value."""
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "seconds", "patience"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} must be positive, got {value} (Budget).")
+        if self.trials is None and self.seconds is None and self.target is None:
+            raise ConfigError("a Budget needs trials, seconds or target.")
+
+
+class Study(StudyView):
+    """A problem, an optimizer and a store.
+
+    Args:
+        problem: what to optimize: a function decorated with :func:`sharpen.problem`, or any object
+            of the :class:`~sharpen.core.problem.Problem` protocol.
+        optimizer: a name (``"auto"``, ``"random"``, ``"sobol"``), an optimizer, or a function that
+            makes one from ``(space, objectives, constraints, seed=...)``.
+        store: ``sqlite:///FILE``, a file's path, or ``sqlite://`` for memory.
+        name: the study's name in the store; default the problem's.
+        budget: when to stop; default 100 trials.
+        workers: trials at once, in processes of their own; None runs them in this process.
+        executor: where trials run, instead of ``workers``.
+        pruner: stops bad trials early by what they report: ``"median"`` or an object.
+        seed: of the optimizer and, with its number, of each trial.
+        dedup: ``"reuse"`` takes the result of an equal earlier trial; ``"reevaluate"`` measures
+            again.
+        callbacks: called as ``callback(study, trial)`` after each trial of this process.
+        max_attempts: how often a trial is begun before dead processes make it failed.
+
+    Raises:
+        ConfigError: no problem, an unknown optimizer or one that cannot handle the problem, or the
+            store has a study of this name with another space or other objectives.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        optimizer: str | Optimizer | Callable[..., Optimizer] = "auto",
+        store: str | Path | Store = "sqlite:///study.db",
+        name: str | None = None,
+        budget: Budget | None = None,
+        workers: int | None = None,
+        executor: Executor | None = None,
+        pruner: Literal["median"] | Pruner | None = None,
+        seed: int = 0,
+        dedup: Literal["reuse", "reevaluate"] = "reuse",
+        callbacks: Sequence[Callable[[Study, Trial], None]] = (),
+        max_attempts: int = 3,
+    ) -> None:
+        if not isinstance(problem, Problem):
+            raise ConfigError(
+                f"{problem!r} is no problem. Decorate the function: "
+                "@sharpen.problem(space, minimize='loss')."
+            )
+        if workers is not None and executor is not None:
+            raise ConfigError("give workers or executor, not both.")
+        if dedup not in ("reuse", "reevaluate"):
+            raise ConfigError(f"dedup must be reuse or reevaluate, got {dedup!r}.")
+        if pruner is not None and not hasattr(pruner, "should_stop") and pruner != "median":
+            raise ConfigError(f"pruner must be 'median' or a pruner object, got {pruner!r}.")
+        if seed < 0 or max_attempts < 1:
+            raise ConfigError(f"seed={seed} must be at least 0, max_attempts={max_attempts} 1.")
+        self.problem = problem
+        self.budget = budget or Budget(trials=100)
+        self.optimizer = _make_optimizer(optimizer, problem, seed)
+        self.executor: Executor = executor or (Inline() if workers is None else Local(workers))
+        self.pruner: Pruner | None = Median() if isinstance(pruner, str) else pruner
+        self.dedup = dedup
+        self.callbacks = tuple(callbacks)
+        self.max_attempts = max_attempts
+        if self.budget.target is not None and len(problem.objectives) > 1:
+            raise ConfigError("target (Budget) needs a single objective.")
+        opened = open_store(store)
+        record = opened.create_study(
+            name or problem.name,
+            space=problem.space.to_dict(),
+            objectives=as_plain(problem.objectives),
+            constraints=as_plain(problem.constraints),
+            seed=self.optimizer.seed,
+            spec={"optimizer": self.optimizer.name},
+        )
+        super().__init__(opened, record)
+        self._check_same()
+        self._claims: dict[int, Claim] = {}
+        self._curves: dict[int, list[TracePoint]] = {}
+        self._flushed: dict[int, tuple[int, float]] = {}
+        self._deadline: float | None = None
+        self._told = 0
+
+    @staticmethod
+    def load(store: str | Path | Store, name: str) -> StudyView:
+        """A study for reading; see :func:`sharpen.core.study_view.load_study`."""
+        return load_study(store, name)
+
+    def _check_same(self) -> None:
+        """What is stored under this name must be this study."""
+        for what, stored, given in (
+            ("space", self.space, self.problem.space),
+            ("objectives", self.objectives, tuple(self.problem.objectives)),
+            ("constraints", self.constraints, tuple(self.problem.constraints)),
+            ("seed", self.seed, self.optimizer.seed),
+        ):
+            if stored != given:
+                change = f" (stored {stored}, now {given})" if what != "space" else ""
+                raise ConfigError(
+                    f"the store {self.store.url} has a study '{self.name}' with another {what}"
+                    f"{change}. Choose another name, or delete that study."
+                )
+
+    # -- by hand --------------------------------------------------------------------------------
+
+    def enqueue(self, configs: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[int]:
+        """Put configurations in the queue; they are tried first.
+
+        Returns:
+            Their trial numbers.
+
+        Raises:
+            ConfigError: a configuration is wrong; then none is queued.
+        """
+        given = [configs] if isinstance(configs, Mapping) else list(configs)
+        checked = [self.space.validate(config) for config in given]
+        pairs = [(config, self.space.digest(config)) for config in checked]
+        return self.store.enqueue(self.id, pairs)
+
+    def ask(self) -> Trial | None:
+        """The next trial, to be carried out by the caller; None when the trial budget is used up.
+
+        :meth:`tell` ends it. If this process dies first, the trial is queued again.
+        """
+        taken = self._take(_FOREVER_S)
+        if taken is None:
+            return None
+        claim, config, origin = taken
+        self._claims[claim.number] = claim
+        return Trial(
+            number=claim.number,
+            config=config,
+            seed=trial_seed(self.seed, claim.number),
+            attempt=claim.attempt,
+            origin=origin,
+        )
+
+    def tell(self, trial: Trial | int, outcome: Any) -> Trial:
+        """End a trial that :meth:`ask` gave.
+
+        Args:
+            trial: the trial or its number.
+            outcome: a number, a mapping of values by name, or a
+                :class:`~sharpen.core.feedback.Feedback`.
+
+        Returns:
+            The finished trial.
+
+        Raises:
+            ConfigError: this study object did not ask for it, or it was told already.
+            DataError: an objective or constraint is missing from the outcome.
+        """
+        number = trial if isinstance(trial, int) else trial.number
+        if number not in self._claims:
+            raise ConfigError(
+                f"trial {number} waits for no result here; ask() gives one that does."
+            )
+        feedback = as_feedback(outcome, self.problem.objectives, self.problem.constraints)
+        self._end(number, feedback)
+        return self._ended[number]
+
+    # -- the loop -------------------------------------------------------------------------------
+
+    def run(self) -> Study:
+        """Carry out trials until the budget is used up; a killed study goes on where it stopped.
+
+        Returns:
+            This study.
+
+        Raises:
+            ExecutionError: the first five trials all failed, or workers cannot be started.
+            Interrupted: the user pressed Ctrl-C; the same call resumes.
+            StorageError: the store cannot be written.
+        """
+        seconds = self.budget.seconds
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+        mine: set[int] = set()
+        self.executor.open(self.problem)
+        try:
+            with self._heartbeat():
+                while True:
+                    self._fill(mine)
+                    if not mine:
+                        break
+                    for number, feedback in self.executor.poll(_POLL_S, self._on_report):
+                        mine.discard(number)
+                        self._end(number, feedback)
+                        self._check_first_failures()
+                    if not self.executor.blocking:
+                        self._beat()
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"interrupted; the study '{self.name}' keeps its {len(self._ended)} finished "
+                "trials. Run it again to resume."
+            ) from None
+        finally:
+            self.executor.close()
+            self.store.release([self._claims.pop(n) for n in sorted(mine) if n in self._claims])
+            self._deadline = None
+        return self
+
+    def _fill(self, mine: set[int]) -> None:
+        """Begin trials until every worker has one or the budget forbids more."""
+        while len(mine) < self.executor.slots and not self._is_over():
+            taken = self._take(_LEASE_S)
+            if taken is None:
+                return
+            claim, config, _ = taken
+            self._claims[claim.number] = claim
+            reused = self._reused(config)
+            if reused is not None:
+                self._end(claim.number, reused)
+                continue
+            mine.add(claim.number)
+            self.executor.submit(
+                Job(
+                    number=claim.number,
+                    config=config,
+                    seed=trial_seed(self.seed, claim.number),
+                    attempt=claim.attempt,
+                )
+            )
+
+    def _is_over(self) -> bool:
+        """Whether a limit other than the number of trials is reached."""
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            return True
+        if self.budget.target is None and self.budget.patience is None:
+            return False
+        objective = self.objectives[0]
+        losses = [objective.loss(trial.values[objective.name]) for trial in self._good()]
+        if not losses:
+            return False
+        if self.budget.target is not None and min(losses) <= objective.loss(self.budget.target):
+            return True
+        patience = self.budget.patience
+        return patience is not None and len(losses) - 1 - losses.index(min(losses)) >= patience
+
+    def _take(self, lease_s: float) -> tuple[Claim, dict[str, Any], str] | None:
+        """Claim the next trial and, if it has no configuration yet, ask the optimizer."""
+        claim = self.store.claim(
+            self.id,
+            limit=self.budget.trials,
+            lease_s=lease_s,
+            max_attempts=self.max_attempts,
+        )
+        if claim is None:
+            return None
+        if claim.config is not None:
+            config = {name: self.space[name].check(v) for name, v in claim.config.items()}
+            return claim, config, claim.origin
+        try:
+            self._learn()
+            candidate = self.optimizer.ask(1, number=claim.number)[0]
+            config = self.space.validate(candidate.config)
+        except BaseException:
+            self.store.release([claim])
+            raise
+        self.store.start(claim, config, self.space.digest(config), candidate.origin)
+        return claim, config, candidate.origin
+
+    def _learn(self) -> None:
+        """Tell the optimizer what ended since it was last told, and what runs."""
+        self.refresh()
+        ended = list(self._ended.values())
+        self.optimizer.tell([*ended[self._told :], *self._running.values()])
+        self._told = len(ended)
+
+    def _reused(self, config: dict[str, Any]) -> Feedback | None:
+        """The feedback of an earlier trial with the same configuration."""
+        if self.dedup != "reuse":
+            return None
+        found = self.store.same_config(self.id, self.space.digest(config))
+        if found is None or found.feedback is None:
+            return None
+        info = {**found.feedback.info, "same_as": found.number}
+        return replace(found.feedback, cost={"seconds": 0.0}, info=info)
+
+    def _end(self, number: int, feedback: Feedback) -> None:
+        claim = self._claims.pop(number)
+        self._curves.pop(number, None)
+        self._flushed.pop(number, None)
+        if not self.store.finish(claim, feedback):
+            _log.warning("trial %d was ended by another process; its result is kept beside", number)
+        self.refresh()
+        trial = self._ended.get(number)
+        if trial is not None:
+            _log.info("trial %d %s %s", number, trial.state, trial.values)
+            for callback in self.callbacks:
+                callback(self, trial)
+
+    def _check_first_failures(self) -> None:
+        """A study whose first trials all fail is set up wrongly: stop before more time goes by."""
+        ended = list(self._ended.values())
+        if len(ended) >= _FIRST_FAILURES and all(trial.state == "failed" for trial in ended):
+            error = ended[-1].feedback.error if ended[-1].feedback is not None else ""
+            raise ExecutionError(
+                f"the first {len(ended)} trials of the study '{self.name}' all failed; the last "
+                f"with:\n{error}\nMend the cause, delete the study and run it again."
+            )
+
+    # -- while trials run -----------------------------------------------------------------------
+
+    def _on_report(self, number: int, point: TracePoint) -> Answer:
+        """Keep a point of a curve, and say whether the trial goes on."""
+        curve = self._curves.setdefault(number, [])
+        curve.append(point)
+        done, at = self._flushed.get(number, (0, time.monotonic()))
+        if time.monotonic() - at >= _TRACE_EVERY_S:
+            self.store.add_trace(self._claims[number], curve[done:])
+            done, at = len(curve), time.monotonic()
+        self._flushed[number] = (done, at)
+        if not self.executor.blocking:
+            self._beat()
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            return "stop"
+        if self.pruner is None:
+            return "continue"
+        loss = self.objectives[0].loss
+        others = [
+            [(p.step, loss(p.value)) for p in trial.feedback.trace]
+            for trial in self._ended.values()
+            if trial.is_ok and trial.feedback is not None and trial.feedback.trace
+        ]
+        mine = [(p.step, loss(p.value)) for p in curve]
+        return "stop" if self.pruner.should_stop(mine, others) else "continue"
+
+    def _beat(self) -> None:
+        """Renew leases when a quarter of their time is gone."""
+        now = time.monotonic()
+        if now - self._beaten >= _LEASE_S / 4:
+            self._beaten = now
+            self.store.renew(list(self._claims.values()), lease_s=_LEASE_S)
+
+    _beaten = 0.0
+
+    @contextmanager
+    def _heartbeat(self) -> Iterator[None]:
+        """Keep leases alive: from a thread when the trial runs in this one."""
+        self._beaten = time.monotonic()
+        if not self.executor.blocking:
+            yield
+            return
+        done = threading.Event()
+
+        def beat() -> None:
+            while not done.wait(_LEASE_S / 4):
+                try:
+                    self._beat()
+                except SharpenError as error:  # the trial goes on; a late result still counts
+                    _log.warning("leases could not be renewed: %s", error)
+
+        thread = threading.Thread(target=beat, name="sharpen-heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
+def _make_optimizer(
+    given: str | Optimizer | Callable[..., Optimizer], problem: Problem, seed: int
+) -> Optimizer:
+    if isinstance(given, Optimizer):
+        if given.space != problem.space:
+            raise ConfigError(f"the optimizer '{given.name}' was made for another space.")
+        return given
+    maker = find_optimizer(given) if isinstance(given, str) else given
+    if not callable(maker):
+        raise ConfigError(f"optimizer must be a name, an optimizer or a class, got {given!r}.")
+    return maker(problem.space, problem.objectives, problem.constraints, seed=seed)

@@ -1,0 +1,100 @@
+"""A worker process of :class:`sharpen.core.executor.Local`: takes trials, sends back feedback.
+
+The parent sends jobs; the worker answers ``("ready", None)`` once, then for each job any number of
+``("report", point)``, each of which the parent answers, and one ``("result", feedback)``. It ends
+when the pipe closes, and the kernel kills it when its parent dies.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import resource
+import signal
+import sys
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from sharpen.core.feedback import TracePoint
+from sharpen.core.problem import Answer, Problem, TrialContext, evaluate
+from sharpen.core.stage_worker import die_with_parent
+
+__all__ = ["Job", "run_forked", "serve_trials"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One trial to carry out."""
+
+    number: int
+    """The trial's number."""
+
+    config: dict[str, Any]
+    """Its configuration."""
+
+    seed: int
+    """Its seed."""
+
+    attempt: int = 1
+    """How many times it was begun."""
+
+
+def serve_trials(connection: Connection[Any, Any], problem: Problem) -> None:
+    """Evaluate jobs from ``connection`` until it closes."""
+    connection.send(("ready", None))
+
+    def report(point: TracePoint) -> Answer:
+        connection.send(("report", point))
+        answer: Answer = connection.recv()
+        return answer
+
+    while True:
+        try:
+            job = connection.recv()
+        except EOFError:
+            return
+        context = TrialContext(
+            number=job.number, seed=job.seed, attempt=job.attempt, on_report=report
+        )
+        connection.send(("result", evaluate(problem, job.config, context)))
+
+
+def _settle_in(memory_bytes: int | None) -> None:
+    """Leave standard output to results, interrupts to the parent, and keep the memory limit."""
+    os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if memory_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+
+
+def run_forked(
+    connection: Connection[Any, Any], problem: Problem, memory_bytes: int | None, parent: int
+) -> None:
+    """Body of a worker that is a forked copy of the parent."""
+    os.setpgid(0, 0)
+    die_with_parent(parent)
+    _settle_in(memory_bytes)
+    serve_trials(connection, problem)
+
+
+def main() -> int:
+    """Entry point of a worker that is a fresh interpreter."""
+    connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
+    die_with_parent(int(sys.argv[2]))
+    path, memory_bytes = connection.recv()
+    sys.path[:] = path
+    _settle_in(memory_bytes)
+    payload = connection.recv_bytes()
+    try:
+        problem = pickle.loads(payload)
+    except Exception:
+        connection.send(("broken", traceback.format_exc()))
+        return 1
+    serve_trials(connection, problem)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
