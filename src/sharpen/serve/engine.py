@@ -86,7 +86,7 @@ class Continuation:
         index: which of ``params.n`` continuations.
         eos_ids: tokens that end it unless ``ignore_eos``.
         on_piece: gets every piece, the last one with a ``finish_reason``; called by whoever calls
-            :meth:`Engine.step`.
+            :meth:`Engine.step`, and must not raise.
     """
 
     def __init__(
@@ -295,7 +295,7 @@ class Engine:
         """One round; returns False when there is nothing left to do.
 
         Raises:
-            Exception: what the model or a callback raised; every request under way has then ended
+            Exception: what the model raised; every request under way has then ended
                 with ``error``, and the engine can go on with new ones.
         """
         try:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sharpen.serve.api.errors import ApiError, error_response
@@ -51,6 +52,10 @@ class Guard:
             response = error_response(error.status, str(error), code=error.code)
             await response(scope, receive, send_with_id)
             return
+        except HTTPException as error:
+            response = error_response(error.status_code, error.detail)
+            await response(scope, receive, send_with_id)
+            return
         received = 0
 
         async def receive_within_limit() -> Message:
@@ -77,4 +82,5 @@ class Guard:
 
     def _check_size(self, size: int) -> None:
         if size > self._max_body_bytes:
-            raise ApiError(413, f"the body is larger than {self._max_body_bytes} bytes.")
+            # Not an ApiError: the framework would take it for a body that cannot be parsed.
+            raise HTTPException(413, f"the body is larger than {self._max_body_bytes} bytes")
