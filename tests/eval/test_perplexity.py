@@ -118,7 +118,7 @@ def nats_of_documents(model, documents):
 def test_dataset_loss_is_the_mean_over_labels_of_each_document_alone(tmp_path, packing, limit):
     rng = np.random.default_rng(0)
     documents = [
-        Document(rng.integers(0, 300, n).tolist(), [False, *(rng.random(n - 1) < 0.6)])
+        Document(rng.integers(0, 300, n).tolist(), [False, *(rng.random(n - 1) < 0.6).tolist()])
         for n in rng.integers(4, 30, 11)
     ]
     write_dataset(

