@@ -60,14 +60,6 @@ def test_quantizing_what_was_dequantized_changes_nothing(weight, grid):
     assert torch.equal(dequantize(again), dequantize(first))
 
 
-@given(weight=weights(), group=st.sampled_from([32, 64, -1]))
-def test_four_bits_even_find_the_same_scales_again(weight, group):
-    grid = Grid(bits=4, group=group)
-    first = quantize(weight, grid)
-    again = quantize(dequantize(first), grid)
-    assert torch.equal(dequantize(again), dequantize(first))
-
-
 def test_the_largest_weight_meets_the_longer_side_of_the_grid():
     weight = torch.zeros(2, 32)
     weight[0, 3], weight[1, 4] = 2.0, -2.0

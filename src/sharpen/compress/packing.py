@@ -38,7 +38,8 @@ def pack_int32(values: Tensor, bits: int) -> Tensor:
     padded = F.pad(unsigned, (0, -unsigned.shape[1] % per_word))
     if bits == 4:
         padded = padded[:, 0::2] | (padded[:, 1::2] << 4)
-    return padded.contiguous().view(torch.int32)
+    # A copy, since a transposed row counts as contiguous and still cannot be viewed as words.
+    return padded.clone(memory_format=torch.contiguous_format).view(torch.int32)
 
 
 def unpack_int32(words: Tensor, bits: int, columns: int) -> Tensor:
@@ -52,7 +53,7 @@ def unpack_int32(words: Tensor, bits: int, columns: int) -> Tensor:
     Returns:
         [N, columns] int8.
     """
-    raw = words.contiguous().view(torch.uint8)
+    raw = words.clone(memory_format=torch.contiguous_format).view(torch.uint8)
     if bits == 4:
         raw = torch.stack((raw & 15, raw >> 4), dim=-1).flatten(1)
     # Taking off 2^(b-1) in 8-bit arithmetic wraps to the right signed value.
