@@ -183,7 +183,7 @@ class Space(Mapping[str, Parameter]):
 
     def _sorted_by_dependency(self) -> list[str]:
         """Names such that whatever a condition names comes before it."""
-        order: list[str] = []
+        order: dict[str, None] = {}
         path: list[str] = []
 
         def visit(name: str) -> None:
@@ -197,11 +197,11 @@ class Space(Mapping[str, Parameter]):
             for parent in sorted(condition.names()) if condition is not None else ():
                 visit(parent)
             path.pop()
-            order.append(name)
+            order[name] = None
 
         for name in self._parameters:
             visit(name)
-        return order
+        return list(order)
 
     # -- configurations -------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ returns, and a trial ends exactly once.
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -263,7 +264,6 @@ class Store:
                     .where(mine, TRIAL.c.state != "cancelled")
                     .group_by(TRIAL.c.state)
                 )
-                .tuples()
                 .all()
             )
             queued = counts.pop("queued", 0)
@@ -383,7 +383,7 @@ class Store:
         Returns:
             Whether this result is the trial's.
         """
-        late = _json({k: v for k, v in feedback.objectives.items() if v == v})
+        late = _json({k: v for k, v in feedback.objectives.items() if math.isfinite(v)})
         extra = _extra(feedback)
         values = [
             {"trial_id": claim.trial_id, "kind": kind, "name": name, "value": value}

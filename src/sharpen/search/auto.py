@@ -19,12 +19,12 @@ from sharpen.core.space import Space
 from sharpen.search.random import Random
 from sharpen.search.sobol import Sobol
 
-__all__ = ["auto"]
+__all__ = ["choose"]
 
 _EVEN_DIMENSIONS = 50  # beyond, the projections of a few hundred points are no longer even
 
 
-def auto(
+def choose(
     space: Space,
     objectives: Sequence[Objective] = (Objective("value"),),
     constraints: Sequence[Constraint] = (),

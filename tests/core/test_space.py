@@ -1,0 +1,243 @@
+import itertools
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chisquare, kstest
+
+from sharpen.core.conditions import Eq, Gt, P
+from sharpen.core.config import parse_yaml
+from sharpen.core.errors import ConfigError, SpaceError
+from sharpen.core.parameters import Bool, Categorical, Fixed, Float, Int
+from sharpen.core.space import Space, random_stream
+from sharpen.testing.optimizers import mixed_space
+
+SPACE = mixed_space()
+points = st.lists(st.floats(0, 1), min_size=len(SPACE), max_size=len(SPACE))
+
+
+@given(points)
+def test_decoded_configurations_are_active_consistent_and_encode_back(point: list[float]) -> None:
+    (config,) = SPACE.decode([point])
+    assert ("depth" in config) == (config["kind"] == "b")
+    assert ("width" in config) == (config["kind"] == "b" and config["depth"] > 4)
+    encoded = SPACE.encode([config])
+    assert encoded.x.shape == encoded.mask.shape == (1, len(SPACE))
+    assert [n for n, m in zip(SPACE, encoded.mask[0], strict=True) if m] == list(config)
+    assert bool(np.all(encoded.x[~encoded.mask] == 0.5))
+    (again,) = SPACE.decode(encoded.x)
+    assert {k: again[k] for k in again if k not in ("x", "lr")} == {
+        k: config[k] for k in config if k not in ("x", "lr")
+    }
+    assert again["x"] == pytest.approx(config["x"], abs=1e-15)
+    assert again["lr"] == pytest.approx(config["lr"], rel=1e-13)
+
+
+@given(points, st.randoms())
+def test_canonical_form_does_not_depend_on_key_order_or_number_types(
+    point: list[float], random: Any
+) -> None:
+    (config,) = SPACE.decode([point])
+    keys = list(config)
+    random.shuffle(keys)
+    shuffled = {k: np.float64(config[k]) if k in ("x", "size") else config[k] for k in keys}
+    assert SPACE.canonical(shuffled) == SPACE.canonical(config)
+    assert SPACE.digest(shuffled) == SPACE.digest(config)
+    stored = json.loads(SPACE.canonical(config))
+    assert {name: SPACE[name].check(value) for name, value in stored.items()} == config
+
+
+@given(points, points)
+def test_digests_differ_when_configurations_do(a: list[float], b: list[float]) -> None:
+    first, second = SPACE.decode([a, b])
+    assert (SPACE.digest(first) == SPACE.digest(second)) == (first == second)
+
+
+def test_uniform_points_give_uniform_marginals() -> None:
+    space = Space(n=Int(-2, 2), s=Float(0, 1, step=0.25), x=Float(1, 100, log=True), b=Bool())
+    configs = space.decode(np.random.default_rng(0).random((4000, 4)))
+    for name in ("n", "s", "b"):
+        _, counts = np.unique([c[name] for c in configs], return_counts=True)
+        assert len(counts) == space[name].cardinality
+        assert chisquare(counts).pvalue > 1e-3
+    assert kstest([math.log(c["x"], 100) for c in configs], "uniform").pvalue > 1e-3
+
+
+def test_samples_are_valid_repeatable_and_avoid_what_is_forbidden() -> None:
+    configs = SPACE.sample(200, seed=3)
+    assert configs == SPACE.sample(200, seed=3) != SPACE.sample(200, seed=4)
+    for config in configs:
+        assert SPACE.validate(config) == config
+        assert config["x"] + config["grid"] <= 1.5
+
+
+def test_forbidden_clauses_that_leave_little_are_met_by_repair_and_nothing_is_an_error() -> None:
+    corner = Space(x=Float(0, 1), y=Float(0, 1), z=Float(0, 1)).forbid("x > 0.01", "z < 0")
+    config = corner.settle([0.9, 0.7, 0.2], random_stream(0, 5))
+    assert config["x"] <= 0.01
+    assert (config["y"], config["z"]) == (0.7, 0.2)
+    with pytest.raises(SpaceError, match="feasible volume too small"):
+        Space(x=Float(0, 1)).forbid("x >= 0").sample()
+
+
+def test_validate_lists_every_problem_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        SPACE.validate({"x": 7, "lr": "fast", "kinds": "a", "flag": 1})
+    for part in ("x must be", "lr must be", "'kinds'. Did you mean 'kind'?", "flag must be"):
+        assert part in str(caught.value)
+    good = SPACE.default()
+    assert SPACE.validate(good) == good
+    with pytest.raises(ConfigError, match=r"depth is given but inactive: it needs kind == 'b'"):
+        SPACE.validate({**good, "depth": 3})
+    with pytest.raises(ConfigError, match="depth is missing"):
+        SPACE.validate({**good, "kind": "b"})
+    with pytest.raises(ConfigError, match=r"forbidden: \(x \+ grid\) > 1.5"):
+        SPACE.validate({**good, "x": 1.0, "grid": 1.0})
+
+
+def test_plain_data_reads_back_as_an_equal_space() -> None:
+    data = json.loads(json.dumps(SPACE.to_dict()))
+    again = Space.from_dict(data)
+    assert again == SPACE
+    assert hash(again) == hash(SPACE)
+    assert again.fingerprint == SPACE.fingerprint
+    assert again != Space(x=Float(0, 1))
+    assert again.sample(5) == SPACE.sample(5)
+    with pytest.raises(SpaceError, match="schema"):
+        Space.from_dict({**data, "schema": "sharpen.space/9"})
+
+
+def test_a_grid_is_the_product_of_the_axes_without_repetition() -> None:
+    space = Space(
+        x=Float(0, 1), n=Int(1, 3), kind=Categorical("a", "b"), d=Bool().active_if(Eq("kind", "b"))
+    )
+    grid = space.grid(3)
+    expected = [
+        {"x": x, "n": n, "kind": kind, **({"d": d} if d is not None else {})}
+        for x, n, (kind, d) in itertools.product(
+            [0.0, 0.5, 1.0], [1, 2, 3], [("a", None), ("b", False), ("b", True)]
+        )
+    ]
+    key = space.canonical
+    assert sorted(map(key, grid)) == sorted(map(key, expected))
+    assert len(space.forbid("n > 1").grid(3)) == 9
+
+
+def test_cardinality_and_mapping() -> None:
+    assert Space(a=Int(1, 3), b=Bool(), c=Fixed(1)).cardinality == 6
+    assert SPACE.cardinality == math.inf
+    assert list(SPACE)[:2] == ["x", "lr"]
+    assert "Space(x, lr" in repr(SPACE)
+    assert SPACE.is_conditional
+    assert Space({"train.lr": Float(0, 1)}, seed=Int(0, 3)).default() == {
+        "train.lr": 0.5,
+        "seed": 2,
+    }
+
+
+def test_freezing_holds_a_value_and_keeps_conditions_and_clauses() -> None:
+    frozen = SPACE.freeze(kind="b", depth=6)
+    for config in frozen.sample(20):
+        assert (config["kind"], config["depth"]) == ("b", 6)
+        assert "width" in config
+    assert frozen.forbidden == SPACE.forbidden
+    with pytest.raises(ConfigError, match="depth must be"):
+        SPACE.freeze(depth=99)
+    with pytest.raises(ConfigError, match="Did you mean 'depth'"):
+        SPACE.freeze(dept=3)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Space(), "needs a parameter"),
+        (lambda: Space({"a b": Bool()}), "no name"),
+        (lambda: Space(a=3), "Use Float"),  # type: ignore[arg-type]
+        (lambda: Space(a=Bool().active_if(Eq("bb", 1)), b=Bool()), "names 'bb'.*Did you mean"),
+        (
+            lambda: Space(
+                a=Bool().active_if(Eq("b", True)),
+                b=Bool().active_if(Eq("c", True)),
+                c=Bool().active_if(Eq("a", True)),
+            ),
+            "circle: a -> b -> c -> a",
+        ),
+        (lambda: Space(a=Bool()).forbid("b == 1"), "names 'b'"),
+        (lambda: Space(a=Bool()).forbid(3), "forbid takes"),  # type: ignore[arg-type]
+        (lambda: Space(a=Bool()).decode([[0.5, 0.5]]), "shape"),
+        (lambda: Space(a=Bool()).decode([[1.5]]), "from 0 to 1"),
+    ],
+)
+def test_a_wrong_space_says_what_is_wrong(make: Any, message: str) -> None:
+    with pytest.raises(SpaceError, match=message):
+        make()
+
+
+def test_conditions_on_an_inactive_parent_leave_the_child_inactive() -> None:
+    space = Space(
+        kind=Categorical("a", "b"),
+        depth=Int(1, 9).active_if(Eq("kind", "b")),
+        width=Int(1, 9).active_if(~Gt("depth", 3)),
+        either=Bool().active_if(Gt("depth", 3) | Eq("kind", "a")),
+    )
+    assert space.active({"kind": "a", "depth": 9, "width": 1, "either": True}) == {
+        "kind": "a",
+        "either": True,
+    }
+    assert list(space.active({"kind": "b", "depth": 2, "width": 1, "either": True})) == [
+        "kind",
+        "depth",
+        "width",
+    ]
+    assert (P("depth") + 1 > 3).holds({"kind": "a"}) is None
+
+
+YAML = """\
+space:
+  x: {type: float, low: 1e-5, high: 1, log: true, unit: s, description: rate}
+  n: {type: int, low: 1, high: 8, default: 2}
+  kind: {type: categorical, choices: [a, b], weights: [1, 2]}
+  size: {type: ordinal, values: [1, 2, 4]}
+  on: {type: bool, active_if: "kind == 'b'"}
+  pair: {type: categorical, choices: [[1, 2], [3, 4]]}
+  v: {type: fixed, value: 3}
+"""
+
+
+def test_a_space_is_read_from_yaml() -> None:
+    document = parse_yaml(YAML, file="study.yaml")
+    space = Space.parse(document.data["space"], path=("space",), marks=document.marks)
+    assert space == Space(
+        x=Float(1e-5, 1, log=True, unit="s", description="rate"),
+        n=Int(1, 8, default=2),
+        kind=Categorical("a", "b", weights=[1, 2]),
+        size=Space.parse({"size": {"type": "ordinal", "values": [1, 2, 4]}})["size"],
+        on=Bool().active_if(Eq("kind", "b")),
+        pair=Categorical((1, 2), (3, 4)),
+        v=Fixed(3),
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("x: {type: flaot, low: 0, high: 1}", "study.yaml:2: .*Did you mean 'float'"),
+        ("x: {type: float, lo: 0, high: 1}", "study.yaml:2: unknown key 'lo'"),
+        ("x: {type: float, low: 2, high: 1}", "study.yaml:2: .*low=2.0 must be less"),
+        ("x: {type: categorical, choices: [a]}", "study.yaml:2: .*two values"),
+        ("x: {type: bool, active_if: 'y =='}", "study.yaml:2: .*active_if"),
+        ("x: {type: bool, active_if: 3}", "study.yaml:2: .*must be text"),
+        ("x: {type: bool, active_if: 'y == 1'}", "names 'y'"),
+        ("x: 3", "study.yaml:2: .*mapping such as"),
+    ],
+)
+def test_errors_in_yaml_carry_file_and_line(line: str, message: str) -> None:
+    document = parse_yaml(f"space:\n  {line}\n", file="study.yaml")
+    with pytest.raises(SpaceError, match=message):
+        Space.parse(document.data["space"], path=("space",), marks=document.marks)
+    with pytest.raises(SpaceError, match="mapping of parameters"):
+        Space.parse([], path=("space",), marks=document.marks)
