@@ -23,11 +23,13 @@ from typing import Any
 import psutil
 
 __all__ = [
+    "OURS",
+    "PEER",
     "SCHEMA_VERSION",
+    "arguments",
+    "draw_bars",
     "interleave",
     "machine",
-    "parser",
-    "plot_bars",
     "ratio",
     "save",
     "summarize",
@@ -39,13 +41,24 @@ OURS, PEER = "#1f5fa8", "#e0a030"
 _PACKAGES = ("torch", "transformers", "numpy", "peft", "optuna", "compressed-tensors", "scipy")
 
 
-def parser(name: str, description: str) -> argparse.ArgumentParser:
-    """The options every benchmark has; results go to ``benchmarks/results/<name>.*``."""
-    options = argparse.ArgumentParser(description=description)
-    options.add_argument("--json", type=Path, default=RESULTS / f"{name}.json")
-    options.add_argument("--plot", type=Path, default=RESULTS / f"{name}.png")
-    options.add_argument("--quick", action="store_true", help="under a minute, writes nothing")
-    return options
+def arguments(description: str | None, name: str) -> argparse.Namespace:
+    """The options every benchmark has: ``--json``, ``--plot`` and ``--quick``.
+
+    Results go to ``benchmarks/results/<name>.json`` and ``.png``; with ``--quick``, which is a
+    check and no measurement, only where ``--json`` and ``--plot`` say.
+    """
+    options = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--json", type=Path, help="where the result goes")
+    options.add_argument("--plot", type=Path, help="where the plot goes")
+    options.add_argument("--quick", action="store_true", help="a check of under a minute")
+    args = options.parse_args()
+    args.name = name
+    if not args.quick:
+        args.json = args.json or RESULTS / f"{name}.json"
+        args.plot = args.plot or RESULTS / f"{name}.png"
+    return args
 
 
 def machine() -> dict[str, Any]:
@@ -121,21 +134,45 @@ def ratio(peer: Sequence[float], ours: Sequence[float]) -> float:
     return statistics.median(p / o for p, o in zip(peer, ours, strict=True))
 
 
-def save(path: Path, name: str, config: Mapping[str, Any], results: Any) -> None:
-    """Write a result with all that is needed to judge it."""
+def save(
+    args: argparse.Namespace,
+    results: Any,
+    *,
+    config: Mapping[str, Any] | None = None,
+    plot: Callable[[Any], None] | None = None,
+) -> None:
+    """Write a result with all that is needed to judge it, and its plot.
+
+    Args:
+        args: from :func:`arguments`.
+        results: plain data: raw samples, summary, ratios, quality check.
+        config: the settings measured.
+        plot: draws on an empty matplotlib figure.
+    """
     document = {
         "schema_version": SCHEMA_VERSION,
-        "benchmark": name,
+        "benchmark": args.name,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "machine": machine(),
-        "config": dict(config),
+        "config": dict(config or {}),
         "results": results,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(document, indent=1) + "\n")
-    temporary.replace(path)
+    if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        temporary = args.json.with_suffix(".tmp")
+        temporary.write_text(json.dumps(document, indent=1) + "\n")
+        temporary.replace(args.json)
+    if args.plot is not None and plot is not None:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 3.8), layout="constrained")
+        plot(figure)
+        args.plot.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(args.plot, dpi=150)
 
 
 def _commit() -> str | None:
@@ -145,31 +182,19 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def plot_bars(
-    path: Path,
-    *,
-    title: str,
-    y_label: str,
-    groups: Sequence[str],
-    series: Mapping[str, Sequence[float]],
+def draw_bars(
+    axes: Any, *, y_label: str, groups: Sequence[str], series: Mapping[str, Sequence[float]]
 ) -> None:
     """Grouped bars, ours first; readable in grey by hatching.
 
     Args:
-        path: of the PNG.
-        title: says the ratio.
+        axes: of matplotlib.
         y_label: with its unit.
         groups: labels under the bars.
         series: one value a group for each contender, ours first.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     colours = [OURS, PEER, "#888888", "#55a868"]
     hatches = ["", "//", "..", "xx"]
-    figure, axes = pyplot.subplots(figsize=(1.6 + 1.3 * len(groups), 3.6))
     width = 0.8 / len(series)
     for i, (name, values) in enumerate(series.items()):
         places = [g + (i - (len(series) - 1) / 2) * width for g in range(len(groups))]
@@ -179,11 +204,6 @@ def plot_bars(
         axes.bar_label(bars, fmt="%.3g", fontsize=8)
     axes.set_xticks(range(len(groups)), groups)
     axes.set_ylabel(y_label)
-    axes.set_title(title, fontsize=10)
     axes.legend(frameon=False, fontsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.tight_layout()
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
