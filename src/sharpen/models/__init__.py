@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sharpen.core.model_spec import ModelSpec
     from sharpen.models.chat import render
+    from sharpen.models.decode import InferenceLM, prepare_for_inference
     from sharpen.models.decoder import DecoderLM
     from sharpen.models.generation import Generation, generate
     from sharpen.models.hf import save_model
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "DecoderLM": "decoder",
     "Generation": "generation",
+    "InferenceLM": "decode",
     "KVCache": "kv_cache",
     "LoraConfig": "lora",
     "StreamDecoder": "tokenizer",
@@ -30,6 +32,7 @@ _EXPORTS = {
     "load_spec": "load",
     "load_tokenizer": "tokenizer",
     "merge_lora": "lora",
+    "prepare_for_inference": "decode",
     "render": "chat",
     "save_adapter": "lora",
     "save_model": "hf",
@@ -38,6 +41,7 @@ _EXPORTS = {
 __all__ = [
     "DecoderLM",
     "Generation",
+    "InferenceLM",
     "KVCache",
     "LoraConfig",
     "ModelSpec",
@@ -50,6 +54,7 @@ __all__ = [
     "load_spec",
     "load_tokenizer",
     "merge_lora",
+    "prepare_for_inference",
     "render",
     "save_adapter",
     "save_model",

@@ -29,7 +29,7 @@ from sharpen.models.functional import rms_norm, swiglu
 from sharpen.models.kv_cache import KVCache
 from sharpen.models.rope import Rope, apply_rope
 
-__all__ = ["DecoderLM"]
+__all__ = ["DecoderLM", "attention_mask"]
 
 _SHORT = 256
 
@@ -317,10 +317,10 @@ class DecoderLM(nn.Module):
         if documents is None:
             window = self.spec.sliding_window
             if starts is not None or (past > 0 and num_tokens > 1):
-                mask = _cached_mask(past, num_tokens, starts, None, device)
+                mask = attention_mask(past, num_tokens, starts, None, device)
             window_mask = mask
             if window is not None and total > window:
-                window_mask = _cached_mask(past, num_tokens, starts, window, device)
+                window_mask = attention_mask(past, num_tokens, starts, window, device)
         return _Context(cos, sin, documents, mask, window_mask, is_causal, cache)
 
 
@@ -339,13 +339,24 @@ def _document_lengths(document_ids: Tensor) -> list[int] | None:
 
 def _band(length: int, window: int, device: torch.device) -> Tensor:
     """[1, 1, T, T] bool: causal, at most ``window`` keys."""
-    return _cached_mask(0, length, None, window, device)
+    return attention_mask(0, length, None, window, device)
 
 
-def _cached_mask(
+def attention_mask(
     past: int, num_tokens: int, starts: Tensor | None, window: int | None, device: torch.device
 ) -> Tensor:
-    """[B or 1, 1, T, S] bool: which of S = past + T keys each of the last T positions sees."""
+    """Which of S = past + T keys each of the last T positions sees.
+
+    Args:
+        past: positions before them.
+        num_tokens: T.
+        starts: [B] int64, padding positions on the left of each row; None for none.
+        window: positions seen at most, its own included; None for all.
+        device: where the mask lies.
+
+    Returns:
+        [B or 1, 1, T, S] bool.
+    """
     query = torch.arange(past, past + num_tokens, device=device)[:, None]
     key = torch.arange(past + num_tokens, device=device)[None]
     seen = key <= query

@@ -13,6 +13,7 @@ import torch
 
 from sharpen.core.errors import ConfigError, ExecutionError
 from sharpen.models.chat import Message, check_messages, render_chat
+from sharpen.models.decode import prepare_for_inference
 from sharpen.models.load import load_model
 from sharpen.models.tokenizer import check_compatible, load_tokenizer
 from sharpen.serve.engine import Continuation, Engine, FinishReason, Piece, TokenLogprob
@@ -131,7 +132,7 @@ class LLM:
         if self.tokenizer.eos_id is not None:
             eos_ids.add(self.tokenizer.eos_id)
         self.engine = Engine(
-            loaded,
+            prepare_for_inference(loaded),
             self.tokenizer,
             eos_ids=frozenset(eos_ids),
             max_batch=max_batch,
