@@ -202,7 +202,6 @@ class _Channel:
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the process ``parent`` ends."""
     """Have the kernel kill this process when the process ``parent``, which started it, dies."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the call took effect

@@ -1,0 +1,114 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from sharpen.cli.main import build_app
+
+
+def call(*arguments: str, code: int = 0) -> Any:
+    """Run a command with ``--json`` in this process; returns its document."""
+    result = CliRunner().invoke(build_app(list(arguments)), [*arguments, "--json"])
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)
+
+
+def text(*arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(build_app(list(arguments)), list(arguments))
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture
+def study(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The example study with few trials, run in a folder of its own."""
+    for name in ("study.yaml", "objective.py"):
+        shutil.copy(repository / "examples" / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    call("search", "run", "study.yaml", "budget.trials=5", "workers=2")
+    return tmp_path
+
+
+def test_a_study_file_is_run_resumed_and_inspected(study: Path) -> None:
+    store = ["--store", "sqlite:///s.db"]
+    first = call("search", "show", "chaos", *store)
+    assert first["trials"] == {"ok": 5}
+    more = call("search", "run", "study.yaml", "budget.trials=8")
+    assert more["trials"] == {"ok": 8}
+    trials = call("search", "trials", "chaos", *store)
+    assert [t["number"] for t in trials] == list(range(8))
+    best = min(trials, key=lambda t: t["values"]["y"])
+    assert call("search", "best", "chaos", *store) == best == more["best"]
+    assert call("search", "pareto", "chaos", *store) == [best]
+    assert call("search", "trials", "chaos", *store, "--state", "failed") == []
+    (listed,) = call("search", "list", *store)
+    assert (listed["name"], listed["trials"]) == ("chaos", {"ok": 8})
+    assert listed["objectives"] == {"y": "min"}
+    exported = call("search", "export", *store, "chaos", "trials.jsonl")
+    assert exported == {"study": "chaos", "trials": 8, "output": "trials.jsonl"}
+    rows = [json.loads(line) for line in (study / "trials.jsonl").read_text().splitlines()]
+    assert rows == trials
+    assert call("search", "report", *store, "chaos", "r.html")["report"] == "r.html"
+    assert "Study chaos" in (study / "r.html").read_text()
+
+
+def test_people_read_tables(study: Path) -> None:
+    store = ["--store", "s.db"]
+    shown = text("search", "show", "chaos", *store)
+    assert "trials: 5 ok" in shown
+    assert "best:" in shown
+    for command in (["list"], ["best", "chaos"], ["pareto", "chaos"], ["trials", "chaos"]):
+        assert "ok" in text("search", *command, *store)
+    assert "5 trials: t.csv" in text("search", "export", "chaos", "t.csv", *store)
+    assert "r.html" in text("search", "report", "chaos", "r.html", *store)
+    ran = text("search", "run", "study.yaml", "budget.trials=6")
+    assert "trial 5: y" in ran
+
+
+def test_deleting_needs_force(study: Path) -> None:
+    refused = call("search", "delete", "chaos", "--store", "s.db", code=2)
+    assert "its 5 trials. Add --force" in refused["error"]["message"]
+    assert call("search", "delete", "chaos", "--store", "s.db", "--force")["trials"] == 5
+    assert call("search", "list", "--store", "s.db") == []
+
+
+def test_errors_name_what_there_is(study: Path) -> None:
+    missing = call("search", "show", "chao", "--store", "s.db", code=2)
+    assert "Did you mean 'chaos'" in missing["error"]["message"]
+    nowhere = call("search", "list", "--store", "none.db", code=2)
+    assert nowhere["error"]["type"] == "MissingFileError"
+    (study / "bad.yaml").write_text("command: x\nspace: {}\nbudget: {trials: 1}\nminimize: y\n")
+    assert "bad.yaml:2" in call("search", "run", "bad.yaml", code=2)["error"]["message"]
+
+
+def test_several_objectives_show_the_pareto_set_and_a_study_without_results_says_so(
+    study: Path,
+) -> None:
+    (study / "two.py").write_text('import sys; print(\'{"a": %s, "b": 1}\' % sys.argv[1])')
+    common = "store: t.db\nspace: {x: {type: float, low: 0, high: 1}}\nbudget: {trials: 3}\n"
+    (study / "two.yaml").write_text(common + "command: python two.py {x}\nminimize: [a, b]\n")
+    assert "Pareto set:" in text("search", "run", "two.yaml")
+    (study / "none.yaml").write_text(common + "command: python none.py {x}\nminimize: a\n")
+    assert "no trial ended well" in text("search", "run", "none.yaml")
+    document = call("search", "show", "none", "--store", "t.db")
+    assert document["best"] is None
+    assert document["trials"] == {"failed": 3}
+
+
+def test_help_loads_neither_torch_nor_the_store() -> None:
+    code = (
+        "import sys; sys.argv = ['sharpen', *sys.argv[1:]]\n"
+        "from sharpen.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit: pass\n"
+        "print([m for m in ('torch', 'sqlalchemy', 'numpy', 'plotly') if m in sys.modules])"
+    )
+    for arguments in (["--help"], ["search", "--help"], ["tune", "--help"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == "[]"
