@@ -94,7 +94,9 @@ def test_several_objectives_show_the_pareto_set_and_a_study_without_results_says
     (study / "two.yaml").write_text(common + "command: python two.py {x}\nminimize: [a, b]\n")
     assert "Pareto set:" in text("search", "run", "two.yaml")
     (study / "none.yaml").write_text(common + "command: python none.py {x}\nminimize: a\n")
-    assert "no trial ended well" in text("search", "run", "none.yaml")
+    output = text("search", "run", "none.yaml", code=1)
+    assert "no trial ended well" in output
+    assert "trial 0: failed: " in output
     document = call("search", "show", "none", "--store", "t.db")
     assert document["best"] is None
     assert document["trials"] == {"failed": 3}

@@ -444,7 +444,7 @@ def objective(config):
 workers = int(sys.argv[2]) or None
 sh.Study(
     objective, optimizer=sys.argv[3], store=sys.argv[1], workers=workers,
-    budget=sh.Budget(trials=120), max_attempts=50,
+    budget=sh.Budget(trials=60), max_attempts=50,
 ).run()
 """
 
@@ -460,7 +460,7 @@ def test_kills_at_random_moments_change_nothing_in_the_end(
     kept, whole = tmp_path / "kept.db", tmp_path / "whole.db"
     subprocess.run([*command, str(whole), str(workers), optimizer], check=True)
     rng, kills = random.Random(workers), 0
-    for _ in range(5):
+    for _ in range(4):
         process = subprocess.Popen([*command, str(kept), str(workers), optimizer])
         deadline = time.monotonic() + 30
         seen = len(load_study(kept, "killed").trials()) if kept.exists() else 0
@@ -472,11 +472,11 @@ def test_kills_at_random_moments_change_nothing_in_the_end(
         time.sleep(rng.uniform(0, 0.08))
         process.send_signal(signal.SIGKILL)
         kills += process.wait() == -signal.SIGKILL
-    assert kills >= 3
+    assert kills >= 2
     subprocess.run([*command, str(kept), str(workers), optimizer], check=True)
     interrupted, straight = load_study(kept, "killed"), load_study(whole, "killed")
-    assert [t.number for t in interrupted.trials()] == list(range(120))
-    assert interrupted.counts() == {"ok": 120}
+    assert [t.number for t in interrupted.trials()] == list(range(60))
+    assert interrupted.counts() == {"ok": 60}
     assert [t.config for t in interrupted.trials()] == [t.config for t in straight.trials()]
     assert interrupted.best.config == straight.best.config
     assert interrupted.store.is_whole()
@@ -490,6 +490,6 @@ def test_several_processes_share_a_study(tmp_path: Path) -> None:
     processes = [subprocess.Popen(command) for _ in range(2)]
     assert [p.wait(timeout=60) for p in processes] == [0, 0]
     study = load_study(store, "killed")
-    assert [t.number for t in study.trials()] == list(range(120))
-    alone = Random(study.space, study.objectives).ask(120)
+    assert [t.number for t in study.trials()] == list(range(60))
+    alone = Random(study.space, study.objectives).ask(60)
     assert [t.config for t in study.trials()] == [c.config for c in alone]

@@ -1,4 +1,6 @@
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,6 +135,23 @@ def test_objectives_constraints_and_overrides(tmp_path: Path) -> None:
     assert len(models(tmp_path / "t")) == len(front)
     resolved = (tmp_path / "t" / "trials" / "0" / "resolved.yaml").read_text()
     assert "scale: 2.0" in resolved
+
+
+def test_two_runs_that_share_a_store_may_make_the_same_output_at_once(tmp_path: Path) -> None:
+    both = threading.Barrier(2, timeout=10)
+
+    def wait(config: PrepareConfig, context: StageContext) -> StageResult:
+        both.wait()
+        return prepare(config, context)
+
+    register(StageType(name="prepare", version=1, config=PrepareConfig, run=wait, makes="dataset"))
+    store = tmp_path / ".store"
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(
+            pool.map(lambda n: sh.run(RECIPE, output=tmp_path / str(n), store=store), (1, 2))
+        )
+    assert runs[0].summary["score.loss"] == runs[1].summary["score.loss"]
+    assert runs[0].artifact("prepare").resolve() == runs[1].artifact("prepare").resolve()
 
 
 def test_a_failed_run_is_a_failed_trial(tmp_path: Path) -> None:

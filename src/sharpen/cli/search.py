@@ -10,7 +10,7 @@ import typer
 
 from sharpen.cli.common import Output, command, flags, new_app
 
-__all__ = ["announce", "app", "render_study"]
+__all__ = ["announce", "app", "study_output"]
 
 app = new_app("Run, join and inspect studies.")
 File = Annotated[Path, typer.Argument(help="The study, a YAML file.", show_default=False)]
@@ -31,10 +31,13 @@ def announce(study: Any, trial: Any) -> None:
     from sharpen.core.report import format_value
 
     values = "  ".join(f"{name} {format_value(value)}" for name, value in trial.values.items())
-    note = "" if trial.is_ok and trial.feasible else f"  ({trial.state})"
+    note = "" if trial.is_ok else trial.state
     if trial.is_ok and not trial.feasible:
-        note = "  (a constraint is not kept)"
-    sys.stderr.write(f"trial {trial.number}: {values}{note}\n")
+        note = "a constraint is not kept"
+    if trial.feedback is not None and trial.feedback.error:
+        note += f": {trial.feedback.error.strip().splitlines()[-1]}"
+    parts = [part for part in (values, note) if part]
+    sys.stderr.write(f"trial {trial.number}: {'  '.join(parts)}\n")
 
 
 @command(app, "run", example="sharpen search run examples/study.yaml budget.trials=20")
@@ -43,8 +46,7 @@ def run(file: File, overrides: Overrides = None) -> Output:
     from sharpen.core.study_file import load_study_file
 
     study = load_study_file(file, overrides or (), callbacks=(announce,)).run()
-    document = study.summary()
-    return Output(document, lambda console: render_study(console, document))
+    return study_output(study)
 
 
 @command(app, "list", example="sharpen search list --store sqlite:///study.db")
@@ -152,6 +154,13 @@ def _load(store: str, name: str) -> Any:
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none"
+
+
+def study_output(study: Any) -> Output:
+    """What a command that ran ``study`` returns: exit code 1 when no trial ended well."""
+    document = study.summary()
+    code = 0 if document.get("best") or document.get("pareto") else 1
+    return Output(document, lambda console: render_study(console, document), code)
 
 
 def render_study(console: Any, document: dict[str, Any]) -> None:

@@ -67,7 +67,7 @@ def register(app: typer.Typer) -> None:
         seed: Seed = 0,
     ) -> Output:
         """Search over a recipe's settings; the same command resumes it."""
-        from sharpen.cli.search import announce, render_study
+        from sharpen.cli.search import announce, study_output
         from sharpen.core.errors import ConfigError
         from sharpen.core.study import Budget
         from sharpen.core.tune import parse_over
@@ -95,5 +95,4 @@ def register(app: typer.Typer) -> None:
             seed=seed,
             callbacks=(announce,),
         )
-        document = study.summary()
-        return Output(document, lambda console: render_study(console, document))
+        return study_output(study)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, overload, runtime_checkable
 
-from sharpen.core.errors import ConfigError, DataError, did_you_mean
+from sharpen.core.errors import ConfigError, DataError, SharpenError, did_you_mean
 from sharpen.core.feedback import Feedback, TracePoint, plain_number
 from sharpen.core.space import Space
 
@@ -393,14 +393,17 @@ def evaluate(
 
 
 def _own_traceback() -> str:
-    """The current exception's traceback, without this module's frames."""
+    """The current exception's traceback, without this module's frames.
+
+    Our own errors say what is wrong themselves, so they come without one.
+    """
     error = sys.exc_info()[1]
     assert error is not None
+    if isinstance(error, SharpenError):
+        return f"{type(error).__name__}: {error}"
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
-    if trace is None:  # raised here: a message about what was returned
-        return f"{type(error).__name__}: {error}"
     return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
 
 

@@ -392,7 +392,12 @@ class _Runner:
         atomic_write_json(output / "stage.json", record)
         with storage_errors(self.store):
             fsync_tree(output)
-            output.replace(self.store / key)
+            try:
+                output.replace(self.store / key)
+            except OSError:
+                # Another run that shares the store may have finished the same stage first.
+                if not (self.store / key / "stage.json").exists():
+                    raise
             fsync_dir(self.store)
         shutil.rmtree(work, ignore_errors=True)
         return Artifact(
