@@ -17,12 +17,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["IGNORE", "auto_tile", "linear_cross_entropy"]
 
 IGNORE = -100
 _TILE_BYTES = 64 << 20
+_ROUND = 32
 
 
 def auto_tile(vocab_size: int) -> int:
@@ -49,8 +51,11 @@ def linear_cross_entropy(
     positions = (flat != IGNORE).nonzero().squeeze(1)
     rows = hidden.reshape(-1, hidden.shape[-1])
     if positions.numel() != flat.numel():
-        rows = rows.index_select(0, positions)
-        flat = flat.index_select(0, positions)
+        # oneDNN compiles and keeps a kernel for every row count it meets: few counts, few kernels.
+        spare = -positions.numel() % _ROUND if positions.numel() + _ROUND < flat.numel() else 0
+        padded = F.pad(positions, (0, spare))
+        rows = rows.index_select(0, padded)
+        flat = F.pad(flat.index_select(0, positions), (0, spare), value=IGNORE)
     tile = tile or auto_tile(weight.shape[0])
     loss: Tensor = _LinearCrossEntropy.apply(rows, weight, flat, scale, tile)  # type: ignore[no-untyped-call]
     return loss
@@ -70,14 +75,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, hidden.shape[0], tile):
             rows = hidden[start : start + tile]
             target = labels[start : start + tile, None]
+            valid = target != IGNORE
+            target = target.clamp(min=0)
             logits = (rows @ weight_c.T).to(exact)
             lse = torch.logsumexp(logits, dim=-1, keepdim=True)
-            total += (lse - logits.gather(1, target)).sum()
+            total += (lse - logits.gather(1, target)).mul_(valid).sum()
             if not (wants_hidden or wants_weight):
                 continue
             delta = logits.sub_(lse).exp_()
             delta.scatter_add_(1, target, delta.new_full((), -1.0).expand(target.shape))
-            delta_c = delta.mul_(scale).to(hidden.dtype)
+            delta_c = delta.mul_(valid * scale).to(hidden.dtype)
             if grad_hidden is not None:
                 torch.mm(delta_c, weight_c, out=grad_hidden[start : start + tile])
             if grad_weight is not None:
