@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sharpen.models import LoraConfig, add_lora, generate, prepare_for_inference
-from sharpen.models.decode import _Layers, _Packed
+from sharpen.models.decode import _Float32, _Layers, _product
 from small_models import small_model
 
 LAYOUTS = [
@@ -108,24 +108,33 @@ def test_adapters_not_yet_merged_still_count():
     torch.testing.assert_close(fast(torch.tensor([PROMPTS[2]])), expected, atol=5e-5, rtol=0)
 
 
-@pytest.mark.parametrize("rows", [1, 3, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 2, 16, 17, 40])
 @pytest.mark.parametrize("bias", [True, False])
-def test_what_follows_a_product_is_fused_without_changing_it(rows, bias):
-    generator = torch.Generator().manual_seed(0)
-    layer = nn.Linear(24, 16, bias=bias)
-    x = torch.randn(rows, 24, generator=generator)
-    other = torch.randn(rows, 16, generator=generator)
+def test_products_are_those_of_the_layers(rows, bias, dtype):
+    layers = [nn.Linear(24, width, bias=bias, dtype=dtype) for width in (16, 8)]
+    x = torch.randn(rows, 24, generator=torch.Generator().manual_seed(0)).to(dtype)
     with torch.no_grad():
-        plain, packed = _Layers(layer), _Packed(layer.weight, layer.bias)
-        for name, arguments in (
-            ("plain", ()),
-            ("silu", ()),
-            ("times", (other,)),
-            ("plus", (other,)),
-        ):
-            torch.testing.assert_close(
-                getattr(packed, name)(x, *arguments), getattr(plain, name)(x, *arguments)
-            )
+        product = _product(*layers)
+        torch.testing.assert_close(product(x), _Layers(*layers)(x))
+
+
+def test_only_batches_of_float32_need_a_second_copy_of_the_weights():
+    layer = nn.Linear(24, 16)
+    product = _product(layer)
+    assert isinstance(product, _Float32)
+    assert product._weight.data_ptr() == layer.weight.data_ptr()
+    with torch.no_grad():
+        product(torch.zeros(1, 24))
+        product(torch.zeros(64, 24))
+        assert product._blocked is None
+        product(torch.zeros(8, 24))
+    assert product._blocked is not None
+
+
+def test_layers_with_and_without_bias_stay_apart():
+    layers = nn.Linear(8, 4), nn.Linear(8, 4, bias=False)
+    assert isinstance(_product(*layers), _Layers)
 
 
 def test_weights_move_and_are_not_copied():

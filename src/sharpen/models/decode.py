@@ -5,14 +5,20 @@ and, for small models, by the number of operations. For each block, with R = B T
 
     qkv = [Wq; Wk; Wv] norm(x)                       one product, weights laid end to end
     q, k <- rope: y = x * cos + roll(x, D/2) * sin'  sin' = (-sin, sin): three operations
-    x <- x + Wo attention(q, k, v)                   the addition inside the product
-    x <- x + Wd (silu(Wg n) * (Wu n)), n = norm(x)   silu, product and addition inside
+    x <- x + Wo attention(q, k, v)
+    g, u = [Wg; Wu] norm(x)                          one product
+    x <- x + Wd (silu(g) * u)
 
 In a step of one token the G query heads that share a key head are one attention of G rows, so keys
-are not repeated. On CPUs the products are oneDNN's, with weights reordered once into its blocked
-layout (and AMX or AVX512-BF16 for bfloat16); elsewhere, and for quantized layers, the layers'
-own ``forward``. Weights are taken over, not copied, but for a head tied to the embedding, which
-costs V H e bytes more.
+are not repeated. Products on CPUs, by type and rows:
+
+    bfloat16          oneDNN, weights reordered once into its blocked layout (AMX, AVX512-BF16)
+    float32, 1 row    a plain matrix-vector product, which already runs at memory speed
+    float32, 2 to 16  oneDNN on a second, blocked copy of the weights, made when first needed
+    float32, more     a plain matrix product
+
+Elsewhere, and for quantized layers, the layers' own ``forward``. Weights move here and are not
+copied, except as said and for a bfloat16 head tied to the embedding (V H e bytes).
 
 Legend: B batch, T tokens, R rows, S keys, H hidden, N query heads, K key heads, G = N / K, D head
 size, V vocabulary.
@@ -20,8 +26,9 @@ size, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,44 +42,38 @@ from sharpen.models.rope import Rope
 __all__ = ["InferenceLM", "prepare_for_inference"]
 
 _ROWS_HINT = 8  # the blocked layout oneDNN picks for it is good from 1 row to hundreds
+_MAX_FEW_ROWS = 16
+
+_Product = Callable[[Tensor], Tensor]
 
 
-class _Product(Protocol):
-    """A linear layer [R, in] -> [R, out] with what may follow it."""
-
-    def plain(self, x: Tensor) -> Tensor: ...
-
-    def silu(self, x: Tensor) -> Tensor: ...
-
-    def times(self, x: Tensor, other: Tensor) -> Tensor: ...
-
-    def plus(self, x: Tensor, other: Tensor) -> Tensor: ...
-
-
-class _Packed:
-    """oneDNN's product with a weight [out, in] in its own layout, and what follows fused in."""
+class _Blocked:
+    """[R, in] -> [R, out] with a weight in oneDNN's own layout."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS_HINT)
         self._bias = bias
-        self._unary: Any = torch.ops.mkldnn._linear_pointwise.default
-        self._binary: Any = torch.ops.mkldnn._linear_pointwise.binary
+        self._linear: Any = torch.ops.mkldnn._linear_pointwise.default
 
-    def plain(self, x: Tensor) -> Tensor:
-        y: Tensor = self._unary(x, self._weight, self._bias, "none", [], "")
+    def __call__(self, x: Tensor) -> Tensor:
+        y: Tensor = self._linear(x, self._weight, self._bias, "none", [], "")
         return y
 
-    def silu(self, x: Tensor) -> Tensor:
-        y: Tensor = self._unary(x, self._weight, self._bias, "swish", [], "")
-        return y
 
-    def times(self, x: Tensor, other: Tensor) -> Tensor:
-        y: Tensor = self._binary(x, other, self._weight, self._bias, "mul")
-        return y
+class _Float32:
+    """[R, in] -> [R, out] in float32; a blocked copy of the weight serves 2 to 16 rows."""
 
-    def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        y: Tensor = self._binary(x, other, self._weight, self._bias, "add")
-        return y
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight = weight
+        self._bias = bias
+        self._blocked: _Blocked | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if not 1 < x.shape[0] <= _MAX_FEW_ROWS:
+            return F.linear(x, self._weight, self._bias)
+        if self._blocked is None:
+            self._blocked = _Blocked(self._weight, self._bias)
+        return self._blocked(x)
 
 
 class _Layers:
@@ -81,33 +82,29 @@ class _Layers:
     def __init__(self, *layers: nn.Module) -> None:
         self._layers = layers
 
-    def plain(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         outputs = [layer(x) for layer in self._layers]
         return torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0]
-
-    def silu(self, x: Tensor) -> Tensor:
-        return F.silu(self.plain(x))
-
-    def times(self, x: Tensor, other: Tensor) -> Tensor:
-        return self.plain(x) * other
-
-    def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        return self.plain(x) + other
 
 
 def _product(*layers: nn.Module) -> _Product:
     """The fastest product for ``layers``, which share their input."""
     linear = [layer for layer in layers if type(layer) is nn.Linear]
-    if len(linear) < len(layers) or not _can_pack(linear[0].weight):
+    if len(linear) < len(layers) or not _can_block(linear[0].weight):
         return _Layers(*layers)
     biases = [bias for layer in linear if (bias := getattr(layer, "bias", None)) is not None]
-    weight = torch.cat([layer.weight.detach() for layer in linear])
     if 0 < len(biases) < len(linear):
         return _Layers(*layers)
-    return _Packed(weight, torch.cat([b.detach() for b in biases]) if biases else None)
+    weight = _end_to_end([layer.weight for layer in linear])
+    bias = _end_to_end(biases) if biases else None
+    return (_Float32 if weight.dtype == torch.float32 else _Blocked)(weight, bias)
 
 
-def _can_pack(weight: Tensor) -> bool:
+def _end_to_end(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([t.detach() for t in tensors]) if len(tensors) > 1 else tensors[0].detach()
+
+
+def _can_block(weight: Tensor) -> bool:
     if weight.device.type != "cpu" or not torch._C._has_mkldnn:
         return False
     if weight.dtype == torch.bfloat16:
@@ -150,16 +147,16 @@ class _Block:
             self._k_norm = attention.k_norm.weight.detach()
         self._qkv = _product(attention.q_proj, attention.k_proj, attention.v_proj)
         self._o = _product(attention.o_proj)
-        self._gate, self._up = _product(mlp.gate_proj), _product(mlp.up_proj)
+        self._gate_up = _product(mlp.gate_proj, mlp.up_proj)
         self._down = _product(mlp.down_proj)
         del block.self_attn, block.mlp
 
     def __call__(self, x: Tensor, step: _Step) -> Tensor:
         """[R, H] -> [R, H]."""
-        attended = self._attention(self._qkv.plain(self._norm(x, self._input_norm)), step)
-        x = self._o.plus(attended, x)
-        normed = self._norm(x, self._mlp_norm)
-        return self._down.plus(self._up.times(normed, self._gate.silu(normed)), x)
+        attended = self._attention(self._qkv(self._norm(x, self._input_norm)), step)
+        x = x + self._o(attended)
+        gate, up = self._gate_up(self._norm(x, self._mlp_norm)).chunk(2, -1)
+        return x + self._down(F.silu(gate) * up)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self._spec.rms_norm_eps)
@@ -235,7 +232,7 @@ class InferenceLM:
                 x = x[:, -logits_to_keep:]
             kept = x.shape[1]
             x = self._norm(x).reshape(batch * kept, -1)
-            return self._head.plain(x).view(batch, kept, -1)
+            return self._head(x).view(batch, kept, -1)
 
     def new_cache(self, batch: int, *, capacity: int, starts: Tensor | None = None) -> KVCache:
         """An empty cache; as :meth:`DecoderLM.new_cache`."""
