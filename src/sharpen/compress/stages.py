@@ -23,8 +23,9 @@ from sharpen.core.stage import StageContext, StageResult, StageType
 from sharpen.data.shards import TokenDataset
 from sharpen.eval.perplexity import dataset_loss
 from sharpen.eval.stages import model_folder
+from sharpen.models.decode import prepare_for_inference
 from sharpen.models.decoder import DecoderLM
-from sharpen.models.generation import generate
+from sharpen.models.generation import CausalModel, generate
 from sharpen.models.load import load_model
 from sharpen.models.lora import load_adapter, merge_lora
 from sharpen.models.tokenizer import load_tokenizer
@@ -113,12 +114,12 @@ def folder_bytes(folder: Path) -> int:
 
 
 def decode_speed(
-    model: DecoderLM, prompt: Sequence[int], *, new_tokens: int = 32, repeats: int = 3
+    model: CausalModel, prompt: Sequence[int], *, new_tokens: int = 32, repeats: int = 3
 ) -> float:
     """Greedy decoding at batch 1, in tokens a second of wall time: the best of ``repeats``.
 
     Args:
-        model: any decoder, quantized or not.
+        model: any decoder, quantized or not, prepared for inference or not.
         prompt: token ids; its one pass is part of the time.
         new_tokens: tokens decoded each time.
         repeats: after one that is not counted.
@@ -194,7 +195,7 @@ def _measure(
     results: dict[str, Any],
     measured: dict[str, Any],
 ) -> None:
-    """Perplexity into ``results``; speed and memory into ``measured``."""
+    """Perplexity into ``results``, speed and memory into ``measured``; uses the model up."""
     if dataset is not None:
         examples = min(config.limit or dataset.num_examples, dataset.num_examples)
         with context.progress(f"perplexity: {label}", examples) as bar:
@@ -203,7 +204,8 @@ def _measure(
     measured[label] = {"memory_bytes": weight_bytes(model)}
     if config.new_tokens:
         with context.progress(f"speed: {label}"):
-            speed = decode_speed(model, prompt, new_tokens=config.new_tokens)
+            ready = prepare_for_inference(model)
+            speed = decode_speed(ready, prompt, new_tokens=config.new_tokens)
         measured[label]["tokens_per_s"] = speed
 
 
