@@ -19,7 +19,7 @@ from sharpen.train.stages import TRAIN, run_train
 from small_models import save_small_dataset, save_small_model, small_model, small_spec
 
 
-def context(tmp_path: Path, model: Path, **inputs: Artifact) -> StageContext:
+def context(tmp_path: Path, base: Path, **inputs: Artifact) -> StageContext:
     for name in ("out", "work"):
         (tmp_path / name).mkdir(parents=True, exist_ok=True)
     data = tmp_path / "data"
@@ -29,7 +29,7 @@ def context(tmp_path: Path, model: Path, **inputs: Artifact) -> StageContext:
     return StageContext(
         stage="train",
         seed=0,
-        model=str(model),
+        model=str(base),
         inputs={"dataset": dataset, **inputs},
         output=tmp_path / "out",
         work=tmp_path / "work",

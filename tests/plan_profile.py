@@ -1,0 +1,17 @@
+"""A made-up machine for tests of plans."""
+
+from sharpen.plan.device import DeviceProfile, RateTable
+
+TABLE = RateTable(rows=(1, 100), widths=(10, 1000), gflops=((1.0, 2.0), (10.0, 20.0)))
+PROFILE = DeviceProfile(
+    name="test",
+    cores=2,
+    threads=2,
+    memory_bytes=8 << 30,
+    caches={"L2": 1 << 20},
+    matmul={"float32": TABLE, "bfloat16": TABLE},
+    copy_gbps=10.0,
+    op_s=1e-6,
+    base_bytes=100 << 20,
+    torch="2.13.0",
+)
