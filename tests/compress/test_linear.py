@@ -67,6 +67,14 @@ def test_the_path_is_the_fastest_that_takes_the_weight(grid, shape, path):
     assert layer_of(*shape, grid, kernel="reference")[0].path == "reference"
 
 
+def test_weights_off_the_cpu_take_the_reference_path():
+    with torch.device("meta"):
+        weight = QuantizedWeight(
+            torch.zeros(64, 64, dtype=torch.int8), torch.ones(64, 2).bfloat16(), None, 4
+        )
+    assert QuantizedLinear(weight).path == "reference"
+
+
 def test_scales_that_are_not_bfloat16_take_the_reference_path():
     _, weight, _ = layer_of(64, 64, Grid(bits=4))
     odd = QuantizedWeight(weight.values, weight.scale.float() * 1.0001, None, 4)
@@ -101,6 +109,14 @@ def test_shape_and_type_follow_the_input(bits, dtype):
     assert layer(torch.zeros(0, 64, dtype=dtype)).shape == (0, 48)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(torch.zeros(2, 64)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_converting_the_module_to_another_type_changes_nothing(bits):
+    layer, _, _ = layer_of(48, 64, Grid(bits=bits))
+    x = torch.randn(2, 64)
+    before = layer(x)
+    assert torch.equal(layer.float()(x), before)
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -127,11 +127,13 @@ class QuantizedLinear(nn.Module):
             y = _int4_kernel(x, self.packed, self.scale)
         else:
             y = x @ _unpack_int4(self.packed, self.scale, torch.bfloat16)
-        return y[:, : self.out_features]
+        # One slice less a layer is a few percent of a small model's step.
+        return y if y.shape[1] == self.out_features else y[:, : self.out_features]
 
     def _int8(self, x: Tensor) -> Tensor:
         if x.shape[0] <= _INT8_ROWS:
-            y: Tensor = torch.ops.aten._weight_int8pack_mm(x, self.packed, self.scale)
+            scale = self.scale.to(torch.bfloat16)
+            y: Tensor = torch.ops.aten._weight_int8pack_mm(x, self.packed, scale)
             return y
         # Integers up to 127 are exact in bfloat16, so the scale can wait for the output.
         return F.linear(x, self.packed.to(torch.bfloat16)) * self.scale
@@ -199,9 +201,9 @@ def _pack_int4(weight: QuantizedWeight) -> tuple[Tensor, Tensor]:
 
 def _int4_kernel(x: Tensor, packed: Tensor, scale: Tensor) -> Tensor:
     group = packed.shape[1] * 2 // scale.shape[0]
-    y: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
-        x, packed, group, scale.to(torch.bfloat16)
-    )
+    if scale.dtype != torch.bfloat16:  # the model was converted after loading
+        scale = scale.to(torch.bfloat16)
+    y: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(x, packed, group, scale)
     return y
 
 
