@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from sharpen.compress import Grid, save_quantized
 from sharpen.core.errors import ConfigError, DataError, MissingFileError
-from sharpen.models import LoraConfig, add_lora, generate, merge_lora, save_adapter
+from sharpen.models import LoraConfig, add_lora, generate, load_model, merge_lora, save_adapter
 from sharpen.models.chat import render_chat
 from sharpen.serve import LLM, SamplingParams
 from sharpen.serve.llm import resolve_dtype
@@ -104,6 +105,15 @@ def test_logprobs_come_with_every_token(llm):
     assert output.logprobs is not None
     assert [one.id for one in output.logprobs] == output.ids
     assert all(len(one.top) == 3 and one.logprob <= one.top[0][2] for one in output.logprobs)
+
+
+@pytest.mark.parametrize(("bits", "head"), [(4, "keep"), (8, "int8")])
+def test_a_quantized_folder_is_served_as_its_model_decodes(tmp_path, bits, head):
+    grid = Grid(bits=bits, group=32 if bits == 4 else None)
+    save_quantized(small_model(), tmp_path / "q", grid, head=head, tokenizer=byte_tokenizer())
+    found = LLM(tmp_path / "q", dtype="float32").generate([[40, 41], [42]], GREEDY)
+    plain = generate(load_model(tmp_path / "q"), [[40, 41], [42]], max_new_tokens=8)
+    assert [output.outputs[0].ids for output in found] == [one.ids for one in plain]
 
 
 def test_an_adapter_is_folded_in(folder, tmp_path):
