@@ -162,11 +162,14 @@ def main() -> int:
         for name in VARIANTS:
             contenders[name] = our_decoder(folder / name, torch.bfloat16, prompt, new_tokens)
         gap = peer_distance(folder / "int4", prompt)
+        peers = {}
         for name, source in PEERS.items():
-            peer, contenders[name] = peer_decoder(folder / source, prompt, new_tokens)
-            stored = (folder / source / "model.safetensors").stat().st_size
-            rows[name] = {"disk_bytes": stored, "memory_bytes": weight_bytes(peer)}
+            peers[name], contenders[name] = peer_decoder(folder / source, prompt, new_tokens)
         samples = interleave(contenders, repeats=repeats)
+        for name, source in PEERS.items():
+            stored = (folder / source / "model.safetensors").stat().st_size
+            # After the runs: the peer unpacks its weights on the first one.
+            rows[name] = {"disk_bytes": stored, "memory_bytes": weight_bytes(peers[name])}
     for name, seconds in samples.items():
         row = rows[name]
         row["seconds"] = seconds
@@ -203,7 +206,13 @@ def draw(figure: Any, rows: dict[str, dict[str, Any]]) -> None:
         if row.get("perplexity_change") is not None:
             x, y = row["disk_bytes"] / 1e6, 100 * row["perplexity_change"]
             left.plot(x, y, "o", color=OURS)
-            left.annotate(name, (x, y), xytext=(3, 4), textcoords="offset points", fontsize=7)
+            left.annotate(
+                name,
+                (x, y),
+                xytext=(3, -11 if "head" in name else 4),
+                textcoords="offset points",
+                fontsize=7,
+            )
     left.set_xlabel("weights on disk (MB)")
     left.set_ylabel("perplexity over float32 (%)")
     left.set_xlim(0, 620)
