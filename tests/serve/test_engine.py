@@ -221,7 +221,7 @@ def test_a_worker_runs_requests_and_survives_a_failure(caplog):
     worker, pieces, model = Worker(engine), queue.Queue(), engine.model
 
     def until(reason):
-        while pieces.get(timeout=10).finish_reason != reason:
+        while pieces.get(timeout=30).finish_reason != reason:
             continue
 
     try:

@@ -276,7 +276,7 @@ def test_a_client_that_goes_away_frees_its_row(folder):
         body = {"model": "tiny", "prompt": "a", "max_tokens": 250, "ignore_eos": True, "n": 64}
         engine = server.state.llm.engine
         for stream in (True, False):
-            with pytest.raises(httpx.ReadTimeout) if not stream else httpx.Client() as client:
+            with pytest.raises(httpx.TimeoutException) if not stream else httpx.Client() as client:
                 if not stream:
                     httpx.post(f"{server.url}/v1/completions", json=body, timeout=0.3)
                 else:
@@ -284,7 +284,7 @@ def test_a_client_that_goes_away_frees_its_row(folder):
                         "POST", f"{server.url}/v1/completions", json={**body, "stream": True}
                     ) as answer:
                         assert next(answer.iter_lines()).startswith("data: ")
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 30
             while engine.num_running or engine.num_waiting:
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
@@ -293,7 +293,7 @@ def test_a_client_that_goes_away_frees_its_row(folder):
 def test_too_many_requests_are_told_to_come_back(folder):
     with running(folder, max_batch=1, max_waiting=1) as server:
         body = {"model": "tiny", "prompt": "a", "max_tokens": 1, "n": 5}
-        answer = httpx.post(f"{server.url}/v1/completions", json=body)
+        answer = httpx.post(f"{server.url}/v1/completions", json=body, timeout=30)
         assert answer.status_code == 429
         assert answer.headers["retry-after"] == "1"
         assert answer.json()["error"]["code"] == "overloaded"
@@ -329,7 +329,7 @@ def test_a_failure_while_generating_is_an_error_not_a_hang(folder):
         engine = server.state.llm.engine
         engine.model = type("Broken", (), {"spec": engine.model.spec})()
         body = {"model": "tiny", "prompt": "a"}
-        answer = httpx.post(f"{server.url}/v1/completions", json=body)
+        answer = httpx.post(f"{server.url}/v1/completions", json=body, timeout=30)
         assert (answer.status_code, answer.json()["error"]["type"]) == (
             500,
             "internal_server_error",
