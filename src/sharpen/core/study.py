@@ -321,9 +321,8 @@ class Study(StudyView):
     def _learn(self) -> None:
         """Tell the optimizer what ended since it was last told, and what runs."""
         self.refresh()
-        ended = list(self._ended.values())
-        self.optimizer.tell([*ended[self._told :], *self._running.values()])
-        self._told = len(ended)
+        self.optimizer.tell([*self._log[self._told :], *self._running.values()])
+        self._told = len(self._log)
 
     def _reused(self, config: dict[str, Any]) -> Feedback | None:
         """The feedback of an earlier trial with the same configuration."""
@@ -350,12 +349,13 @@ class Study(StudyView):
 
     def _check_first_failures(self) -> None:
         """A study whose first trials all fail is set up wrongly: stop before more time goes by."""
-        ended = list(self._ended.values())
-        if len(ended) >= _FIRST_FAILURES and all(trial.state == "failed" for trial in ended):
-            error = ended[-1].feedback.error if ended[-1].feedback is not None else ""
+        first, last = self._log[:_FIRST_FAILURES], self._log[-1]
+        failed = all(trial.state == "failed" for trial in (*first, last))
+        if len(first) == _FIRST_FAILURES and failed and not self._good():
+            error = last.feedback.error if last.feedback is not None else ""
             raise ExecutionError(
-                f"the first {len(ended)} trials of the study '{self.name}' all failed; the last "
-                f"with:\n{error}\nMend the cause, delete the study and run it again."
+                f"the first {len(self._log)} trials of the study '{self.name}' all failed; "
+                f"the last with:\n{error}\nMend the cause, delete the study and run it again."
             )
 
     # -- while trials run -----------------------------------------------------------------------

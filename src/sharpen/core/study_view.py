@@ -65,6 +65,7 @@ class StudyView:
         self.constraints = tuple(Constraint(**c) for c in record.constraints)
         self._ended: dict[int, Trial] = {}
         self._running: dict[int, Trial] = {}
+        self._log: list[Trial] = []
         self._revision = 0
 
     def __repr__(self) -> str:
@@ -72,10 +73,9 @@ class StudyView:
 
     # -- trials ---------------------------------------------------------------------------------
 
-    def refresh(self) -> list[Trial]:
-        """Read what is new in the store; returns the trials that ended since the last time."""
+    def refresh(self) -> None:
+        """Read what is new in the store."""
         rows = self.store.trials(self.id, after=self._revision)
-        new: list[Trial] = []
         self._running = {}
         for row in rows:
             trial = self._trial(row)
@@ -83,9 +83,8 @@ class StudyView:
                 self._running[trial.number] = trial
             else:
                 self._ended[trial.number] = trial
+                self._log.append(trial)
                 self._revision = max(self._revision, row.revision)
-                new.append(trial)
-        return new
 
     def _trial(self, row: StoredTrial) -> Trial:
         assert row.config is not None
