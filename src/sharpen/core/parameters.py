@@ -31,6 +31,7 @@ from sharpen.core.errors import ConfigError, SpaceError
 __all__ = ["Bool", "Categorical", "Fixed", "Float", "Int", "Ordinal", "Parameter"]
 
 S = TypeVar("S", bound="Parameter")
+_ROUNDING = Decimal("1e-9")  # of a step: high may be the rounded sum of low and the steps
 _MAX_VALUES = 2**45  # bin centres stay exact in float64 well beyond this
 
 
@@ -38,16 +39,16 @@ _MAX_VALUES = 2**45  # bin centres stay exact in float64 well beyond this
 class Parameter(ABC):
     """What every parameter has; see the module for how values map to the unit interval."""
 
-    default: Any = None
+    default: Any = field(default=None, repr=False)
     """A value; None takes the middle of a range, or the first choice."""
 
-    description: str = ""
+    description: str = field(default="", repr=False)
     """For reports."""
 
-    unit: str = ""
+    unit: str = field(default="", repr=False)
     """Unit of the value, for reports."""
 
-    condition: Condition | None = field(default=None)
+    condition: Condition | None = field(default=None, repr=False)
     """When it is active; set with :meth:`active_if`."""
 
     def active_if(self: S, condition: Condition) -> S:
@@ -167,7 +168,7 @@ class Float(Parameter):
         if self.step is not None:
             if self.log:
                 raise SpaceError("log and step exclude each other (Float). Drop one.")
-            if not 0 < self.step <= self.high - self.low:
+            if not self.step > 0 or self._count() < 2:
                 raise SpaceError(
                     f"step={self.step} must be positive and at most high - low = "
                     f"{self.high - self.low} (Float)."
@@ -179,11 +180,11 @@ class Float(Parameter):
     def _count(self) -> int:
         """Number of values when there is a step."""
         span = Decimal(repr(self.high)) - Decimal(repr(self.low))
-        return int(span / Decimal(repr(self.step))) + 1
+        return int(span / Decimal(repr(self.step)) + _ROUNDING) + 1
 
     def _at(self, k: int) -> float:
         # Decimal arithmetic: 0.1 + 2 * 0.1 is 0.3, as the user writes it.
-        return float(Decimal(repr(self.low)) + k * Decimal(repr(self.step)))
+        return min(float(Decimal(repr(self.low)) + k * Decimal(repr(self.step))), self.high)
 
     def check(self, value: Any) -> float:
         """See :meth:`Parameter.check`; an integer becomes a float."""
