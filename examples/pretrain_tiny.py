@@ -56,7 +56,9 @@ class Curve:
     def on_step(self, trainer: Trainer, report) -> None:
         if report.step == 1 or report.step % 20 == 0:
             self.rows.append({"step": report.step, "loss": round(report.loss, 4)})
-            print(f"{report.step} loss {report.loss:.3f} {report.tokens / report.seconds:.0f} tok/s")
+            print(
+                f"{report.step} loss {report.loss:.3f} {report.tokens / report.seconds:.0f} tok/s"
+            )
 
 
 def main() -> None:
@@ -70,7 +72,9 @@ def main() -> None:
     documents: dict[str, list[Document]] = {"train": [], "valid": []}
     for rows in (texts, pairs):
         held = split_rows([row["module"] for row in rows], 0.03, seed=0)
-        for out, document in zip(held, encode_rows(rows, tokenizer, mask_prompt=False), strict=True):
+        for out, document in zip(
+            held, encode_rows(rows, tokenizer, mask_prompt=False), strict=True
+        ):
             cuts = range(0, len(document.ids) - 1, LENGTH)
             pieces = [document.ids[c : c + LENGTH + 1] for c in cuts]
             documents["valid" if out else "train"] += [

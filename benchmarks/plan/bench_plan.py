@@ -4,7 +4,7 @@ Each recipe (model, method, type, batch, length, checkpointing) is run for a few
 ``sharpen.run``, in its own process, and its summary gives both numbers. The claim: peak memory
 within 10 %, step time within 30 %.
 
-    python benchmarks/plan/bench_plan.py [--json OUT] [--plot OUT] [--quick]
+    python -m benchmarks.plan.bench_plan [--json OUT] [--plot OUT] [--quick]
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import sharpen as sh
 from benchmarks.common import arguments, save
+
+import sharpen as sh
 
 SMOL = "smollm2-135m-instruct"
 DATA: dict[str, Any] = {
@@ -77,7 +78,7 @@ def measure(case: tuple[Any, ...], folder: Path, steps: int) -> dict[str, Any]:
         "name": "plan",
         "model": model,
         "data": {**data, "max_tokens": length, "split": {"valid": 0}},
-        "train": {"steps": steps, **{"global_batch": 1, **train}},
+        "train": {"steps": steps, "global_batch": 1, **train},
     }
     slug = "".join(c if c.isalnum() else "-" for c in name)
     summary = sh.run(recipe, output=folder / slug, store=folder / "store").summary
@@ -130,8 +131,13 @@ def _plot(figure: Any, rows: list[dict[str, Any]], summary: dict[str, float]) ->
         x = [r[key]["measured"] / scale for r in rows]
         y = [r[key]["predicted"] / scale for r in rows]
         ends = [min(x) * 0.8, max(x) * 1.2]
-        axis.fill_between(ends, [e * (1 - band) for e in ends], [e * (1 + band) for e in ends],
-                          color="0.85", label=f"± {band:.0%}")
+        axis.fill_between(
+            ends,
+            [e * (1 - band) for e in ends],
+            [e * (1 + band) for e in ends],
+            color="0.85",
+            label=f"± {band:.0%}",
+        )
         axis.loglog(x, y, "ko")
         axis.set_xlabel(f"measured, {unit}")
         axis.set_ylabel(f"predicted, {unit}")

@@ -1,0 +1,259 @@
+"""LoRA fine-tuning beside ``transformers`` Trainer with ``peft``: same model, rows, type, threads.
+
+Each side lives in a process of its own and waits; the parent lets them take one optimizer step in
+turn, so that whatever else the machine does strikes both. Both get the same packed rows of 512
+tokens, bf16 base weights, bf16 autocast, float32 adapters of rank 16 on all linear layers, fused
+AdamW, two sequences a step. Documents do not see each other on either side, and the losses of
+the first step must agree. Peak memory is each process's own high-water mark.
+
+    python -m benchmarks.train.bench_lora [--json OUT] [--plot OUT] [--quick]
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import arguments, draw_bars, ratio, save, summarize
+
+MODEL = "smollm2-135m-instruct"
+LENGTH, RANK, LR, BATCH = 512, 16, 2e-4, 2
+WANTED_SPEED, WANTED_MEMORY = 1.15, 0.9
+
+
+def peak_bytes() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("no VmHWM")
+
+
+class Turn:
+    """Waits for the parent's word before each step and reports what the step took."""
+
+    def wait(self) -> None:
+        """Until the parent says go; ends the process when the parent is gone."""
+        if not sys.stdin.readline():
+            sys.exit(0)
+
+    def report(self, seconds: float, loss: float) -> None:
+        """Tell the parent."""
+        line = json.dumps({"seconds": seconds, "loss": loss, "peak_bytes": peak_bytes()})
+        print("step " + line, flush=True)
+
+
+def run_ours(data: str, steps: int) -> None:
+    from sharpen.train import StepReport, TrainConfig, Trainer
+    from sharpen.train.stages import prepare_model
+
+    turn = Turn()
+
+    class Wait:
+        def on_start(self, trainer: Trainer) -> None:
+            turn.wait()
+
+        def on_step(self, trainer: Trainer, report: StepReport) -> None:
+            turn.report(report.seconds, report.loss)
+            turn.wait()
+
+    config = TrainConfig(
+        method="lora", rank=RANK, lr=LR, steps=steps, global_batch=BATCH, dtype="bfloat16"
+    )
+    model = prepare_model(MODEL, config, seed=0)
+    Trainer(model, data, config, callbacks=[Wait()]).fit()
+
+
+def run_peer(data: str, folder: str, steps: int) -> None:
+    import time
+
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import (
+        AutoModelForCausalLM,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
+
+    from sharpen.data import TokenDataset, TokenLoader
+
+    turn = Turn()
+    loader = TokenLoader(TokenDataset(data), 1, seed=0)
+
+    class Rows(torch.utils.data.IterableDataset):
+        def __iter__(self) -> Any:
+            for batch in loader:
+                labels = torch.full((LENGTH,), -100)
+                labels[1:] = torch.from_numpy(batch.labels[0][:-1])  # the model shifts them itself
+                yield {
+                    "input_ids": torch.from_numpy(batch.input_ids[0]),
+                    "position_ids": torch.from_numpy(batch.position_ids[0]),
+                    "labels": labels,
+                }
+
+    class Wait(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            turn.wait()
+            self.begin = time.perf_counter()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **k: Any) -> None:
+            if logs and "loss" in logs:
+                turn.report(self.seconds, float(logs["loss"]))
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.seconds = time.perf_counter() - self.begin
+
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.bfloat16, attn_implementation="sdpa"
+    )
+    model.config.use_cache = False
+    adapters = LoraConfig(
+        r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    settings = TrainingArguments(
+        output_dir=folder + "-out",
+        max_steps=steps,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=BATCH,
+        learning_rate=LR,
+        lr_scheduler_type="cosine",
+        optim="adamw_torch_fused",
+        weight_decay=0.1,
+        max_grad_norm=1.0,
+        bf16=True,
+        use_cpu=True,
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_num_workers=0,
+    )
+    Trainer(
+        get_peft_model(model, adapters), settings, train_dataset=Rows(), callbacks=[Wait()]
+    ).train()
+
+
+def start(side: str, *args: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.train.bench_lora", "--side", side, *args],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL if "--verbose" not in sys.argv else None,
+        text=True,
+    )
+
+
+def step(child: subprocess.Popen[str]) -> dict[str, float]:
+    assert child.stdin is not None
+    assert child.stdout is not None
+    child.stdin.write("go\n")
+    child.stdin.flush()
+    for line in child.stdout:
+        if line.startswith("step "):
+            found: dict[str, float] = json.loads(line[5:])
+            return found
+    raise RuntimeError(f"{child.args} ended with code {child.wait()}")
+
+
+def main() -> int:
+    args = arguments(__doc__, "train_lora")
+    import torch
+
+    import sharpen as sh
+    from sharpen.models import load_model, load_tokenizer, save_model
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    rounds, warmup = (3, 1) if args.quick else (24, 2)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        recipe = {
+            "sharpen": 1,
+            "name": "rows",
+            "model": MODEL,
+            "data": {
+                "source": {"asset": "python-stdlib", "view": "docstrings"},
+                "format": "prompt_completion",
+                "max_tokens": LENGTH,
+                "split": {"valid": 0.1, "by": "module"},
+                "limit": 2000,
+            },
+        }
+        data = str(sh.run(recipe, output=folder / "run").artifact("data").resolve())
+        save_model(
+            load_model(MODEL, dtype=torch.bfloat16),
+            folder / "model",
+            tokenizer=load_tokenizer(MODEL),
+        )
+        steps = str(rounds + warmup + 1)
+        children = {
+            "sharpen": start("sharpen", data, steps),
+            "transformers + peft": start("peer", data, str(folder / "model"), steps),
+        }
+        reports: dict[str, list[dict[str, float]]] = {name: [] for name in children}
+        for number in range(warmup + rounds):
+            for name, child in children.items():
+                reports[name].append(step(child))
+            print(number, {k: round(v[-1]["seconds"], 2) for k, v in reports.items()}, flush=True)
+        for child in children.values():
+            child.kill()
+            child.wait()
+    seconds = {k: [r["seconds"] for r in v[warmup:]] for k, v in reports.items()}
+    peaks = {k: v[-1]["peak_bytes"] for k, v in reports.items()}
+    first = [v[0]["loss"] for v in reports.values()]
+    if not math.isclose(*first, rel_tol=0.01):
+        print(f"the losses of the first step differ: {first}")
+        return 1
+    names = list(children)
+    speed = ratio(seconds[names[1]], seconds[names[0]])
+    memory = peaks[names[0]] / peaks[names[1]]
+    tokens = BATCH * LENGTH
+    results = {
+        "seconds": seconds,
+        "summary_s": {k: summarize(v) for k, v in seconds.items()},
+        "tokens_per_s": {k: tokens / summarize(v)["median"] for k, v in seconds.items()},
+        "peak_bytes": peaks,
+        "losses": {k: [r["loss"] for r in v] for k, v in reports.items()},
+        "speed_ratio": speed,
+        "memory_ratio": memory,
+        "wanted": {"speed_ratio": WANTED_SPEED, "memory_ratio": WANTED_MEMORY},
+    }
+    print(f"speed {speed:.2f} x, memory {memory:.2f} x of transformers + peft")
+
+    def plot(figure: Any) -> None:
+        left, right = figure.subplots(1, 2)
+        draw_bars(
+            left,
+            y_label="tokens/s",
+            groups=["LoRA, bf16, 512"],
+            series={k: [v] for k, v in results["tokens_per_s"].items()},  # type: ignore[attr-defined]
+        )
+        left.set_title(f"{speed:.2f} x")
+        draw_bars(
+            right,
+            y_label="peak memory, GiB",
+            groups=["LoRA, bf16, 512"],
+            series={k: [v / 2**30] for k, v in peaks.items()},
+        )
+        right.set_title(f"{memory:.2f} x")
+
+    config = {"model": MODEL, "length": LENGTH, "rank": RANK, "batch": BATCH, "lr": LR}
+    save(args, results, config=config, plot=plot)
+    return 0
+
+
+if __name__ == "__main__":
+    if "--side" in sys.argv:
+        at = sys.argv.index("--side")
+        side, rest = sys.argv[at + 1], sys.argv[at + 2 :]
+        if side == "sharpen":
+            run_ours(rest[0], int(rest[1]))
+        else:
+            run_peer(rest[0], rest[1], int(rest[2]))
+        sys.exit(0)
+    sys.exit(main())
