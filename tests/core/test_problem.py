@@ -6,7 +6,6 @@ import pytest
 
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.core.feedback import Feedback
-from sharpen.core.optimizer import Candidate, find_optimizer, suitable
 from sharpen.core.parameters import Float
 from sharpen.core.problem import (
     Constraint,
@@ -173,20 +172,3 @@ def test_the_trial_is_given_to_functions_that_ask_for_it() -> None:
     assert problem(SPACE, optional, minimize="y").evaluate({}) is True
     assert problem(SPACE, other_default, minimize="y").evaluate({}) == 2.0
     assert problem(SPACE, anything, minimize="y").evaluate({}) == 2
-
-
-def test_optimizers_are_found_by_name_and_by_what_they_can() -> None:
-    assert find_optimizer("random").__name__ == "Random"
-    with pytest.raises(ConfigError, match="Did you mean 'random'"):
-        find_optimizer("randon")
-    assert {"random", "sobol"} <= set(suitable(SPACE, [Objective("a"), Objective("b")]))
-    wide = Space({f"x{i}": Float(0, 1) for i in range(21_202)})
-    assert "sobol" not in suitable(wide, [Objective("a")])
-    with pytest.raises(ConfigError, match=r"cannot handle 21202 parameters.*Able to: random"):
-        find_optimizer("sobol")(wide)
-
-
-def test_a_candidates_result_knows_whether_it_is_feasible() -> None:
-    candidate = Candidate(number=0, config={"x": 1.0}, constraints=(Constraint("m", "<=", 1.0),))
-    assert candidate.result({"value": 1.0, "m": 0.5}).feasible
-    assert not candidate.result({"value": 1.0, "m": 2.0}).feasible
