@@ -62,7 +62,7 @@ def save_quantized(
         DataError: NaN or infinity in a weight.
         StorageError: the folder cannot be written.
 
-    Example:
+    Examples:
         >>> save_quantized(model, "out/int4", Grid(bits=4, group=32))  # doctest: +SKIP
         116343210
     """

@@ -137,7 +137,7 @@ def quantize(weight: Tensor, grid: Grid, *, where: str = "the weight") -> Quanti
         ConfigError: the group size does not divide K.
         DataError: NaN or infinity in the weight, or values too large for bfloat16 scales.
 
-    Example:
+    Examples:
         >>> import torch
         >>> weight = torch.linspace(-1, 1, 64).reshape(2, 32)
         >>> quantized = quantize(weight, Grid(bits=8, group=32))

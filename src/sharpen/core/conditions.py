@@ -317,7 +317,7 @@ def parse_condition(text: str) -> Condition:
     Raises:
         SpaceError: not such a text. Nothing in it is ever executed.
 
-    Example:
+    Examples:
         >>> parse_condition("1 <= depth <= 3 and kind in ('a', 'b')").holds(
         ...     {"depth": 2, "kind": "a"}
         ... )

@@ -135,7 +135,7 @@ def _bin(u: float, count: int) -> int:
 class Float(Parameter):
     """A real number from ``low`` to ``high``, both included.
 
-    Example:
+    Examples:
         >>> Float(1e-5, 1e-1, log=True).from_unit(0.5)
         0.001
     """
@@ -390,7 +390,7 @@ class Categorical(Parameter):
         description: for reports.
         unit: unit of the values, for reports.
 
-    Example:
+    Examples:
         >>> Categorical("adamw", "sgd").from_unit(0.9)
         'sgd'
     """

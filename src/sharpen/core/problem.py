@@ -66,7 +66,7 @@ class Objective:
 class Constraint:
     """A value that must keep a bound for its configuration to count.
 
-    Example:
+    Examples:
         >>> Constraint.parse("memory <= 8e9").margin(9e9)
         1000000000.0
     """
@@ -350,7 +350,7 @@ def problem(
     Raises:
         ConfigError: no objective, a bad constraint, or a function of another form.
 
-    Example:
+    Examples:
         >>> from sharpen.core.space import Float, Space
         >>> @problem(Space(x=Float(-5, 5)), minimize="loss")
         ... def parabola(config):

@@ -60,7 +60,7 @@ class Space(Mapping[str, Parameter]):
         SpaceError: no parameters, a bad name, a condition on an unknown parameter, or conditions
             that depend on each other in a circle.
 
-    Example:
+    Examples:
         >>> space = Space(kind=Categorical("a", "b"), depth=Int(1, 32))
         >>> space.default()
         {'kind': 'a', 'depth': 16}

@@ -231,7 +231,7 @@ def parse_over(text: str) -> tuple[str, Parameter]:
     Raises:
         ConfigError: not of either form.
 
-    Example:
+    Examples:
         >>> parse_over("train.rank=log:int:2:64")[1].options()
         {'type': 'int', 'low': 2, 'high': 64, 'log': True}
         >>> parse_over("train.method=lora,dora")[1].options()

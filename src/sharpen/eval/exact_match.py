@@ -77,7 +77,7 @@ class ExactMatchResult:
 def normalize_answer(text: str, config: ExactMatchConfig) -> str:
     r"""An answer as it is compared.
 
-    Example:
+    Examples:
         >>> normalize_answer(" The answer: 1,024.\nSure.", ExactMatchConfig(ignore_articles=True))
         'answer 1024'
         >>> normalize_answer("so 3 + 4 = 7", ExactMatchConfig(extract="last_number"))

@@ -40,7 +40,7 @@ def perplexity(
 ) -> float:
     """Perplexity of one long text; see :func:`windowed_loss` for arguments and errors.
 
-    Example:
+    Examples:
         >>> from sharpen.eval import perplexity
         >>> from sharpen.models import DecoderLM, ModelSpec
         >>> spec = ModelSpec(

@@ -154,7 +154,7 @@ def generate(
         ConfigError: ``max_new_tokens`` is below 1.
         DataError: a prompt is empty, or holds an id outside the vocabulary.
 
-    Example:
+    Examples:
         >>> from sharpen.models import DecoderLM, ModelSpec, generate
         >>> spec = ModelSpec(
         ...     family="llama",

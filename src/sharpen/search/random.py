@@ -24,7 +24,7 @@ __all__ = ["Random"]
 class Random(Optimizer):
     """Independent uniform draws; see the module for the method.
 
-    Example:
+    Examples:
         >>> from sharpen.core.space import Float, Space
         >>> first, second = Random(Space(x=Float(0, 1)), seed=1).ask(2)
         >>> first.config != second.config
