@@ -1,0 +1,159 @@
+"""Write the measured numbers of README and pages from ``benchmarks/results``, and their plot.
+
+python -m benchmarks.readme [--check]
+
+A place for numbers stands between ``<!-- measured: NAME -->`` and ``<!-- end -->``. With
+``--check`` nothing is written; the exit code is 1 when a file would change.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import OURS, PEER, RESULTS
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/plan/plan.md", "docs/train/train.md")
+PLOT = ROOT / "docs" / "benchmarks.png"
+
+
+def load(name: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return document
+
+
+def _where(document: dict[str, Any]) -> str:
+    machine = document["machine"]
+    return (
+        f"{document['date'][:10]}, {machine['cpu']}, {machine['logical_cores']} cores, torch "
+        f"{machine['versions']['torch']}"
+    )
+
+
+def lora() -> str:
+    document = load("train_lora")
+    r, versions = document["results"], document["machine"]["versions"]
+    ours, peer = r["tokens_per_s"].values()
+    memory, peer_memory = r["peak_bytes"].values()
+    return (
+        f"LoRA of SmolLM2-135M (rank 16, all linear layers, sequences of 512, bf16), beside "
+        f"transformers {versions['transformers']} Trainer + peft {versions['peft']} with the same "
+        f"rows and types: **{r['speed_ratio']:.2f} x** the tokens a second ({ours:.0f} and "
+        f"{peer:.0f}) in **{r['memory_ratio']:.2f} x** the peak memory ({memory / 2**30:.2f} and "
+        f"{peer_memory / 2**30:.2f} GiB). {_where(document)}; `benchmarks/train/bench_lora.py`."
+    )
+
+
+def plan() -> str:
+    document = load("plan")
+    rows = document["results"]["rows"]
+    lines = [
+        "| recipe | memory, GiB | measured | error | step, s | measured | error |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for r in rows:
+        cells = [r["name"]]
+        for key, unit in (("memory_bytes", 2**30), ("step_s", 1.0)):
+            foreseen, seen = r[key]["predicted"] / unit, r[key]["measured"] / unit
+            cells += [f"{foreseen:.2f}", f"{seen:.2f}", f"{foreseen / seen - 1:+.0%}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    where = f"{_where(document)}; `benchmarks/plan/bench_plan.py`."
+    return "\n".join([*lines, "", where])
+
+
+def summary() -> str:
+    train, generate, planned = load("train_lora"), load("serve_generate"), load("plan")
+    lines = [
+        "| SmolLM2-135M on 2 CPU cores | Sharpen | peer | ratio |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    r = train["results"]
+    ours, peer = r["tokens_per_s"].values()
+    lines.append(
+        f"| LoRA training, bf16, 512 tokens: tokens/s | {ours:.0f} | {peer:.0f} (transformers + "
+        f"peft) | {r['speed_ratio']:.2f} x |"
+    )
+    ours, peer = (v / 2**30 for v in r["peak_bytes"].values())
+    lines.append(
+        f"| the same: peak memory, GiB | {ours:.2f} | {peer:.2f} | {r['memory_ratio']:.2f} x |"
+    )
+    for row in generate["results"]["rows"]:
+        ours, peer = row["tokens_per_s"].values()
+        lines.append(
+            f"| greedy decoding, {row['dtype']}, batch {row['batch']}: tokens/s | {ours:.1f} | "
+            f"{peer:.1f} (transformers) | {row['ratio']:.2f} x |"
+        )
+    worst = planned["results"]["summary"]
+    count = len(planned["results"]["rows"])
+    lines += [
+        "",
+        f"Plans of {count} recipes against what was measured: peak memory off by at most "
+        f"{worst['worst_memory_error']:.0%}, step time by at most {worst['worst_time_error']:.0%}.",
+        "",
+        f"{_where(train)}.",
+    ]
+    return "\n".join(lines)
+
+
+SECTIONS: dict[str, Callable[[], str]] = {"lora": lora, "plan": plan, "summary": summary}
+
+
+def filled(text: str) -> str:
+    """``text`` with every place filled anew."""
+
+    def fill(match: re.Match[str]) -> str:
+        return f"<!-- measured: {match[1]} -->\n{SECTIONS[match[1]]()}\n<!-- end -->"
+
+    return re.sub(r"<!-- measured: (\w+) -->\n.*?<!-- end -->", fill, text, flags=re.DOTALL)
+
+
+def draw() -> None:
+    """The ratios as one plot."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    bars = [("LoRA training, tokens/s", load("train_lora")["results"]["speed_ratio"])]
+    bars += [
+        (f"decoding {row['dtype']}, batch {row['batch']}", row["ratio"])
+        for row in load("serve_generate")["results"]["rows"]
+    ]
+    figure = Figure(figsize=(7, 2.6), layout="constrained")
+    axes = figure.subplots()
+    names, ratios = [n for n, _ in bars][::-1], [r for _, r in bars][::-1]
+    axes.barh(names, ratios, color=OURS)
+    axes.bar_label(axes.containers[0], fmt="%.2f x", padding=3)
+    axes.axvline(1.0, color=PEER, linewidth=2, linestyle="--", label="transformers (+ peft)")
+    axes.set_xlabel("speed, ratio to the peer; SmolLM2-135M, 2 CPU cores")
+    axes.set_xlim(0, max(ratios) * 1.15)
+    axes.legend(frameon=False, loc="lower right")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.savefig(PLOT, dpi=150)
+
+
+def main() -> int:
+    stale = []
+    for name in PAGES:
+        path = ROOT / name
+        text = path.read_text(encoding="utf-8")
+        new = filled(text)
+        if new != text:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                path.write_text(new, encoding="utf-8")
+    if "--check" in sys.argv:
+        print("\n".join(f"{name} is not what benchmarks/results say" for name in stale))
+        return 1 if stale else 0
+    draw()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
