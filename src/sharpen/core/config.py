@@ -497,5 +497,5 @@ def read_json(path: Path, what: str) -> Any:
         return json.loads(path.read_bytes().decode("utf-8"))
     except FileNotFoundError:
         raise MissingFileError(f"{what}: no such file: {path}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also an integer of thousands of digits
         raise FileFormatError(f"{what}: {path} is damaged (not valid JSON): {error}") from None

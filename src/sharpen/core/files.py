@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ __all__ = [
     "atomic_write_bytes",
     "atomic_write_json",
     "atomic_write_text",
+    "follow_umask",
     "fsync_dir",
     "fsync_tree",
     "sha256_file",
@@ -65,7 +67,7 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())
+            follow_umask(temporary)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -73,9 +75,18 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
         fsync_dir(path.parent)
 
 
+def follow_umask(path: Path) -> None:
+    """Give a file or folder that was made private the mode the user's umask gives new ones."""
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
+
+
+_umask_lock = threading.Lock()
+
+
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    with _umask_lock:  # it can only be read by setting it
+        mask = os.umask(0)
+        os.umask(mask)
     return mask
 
 
@@ -100,7 +111,7 @@ def atomic_dir(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
         try:
-            temporary.chmod(0o777 & ~_umask())
+            follow_umask(temporary)
             yield temporary
             fsync_tree(temporary)
             if path.exists():

@@ -33,6 +33,14 @@ ARCHITECTURES: dict[str, Family] = {
 }
 _GGUF_FAMILIES: dict[str, Family] = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 _MAX_DIM = 1 << 24
+_MAX_LAYERS = 1 << 12
+# Keys of rope scaling that change the numbers, and the value at which they do not.
+_ROPE_NEUTRAL = {
+    "mscale": None,
+    "mscale_all_dim": None,
+    "partial_rotary_factor": 1.0,
+    "truncate": True,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,8 +76,22 @@ class RopeScaling:
         """Check the ranges."""
         if not self.factor >= 1.0 or not math.isfinite(self.factor):
             raise ConfigError(f"factor={self.factor} of rope scaling must be at least 1.")
-        if self.kind in ("llama3", "yarn") and not self.original_max_positions:
-            raise ConfigError(f"rope scaling '{self.kind}' needs original_max_positions.")
+        original = self.original_max_positions
+        if original is None:
+            if self.kind in ("llama3", "yarn"):
+                raise ConfigError(f"rope scaling '{self.kind}' needs original_max_positions.")
+        elif type(original) is not int or not 1 <= original <= _MAX_DIM:
+            raise ConfigError(
+                f"original_max_positions={original!r} must be an integer from 1 to {_MAX_DIM}."
+            )
+        for low, high in (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast")):
+            if not 0 < getattr(self, low) < getattr(self, high) < math.inf:
+                raise ConfigError(
+                    f"{low}={getattr(self, low)!r} must be above 0 and below "
+                    f"{high}={getattr(self, high)!r}."
+                )
+        if self.attention_factor is not None and not 0 < self.attention_factor < math.inf:
+            raise ConfigError(f"attention_factor={self.attention_factor} must be above 0.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,6 +146,8 @@ class ModelSpec:
             value = getattr(self, name)
             if not isinstance(value, int) or not 1 <= value <= _MAX_DIM:
                 raise ConfigError(f"{name}={value!r} must be an integer from 1 to {_MAX_DIM}.")
+        if self.num_layers > _MAX_LAYERS:
+            raise ConfigError(f"num_layers={self.num_layers} must be at most {_MAX_LAYERS}.")
         if self.num_heads % self.num_kv_heads:
             legal = [n for n in range(1, self.num_heads + 1) if self.num_heads % n == 0]
             raise ConfigError(
@@ -239,9 +263,16 @@ class ModelSpec:
         if not isinstance(data, Mapping):
             raise FileFormatError(f"{where} is not a JSON object.")
         family = _family(data, where)
-        rope = data.get("rope_parameters") or data.get("rope_scaling") or {}
-        theta = (data.get("rope_parameters") or {}).get("rope_theta", data.get("rope_theta"))
+        activation = data.get("hidden_act", "silu")
+        if activation not in ("silu", "swish"):
+            raise FileFormatError(
+                f"{where}: hidden_act {activation!r} is not supported; supported: 'silu'."
+            )
         try:
+            rope = data.get("rope_parameters") or data.get("rope_scaling") or {}
+            if not isinstance(rope, Mapping):
+                raise TypeError(f"the rope parameters are {rope!r:.60}, not an object")
+            theta = rope.get("rope_theta", data.get("rope_theta"))
             heads = data["num_attention_heads"]
             head_dim = data.get("head_dim") or data["hidden_size"] // heads
             positions = data.get("max_position_embeddings", 2048)
@@ -262,16 +293,18 @@ class ModelSpec:
                 rope_scaling=_rope(rope, positions, where),
                 tie_word_embeddings=bool(data.get("tie_word_embeddings", False)),
                 attention_bias=bool(data.get("attention_bias", False)),
-                mlp_bias=bool(data.get("mlp_bias", False)),
+                mlp_bias=family == "llama" and bool(data.get("mlp_bias", False)),
                 sliding_window=window,
                 sliding_layers=layers,
                 bos_token_id=data.get("bos_token_id"),
-                eos_token_ids=tuple(eos) if isinstance(eos, list) else _one(eos),
+                eos_token_ids=tuple(map(int, eos)) if isinstance(eos, list) else _one(eos),
                 pad_token_id=data.get("pad_token_id"),
             )
         except KeyError as error:
             raise FileFormatError(f"{where} lacks the key {error}.") from None
-        except (TypeError, ValueError, ZeroDivisionError) as error:
+        except (TypeError, ValueError, ArithmeticError) as error:
+            if isinstance(error, FileFormatError):
+                raise
             raise FileFormatError(f"{where} cannot be used: {error}") from None
 
     @classmethod
@@ -328,7 +361,7 @@ class ModelSpec:
                 eos_token_ids=_one(meta.get("tokenizer.ggml.eos_token_id")),
                 pad_token_id=meta.get("tokenizer.ggml.padding_token_id"),
             )
-        except (TypeError, ValueError, ZeroDivisionError) as error:
+        except (TypeError, ValueError, ArithmeticError) as error:
             if isinstance(error, FileFormatError):
                 raise
             raise FileFormatError(f"{where} cannot be used: {error}") from None
@@ -383,8 +416,9 @@ class ModelSpec:
 
 def _family(data: Mapping[str, Any], where: str) -> Family:
     names = data.get("architectures") or []
+    names = names if isinstance(names, list) else [names]
     for name in names:
-        if name in ARCHITECTURES:
+        if isinstance(name, str) and name in ARCHITECTURES:
             return ARCHITECTURES[name]
     if not names and data.get("model_type") in ARCHITECTURES.values():
         return cast(Family, data["model_type"])
@@ -407,9 +441,12 @@ def _window(data: Mapping[str, Any], family: str) -> tuple[int | None, tuple[boo
         return int(window), None
     if not data.get("use_sliding_window", False):
         return None, None
-    num_layers = data["num_hidden_layers"]
+    num_layers = min(data["num_hidden_layers"], _MAX_LAYERS + 1)
     kinds = data.get("layer_types")
     if kinds is not None:
+        odd = [k for k in kinds if k not in ("sliding_attention", "full_attention")]
+        if odd:
+            raise ValueError(f"the layer type {odd[0]!r} is not supported")
         layers = tuple(kind == "sliding_attention" for kind in kinds)
     else:
         first = data.get("max_window_layers", 0)
@@ -426,6 +463,11 @@ def _rope(rope: Mapping[str, Any], positions: int, where: str) -> RopeScaling | 
             f"{where}: rope scaling {kind!r} is not supported; supported: linear, dynamic, "
             "llama3, yarn."
         )
+    for key, neutral in _ROPE_NEUTRAL.items():
+        if rope.get(key, neutral) not in (neutral, None):
+            raise FileFormatError(
+                f"{where}: '{key}' of rope scaling is {rope[key]!r}, which is not supported."
+            )
     renamed = {"original_max_position_embeddings": "original_max_positions"}
     known = {f.name for f in fields(RopeScaling)}
     values = {renamed.get(k, k): v for k, v in rope.items()}

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sharpen.core.config import read_json
 from sharpen.core.errors import FileFormatError, MissingFileError
-from sharpen.core.files import atomic_dir, atomic_write_json
+from sharpen.core.files import atomic_dir, atomic_write_json, follow_umask
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.decoder import DecoderLM
 
@@ -32,6 +32,7 @@ __all__ = [
     "open_tensors",
     "read_safetensors_header",
     "save_model",
+    "save_tensors",
 ]
 
 _DTYPES: dict[str, torch.dtype] = {
@@ -47,6 +48,8 @@ _DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
 }
 _MAX_HEADER = 100 << 20
+_MAX_RANK = 8
+_TENSORS_A_LAYER = 9
 _SHARD_BYTES = 5 * 10**9
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -80,6 +83,8 @@ class TensorFile:
 def read_safetensors_header(path: Path) -> dict[str, TensorFile]:
     """Places of all tensors of a safetensors file, every length checked against its size.
 
+    Tensors must fill the file without holes and without overlap, as the format demands.
+
     Raises:
         MissingFileError: no such file.
         FileFormatError: truncated, not safetensors, or a header that lies.
@@ -103,7 +108,7 @@ def read_safetensors_header(path: Path) -> dict[str, TensorFile]:
         raise FileFormatError(f"{path} is a folder, not a safetensors file.") from None
     try:
         header = json.loads(raw.decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # also an integer of thousands of digits
         raise FileFormatError(f"{path} is damaged: its header is not JSON.") from None
     if not isinstance(header, dict):
         raise FileFormatError(f"{path} is damaged: its header is not a JSON object.")
@@ -111,6 +116,16 @@ def read_safetensors_header(path: Path) -> dict[str, TensorFile]:
     for name, entry in header.items():
         if name != "__metadata__":
             found[name] = _tensor_file(path, name, entry, 8 + length, size)
+    end = 8 + length
+    for name, tensor in sorted(found.items(), key=lambda item: (item[1].offset, item[1].num_bytes)):
+        if tensor.offset != end:
+            raise FileFormatError(
+                f"{path} is damaged: tensor {name!r} starts at byte {tensor.offset} and the one "
+                f"before it ends at {end}."
+            )
+        end += tensor.num_bytes
+    if end != size:
+        raise FileFormatError(f"{path} is damaged: {size - end} bytes at its end are no tensor's.")
     return found
 
 
@@ -118,7 +133,8 @@ def _tensor_file(path: Path, name: str, entry: Any, start: int, size: int) -> Te
     try:
         dtype_name, shape = entry["dtype"], tuple(entry["shape"])
         begin, end = entry["data_offsets"]
-        whole = all(type(n) is int and n >= 0 for n in (*shape, begin, end))
+        whole = isinstance(dtype_name, str) and len(shape) <= _MAX_RANK
+        whole = whole and all(type(n) is int and n >= 0 for n in (*shape, begin, end))
     except (KeyError, TypeError, ValueError):
         whole = False
     if not whole:
@@ -210,6 +226,11 @@ def fill(
     device: torch.device | str,
 ) -> DecoderLM:
     """A model with the tensors that ``read(name)`` gives, each checked by name and shape."""
+    if spec.num_layers * _TENSORS_A_LAYER > len(shapes):  # before building a module for each
+        raise FileFormatError(
+            f"{where} does not hold this model: {len(shapes)} tensors are too few for "
+            f"{spec.num_layers} layers."
+        )
     with torch.device("meta"):
         model = DecoderLM(spec)
     wanted = {name: tuple(p.shape) for name, p in model.named_parameters()}
@@ -221,7 +242,7 @@ def fill(
         raise FileFormatError(
             f"{where} does not hold this model: "
             + "; ".join(
-                f"{what} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+                f"{what} {', '.join(map(repr, names[:3]))}{' ...' if len(names) > 3 else ''}"
                 for what, names in (("missing", missing), ("unexpected", unexpected))
                 if names
             )
@@ -299,16 +320,22 @@ def write_tensors(
     """Write tensors into an existing folder: one file, or several and an index."""
     shards = list(_shards(tensors, shard_bytes))
     if len(shards) == 1:
-        save_file(shards[0], folder / "model.safetensors", metadata={"format": "pt"})
+        save_tensors(shards[0], folder / "model.safetensors")
         return
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, folder / name, metadata={"format": "pt"})
+        save_tensors(shard, folder / name)
         weight_map |= dict.fromkeys(shard, name)
     total = sum(t.numel() * t.element_size() for t in tensors.values())
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     atomic_write_json(folder / "model.safetensors.index.json", index)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write one safetensors file, with the mode the umask gives (the library makes it private)."""
+    save_file(tensors, path, metadata={"format": "pt"})
+    follow_umask(path)
 
 
 def _shards(tensors: Mapping[str, Tensor], limit: int) -> Iterator[dict[str, Tensor]]:

@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sharpen.core.config import read_json
@@ -25,7 +24,7 @@ from sharpen.core.errors import ConfigError, FileFormatError, did_you_mean
 from sharpen.core.files import atomic_dir, atomic_write_json
 from sharpen.models.decoder import DecoderLM
 from sharpen.models.functional import lora_linear
-from sharpen.models.hf import read_safetensors_header
+from sharpen.models.hf import TensorFile, read_safetensors_header, save_tensors
 
 __all__ = [
     "LoraConfig",
@@ -40,6 +39,15 @@ __all__ = [
 
 _LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _PREFIX = "base_model.model."
+_UNSUPPORTED = (
+    "use_dora",
+    "use_qalora",
+    "modules_to_save",
+    "rank_pattern",
+    "alpha_pattern",
+    "fan_in_fan_out",
+    "alora_invocation_tokens",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +73,8 @@ class LoraConfig:
         """Check the ranges and names."""
         if self.rank < 1:
             raise ConfigError(f"rank={self.rank} must be at least 1.")
+        if self.alpha is not None and not 0 < self.alpha < math.inf:
+            raise ConfigError(f"alpha={self.alpha} must be above 0 and finite.")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout={self.dropout} must be at least 0 and below 1.")
         if self.targets != "all-linear":
@@ -126,6 +136,15 @@ def _lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
     return {n: m for n, m in model.named_modules() if isinstance(m, LoraLinear)}
 
 
+def _targets(model: nn.Module, config: LoraConfig) -> dict[str, nn.Linear]:
+    """Linear layers that get adapters, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in config.names
+    }
+
+
 def add_lora(model: DecoderLM, config: LoraConfig, *, seed: int = 0) -> None:
     """Freeze ``model`` and give its layers adapters; only A and B are trainable afterwards.
 
@@ -135,24 +154,27 @@ def add_lora(model: DecoderLM, config: LoraConfig, *, seed: int = 0) -> None:
         seed: of A; B is zero, so the outputs do not change.
 
     Raises:
-        ConfigError: it already has adapters.
+        ConfigError: it already has adapters, or none of the layers is a plain linear one.
     """
     if _lora_layers(model):
         raise ConfigError("the model already has adapters; merge or remove them first.")
+    targets = _targets(model, config)
+    if not targets:
+        raise ConfigError(
+            f"the model has no plain linear layer called {', '.join(config.names)} to adapt. "
+            "Load the model it was quantized from."
+        )
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    for name, module in list(model.named_modules()):
+    for name, module in targets.items():
+        layer = LoraLinear(module, config)
+        bound = 1.0 / math.sqrt(module.in_features)  # kaiming-uniform with a = sqrt(5)
+        with torch.no_grad():
+            values = torch.empty(layer.lora_A.shape).uniform_(-bound, bound, generator=generator)
+            layer.lora_A.copy_(values)
         parent, _, leaf = name.rpartition(".")
-        if isinstance(module, nn.Linear) and leaf in config.names:
-            layer = LoraLinear(module, config)
-            bound = 1.0 / math.sqrt(module.in_features)  # kaiming-uniform with a = sqrt(5)
-            with torch.no_grad():
-                values = torch.empty(layer.lora_A.shape).uniform_(
-                    -bound, bound, generator=generator
-                )
-                layer.lora_A.copy_(values)
-            setattr(model.get_submodule(parent), leaf, layer)
+        setattr(model.get_submodule(parent), leaf, layer)
 
 
 def merge_lora(model: DecoderLM) -> None:
@@ -210,7 +232,7 @@ def write_adapter(model: DecoderLM, folder: Path, config: LoraConfig, *, base: s
             tensors[f"{_PREFIX}{name}.{part}.weight"] = value
     if not tensors:
         raise ConfigError("the model has no adapters to save.")
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_tensors(tensors, folder / "adapter_model.safetensors")
     alpha = config.alpha if config.alpha is not None else 2.0 * config.rank
     atomic_write_json(
         folder / "adapter_config.json",
@@ -241,44 +263,57 @@ def load_adapter(model: DecoderLM, folder: str | Path) -> LoraConfig:
 
     Raises:
         MissingFileError: a file is missing.
-        FileFormatError: damaged, not LoRA, or not of this model.
+        FileFormatError: damaged, not LoRA, or not of this model, which then stays as it was.
+        ConfigError: the model already has adapters.
     """
     folder = Path(folder)
     where = folder / "adapter_config.json"
     data = read_json(where, "adapter config")
     config = _read_config(data, where)
     files = read_safetensors_header(folder / "adapter_model.safetensors")
+    values = _read_adapter(folder, files, _targets(model, config), config)
     add_lora(model, config)
-    layers = _lora_layers(model)
-    wanted = {
-        f"{_PREFIX}{name}.{part}.weight": getattr(layer, part)
-        for name, layer in layers.items()
-        for part in ("lora_A", "lora_B")
-    }
+    with torch.no_grad():
+        for name, layer in _lora_layers(model).items():
+            layer.lora_A.copy_(values[f"{_PREFIX}{name}.lora_A.weight"])
+            layer.lora_B.copy_(values[f"{_PREFIX}{name}.lora_B.weight"])
+    return config
+
+
+def _read_adapter(
+    folder: Path,
+    files: dict[str, TensorFile],
+    targets: dict[str, nn.Linear],
+    config: LoraConfig,
+) -> dict[str, Tensor]:
+    """A and B of every target, each checked by name and shape before anything is allocated."""
+    wanted: dict[str, tuple[int, ...]] = {}
+    for name, layer in targets.items():
+        wanted[f"{_PREFIX}{name}.lora_A.weight"] = (config.rank, layer.in_features)
+        wanted[f"{_PREFIX}{name}.lora_B.weight"] = (layer.out_features, config.rank)
     odd = sorted(set(wanted) ^ set(files))
     if odd:
         raise FileFormatError(
             f"{folder} is not an adapter of this model: {len(odd)} tensors are missing or "
             f"unexpected, such as {odd[0]!r}."
         )
-    for name, parameter in wanted.items():
-        if files[name].shape != tuple(parameter.shape):
+    values = {}
+    for name, shape in wanted.items():
+        if files[name].shape != shape or not files[name].dtype.is_floating_point:
             raise FileFormatError(
-                f"{folder}: tensor {name!r} has shape {list(files[name].shape)}; this model needs "
-                f"{list(parameter.shape)}."
+                f"{folder}: tensor {name!r} has shape {list(files[name].shape)} and type "
+                f"{files[name].dtype}; this model needs floats of shape {list(shape)}."
             )
-        value = files[name].read()
-        if not bool(torch.isfinite(value).all()):
+        values[name] = files[name].read()
+        if not bool(torch.isfinite(values[name]).all()):
             raise FileFormatError(f"{folder}: tensor {name!r} holds NaN or infinity.")
-        with torch.no_grad():
-            parameter.copy_(value)
-    return config
+    return values
 
 
 def _read_config(data: Any, where: Path) -> LoraConfig:
     if not isinstance(data, dict) or data.get("peft_type") != "LORA":
         raise FileFormatError(f"{where} is not the config of a LoRA adapter.")
-    for key in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out"):
+    for key in _UNSUPPORTED:
         if data.get(key):
             raise FileFormatError(
                 f"{where}: '{key}' is set to {data[key]!r}, which is not supported. Merge the "
@@ -292,10 +327,12 @@ def _read_config(data: Any, where: Path) -> LoraConfig:
             raise FileFormatError(f"{where}: target_modules as a pattern is not supported.")
         names: Any = "all-linear"
     else:
-        names = tuple(n for n in _LINEAR if n in (targets or ()))
-        if set(names) != set(targets or ()):
+        given = targets if isinstance(targets, list) else []
+        names = tuple(n for n in _LINEAR if n in given)
+        if not names or any(n not in _LINEAR for n in given):
             raise FileFormatError(
-                f"{where}: target_modules {sorted(targets or ())} must be of {', '.join(_LINEAR)}."
+                f"{where}: target_modules is {targets!r:.120}; it must be a list of "
+                f"{', '.join(_LINEAR)}."
             )
     try:
         return LoraConfig(
@@ -305,5 +342,7 @@ def _read_config(data: Any, where: Path) -> LoraConfig:
             targets=names,
             rslora=bool(data.get("use_rslora", False)),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise FileFormatError(f"{where} lacks the key {error}.") from None
+    except (TypeError, ValueError, OverflowError) as error:
         raise FileFormatError(f"{where} is damaged: {error}") from None

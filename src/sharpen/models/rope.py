@@ -73,7 +73,11 @@ def _yarn(
 
 
 class Rope:
-    """Tables of cos and sin, grown to the longest position seen."""
+    """Tables of cos and sin, grown to the longest position seen.
+
+    With ``dynamic`` scaling they are made for the longest position in use: a text longer than the
+    pre-training's context changes them for itself and not for those that follow.
+    """
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
@@ -82,15 +86,23 @@ class Rope:
 
     def __call__(self, position_ids: Tensor, length: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """Cos and sin, each [B, T, 1, D/2], for positions [B, T] below ``length``."""
-        if length > self._cos.shape[0] or self._cos.device != position_ids.device:
+        if not self._fits(length) or self._cos.device != position_ids.device:
             self._grow(length, position_ids.device)
         cos, sin = self._cos[position_ids], self._sin[position_ids]
         return cos.unsqueeze(2).to(dtype), sin.unsqueeze(2).to(dtype)
 
-    def _grow(self, length: int, device: torch.device) -> None:
+    def _dynamic_length(self, length: int) -> int | None:
         scaling = self.spec.rope_scaling
-        dynamic = scaling is not None and scaling.kind == "dynamic"
-        size = length if dynamic else 1 << max(length - 1, 255).bit_length()
+        if scaling is None or scaling.kind != "dynamic":
+            return None
+        return max(length, scaling.original_max_positions or self.spec.max_positions)
+
+    def _fits(self, length: int) -> bool:
+        exact = self._dynamic_length(length)
+        return self._cos.shape[0] >= length if exact is None else self._cos.shape[0] == exact
+
+    def _grow(self, length: int, device: torch.device) -> None:
+        size = self._dynamic_length(length) or 1 << max(length - 1, 255).bit_length()
         w, factor = frequencies(self.spec, size)
         angles = torch.arange(size, dtype=torch.float32)[:, None] * w
         self._cos = (angles.cos() * factor).to(device)

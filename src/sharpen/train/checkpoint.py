@@ -29,12 +29,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from sharpen._version import __version__
 from sharpen.core.errors import FileFormatError, SharpenError, storage_errors
 from sharpen.core.files import FileLock, atomic_write_text, fsync_dir, fsync_tree, sha256_file
+from sharpen.models.hf import save_tensors
 
 __all__ = ["Checkpoint", "CheckpointManager"]
 
@@ -160,7 +161,7 @@ class CheckpointManager:
             try:
                 temporary.mkdir(parents=True)
                 for group in _GROUPS:
-                    save_file(groups[group], temporary / f"{group}.safetensors")
+                    save_tensors(groups[group], temporary / f"{group}.safetensors")
                 (temporary / "trainer.json").write_text(trainer)
                 manifest = {
                     "format_version": _FORMAT,
