@@ -9,10 +9,12 @@ from __future__ import annotations
 import datetime
 import functools
 import json
+import secrets
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sharpen.core.errors import DataError, DependencyNotInstalled
+from sharpen.core.errors import DataError, DependencyNotInstalled, SharpenError
 
 if TYPE_CHECKING:
     from sharpen.models.tokenizer import Tokenizer
@@ -21,6 +23,7 @@ __all__ = ["Message", "assistant_mask", "check_messages", "render", "render_chat
 
 Message = Mapping[str, Any]
 _MAX_CHARS = 50_000_000
+_MAX_POWER = 1000
 
 
 def check_messages(messages: Any, where: str = "messages") -> list[dict[str, Any]]:
@@ -150,11 +153,10 @@ def _render(
     tools: Sequence[Mapping[str, Any]] | None,
     variables: Mapping[str, Any],
 ) -> tuple[str, list[tuple[int, int]]]:
-    import jinja2
-
+    marks = _Marks()
+    token = _marks.set(marks)
     try:
-        compiled, tracker = _compile(template)
-        tracker.reset()
+        compiled = _compile(template)
         pieces: list[str] = []
         size = 0
         for piece in compiled.generate(
@@ -168,46 +170,49 @@ def _render(
             size += len(piece)
             if size > _MAX_CHARS:
                 raise DataError("the chat template gives more than 50 million characters.")
-    except jinja2.TemplateError as error:
-        raise DataError(f"the chat template cannot render these messages: {error}") from None
-    except (TypeError, ValueError, KeyError, OverflowError, RecursionError, ZeroDivisionError) as e:
-        if isinstance(e, DataError):
-            raise
-        kind = type(e).__name__
-        raise DataError(f"the chat template cannot render these messages: {kind}: {e}") from None
-    return tracker.place("".join(pieces))
+    except SharpenError:
+        raise
+    except Exception as error:  # a template is a program from outside and may raise anything
+        from jinja2 import TemplateError
+
+        kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
+        raise DataError(f"the chat template cannot render these messages: {kind}{error}") from error
+    finally:
+        _marks.reset(token)
+    return marks.place("".join(pieces))
 
 
-class _Tracker:
-    """Finds what ``{% generation %}`` blocks gave, by private marks around it."""
+class _Marks:
+    """Finds what ``{% generation %}`` blocks gave in one rendering, by secret marks around it."""
 
-    OPEN, CLOSE = "\ue000g[", "]g\ue000"
-
-    def reset(self) -> None:
+    def __init__(self) -> None:
         self.used = False
+        self.open = f"<{secrets.token_hex(16)}>"
+        self.close = f"</{self.open[1:]}"
 
-    def mark(self, text: str) -> str:
+    def put(self, text: str) -> str:
+        """``text`` between marks."""
         self.used = True
-        return f"{self.OPEN}{text}{self.CLOSE}"
+        return f"{self.open}{text}{self.close}"
 
     def place(self, text: str) -> tuple[str, list[tuple[int, int]]]:
         """The text without marks, and the spans between them."""
         if not self.used:
             return text, []
         spans: list[tuple[int, int]] = []
-        clean = ""
-        for i, part in enumerate(text.split(self.OPEN)):
-            if i == 0:
-                clean = part
-                continue
-            inside, _, outside = part.partition(self.CLOSE)
+        clean, *parts = text.split(self.open)
+        for part in parts:
+            inside, _, outside = part.partition(self.close)
             spans.append((len(clean), len(clean) + len(inside)))
             clean += inside + outside
         return clean, spans
 
 
+_marks: ContextVar[_Marks] = ContextVar("marks")
+
+
 @functools.lru_cache(maxsize=32)
-def _compile(template: str) -> tuple[Any, _Tracker]:
+def _compile(template: str) -> Any:
     try:
         import jinja2
         from jinja2.ext import Extension, loopcontrols
@@ -216,8 +221,16 @@ def _compile(template: str) -> tuple[Any, _Tracker]:
     except ModuleNotFoundError:
         raise DependencyNotInstalled.for_feature("a chat template", "models") from None
 
-    tracker = _Tracker()
-    tracker.reset()
+    class Sandbox(ImmutableSandboxedEnvironment):
+        """Also refuses products and powers that would fill the memory."""
+
+        intercepted_binops = frozenset(("*", "**"))
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            a, b = (len(v) if hasattr(v, "__len__") else abs(v) for v in (left, right))
+            if a * b > _MAX_CHARS or (operator == "**" and max(a, b) > _MAX_POWER):
+                raise OverflowError(f"{operator} of {a} and {b} is too large")
+            return super().call_binop(context, operator, left, right)
 
     class Generation(Extension):
         """``{% generation %} ... {% endgeneration %}`` marks an assistant's text."""
@@ -230,7 +243,7 @@ def _compile(template: str) -> tuple[Any, _Tracker]:
             return CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
 
         def _mark(self, caller: Any) -> str:
-            return tracker.mark(caller())
+            return _marks.get().put(caller())
 
     def fail(message: str) -> NoReturn:
         raise jinja2.TemplateError(message)
@@ -238,10 +251,10 @@ def _compile(template: str) -> tuple[Any, _Tracker]:
     def tojson(value: Any, indent: int | None = None, **options: Any) -> str:
         return json.dumps(value, ensure_ascii=False, indent=indent, **options)
 
-    environment = ImmutableSandboxedEnvironment(
+    environment = Sandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
     )
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = fail
     environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-    return environment.from_string(template), tracker
+    return environment.from_string(template)

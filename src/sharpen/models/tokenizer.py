@@ -56,6 +56,10 @@ class Tokenizer:
         backend.no_truncation()
         self.config = dict(config or {})
         self.chat_template: str | None = self.config.get("chat_template")
+        if not isinstance(self.chat_template, str | None):
+            raise FileFormatError(
+                f"the tokenizer's chat_template is {self.chat_template!r:.60}, not text."
+            )
         self.bos_id = self._special("bos_token")
         self.eos_id = self._special("eos_token")
         self.pad_id = self._special("pad_token")
@@ -115,12 +119,15 @@ class Tokenizer:
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Text of token ids.
 
+        Ids past the vocabulary give no text: many models embed more ids than their tokenizer has.
+
         Raises:
-            DataError: an id outside the vocabulary.
+            DataError: an id is negative or takes more than 31 bits.
         """
         ids = list(ids)
-        if ids and not (min(ids) >= 0 and max(ids) < 1 << 31):
-            raise DataError(f"token ids must be from 0 to {self.vocab_size - 1}.")
+        for i in ids:
+            if not 0 <= i < 1 << 31:
+                raise DataError(f"token id {i} is outside 0 to {self.vocab_size - 1}.")
         return str(self.backend.decode(ids, skip_special_tokens=skip_special))
 
     def save(self, folder: Path) -> None:
@@ -217,11 +224,19 @@ def _from_folder(folder: Path) -> Tokenizer:
         config = {**(extra if isinstance(extra, dict) else {}), **config}
     template = folder / "chat_template.jinja"
     if template.exists():
-        config["chat_template"] = template.read_text(encoding="utf-8")
+        try:
+            config["chat_template"] = template.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise FileFormatError(f"{template} is not UTF-8: {error}") from None
     elif isinstance(config.get("chat_template"), list):
-        named = {t.get("name"): t.get("template") for t in config["chat_template"]}
-        config["chat_template"] = named.get("default")
-    return Tokenizer(backend, config)
+        entries = [t for t in config["chat_template"] if isinstance(t, dict)]
+        config["chat_template"] = next(
+            (t.get("template") for t in entries if t.get("name") == "default"), None
+        )
+    try:
+        return Tokenizer(backend, config)
+    except FileFormatError as error:
+        raise FileFormatError(f"{folder}: {error}") from None
 
 
 def _from_gguf(header: GgufHeader) -> Tokenizer:
@@ -248,9 +263,11 @@ def _from_gguf(header: GgufHeader) -> Tokenizer:
     backend.pre_tokenizer = _pre_tokenizer(pre)
     backend.decoder = decoders.ByteLevel()
     kinds = meta.get("tokenizer.ggml.token_type") or [1] * len(tokens)
-    special = [t for t, k in zip(tokens, kinds, strict=False) if k == 3]
+    if not isinstance(kinds, list) or len(kinds) != len(tokens):
+        raise FileFormatError(f"{header.path}: its tokenizer's token types do not fit its tokens.")
+    special = [t for t, k in zip(tokens, kinds, strict=True) if k == 3]
     backend.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
-    added = [t for t, k in zip(tokens, kinds, strict=False) if k == 4]
+    added = [t for t, k in zip(tokens, kinds, strict=True) if k == 4]
     backend.add_tokens([AddedToken(t, normalized=False) for t in added])
     config: dict[str, Any] = {"chat_template": meta.get("tokenizer.chat_template")}
     for key, name in (("bos_token", "bos"), ("eos_token", "eos"), ("pad_token", "padding")):
