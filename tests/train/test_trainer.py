@@ -132,7 +132,8 @@ def test_accumulation_gives_the_gradient_of_the_big_batch(tmp_path: Path) -> Non
     for other, losses in results[1:]:
         assert losses == pytest.approx(results[0][1], rel=1e-6)
         for name, value in results[0][0].items():
-            torch.testing.assert_close(other[name], value, rtol=1e-5, atol=1e-6)
+            # Losses are float32; where |gradient| is near AdamW's eps, its rounding is magnified.
+            torch.testing.assert_close(other[name], value, rtol=1e-5, atol=2e-5)
 
 
 def test_checkpointing_changes_no_gradient(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 Formats and the keys they need:
 
 - ``text``: ``text``. Every token is learned; long texts are cut into pieces.
-- ``prompt_completion``: ``prompt`` and ``completion``. With a chat template they become a user's and
-  an assistant's turn, so that the tuned model answers chat requests.
+- ``prompt_completion``: ``prompt`` and ``completion``. With a chat template they become a user's
+  and an assistant's turn, so that the tuned model answers chat requests.
 - ``chat``: ``messages``, each with ``role`` and ``content``.
 - ``alpaca``: ``instruction``, optional ``input``, and ``output``; becomes prompt and completion.
 
@@ -13,6 +13,7 @@ Only the assistant's tokens (its end token included) are learned, unless ``mask_
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -50,6 +51,10 @@ def normalize(row: Mapping[str, Any], form: Format, where: str) -> dict[str, Any
         messages = check_messages(row.get("messages"), f"{where}: messages")
         if not any(m["role"] == "assistant" for m in messages):
             raise DataError(f"{where}: no message has the role 'assistant', so nothing is learned.")
+        try:
+            json.dumps(messages, ensure_ascii=False).encode("utf-8")
+        except (TypeError, ValueError) as error:  # half a surrogate pair is a ValueError
+            raise DataError(f"{where}: messages cannot be written as JSON: {error}.") from None
         return {"messages": messages}
     if form == "alpaca":
         prompt = _text(row, "instruction", where)

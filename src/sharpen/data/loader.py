@@ -1,8 +1,8 @@
 """A deterministic, resumable, shardable stream of batches over token shards.
 
 Sample g of the endless stream is row ``permutation(seed, g // n)[g % n]`` of n rows, where the
-permutation of each epoch comes from a counter-based generator. So the stream does not depend on the
-batch size or the number of ranks, and a position in it is one number.
+permutation of each epoch comes from a generator seeded by the hash of (seed, epoch). So the stream
+does not depend on the batch size or the number of ranks, and a position in it is one number.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class TokenLoader:
         if not self.shuffle:
             return place
         if epoch != self._epoch:
-            generator = np.random.Generator(np.random.Philox(key=self.seed, counter=epoch))
+            # Philox(key=seed, counter=epoch) would repeat an epoch's numbers four draws later.
+            generator = np.random.default_rng((self.seed, epoch))
             self._order = generator.permutation(len(self.dataset))
             self._epoch = epoch
         return int(self._order[place])

@@ -1,6 +1,7 @@
 """Readers: JSONL, Parquet, plain text and source trees, as a stream of rows.
 
-A row is a dict. Text files and sources give one row a file, with ``text`` and ``path``.
+A row is a dict. Text files and sources give one row a file, with ``text`` and ``path``. Where a row
+lies is said as ``file:line``, or ``file: row n`` for Parquet.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from sharpen.core.errors import DataError, DependencyNotInstalled, MissingFileError, UserError
+from sharpen.core.errors import DataError, DependencyNotInstalled, MissingFileError
 
-__all__ = ["find_files", "read_rows"]
+__all__ = ["find_files", "locate_rows", "read_rows"]
 
 _log = logging.getLogger(__name__)
 Row = dict[str, Any]
@@ -66,51 +68,59 @@ def read_rows(
         DataError: a bad line (file, line, reason), unless skipped.
         DependencyNotInstalled: Parquet without pyarrow.
     """
-    root = Path(path)
-    for file in find_files(root):
+    for _, row in locate_rows(path, on_bad_line=on_bad_line, on_skip=on_skip):
+        yield row
+
+
+def locate_rows(
+    path: str | Path,
+    *,
+    on_bad_line: Literal["error", "skip"] = "error",
+    on_skip: Callable[[str], None] | None = None,
+) -> Iterator[tuple[str, Row]]:
+    """As :func:`read_rows`, each row with the place it lies at."""
+    for file in find_files(Path(path)):
         reader = _READERS[_kind(file) or ""]
-        for row, error in reader(file):
+        for where, row, error in reader(file):
             if error is None:
-                yield row
+                yield where, row
             elif on_bad_line == "error":
-                raise DataError(f"{error} To leave such lines out: on_bad_line: skip.")
+                raise DataError(f"{where}: {error} To leave such lines out: on_bad_line: skip.")
             else:
-                _log.warning("skipped: %s", error)
+                _log.warning("skipped: %s: %s", where, error)
                 if on_skip is not None:
-                    on_skip(error)
+                    on_skip(f"{where}: {error}")
 
 
-Result = tuple[Row, str | None]
+Result = tuple[str, Row, str | None]
+"""Where a row lies, the row, and what is wrong with it."""
 
 
 def _jsonl(file: Path) -> Iterator[Result]:
-    opened = gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb")
     number = 0
     try:
-        with opened as lines:
+        with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as lines:
             while line := lines.readline(_MAX_LINE + 1):
                 number += 1
                 if len(line) > _MAX_LINE:
                     raise DataError(f"{file}:{number}: the line is longer than {_MAX_LINE} bytes.")
                 if line.strip():
-                    yield _json_row(line, f"{file}:{number}")
-    except (EOFError, gzip.BadGzipFile, OSError) as error:
-        if isinstance(error, UserError):
-            raise
+                    yield f"{file}:{number}", *_json_row(line)
+    except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"{file} is damaged after line {number}: {error}.") from None
 
 
-def _json_row(line: bytes, where: str) -> Result:
+def _json_row(line: bytes) -> tuple[Row, str | None]:
     try:
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        return {}, f"{where}: byte {error.start} of the line is not UTF-8."
+        return {}, f"byte {error.start} of the line is not UTF-8."
     try:
         row = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        return {}, f"{where}: not valid JSON: {error}."
+    except (ValueError, RecursionError) as error:
+        return {}, f"not valid JSON: {error}."
     if not isinstance(row, dict):
-        return {}, f"{where}: a line must be a JSON object, got {text.strip()!r:.60}."
+        return {}, f"a line must be a JSON object, got {text.strip()!r:.60}."
     return row, None
 
 
@@ -121,10 +131,11 @@ def _parquet(file: Path) -> Iterator[Result]:
     except ModuleNotFoundError:
         raise DependencyNotInstalled.for_feature("reading Parquet", "data") from None
     try:
-        table = pyarrow.parquet.ParquetFile(file)
-        for batch in table.iter_batches(batch_size=1024):
+        number = 0
+        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1024):
             for row in batch.to_pylist():
-                yield row, None
+                number += 1
+                yield f"{file}: row {number}", row, None
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{file} is not a readable Parquet file: {error}.") from None
 
@@ -133,9 +144,9 @@ def _text(file: Path) -> Iterator[Result]:
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        yield {}, f"{file}: byte {error.start} is not UTF-8."
+        yield str(file), {}, f"byte {error.start} is not UTF-8."
         return
-    yield {"text": text.replace("\r\n", "\n"), "path": file.name}, None
+    yield str(file), {"text": text.replace("\r\n", "\n"), "path": file.name}, None
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Result]]] = {

@@ -35,6 +35,7 @@ IGNORE = -100
 PADDING = -1
 _FORMAT = 1
 _PAD = 0xFFFF
+_MAX_TOKENS = 1 << 24
 _SHARD_BYTES = 256 << 20
 Ints = NDArray[np.int64]
 
@@ -235,8 +236,12 @@ class TokenDataset:
         path = self.folder / f"{self.split}.jsonl"
         if not path.exists():
             return []
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines[:limit]]
+        try:
+            lines = path.read_bytes().decode("utf-8").split("\n")  # texts may hold U+2028
+            rows = [json.loads(line) for line in lines if line]
+        except (ValueError, RecursionError) as error:
+            raise FileFormatError(f"{path} is damaged: {error}.") from None
+        return rows[:limit]
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -254,6 +259,8 @@ def _manifest(folder: Path) -> dict[str, Any]:
                 sizes += [shard["rows"], shard["bytes"]]
                 if Path(shard["file"]).name != shard["file"] or len(shard["sha256"]) != 64:
                     raise TypeError("a shard's file or sha256")
+        if data["max_tokens"] > _MAX_TOKENS:
+            raise TypeError(f"max_tokens {data['max_tokens']}")
         if not all(type(n) is int and n >= 1 for n in sizes) or not isinstance(
             data["tokenizer"], str
         ):

@@ -16,7 +16,7 @@ from sharpen.core.files import atomic_write_text, sha256_file
 from sharpen.core.report import Section, Table, Text
 from sharpen.core.stage import RecipeContext, StageContext, StageResult, StageType
 from sharpen.data.formats import Document, encode_rows, normalize
-from sharpen.data.readers import find_files, read_rows
+from sharpen.data.readers import find_files, locate_rows
 from sharpen.data.shards import write_dataset
 from sharpen.data.stdlib import docstring_examples, stdlib_texts
 from sharpen.models.tokenizer import Tokenizer, load_tokenizer
@@ -123,7 +123,8 @@ def split_rows(groups: Sequence[str], share: float, seed: int) -> list[bool]:
     sizes = Counter(groups)
 
     def rank(group: str) -> bytes:
-        return hashlib.blake2b(f"{seed}:{group}".encode(), digest_size=16).digest()
+        text = f"{seed}:{group}".encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(text, digest_size=16).digest()
 
     held: set[str] = set()
     count = 0
@@ -215,18 +216,22 @@ def _name(source: SourceConfig) -> str:
     return source.path or f"the asset {source.asset} ({source.view})"
 
 
-def _rows(config: DataConfig, context: StageContext, dropped: Counter[str]) -> Iterable[Any]:
+def _rows(
+    config: DataConfig, context: StageContext, dropped: Counter[str]
+) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Rows of the source, each with the place it lies at."""
     source = config.source
     if source.asset is not None:
         root = asset_path(source.asset)
-        return docstring_examples(root) if source.view == "docstrings" else stdlib_texts(root)
+        found = docstring_examples(root) if source.view == "docstrings" else stdlib_texts(root)
+        return ((row["module"], row) for row in found)
     assert source.path is not None
     path = context.resolve(source.path)
 
     def count(_: str) -> None:
         dropped["unreadable"] += 1
 
-    return read_rows(path, on_bad_line=config.on_bad_line, on_skip=count)
+    return locate_rows(path, on_bad_line=config.on_bad_line, on_skip=count)
 
 
 def _read(
@@ -237,13 +242,14 @@ def _read(
     groups: list[str] = []
     seen: set[bytes] = set()
     with context.progress("read") as bar:
-        for number, raw in enumerate(_rows(config, context, dropped), start=1):
+        for number, (where, raw) in enumerate(_rows(config, context, dropped), start=1):
             if config.limit is not None and number > config.limit:
                 break
             bar.advance()
             try:
-                row = normalize(raw, config.format, f"row {number} of {_name(config.source)}")
-                group = _group(raw, config.split.by, number)
+                row = normalize(raw, config.format, where)
+                by = config.split.by
+                group = str(number) if by is None else _group(raw, by, where)
             except DataError as error:
                 if config.on_bad_line == "error":
                     raise DataError(f"{error} To leave such rows out: on_bad_line: skip.") from None
@@ -260,11 +266,9 @@ def _read(
     return rows, groups
 
 
-def _group(raw: dict[str, Any], by: str | None, number: int) -> str:
-    if by is None:
-        return str(number)
+def _group(raw: dict[str, Any], by: str, where: str) -> str:
     if by not in raw:
-        raise DataError(f"row {number} has no key '{by}' to split by; it has: {', '.join(raw)}.")
+        raise DataError(f"{where}: no key '{by}' to split by; it has: {', '.join(raw)}.")
     return str(raw[by])
 
 

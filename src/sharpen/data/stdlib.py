@@ -1,13 +1,14 @@
-"""The installed Python's standard library as a corpus: whole modules, or functions with docstrings.
+"""The installed Python's standard library as a corpus: whole modules, or documented functions.
 
-Tests, third-party packages and the retired ``lib2to3`` are left out. The order is that of the sorted
-paths, so the same Python gives the same rows.
+Tests, third-party packages and the retired ``lib2to3`` are left out. The order is that of the
+sorted paths, so the same Python gives the same rows.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 import warnings
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ _SKIPPED = {
     "turtledemo",
 }
 _MIN_DOCSTRING = 20
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 def stdlib_files(root: Path) -> Iterator[tuple[str, Path]]:
@@ -58,7 +60,7 @@ def docstring_examples(root: Path) -> Iterator[dict[str, Any]]:
                 tree = ast.parse(text)
             except (SyntaxError, ValueError):
                 continue
-        lines = text.splitlines()
+        lines = _LINE_END.split(text)  # as ast counts them; str.splitlines cuts at form feeds too
         for node in ast.walk(tree):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 docstring = ast.get_docstring(node, clean=False)
