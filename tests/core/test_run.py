@@ -136,6 +136,21 @@ def test_a_tampered_output_is_made_again(tmp_path: Path) -> None:
     assert (again.artifact("first") / "data.txt").read_text() == "xxx0"
 
 
+def test_measurements_of_a_stage_killed_at_its_very_end_are_not_doubled(tmp_path: Path) -> None:
+    done = run(RECIPE, output=tmp_path / "r")
+    rows = [(row["stage"], row["name"]) for row in done.metrics]
+    stored = (tmp_path / "r" / "first").resolve()
+    (tmp_path / "r" / ".work" / stored.name).mkdir(parents=True)  # as if not renamed yet
+    for file in stored.iterdir():
+        file.unlink()
+    stored.rmdir()
+    again = run(RECIPE, output=tmp_path / "r")
+    assert calls == ["first", "second", "first"]
+    measured = [row for row in again.metrics if row["name"].startswith("measured.")]
+    wanted = [name for name in rows if name[1].startswith("measured.")]
+    assert sorted((row["stage"], row["name"]) for row in measured) == sorted(wanted)
+
+
 @pytest.mark.parametrize("record", ["", "[]", "{}", '{"key": 3, "files": []}'])
 def test_a_damaged_record_is_made_again(tmp_path: Path, record: str) -> None:
     done = run(RECIPE, output=tmp_path / "r")

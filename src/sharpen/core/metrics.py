@@ -56,8 +56,8 @@ class MetricsLog:
             finally:
                 os.close(handle)
 
-    def rewind(self, stage: str, step: int | None = None) -> None:
-        """Drop rows of ``stage`` past ``step``, or all its rows, and any torn row."""
+    def rewind(self, stage: str, step: float | None = None) -> None:
+        """Drop rows of ``stage`` past ``step`` or without one (default: all), and torn rows."""
         if not self.path.exists():
             return
         kept = []

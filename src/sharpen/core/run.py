@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import platform
 import shutil
@@ -355,8 +356,8 @@ class _Runner:
         output = work / ".output"
         shutil.rmtree(output, ignore_errors=True)
         output.mkdir()
-        if not resumed:
-            self.log.rewind(spec.name)
+        # A stage that goes on keeps its curve; what it measured at its end it will measure again.
+        self.log.rewind(spec.name, math.inf if resumed else None)
         context = StageContext(
             stage=spec.name,
             seed=spec.seed,
