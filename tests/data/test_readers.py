@@ -1,0 +1,126 @@
+import gzip
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from sharpen.core.errors import DataError, MissingFileError
+from sharpen.data.readers import find_files, locate_rows, read_rows
+
+LINES = b'{"a": 1}\n\n{"a": "\xc3\xa9"}\r\n'
+
+
+def rows(path: Path, **options: object) -> list[object]:
+    return list(read_rows(path, **options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz", "X.JSONL"])
+def test_lines_are_rows_and_blank_ones_are_none(tmp_path: Path, name: str) -> None:
+    raw = gzip.compress(LINES) if name.endswith(".gz") else b"\xef\xbb\xbf" + LINES
+    (tmp_path / name).write_bytes(raw)
+    assert rows(tmp_path / name) == [{"a": 1}, {"a": "é"}]
+    places = [where for where, _ in locate_rows(tmp_path / name)]
+    assert places == [f"{tmp_path / name}:1", f"{tmp_path / name}:3"]
+
+
+def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "z.md").write_text("deep")
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo")
+    (tmp_path / "c.jsonl").write_text('{"text": "three"}')
+    (tmp_path / "notes.csv").write_text("x")
+    assert rows(tmp_path) == [
+        {"text": "one\ntwo", "path": "a.txt"},
+        {"text": "deep", "path": "z.md"},
+        {"text": "three"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"\xff\xfe", "byte 0 of the line is not UTF-8"),
+        (b'{"a": "\xe9"}', "byte 7 of the line is not UTF-8"),
+        (b'{"a": ', "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "not valid JSON"),
+        (b"[1, 2]", "must be a JSON object, got '\\[1, 2\\]'"),
+        (b"null", "must be a JSON object"),
+    ],
+)
+def test_a_bad_line_is_named_or_skipped_and_told(
+    tmp_path: Path, line: bytes, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + line + b'\n{"a": 3}')
+    with pytest.raises(DataError, match=rf"x\.jsonl:2: .*{message}.*on_bad_line: skip"):
+        rows(path)
+    told: list[str] = []
+    with caplog.at_level(logging.WARNING, "sharpen.data.readers"):
+        assert rows(path, on_bad_line="skip", on_skip=told.append) == [{"a": 1}, {"a": 3}]
+    assert len(told) == 1
+    assert told[0].startswith(f"{path}:2: ")
+    assert told[0] in caplog.text
+    assert rows(path, on_bad_line="skip") == [{"a": 1}, {"a": 3}]
+
+
+def test_a_text_file_that_is_not_utf8_is_named_or_skipped(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"ab\xff")
+    (tmp_path / "b.txt").write_text("fine")
+    with pytest.raises(DataError, match=r"a\.txt: byte 2 is not UTF-8"):
+        rows(tmp_path)
+    assert rows(tmp_path, on_bad_line="skip") == [{"text": "fine", "path": "b.txt"}]
+
+
+def test_a_damaged_gzip_is_named_with_the_last_good_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl.gz"
+    text = b"".join(json.dumps({"n": i * 7919 % 1013}).encode() + b"\n" for i in range(20_000))
+    whole = gzip.compress(text)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"x\.jsonl\.gz is damaged after line \d+"):
+        rows(path)
+    path.write_bytes(b"not gzip at all")
+    with pytest.raises(DataError, match="damaged after line 0"):
+        rows(path, on_bad_line="skip")
+    broken = bytearray(whole)
+    broken[100:140] = b"\xff" * 40
+    path.write_bytes(broken)
+    with pytest.raises(DataError, match=r"x\.jsonl\.gz"):
+        rows(path)
+
+
+def test_an_endless_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sharpen.data.readers._MAX_LINE", 20)
+    (tmp_path / "x.jsonl").write_bytes(b'{"a": 1}\n' + b" " * 30)
+    with pytest.raises(DataError, match=r"x\.jsonl:2: the line is longer than 20 bytes"):
+        rows(tmp_path / "x.jsonl")
+
+
+def test_parquet_rows_come_in_order_with_their_numbers(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    path = tmp_path / "x.parquet"
+    expected = [{"text": f"é{i}", "n": [i, None]} for i in range(3000)]
+    parquet.write_table(pyarrow.Table.from_pylist(expected), path, row_group_size=700)
+    assert rows(path) == expected
+    assert [where for where, _ in locate_rows(path)][2999] == f"{path}: row 3000"
+    raw = path.read_bytes()
+    for damaged in (raw[:100], raw[:-30], b"", b"x" * 50):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="not a readable Parquet file"):
+            rows(path)
+
+
+def test_an_empty_file_has_no_rows_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_bytes(b"")
+    assert rows(tmp_path / "x.jsonl") == []
+    with pytest.raises(MissingFileError, match=r"absent\.jsonl"):
+        rows(tmp_path / "absent.jsonl")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingFileError, match="no file of a known kind"):
+        find_files(tmp_path / "empty")
+    (tmp_path / "x.csv").write_text("a,b")
+    with pytest.raises(DataError, match=r"of no known kind; known: \.jsonl"):
+        rows(tmp_path / "x.csv")
