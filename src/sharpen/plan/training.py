@@ -2,7 +2,7 @@
 
 Memory is what a process holds at its peak::
 
-    base + weights + gradients + optimizer + activations + loss + scratch
+    process + weights + gradients + optimizer + activations + loss + scratch + checkpoint
 
 Activations of a block, T tokens, e bytes an element::
 
@@ -13,9 +13,11 @@ Activations of a block, T tokens, e bytes an element::
     LoRA        7 e r
     full        2 (weights of the products)     bf16 copies that autocast keeps
 
-With full checkpointing a block keeps e h, and one block at a time has the above. The loss holds one
-tile of logits: V (e + 4 + e) bytes a row. Time adds the products at their measured rates, the
-element-wise operations at the memory's bandwidth, and the start of every operation.
+With full checkpointing a block keeps e h, and one block at a time has the above. The loss holds
+one tile of logits: 4 V bytes a row in float32, V (2 + 4 + 2) in bfloat16. A checkpoint copies what
+trains and its optimizer state, 12 bytes a parameter, while the training goes on. Time adds the
+products at their measured rates, the element-wise operations at the memory's bandwidth, and the
+start of every operation.
 """
 
 from __future__ import annotations
@@ -36,6 +38,9 @@ _PASSES = 6.0  # times the kept activations cross the memory bus in forward and 
 _OPS_A_BLOCK = 110  # operations started a block, forward and backward
 _ATTENTION_RATE = 0.25  # of the products' rate
 _ALLOCATOR = 0.06  # of what is allocated and freed all the time
+_PROCESS = 90 << 20  # beside the imports: rooms, data set, buffers of the libraries
+_VOCABULARY = 1500  # bytes a token of the vocabulary takes in the tokenizer
+_KERNELS = 80 << 20  # compiled by oneDNN for each new length of a document
 _SHORT = 256  # documents of up to so many tokens attend in float32
 
 
@@ -78,6 +83,9 @@ class TrainingJob:
 
     labelled: float = 1.0
     """Share of the tokens with a label."""
+
+    saves_midway: bool = False
+    """Checkpoints are written while the training goes on, not only at its end."""
 
     @property
     def tokens(self) -> int:
@@ -150,7 +158,7 @@ def training_memory(job: TrainingJob, base_bytes: int) -> dict[str, int]:
     activations += tokens * e * (2 * s.hidden_size + 2 * s.head_dim)  # final norm, cos and sin
     labelled = max(1, round(job.labelled * tokens))
     tile = min(job.tile, labelled)
-    loss = tile * s.vocab_size * (4 + 2 * e) + 2 * labelled * e * s.hidden_size
+    loss = tile * s.vocab_size * (8 if e == 2 else 4) + 2 * labelled * e * s.hidden_size
     if job.method == "full":
         loss += 2 * 4 * s.embedding_parameters  # gradient of the head, and the sum it goes into
         if e == 2:
@@ -160,8 +168,9 @@ def training_memory(job: TrainingJob, base_bytes: int) -> dict[str, int]:
     weights = (e if job.method == "lora" else 4) * s.num_parameters + 4 * job.adapter_parameters
     gradients = 4 * job.trained_parameters
     moving = activations + loss + scratch
-    return {
-        "process": base_bytes,
+    kernels = _KERNELS if job.document_tokens is not None else 0
+    parts = {
+        "process": base_bytes + _PROCESS + _VOCABULARY * s.vocab_size + kernels,
         "weights": weights,
         "gradients": gradients,
         "optimizer": 8 * job.trained_parameters,
@@ -169,6 +178,10 @@ def training_memory(job: TrainingJob, base_bytes: int) -> dict[str, int]:
         "loss": loss,
         "scratch": scratch + round(_ALLOCATOR * moving),
     }
+    copy = 12 * job.trained_parameters
+    if not job.saves_midway:  # the last copy is made when the step's own memory is free again
+        copy = max(0, copy - gradients - moving)
+    return {**parts, "checkpoint": copy}
 
 
 def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]:

@@ -45,6 +45,7 @@ def training_job(config: TrainConfig, spec: ModelSpec, data: Any = None) -> Trai
         tile=auto_tile(spec.vocab_size) if tile == "auto" else tile,
         document_tokens=_EXAMPLE_TOKENS if turns and getattr(data, "packing", False) else None,
         labelled=_LABELLED_SHARE if turns and getattr(data, "mask_prompt", False) else 1.0,
+        saves_midway=config.steps is None or config.steps > config.checkpoint.every,
     )
 
 
