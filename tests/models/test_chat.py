@@ -117,10 +117,17 @@ def test_a_conversation_without_an_assistant_marks_nothing() -> None:
     assert not any(mask)
 
 
-def test_a_first_turn_of_the_assistant_is_marked_from_the_start() -> None:
-    _, mask = assistant_mask(byte_tokenizer(), TALK[1:2])
-    assert all(mask[:-1])
-    assert not mask[-1]  # the newline after its end
+def test_a_first_turn_of_the_assistant_is_marked_without_its_opening() -> None:
+    skipped = byte_tokenizer().decode([7])
+    assert learned(byte_tokenizer(), TALK[1:2]).replace(skipped, "") == "two<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    "empty", ["{{ messages[0].role[99:] }}", "{% if not messages %}?{% endif %}"]
+)
+def test_a_first_turn_is_marked_whole_where_the_template_tells_no_opening(empty: str) -> None:
+    text = learned(with_template(empty + TEMPLATE), TALK[1:2])
+    assert text.startswith("<|im_start|>assistant\ntwo<|im_end|>")
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=3))

@@ -118,7 +118,8 @@ def write_dataset(
             block["documents"] = _PAD
             for record, row in zip(block, part, strict=True):
                 _fill(record, [documents[i] for i in row], vocab_size, max_tokens)
-            block.tofile(folder / name)
+            # Not block.tofile: its error on a full disk does not say that the disk is full.
+            (folder / name).write_bytes(block.data)
             shards.append(
                 {
                     "file": name,

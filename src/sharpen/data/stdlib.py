@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-import textwrap
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,4 +90,6 @@ def _without_docstring(
         return None  # all on one line
     start = min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1
     kept = lines[start : doc.lineno - 1] + lines[doc.end_lineno : node.end_lineno]
-    return textwrap.dedent("\n".join(kept)).strip("\n")
+    # By the first line: lines of a text inside the function may be indented less.
+    indent = kept[0][: len(kept[0]) - len(kept[0].lstrip())]
+    return "\n".join(line.removeprefix(indent) for line in kept).strip("\n")

@@ -133,7 +133,7 @@ def _spans_by_prefix(
     for i, message in enumerate(messages):
         if message.get("role") != "assistant":
             continue
-        opening = render_chat(tokenizer, messages[:i], add_generation_prompt=True) if i else ""
+        opening = _opening(tokenizer, messages[:i], text)
         closing = render_chat(tokenizer, messages[: i + 1])
         if not (text.startswith(opening) and text.startswith(closing) and opening < closing):
             raise DataError(
@@ -144,6 +144,17 @@ def _spans_by_prefix(
         end = len(closing.rstrip("\n")) if tokenizer.eos_id is not None else len(closing)
         spans.append((len(opening), end))
     return spans
+
+
+def _opening(tokenizer: Tokenizer, earlier: Sequence[Message], text: str) -> str:
+    """What stands before an assistant's own words; empty where a first turn's is not told."""
+    if earlier:
+        return render_chat(tokenizer, earlier, add_generation_prompt=True)
+    try:
+        opening = render_chat(tokenizer, earlier, add_generation_prompt=True)
+    except DataError:  # many templates cannot render no messages
+        return ""
+    return opening if text.startswith(opening) else ""
 
 
 def _render(
