@@ -1,5 +1,7 @@
 """A whole recipe that is killed at many moments ends in the bytes of one that ran through."""
 
+from __future__ import annotations
+
 import os
 import random
 import signal
@@ -7,10 +9,10 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 
@@ -19,16 +21,49 @@ from sharpen.core.files import sha256_file
 from sharpen.core.run import load_run
 
 STAGES = ("data", "train", "eval", "compress", "serve")
-# The stage to hit, after which share of its time, and what is killed: the command alone, the
-# stage's worker alone, or both at once.
-KILLS = [
-    ("data", 0.0, 0.1, "command"),
-    ("train", 0.5, 0.9, "both"),
-    ("train", 0.5, 0.7, "worker"),
-    ("eval", 0.5, 0.8, "both"),
-    ("compress", 0.4, 0.7, "worker"),
-    ("serve", 0.5, 0.6, "both"),
-    ("serve", 0.7, 0.8, "command"),
+
+
+def _at_once(folder: Path, process: subprocess.Popen[str]) -> bool:
+    return True
+
+
+def _checkpoint(step: int) -> Moment:
+    def reached(folder: Path, process: subprocess.Popen[str]) -> bool:
+        return any(
+            int(path.parent.name.removeprefix("step-")) >= step
+            for path in folder.glob(".work/*/step-????????/manifest.json")
+        )
+
+    return reached
+
+
+def _torch_loaded(folder: Path, process: subprocess.Popen[str]) -> bool:
+    """The worker, or the server it started, has mapped torch, so it is past its start."""
+    workers = psutil.Process(process.pid).children(recursive=True)
+    return any("libtorch_cpu" in m.path for w in workers for m in w.memory_maps())
+
+
+def _files_appear(folder: Path, process: subprocess.Popen[str]) -> bool:
+    return any(folder.glob(".work/*/.output/*"))
+
+
+def _server_listens(folder: Path, process: subprocess.Popen[str]) -> bool:
+    family = psutil.Process(process.pid).children(recursive=True)
+    return any(c.status == "LISTEN" for p in family for c in p.net_connections("tcp"))
+
+
+Moment = Callable[[Path, subprocess.Popen[str]], bool]
+# The stage to hit, the moment in it, and what is killed: the command alone, the stage's worker
+# alone, or both at once.
+KILLS: list[tuple[str, Moment, str]] = [
+    ("data", _at_once, "command"),
+    ("train", _torch_loaded, "command"),
+    ("train", _checkpoint(8), "both"),
+    ("train", _checkpoint(16), "worker"),
+    ("eval", _torch_loaded, "both"),
+    ("compress", _files_appear, "worker"),
+    ("serve", _torch_loaded, "command"),
+    ("serve", _server_listens, "both"),
 ]
 
 
@@ -46,14 +81,11 @@ def _curve(folder: Path, name: str) -> list[tuple[int, float]]:
 
 
 def _wait(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    while not condition() and process.poll() is None:
+    while process.poll() is None:
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if condition():
+                return
         time.sleep(0.01)
-
-
-def _durations(folder: Path) -> dict[str, float]:
-    """Seconds from the end of the stage before to the end of each but the first."""
-    ends = [(folder / name).lstat().st_mtime for name in STAGES]
-    return {"data": 1.0, **dict(zip(STAGES[1:], np.diff(ends), strict=True))}
 
 
 def _begun(folder: Path, stage: str) -> bool:
@@ -81,11 +113,11 @@ def test_a_recipe_killed_in_every_stage_ends_in_the_same_bytes(tmp_path: Path) -
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     done = sharpen("run", recipe, "-o", whole, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    draw, hits, seconds = random.Random(0), Counter[str](), _durations(whole)
-    for stage, low, high, target in KILLS:
+    draw, hits = random.Random(0), Counter[str]()
+    for stage, moment, target in KILLS:
         with start("run", recipe, "-o", killed, cwd=tmp_path) as process:
-            _wait(lambda stage=stage: _begun(killed, stage), process)
-            time.sleep(draw.uniform(low, high) * seconds[stage])
+            _wait(lambda s=stage, m=moment, p=process: _begun(killed, s) and m(killed, p), process)
+            time.sleep(draw.uniform(0, 0.1))
             under_way = next((name for name in STAGES if not (killed / name).exists()), "report")
             family = _kill(process, target)
             _, told = process.communicate(timeout=60)

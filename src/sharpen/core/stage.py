@@ -321,4 +321,6 @@ def resolve_path(path: str | Path, folder: Path | None) -> Path:
     for candidate in tried:
         if candidate.exists():
             return candidate
-    raise MissingFileError(f"no such file or folder: {' and '.join(map(str, tried))}")
+    raise MissingFileError(
+        f"no such file or folder: {' and '.join(map(str, dict.fromkeys(tried)))}"
+    )
