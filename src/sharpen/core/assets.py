@@ -102,6 +102,7 @@ ASSETS: dict[str, Asset] = {
             kind="model",
             origin="bundled",
             file="testing/tiny",
+            sha256="3e3f1c85e14bfa134846edfe419da13bcc5564c543542f698a30d9111fbd0ee5",
             licence="Apache-2.0",
             source="a small Llama-layout model trained by this project; see its model card",
         ),
