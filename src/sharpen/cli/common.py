@@ -17,7 +17,7 @@ import typer
 
 from sharpen.core.errors import Interrupted, SharpenError
 
-__all__ = ["Output", "command", "console", "error_console", "new_app"]
+__all__ = ["Output", "command", "console", "error_console", "flags", "new_app", "report"]
 
 _JSON = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 _QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
@@ -126,17 +126,17 @@ def _guarded(function: Callable[..., Output], arguments: Mapping[str, Any]) -> i
     try:
         output = function(**arguments)
     except SharpenError as error:
-        return _report(error, str(error), error.exit_code)
+        return report(error, str(error), error.exit_code)
     except KeyboardInterrupt as error:
-        return _report(error, "interrupted.", Interrupted.exit_code)
+        return report(error, "interrupted.", Interrupted.exit_code)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away; nobody is left to tell
         return 1
     except MemoryError as error:
-        return _report(error, f"out of memory: {error}. Use a smaller model or batch.", 1)
+        return report(error, f"out of memory: {error}. Use a smaller model or batch.", 1)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        return _report(error, f"{error.strerror or error}{where}.", 1)
+        return report(error, f"{error.strerror or error}{where}.", 1)
     if flags.as_json:
         sys.stdout.write(json.dumps(plain(output.document), ensure_ascii=False) + "\n")
     elif output.render is not None:
@@ -144,7 +144,8 @@ def _guarded(function: Callable[..., Output], arguments: Mapping[str, Any]) -> i
     return output.exit_code
 
 
-def _report(error: BaseException, message: str, code: int) -> int:
+def report(error: BaseException, message: str, code: int) -> int:
+    """Print an error as the flags say; returns its exit code."""
     if flags.debug:
         traceback.print_exception(error)
     if flags.as_json:

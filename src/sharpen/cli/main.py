@@ -12,7 +12,7 @@ import sys
 import typer
 
 from sharpen._version import __version__
-from sharpen.cli.common import new_app
+from sharpen.cli.common import flags, new_app, report
 
 __all__ = ["main"]
 
@@ -76,7 +76,20 @@ def main() -> None:
     # Worker threads that wait by spinning take the cores from whatever else runs: with one other
     # busy process two threads decoded 20 times slower. OpenMP reads this when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    build_app(sys.argv[1:])()
+    arguments = sys.argv[1:]
+    app = build_app(arguments)
+    if "--json" not in arguments:
+        app()
+        return
+    try:
+        code = app(standalone_mode=False)
+    except Exception as error:
+        explain = getattr(error, "format_message", None)
+        if explain is None:
+            raise  # not one of the parser's errors
+        flags.as_json = True
+        code = report(error, explain(), 2)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,37 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plan_profile import PROFILE
+from small_models import save_small_model
+
+Invoke = Callable[..., Any]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    save_small_model(tmp_path / "base")
+    rows = [{"prompt": f"{i} + 1 =", "completion": str(i + 1)} for i in range(30)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "recipe.yaml").write_text(
+        "sharpen: 1\nname: demo\nmodel: ./base\n"
+        "data: {source: {path: rows.jsonl}, format: prompt_completion, max_tokens: 64}\n"
+        "train: {method: lora, rank: 4, steps: 2, global_batch: 2, lr: 1.0e-3}\n"
+        "eval: {metrics: [loss]}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sharpen.plan.device.probe", lambda: PROFILE)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "recipe.yaml"
+
+
+def test_training_stops_before_what_follows_it(invoke: Invoke, recipe: Path) -> None:
+    done = invoke("train", recipe, "train.steps=3", "--output", "out", "--json")
+    assert done.code == 0, done
+    summary = json.loads(done.out)["summary"]
+    assert {"data", "train"} <= set(summary)
+    assert "eval" not in summary
+    assert (recipe.parent / "out" / "train" / "adapter_model.safetensors").exists()
