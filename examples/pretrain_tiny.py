@@ -3,13 +3,16 @@
 A Llama-layout model of 3.2 million parameters with a byte-level BPE of 4,096 tokens learns module
 sources, and functions with their docstrings as chat turns. Half an hour on two cores:
 
-    python examples/pretrain_tiny.py OUT [--steps 2600]
+    python examples/pretrain_tiny.py OUT [--steps 2600] [--modules N]
 """
 
 import argparse
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import groupby, islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
@@ -46,6 +49,12 @@ def train_tokenizer(texts: list[str]) -> Tokenizer:
     return Tokenizer(backend, roles)
 
 
+def first_modules(rows: Iterable[dict[str, Any]], count: int | None) -> list[dict[str, Any]]:
+    """The rows of the first ``count`` modules; of all when it is None."""
+    modules = groupby(rows, key=lambda row: row["module"])
+    return [row for _, group in islice(modules, count) for row in group]
+
+
 class Curve:
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
@@ -65,9 +74,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=2600)
+    parser.add_argument("--modules", type=int, help="learn from so many modules; default all")
     args = parser.parse_args()
     root = asset_path("python-stdlib")
-    texts, pairs = list(stdlib_texts(root)), list(docstring_examples(root))
+    texts = first_modules(stdlib_texts(root), args.modules)
+    pairs = first_modules(docstring_examples(root), args.modules)
     tokenizer = train_tokenizer([row["text"] for row in texts])
     documents: dict[str, list[Document]] = {"train": [], "valid": []}
     for rows in (texts, pairs):
@@ -116,7 +127,7 @@ def main() -> None:
         schedule="wsd",
         decay_frac=0.3,
         min_ratio=0.02,
-        warmup=50,
+        warmup=min(50, args.steps // 10),
         dtype="bfloat16",
         checkpoint=CheckpointConfig(every=200, every_s=1e9),
     )

@@ -1,0 +1,143 @@
+"""Every file in ``examples/`` works as its first lines say."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from e2e.command import ENVIRONMENT, document, sharpen
+from sharpen.core.run import load_run
+from sharpen.core.study import load_study
+from sharpen.models import load_model, load_tokenizer
+
+TESTED = {
+    "objective.py",
+    "pretrain_tiny.py",
+    "quickstart.yaml",
+    "study.yaml",
+    "tasks/answers.jsonl",
+    "tasks/choices.jsonl",
+}
+STAGES = {"data", "train", "eval", "compress", "serve"}
+
+
+@pytest.fixture
+def work(tmp_path: Path, repository: Path) -> Path:
+    """A folder with a copy of the examples."""
+    shutil.copytree(repository / "examples", tmp_path / "examples")
+    return tmp_path
+
+
+def test_no_example_is_left_out(repository: Path) -> None:
+    root = repository / "examples"
+    files = [p for p in root.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    assert {str(p.relative_to(root)) for p in files} == TESTED
+
+
+def test_the_study_finds_a_valley_and_its_trials_are_exported(work: Path) -> None:
+    done = sharpen("search", "run", "examples/study.yaml", "--json", cwd=work)
+    assert done.returncode == 0, done.stderr
+    study = load_study("sqlite:///s.db" if Path("s.db").exists() else work / "s.db", "chaos")
+    assert len(study.trials()) == 60
+    x = study.best.config["x"]
+    assert study.best.value == pytest.approx((x - 0.3) ** 2 + 0.05 * math.sin(40 * x))
+    # Random points of the unit interval: 60 leave no valley of this width unseen.
+    assert study.best.value < -0.02
+    export = ("search", "export", "--store", "sqlite:///s.db", "chaos", "trials.jsonl")
+    assert sharpen(*export, cwd=work).returncode == 0
+    assert len((work / "trials.jsonl").read_text().splitlines()) == 60
+
+
+@pytest.mark.slow
+def test_the_tasks_measure_a_model(work: Path) -> None:
+    tasks = ("--task", "examples/tasks/choices.jsonl", "--task", "examples/tasks/answers.jsonl")
+    done = sharpen("eval", "tiny", *tasks, "--max-new-tokens", 4, "--json", cwd=work)
+    assert done.returncode == 0, done.stderr
+    choices, answers = document(done)["tasks"]
+    assert (choices["kind"], choices["count"]) == ("choice", 8)
+    assert (answers["kind"], answers["count"]) == ("exact_match", 4)
+    assert 0 <= choices["acc"] <= 1
+
+
+@pytest.mark.slow
+def test_pretraining_writes_a_model_that_loads(work: Path) -> None:
+    subprocess.run(
+        [sys.executable, "examples/pretrain_tiny.py", "out", "--steps", "2", "--modules", "12"],
+        cwd=work,
+        env=ENVIRONMENT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    model, tokenizer = load_model(work / "out"), load_tokenizer(work / "out")
+    assert model.spec.vocab_size >= tokenizer.vocab_size > 1000
+    assert tokenizer.decode(tokenizer.encode("def f(x):\n    return x\n")) == (
+        "def f(x):\n    return x\n"
+    )
+    record = json.loads((work / "out" / "training.json").read_text())
+    assert record["config"]["steps"] == 2
+    # Fresh weights know nothing: the first loss is near that of a uniform guess.
+    assert record["curve"][0]["loss"] == pytest.approx(math.log(4096), abs=0.5)
+
+
+def _check_quickstart(folder: Path) -> None:
+    run = load_run(folder)
+    assert set(run.summary) == {*STAGES, "plan", "run"}
+    assert run.summary["serve.ok"] is True
+    assert 0 < run.summary["eval.loss_after"] < 20
+    assert 0 < run.summary["eval.loss_before"] < 20
+    int4, int8 = run.summary["compress.int4"], run.summary["compress.int8"]
+    assert 0 < int4["bytes"] < int8["bytes"] < run.summary["compress.baseline.bytes"]
+    for variant in (int4, int8):
+        assert variant["perplexity"] > 1
+        assert variant["tokens_per_s"] > 0
+    assert run.summary["plan.memory_error"] >= 0
+    page = run.report.read_text(encoding="utf-8")
+    assert "Plan: predicted and measured" in page
+    samples = (run.artifact("eval") / "samples.jsonl").read_text().splitlines()
+    assert set(json.loads(samples[0])) >= {"before", "after"}
+
+
+@pytest.mark.slow
+def test_the_quickstart_runs_on_the_small_model_and_is_done_once(work: Path) -> None:
+    changes = [
+        "model=tiny",
+        "data.limit=300",
+        "data.max_tokens=256",
+        "train.steps=8",
+        "train.lr=2e-3",
+        "eval.limit=8",
+        "eval.samples=2",
+        "eval.max_new_tokens=8",
+        "compress.limit=8",
+        "serve.check.max_tokens=8",
+    ]
+    first = sharpen("run", "examples/quickstart.yaml", *changes, "--json", cwd=work)
+    assert first.returncode == 0, first.stderr
+    assert Path(document(first)["run"]) == work / "runs" / "quickstart"
+    _check_quickstart(work / "runs" / "quickstart")
+    again = sharpen("run", "examples/quickstart.yaml", *changes, "--json", cwd=work)
+    assert set(document(again)["reused"]) == STAGES
+
+
+@pytest.mark.slow
+@pytest.mark.asset
+def test_the_quickstart_runs_on_its_own_model(work: Path) -> None:
+    changes = [
+        "data.limit=200",
+        "data.max_tokens=256",
+        "train.steps=2",
+        "train.global_batch=1",
+        "eval.limit=2",
+        "eval.samples=1",
+        "eval.max_new_tokens=8",
+        "compress.limit=2",
+        "compress.new_tokens=8",
+        "serve.check.max_tokens=8",
+    ]
+    done = sharpen("run", "examples/quickstart.yaml", *changes, "-o", "out", cwd=work)
+    assert done.returncode == 0, done.stderr
+    _check_quickstart(work / "out")
