@@ -64,7 +64,7 @@ def test_counts_are_those_of_the_built_model(spec: ModelSpec) -> None:
 SCALINGS = [
     None,
     RopeScaling(kind="linear", factor=2.0),
-    RopeScaling(kind="dynamic", factor=2.0, original_max_positions=128),
+    RopeScaling(kind="dynamic", factor=2.0),
     RopeScaling(kind="llama3", factor=8.0, original_max_positions=64, low_freq_factor=2.0),
     RopeScaling(kind="yarn", factor=4.0, original_max_positions=64, attention_factor=1.5),
 ]
@@ -85,6 +85,8 @@ def test_a_config_comes_back_as_the_spec_it_was_written_from(
     sliding: int,
 ) -> None:
     changes: dict[str, Any] = {"rope_scaling": scaling, "eos_token_ids": eos, "bos_token_id": bos}
+    if spec.head_dim == 2:
+        changes["head_dim"] = 4
     if spec.family != "llama":
         changes["mlp_bias"] = False
         changes["sliding_window"] = 8 if sliding else None
@@ -107,6 +109,11 @@ def test_what_a_config_leaves_out_gets_its_usual_value() -> None:
     assert from_config(architectures=None, model_type="mistral").family == "mistral"
     old = from_config(rope_scaling={"type": "linear", "factor": 4.0})
     assert old.rope_scaling == RopeScaling(kind="linear", factor=4.0)
+    named = {"rope_type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 64}
+    assert from_config(rope_parameters=named).rope_scaling == SCALINGS[2]
+    yarn = from_config(rope_scaling={"type": "yarn", "original_max_position_embeddings": 512})
+    assert yarn.rope_scaling is not None
+    assert yarn.rope_scaling.factor == 2048 / 512
     none = from_config(rope_parameters={"rope_type": "default", "rope_theta": 5e5})
     assert (none.rope_theta, none.rope_scaling) == (5e5, None)
 
@@ -147,6 +154,7 @@ def test_windows_belong_to_the_families_that_use_them() -> None:
         ({"rms_norm_eps": "x"}, "cannot be used"),
         ({"rope_theta": 10**400}, "cannot be used"),
         ({"rope_theta": -1.0}, "rope_theta=-1.0"),
+        ({"rope_theta": 1.0}, "rope_theta=1.0 above 1"),
         ({"rope_parameters": [1]}, "the rope parameters are"),
         ({"rope_scaling": "linear"}, "the rope parameters are 'linear'"),
         ({"rope_scaling": {"type": "longrope"}}, "rope scaling 'longrope' is not supported"),
@@ -162,7 +170,7 @@ def test_windows_belong_to_the_families_that_use_them() -> None:
         ({"rope_scaling": {"type": "yarn", "beta_fast": 1.0, "beta_slow": 2.0}}, "beta_slow=2.0"),
         ({"rope_scaling": {"type": "yarn", "attention_factor": 0.0}}, "attention_factor=0.0"),
         (
-            {"rope_scaling": {"type": "yarn", "original_max_position_embeddings": -1}},
+            {"rope_scaling": {"type": "yarn", "factor": 2, "original_max_position_embeddings": -1}},
             "original_max_positions=-1",
         ),
         ({"eos_token_id": ["x"]}, "cannot be used"),
@@ -211,6 +219,10 @@ def test_missing_keys_files_and_objects_are_named(tmp_path: Path) -> None:
 
 
 def test_a_spec_built_by_hand_is_checked_too() -> None:
+    with pytest.raises(ConfigError, match="head_dim=2 must be at least 4"):
+        small_spec(head_dim=2, rope_scaling=SCALINGS[2])
+    with pytest.raises(ConfigError, match="'dynamic' takes no original_max_positions"):
+        RopeScaling(kind="dynamic", factor=2.0, original_max_positions=64)
     with pytest.raises(ConfigError, match="num_layers=5000 must be at most"):
         small_spec(num_layers=5000)
     assert to_dict(small_spec())["family"] == "llama"

@@ -44,7 +44,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 SCALINGS = {
     "linear": RopeScaling(kind="linear", factor=4.0),
-    "dynamic": RopeScaling(kind="dynamic", factor=2.0, original_max_positions=32),
+    "dynamic": RopeScaling(kind="dynamic", factor=2.0),
     "llama3": RopeScaling(kind="llama3", factor=8.0, original_max_positions=32),
     "yarn": RopeScaling(kind="yarn", factor=4.0, original_max_positions=32),
     "yarn-factor": RopeScaling(
@@ -61,6 +61,11 @@ def cases() -> list[Any]:
     plain = [pytest.param(changes, id=name) for name, changes in FAMILIES.items()]
     stretched = [
         pytest.param({"rope_scaling": scaling, "max_positions": 32}, id=f"llama-{name}")
+        for name, scaling in SCALINGS.items()
+    ]
+    # The stretched context is four times the trained one, as such configs usually say.
+    stretched += [
+        pytest.param({"rope_scaling": scaling, "max_positions": 128}, id=f"llama-{name}-128")
         for name, scaling in SCALINGS.items()
     ]
     both = {"rope_scaling": SCALINGS["yarn"], **FAMILIES["qwen2-sliding-layers"]}
@@ -147,12 +152,34 @@ def test_a_head_beside_a_tied_embedding_and_old_frequencies_are_ignored(tmp_path
     save_model(model, tmp_path / "m")
     file = tmp_path / "m" / "model.safetensors"
     more = {
-        "lm_head.weight": torch.zeros(304, 64),
+        "lm_head.weight": model.lm_head.weight.detach().clone(),
         "model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(8),
     }
     save_file({**load_file(file), **more}, file)
     again = load_folder(tmp_path / "m")
-    assert torch.equal(again.lm_head.weight, model.model.embed_tokens.weight)
+    assert again.lm_head.weight is again.model.embed_tokens.weight
+    assert torch.equal(again.lm_head.weight, model.lm_head.weight)
+
+
+@pytest.mark.peer
+@pytest.mark.filterwarnings("ignore")
+@torch.no_grad()
+def test_a_head_that_differs_from_its_tied_embedding_is_used_as_transformers_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    save_model(small_model(1), tmp_path / "m")
+    file = tmp_path / "m" / "model.safetensors"
+    head = small_model(2).lm_head.weight.detach()
+    save_file({**load_file(file), "lm_head.weight": head}, file)
+    found = load_folder(tmp_path / "m")
+    assert torch.equal(found.lm_head.weight, head)
+    assert not found.spec.tie_word_embeddings
+    assert "weights of its own" in caplog.text
+    peer = AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.float32)
+    ids = some_ids()
+    torch.testing.assert_close(found(ids), peer(ids).logits, rtol=1e-4, atol=1e-4)
 
 
 def write_raw(path: Path, header: bytes, body: bytes = b"") -> Path:

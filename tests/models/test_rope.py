@@ -31,8 +31,8 @@ def test_linear_divides_every_frequency() -> None:
 
 def test_dynamic_raises_the_base_past_the_trained_length_only() -> None:
     """Base * (s L / L0 - (s - 1)) ^ (D / (D - 2)), with L the length and L0 the trained one."""
-    scaling = RopeScaling(kind="dynamic", factor=2.0, original_max_positions=50)
-    spec = small_spec(rope_scaling=scaling)
+    scaling = RopeScaling(kind="dynamic", factor=2.0)
+    spec = small_spec(rope_scaling=scaling, max_positions=50)
     torch.testing.assert_close(frequencies(spec, 50)[0], plain())
     base = THETA * (2.0 * 100 / 50 - 1.0) ** (DIM / (DIM - 2))
     expected = torch.tensor([base ** (-2 * j / DIM) for j in range(DIM // 2)])
@@ -93,8 +93,9 @@ def test_scores_depend_on_the_distance_alone() -> None:
 
 
 def test_a_long_text_does_not_change_the_tables_of_those_after_it() -> None:
-    scaling = RopeScaling(kind="dynamic", factor=2.0, original_max_positions=20)
-    rope, fresh = (Rope(small_spec(rope_scaling=scaling)) for _ in range(2))
+    scaling = RopeScaling(kind="dynamic", factor=2.0)
+    spec = small_spec(rope_scaling=scaling, max_positions=20)
+    rope, fresh = Rope(spec), Rope(spec)
     positions = torch.arange(15)[None]
     expected = fresh(positions, 15, torch.float32)[0]
     rope(torch.arange(60)[None], 60, torch.float32)

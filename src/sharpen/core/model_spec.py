@@ -55,7 +55,7 @@ class RopeScaling:
     """The stretch."""
 
     original_max_positions: int | None = None
-    """Context length of the pre-training."""
+    """``llama3``, ``yarn``: context length of the pre-training; ``dynamic`` goes by the model's."""
 
     low_freq_factor: float = 1.0
     """``llama3``: wavelengths above original/low are divided by ``factor``."""
@@ -80,6 +80,8 @@ class RopeScaling:
         if original is None:
             if self.kind in ("llama3", "yarn"):
                 raise ConfigError(f"rope scaling '{self.kind}' needs original_max_positions.")
+        elif self.kind in ("linear", "dynamic"):
+            raise ConfigError(f"rope scaling '{self.kind}' takes no original_max_positions.")
         elif type(original) is not int or not 1 <= original <= _MAX_DIM:
             raise ConfigError(
                 f"original_max_positions={original!r} must be an integer from 1 to {_MAX_DIM}."
@@ -163,11 +165,14 @@ class ModelSpec:
                 f"sliding_layers has {len(self.sliding_layers)} entries for "
                 f"{self.num_layers} layers."
             )
-        if not self.rms_norm_eps > 0 or not self.rope_theta > 0:
+        if not self.rms_norm_eps > 0 or not self.rope_theta > 1:
             raise ConfigError(
-                f"rms_norm_eps={self.rms_norm_eps} and rope_theta={self.rope_theta} must be "
-                "above 0."
+                f"rms_norm_eps={self.rms_norm_eps} must be above 0 and "
+                f"rope_theta={self.rope_theta} above 1."
             )
+        scaling = self.rope_scaling
+        if scaling is not None and scaling.kind == "dynamic" and self.head_dim < 4:
+            raise ConfigError(f"head_dim={self.head_dim} must be at least 4 for dynamic scaling.")
 
     @property
     def qk_norm(self) -> bool:
@@ -472,14 +477,17 @@ def _rope(rope: Mapping[str, Any], positions: int, where: str) -> RopeScaling | 
     known = {f.name for f in fields(RopeScaling)}
     values = {renamed.get(k, k): v for k, v in rope.items()}
     values = {k: v for k, v in values.items() if k in known and v is not None}
-    if kind in ("dynamic", "yarn"):
-        values.setdefault("original_max_positions", positions)
+    if kind in ("linear", "dynamic"):
+        values.pop("original_max_positions", None)
+    if kind == "yarn":
+        original = values.setdefault("original_max_positions", positions)
+        values.setdefault("factor", positions / original)
     return RopeScaling(**{**values, "kind": kind})
 
 
 def _rope_config(scaling: RopeScaling) -> dict[str, Any]:
     config: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
-    if scaling.original_max_positions is not None and scaling.kind != "linear":
+    if scaling.original_max_positions is not None:
         config["original_max_position_embeddings"] = scaling.original_max_positions
     if scaling.kind == "llama3":
         config["low_freq_factor"] = scaling.low_freq_factor

@@ -7,11 +7,12 @@ every tensor's name and shape against the model. Only safetensors are read; no p
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ _DTYPES: dict[str, torch.dtype] = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+_log = logging.getLogger(__name__)
 _MAX_HEADER = 100 << 20
 _MAX_RANK = 8
 _TENSORS_A_LAYER = 9
@@ -231,6 +233,9 @@ def fill(
             f"{where} does not hold this model: {len(shapes)} tensors are too few for "
             f"{spec.num_layers} layers."
         )
+    if spec.tie_word_embeddings and _has_own_head(shapes, read):
+        _log.warning("%s: tie_word_embeddings is set, but the head has weights of its own", where)
+        spec = replace(spec, tie_word_embeddings=False)
     with torch.device("meta"):
         model = DecoderLM(spec)
     wanted = {name: tuple(p.shape) for name, p in model.named_parameters()}
@@ -265,6 +270,14 @@ def fill(
     if spec.tie_word_embeddings:
         model.lm_head.weight = model.model.embed_tokens.weight
     return model.eval()
+
+
+def _has_own_head(shapes: Mapping[str, tuple[int, ...]], read: Any) -> bool:
+    """Whether a head is stored beside the embedding and differs; ``transformers`` unties it too."""
+    head, embedding = "lm_head.weight", "model.embed_tokens.weight"
+    if head not in shapes or embedding not in shapes or shapes[head] != shapes[embedding]:
+        return False
+    return not torch.equal(read(head), read(embedding))
 
 
 def save_model(
