@@ -57,8 +57,7 @@ Moment = Callable[[Path, subprocess.Popen[str]], bool]
 # alone, or both at once.
 KILLS: list[tuple[str, Moment, str]] = [
     ("data", _at_once, "command"),
-    ("train", _torch_loaded, "command"),
-    ("train", _checkpoint(8), "both"),
+    ("train", _checkpoint(8), "command"),
     ("train", _checkpoint(16), "worker"),
     ("eval", _torch_loaded, "both"),
     ("compress", _files_appear, "worker"),
