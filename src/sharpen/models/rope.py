@@ -7,9 +7,10 @@ checkpoints)::
     y_j       = x_j cos(p w_j) - x_{j+D/2} sin(p w_j)
     y_{j+D/2} = x_{j+D/2} cos(p w_j) + x_j sin(p w_j)
 
-Variants: ``linear`` (w / s; Chen et al., 2023), ``dynamic`` (theta grows with the length past max_positions),
-``llama3`` (long wavelengths / s, short ones kept, a ramp between; Llama 3, 2024), ``yarn`` (ramp by
-number of rotations, cos and sin scaled by 0.1 ln s + 1; Peng et al., 2023, arXiv 2309.00071).
+Variants: ``linear`` (w / s; Chen et al., 2023), ``dynamic`` (theta grows with the length past
+max_positions), ``llama3`` (long wavelengths / s, short ones kept, a ramp between; Llama 3, 2024),
+``yarn`` (ramp by number of rotations, cos and sin scaled by 0.1 ln s + 1; Peng et al., 2023, arXiv
+2309.00071).
 """
 
 from __future__ import annotations
