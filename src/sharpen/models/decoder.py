@@ -31,7 +31,7 @@ from sharpen.models.rope import Rope, apply_rope
 
 __all__ = ["DecoderLM", "attention_mask"]
 
-_SHORT = 256
+_SHORT = 512
 
 
 @dataclass(frozen=True, slots=True)

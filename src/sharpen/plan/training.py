@@ -37,11 +37,11 @@ _BYTES = {"float32": 4, "bfloat16": 2}
 _PASSES = 6.0  # times the kept activations cross the memory bus in forward and backward
 _OPS_A_BLOCK = 110  # operations started a block, forward and backward
 _ATTENTION_RATE = 0.25  # of the products' rate
-_ALLOCATOR = 0.06  # of what is allocated and freed all the time
+_ALLOCATOR = 0.12  # of what is allocated and freed all the time
 _PROCESS = 90 << 20  # beside the imports: rooms, data set, buffers of the libraries
 _VOCABULARY = 1500  # bytes a token of the vocabulary takes in the tokenizer
 _KERNELS = 80 << 20  # compiled by oneDNN for each new length of a document
-_SHORT = 256  # documents of up to so many tokens attend in float32
+_SHORT = 512  # documents of up to so many tokens attend in float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
