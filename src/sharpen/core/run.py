@@ -22,6 +22,7 @@ import os
 import platform
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -288,8 +289,12 @@ class _Runner:
 
     def _stage(self, spec: StageSpec) -> None:
         if not spec.type.addressed:
+            start = time.perf_counter()
             result = self._unaddressed(spec)
-            self.observer.stage_finished(spec.name, {**result.results, **result.measured}, False)
+            took = {"time_s": time.perf_counter() - start}
+            self.observer.stage_finished(
+                spec.name, {**took, **result.results, **result.measured}, False
+            )
             return
         inputs = {kind: self.artifacts[name] for kind, name in spec.inputs.items()}
         key = self._key(spec, inputs)
