@@ -174,6 +174,16 @@ def test_wrong_data_is_named_with_its_line(
     assert not Path("out/data").exists()
 
 
+def test_chats_in_which_nothing_is_learned_are_refused(work: Path) -> None:
+    recipe = data_recipe(work)
+    Path("chats.jsonl").write_text(
+        json.dumps({"messages": [{"role": "user", "content": "hello"}]}) + "\n"
+    )
+    done = invoke("run", recipe, "data.format=chat", "data.split.valid=0", "-o", "out", "--json")
+    refused(done, 2, "chats.jsonl:1", "assistant")
+    assert not Path("out/data").exists()
+
+
 def _cut(folder: Path) -> None:
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:200_000])
