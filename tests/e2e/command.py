@@ -79,12 +79,16 @@ def small_recipe(**changes: Any) -> dict[str, Any]:
             "method": "lora",
             "rank": 4,
             "lr": 2e-3,
-            "steps": 30,
+            "steps": 20,
             "global_batch": 2,
             "checkpoint": {"every": 4},
         },
         "eval": {"limit": 8, "samples": 2, "max_new_tokens": 8},
-        "compress": {"variants": [{"bits": 8}, {"bits": 4, "group": 32}], "limit": 4},
+        "compress": {
+            "variants": [{"bits": 8}, {"bits": 4, "group": 32}],
+            "limit": 4,
+            "new_tokens": 8,
+        },
         "serve": {"variant": "int4", "check": {"prompt": "Say hello.", "max_tokens": 8}},
         "report": {},
     }

@@ -64,15 +64,14 @@ def test_one_recipe_four_verbs(small_run: sh.Run) -> None:
 def test_tuning_takes_a_recipe_and_a_space(work: Path) -> None:
     parts = small_recipe()
     parts["train"]["steps"] = 2
-    recipe = {key: parts[key] for key in ("sharpen", "name", "model", "data", "train", "eval")}
-    recipe["eval"] = {"limit": 2}
+    recipe = {key: parts[key] for key in ("sharpen", "name", "model", "data", "train")}
     study = sh.tune(
         write_recipe(work, recipe),
         over={
             "train.lr": sh.Float(1e-5, 1e-3, log=True),
             "train.rank": sh.Int(2, 64, log=True),
         },
-        minimize="eval.loss_after",
+        minimize="train.loss_last",
         budget=sh.Budget(trials=2),
     )
     assert set(study.best.config) == {"train.lr", "train.rank"}
