@@ -124,11 +124,9 @@ def _folders() -> list[dict[str, str]]:
 
 
 def _device() -> dict[str, str]:
-    from sharpen.core.config import to_dict
-    from sharpen.core.files import atomic_write_json
-    from sharpen.plan.device import cache_file, probe
+    from sharpen.plan.device import cache_file, load_profile
 
-    profile = probe()
-    atomic_write_json(cache_file(), to_dict(profile))
+    cache_file().unlink(missing_ok=True)
+    profile = load_profile()
     rates = ", ".join(f"{k} {t.peak:,.0f} GFLOP/s" for k, t in profile.matmul.items())
     return _check("device", "ok", f"{profile.name}: {rates}, copy {profile.copy_gbps:.0f} GB/s")

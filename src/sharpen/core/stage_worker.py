@@ -25,6 +25,7 @@ from typing import Any
 import sharpen.core.errors as errors
 from sharpen.core.config import from_dict, to_dict
 from sharpen.core.errors import ExecutionError, OutOfMemoryError, SharpenError, StorageError
+from sharpen.core.huge_pages import worker_environment
 from sharpen.core.metrics import MetricsLog, peak_rss_bytes
 from sharpen.core.stage import Artifact, StageContext, StageResult, StageType, find_stage_type
 
@@ -89,6 +90,7 @@ def run_in_worker(
         stdin=subprocess.PIPE,
         stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else subprocess.DEVNULL,
         pass_fds=(writer, *inherit),
+        env=worker_environment(),
     )
     os.close(writer)
     final: dict[str, Any] | None = None

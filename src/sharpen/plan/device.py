@@ -8,6 +8,7 @@ in the user's cache, by processor, torch version and number of threads; measurin
 from __future__ import annotations
 
 import bisect
+import json
 import logging
 import math
 import os
@@ -17,19 +18,21 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from sharpen.core.config import digest, from_dict, read_json, to_dict
-from sharpen.core.errors import SharpenError, StorageError
+from sharpen.core.errors import ExecutionError, SharpenError, StorageError
 from sharpen.core.files import atomic_write_json
+from sharpen.core.huge_pages import worker_environment
 
 __all__ = ["DeviceProfile", "RateTable", "load_profile", "probe"]
 
 _log = logging.getLogger(__name__)
-_FORMAT = 1
+_FORMAT = 3
 _ROWS = (16, 128, 512, 2048)
 _WIDTHS = (96, 320, 1024, 2048)
 _DTYPES = ("float32", "bfloat16")
@@ -96,6 +99,9 @@ class DeviceProfile:
     copy_gbps: float
     """GB/s of a large copy, bytes read plus bytes written."""
 
+    elementwise: dict[str, float]
+    """Seconds an element of one element-wise operation into new memory, by type."""
+
     op_s: float
     """Seconds to start one small operation."""
 
@@ -118,14 +124,13 @@ def cache_file() -> Path:
 
 
 def _identity() -> dict[str, Any]:
-    import torch
-
+    threads = os.environ.get("OMP_NUM_THREADS")
     return {
         "format": _FORMAT,
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        "threads": threads,
+        "torch": metadata.version("torch"),
         "python": platform.python_version(),
         "grid": [list(_ROWS), list(_WIDTHS)],
     }
@@ -134,7 +139,11 @@ def _identity() -> dict[str, Any]:
 def load_profile() -> DeviceProfile:
     """This machine's profile: from the cache, or measured now and cached.
 
-    A cache that cannot be read or written is no error; it is measured again.
+    It is measured in a process started as a stage's process is, so that it has the same allocator
+    and threads. A cache that cannot be read or written is no error; it is measured again.
+
+    Raises:
+        ExecutionError: the measuring process failed; its last words are in the message.
     """
     path = cache_file()
     if path.exists():
@@ -142,12 +151,24 @@ def load_profile() -> DeviceProfile:
             return from_dict(DeviceProfile, read_json(path, "device profile"))
         except SharpenError as error:
             _log.warning("the device profile is damaged (%s); measuring again", error)
-    profile = probe()
+    profile = _probe_in_child()
     try:
         atomic_write_json(path, to_dict(profile))
     except StorageError as error:
         _log.warning("the device profile cannot be kept: %s", error)
     return profile
+
+
+def _probe_in_child() -> DeviceProfile:
+    done = subprocess.run(
+        [sys.executable, "-m", "sharpen.plan.device"],
+        capture_output=True,
+        text=True,
+        env=worker_environment(),
+    )
+    if done.returncode:
+        raise ExecutionError(f"measuring this machine failed: {done.stderr.strip()[-500:]}")
+    return from_dict(DeviceProfile, json.loads(done.stdout))
 
 
 def probe(*, repeats: int = 5) -> DeviceProfile:
@@ -166,6 +187,7 @@ def probe(*, repeats: int = 5) -> DeviceProfile:
         caches=_caches(),
         matmul={name: _measure_matmul(getattr(torch, name), repeats) for name in _DTYPES},
         copy_gbps=_measure_copy(repeats),
+        elementwise={n: _measure_elementwise(getattr(torch, n), repeats) for n in _DTYPES},
         op_s=_measure_op(),
         base_bytes=_measure_base(),
         torch=torch.__version__,
@@ -209,9 +231,26 @@ def _measure_copy(repeats: int) -> float:
     import torch
 
     source = torch.ones(_COPY_BYTES // 4)
-    target = torch.empty_like(source)
+    target = torch.zeros_like(source)
     seconds = _shortest(lambda: target.copy_(source), repeats)
     return round(2 * _COPY_BYTES / seconds / 1e9, 3)
+
+
+def _measure_elementwise(dtype: Any, repeats: int) -> float:
+    """Silu and a product, the dearest of a block and a plain one; results are kept alive."""
+    import torch
+    import torch.nn.functional as F
+
+    x = torch.randn(512, 1536).to(dtype)
+    times = 32
+
+    def work() -> None:
+        alive = []
+        for _ in range(times):
+            alive.append(F.silu(x))
+            alive.append(x * x)
+
+    return _shortest(work, repeats) / (2 * times * x.numel())
 
 
 def _measure_op(times: int = 200) -> float:
@@ -261,3 +300,7 @@ def _caches() -> dict[str, int]:
         if kind != "Instruction" and size[-1] in units:
             found[f"L{level}"] = int(size[:-1]) * units[size[-1]]
     return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(to_dict(probe())))

@@ -28,6 +28,7 @@ from sharpen.core.errors import (
     SharpenError,
 )
 from sharpen.core.files import atomic_write_json
+from sharpen.core.huge_pages import worker_environment
 from sharpen.core.report import Section, Table, Text
 from sharpen.core.stage import Artifact, StageContext, StageResult, StageType
 
@@ -141,6 +142,7 @@ def _server(config: ServeConfig, model: str, adapter: str | None, key: str) -> I
         [sys.executable, "-m", "sharpen.serve.api.child", json.dumps(request)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
+        env=worker_environment(),
     )
     try:
         yield _first_line(process, config.startup_s)

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from sharpen.core.config import digest, to_dict
 from sharpen.core.errors import ConfigError, DataError, TrainingError
+from sharpen.core.huge_pages import has_huge_allocator
 from sharpen.core.metrics import peak_rss_bytes
 from sharpen.data import TokenDataset, TokenLoader
 from sharpen.optim.adamw import adamw
@@ -238,7 +239,8 @@ class Trainer:
                 for callback in self.callbacks:
                     callback.on_step(self, report)
                 step = self.state.step
-                _trim_heap()
+                if not has_huge_allocator():
+                    _trim_heap()
                 if step % self.config.gc_freq == 0:
                     gc.collect(1)
                 options = self.config.checkpoint
@@ -397,8 +399,8 @@ def _seed_everything(seed: int) -> None:
 def _trim_heap() -> None:
     """Give freed memory back to the system (glibc).
 
-    Activations of ever new sizes leave holes between what stays; without this a process doubles
-    over some tens of steps. It takes a few hundredths of a step.
+    Activations of ever new sizes leave holes between what stays, and a long training grows by
+    them. With huge pages the heap settles by itself, and giving them back would cost more.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
