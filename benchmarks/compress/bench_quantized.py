@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # for all: threads wait briefly, then sleep
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # for all: threads wait briefly, then sleep
 
 import hashlib
 import math

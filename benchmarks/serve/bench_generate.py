@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # for both: threads wait briefly, then sleep
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # for both: threads wait briefly, then sleep
 
 import sys
 import tempfile

@@ -4,7 +4,10 @@ Each side lives in a process of its own and waits; the parent lets them take one
 turn, so that whatever else the machine does strikes both. Both get the same packed rows of 512
 tokens, bf16 base weights, bf16 autocast, float32 adapters of rank 16 on all linear layers, fused
 AdamW, two sequences a step. Documents do not see each other on either side, and the losses of
-the first step must agree. Peak memory is each process's own high-water mark.
+the first step must agree to 2 % (the peer shifts labels itself and so loses the one after a row's
+last token). Peak memory is each process's own high-water mark. Ours is started as ``sharpen run``
+starts a stage, with the allocator asking for huge pages; the peer as its user starts it, and once
+more with our settings, to show what they alone are worth.
 
     python -m benchmarks.train.bench_lora [--json OUT] [--plot OUT] [--quick]
 """
@@ -21,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import arguments, draw_bars, ratio, save, summarize
+
+from sharpen.core.huge_pages import worker_environment
 
 MODEL = "smollm2-135m-instruct"
 LENGTH, RANK, LR, BATCH = 512, 16, 2e-4, 2
@@ -139,13 +144,14 @@ def run_peer(data: str, folder: str, steps: int) -> None:
     ).train()
 
 
-def start(side: str, *args: str) -> subprocess.Popen[str]:
+def start(side: str, *args: str, tuned: bool) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "benchmarks.train.bench_lora", "--side", side, *args],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL if "--verbose" not in sys.argv else None,
         text=True,
+        env=worker_environment() if tuned else None,
     )
 
 
@@ -169,7 +175,7 @@ def main() -> int:
     from sharpen.models import load_model, load_tokenizer, save_model
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    rounds, warmup = (3, 1) if args.quick else (24, 2)
+    rounds, warmup = (2, 1) if args.quick else (13, 2)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         recipe = {
@@ -190,10 +196,11 @@ def main() -> int:
             folder / "model",
             tokenizer=load_tokenizer(MODEL),
         )
-        steps = str(rounds + warmup + 1)
+        steps, model = str(rounds + warmup + 1), str(folder / "model")
         children = {
-            "sharpen": start("sharpen", data, steps),
-            "transformers + peft": start("peer", data, str(folder / "model"), steps),
+            "sharpen": start("sharpen", data, steps, tuned=True),
+            "transformers + peft": start("peer", data, model, steps, tuned=False),
+            "the same, huge pages": start("peer", data, model, steps, tuned=True),
         }
         reports: dict[str, list[dict[str, float]]] = {name: [] for name in children}
         for number in range(warmup + rounds):
@@ -206,7 +213,7 @@ def main() -> int:
     seconds = {k: [r["seconds"] for r in v[warmup:]] for k, v in reports.items()}
     peaks = {k: v[-1]["peak_bytes"] for k, v in reports.items()}
     first = [v[0]["loss"] for v in reports.values()]
-    if not math.isclose(*first, rel_tol=0.01):
+    if not math.isclose(min(first), max(first), rel_tol=0.02):
         print(f"the losses of the first step differ: {first}")
         return 1
     names = list(children)
@@ -220,6 +227,7 @@ def main() -> int:
         "peak_bytes": peaks,
         "losses": {k: [r["loss"] for r in v] for k, v in reports.items()},
         "speed_ratio": speed,
+        "speed_ratio_tuned_peer": ratio(seconds[names[2]], seconds[names[0]]),
         "memory_ratio": memory,
         "wanted": {"speed_ratio": WANTED_SPEED, "memory_ratio": WANTED_MEMORY},
     }

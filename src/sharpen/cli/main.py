@@ -75,7 +75,7 @@ def main() -> None:
     """Run the command line and exit with its code."""
     # Worker threads that wait by spinning take the cores from whatever else runs: with one other
     # busy process two threads decoded 20 times slower. OpenMP reads this when torch is loaded.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     arguments = sys.argv[1:]
     app = build_app(arguments)
     if "--json" not in arguments:

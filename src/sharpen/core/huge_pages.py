@@ -32,7 +32,7 @@ def worker_environment() -> dict[str, str]:
     """
     environment = dict(os.environ)
     environment.setdefault("GLIBC_TUNABLES", _TUNABLES)
-    environment.setdefault("GOMP_SPINCOUNT", "1000")
+    environment.setdefault("GOMP_SPINCOUNT", "20000")
     return environment
 
 

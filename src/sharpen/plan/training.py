@@ -14,10 +14,10 @@ Activations of a block, T tokens, e bytes an element::
     full        2 (weights of the products)     bf16 copies that autocast keeps
 
 With full checkpointing a block keeps e h, and one block at a time has the above. The loss holds
-one tile of logits and its exponentials: 8 V bytes a row in float32, V (2 + 8 + 2) in bfloat16. A checkpoint copies what
-trains and its optimizer state, 12 bytes a parameter, while the training goes on. Time adds the
-products at their measured rates, the element-wise operations at the memory's bandwidth, and the
-start of every operation.
+one tile of logits and its exponentials: 8 V bytes a row in float32, V (2 + 8 + 2) in bfloat16. A
+checkpoint copies what trains and its optimizer state, 12 bytes a parameter, while the training goes
+on. Time adds the products and the element-wise operations at their measured rates, and the start of
+every operation.
 """
 
 from __future__ import annotations
