@@ -44,8 +44,8 @@ def lora() -> str:
         f"LoRA of SmolLM2-135M (rank 16, all linear layers, sequences of 512, bf16), beside "
         f"transformers {versions['transformers']} Trainer + peft {versions['peft']} with the same "
         f"rows and types: **{r['speed_ratio']:.2f} x** the tokens a second ({ours:.0f} and "
-        f"{peer:.0f}) in **{r['memory_ratio']:.2f} x** the peak memory ({memory / 2**30:.2f} and "
-        f"{peer_memory / 2**30:.2f} GiB). Huge pages, which `sharpen run` asks for, are part "
+        f"{peer:.0f}) in **{r['memory_ratio']:.2f} x** the peak memory ({memory / 2**30:.2f} "
+        f"and {peer_memory / 2**30:.2f} GiB). Huge pages, which `sharpen run` asks for, are part "
         f"of that: beside the peer with the same setting it is {r['speed_ratio_tuned_peer']:.2f} x. "
         f"{_where(document)}; `benchmarks/train/bench_lora.py`."
     )
@@ -84,7 +84,7 @@ def summary() -> str:
     lines.append(
         f"| the same: peak memory, GiB | {ours:.2f} | {peer:.2f} | {r['memory_ratio']:.2f} x |"
     )
-    for row in generate["results"]["rows"]:
+    for row in generate["results"]:
         ours, peer = row["tokens_per_s"].values()
         lines.append(
             f"| greedy decoding, {row['dtype']}, batch {row['batch']}: tokens/s | {ours:.1f} | "
@@ -124,7 +124,7 @@ def draw() -> None:
     bars = [("LoRA training, tokens/s", load("train_lora")["results"]["speed_ratio"])]
     bars += [
         (f"decoding {row['dtype']}, batch {row['batch']}", row["ratio"])
-        for row in load("serve_generate")["results"]["rows"]
+        for row in load("serve_generate")["results"]
     ]
     figure = Figure(figsize=(7, 2.6), layout="constrained")
     axes = figure.subplots()

@@ -175,7 +175,7 @@ def main() -> int:
     from sharpen.models import load_model, load_tokenizer, save_model
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    rounds, warmup = (2, 1) if args.quick else (13, 2)
+    rounds, warmup = (2, 1) if args.quick else (9, 2)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         recipe = {
