@@ -41,13 +41,14 @@ def lora() -> str:
     ours, peer, _ = r["tokens_per_s"].values()
     memory, peer_memory, _ = r["peak_bytes"].values()
     return (
-        f"LoRA of SmolLM2-135M (rank 16, all linear layers, sequences of 512, bf16), beside "
+        "LoRA of SmolLM2-135M (rank 16, all linear layers, sequences of 512, bf16), beside "
         f"transformers {versions['transformers']} Trainer + peft {versions['peft']} with the same "
         f"rows and types: **{r['speed_ratio']:.2f} x** the tokens a second ({ours:.0f} and "
-        f"{peer:.0f}) in **{r['memory_ratio']:.2f} x** the peak memory ({memory / 2**30:.2f} "
-        f"and {peer_memory / 2**30:.2f} GiB). Huge pages, which `sharpen run` asks for, are part "
-        f"of that: beside the peer with the same setting it is {r['speed_ratio_tuned_peer']:.2f} x. "
-        f"{_where(document)}; `benchmarks/train/bench_lora.py`."
+        f"{peer:.0f}) in **{r['memory_ratio']:.2f} x** the peak memory "
+        f"({memory / 2**30:.2f} and {peer_memory / 2**30:.2f} GiB). Huge pages, which "
+        "`sharpen run` asks for, are part of that: beside the peer with the same setting it is "
+        f"{r['speed_ratio_tuned_peer']:.2f} x. {_where(document)}; "
+        "`benchmarks/train/bench_lora.py`."
     )
 
 
