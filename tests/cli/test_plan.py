@@ -22,7 +22,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "train: {method: lora, rank: 4, steps: 2, global_batch: 2}\n"
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sharpen.plan.recipe.load_profile", lambda: PROFILE)
+    monkeypatch.setattr("sharpen.plan.planner.load_profile", lambda: PROFILE)
     return tmp_path / "recipe.yaml"
 
 
@@ -39,7 +39,7 @@ def test_a_recipe_that_does_not_fit_is_code_1(
     invoke: Invoke, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = dataclasses.replace(PROFILE, memory_bytes=1 << 20)
-    monkeypatch.setattr("sharpen.plan.recipe.load_profile", lambda: small)
+    monkeypatch.setattr("sharpen.plan.planner.load_profile", lambda: small)
     done = invoke("plan", recipe, "--json")
     assert done.code == 1
     assert not json.loads(done.out)["fits"]

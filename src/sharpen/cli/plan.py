@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
     @command(app, "plan", example="sharpen plan examples/quickstart.yaml train.micro_batch=2")
     def plan(recipe: Recipe, overrides: Overrides = None) -> Output:
         """Tell whether a recipe fits, what takes the memory, and how long; exit code 1 if not."""
-        from sharpen.plan.recipe import recipe as make_plan
+        from sharpen.plan.planner import recipe as make_plan
 
         made = make_plan(recipe, overrides or [])
         return Output(made.to_dict(), lambda console: print(made.table()), 0 if made.fits else 1)

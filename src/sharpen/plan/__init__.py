@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from sharpen.plan.device import DeviceProfile, load_profile, probe
     from sharpen.plan.flops import forward_flops_per_token, training_flops_per_token
     from sharpen.plan.memory import ModelStates, activation_bytes, live_bytes, model_states
-    from sharpen.plan.recipe import Plan, recipe
+    from sharpen.plan.planner import Plan, recipe
     from sharpen.plan.training import TrainingJob, training_memory, training_step_s
 
 _EXPORTS = {
     "DeviceProfile": "device",
     "ModelStates": "memory",
-    "Plan": "recipe",
+    "Plan": "planner",
     "TrainingJob": "training",
     "activation_bytes": "memory",
     "forward_flops_per_token": "flops",
@@ -30,7 +30,7 @@ _EXPORTS = {
     "megatron_bytes": "communication",
     "model_states": "memory",
     "probe": "device",
-    "recipe": "recipe",
+    "recipe": "planner",
     "ring_bytes": "communication",
     "training_flops_per_token": "flops",
     "training_memory": "training",
@@ -62,7 +62,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name on first use; the function ``recipe`` replaces its module's name."""
+    """Load a public name on first use."""
     if name in _EXPORTS:
         value = getattr(importlib.import_module(f"sharpen.plan.{_EXPORTS[name]}"), name)
         globals()[name] = value
