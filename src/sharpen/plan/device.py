@@ -32,7 +32,7 @@ from sharpen.core.huge_pages import worker_environment
 __all__ = ["DeviceProfile", "RateTable", "load_profile", "probe"]
 
 _log = logging.getLogger(__name__)
-_FORMAT = 3
+_FORMAT = 4
 _ROWS = (16, 128, 512, 2048)
 _WIDTHS = (96, 320, 1024, 2048)
 _DTYPES = ("float32", "bfloat16")

@@ -36,8 +36,8 @@ _BYTES = {"float32": 4, "bfloat16": 2}
 # Calibrated by benchmarks/plan/bench_plan.py on the shapes listed there.
 _PASSES = 17.0  # element-wise operations a kept activation takes part in, forward and backward
 _OPS_A_BLOCK = 110  # operations started a block, forward and backward
-_ATTENTION_RATE = 0.5  # of the products' rate
-_NODE = 55  # bare operations that one with its autograd node costs
+_ATTENTION_RATE = {"float32": 0.27, "bfloat16": 0.07}  # of the products' rate, by type
+_NODE = 40  # bare operations that one with its autograd node costs
 _ALLOCATOR = 0.2  # of what is allocated and freed all the time
 _PROCESS = 90 << 20  # beside the imports: rooms, data set, buffers of the libraries
 _VOCABULARY = 1500  # bytes a token of the vocabulary takes in the tokenizer
@@ -202,7 +202,9 @@ def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]
         for a, b in job.adapted().values()
     )
     products = s.num_layers * (passes * linear + (3 + job.checkpointing) * adapters)
-    rate = device.matmul[job.dtype].at(tokens, s.hidden_size) * 1e9 * _ATTENTION_RATE
+    short = job.document_tokens is not None and job.document_tokens <= _SHORT
+    kind = "float32" if short else job.dtype
+    rate = device.matmul[kind].at(tokens, s.hidden_size) * 1e9 * _ATTENTION_RATE[kind]
     span = min(job.document_tokens or job.seq_len, job.seq_len)
     per_token = attention_flops_per_token(s, span, causal=True)
     attention = tokens * per_token * (3 + job.checkpointing) / rate
