@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sharpen.models import LoraConfig, add_lora, generate, prepare_for_inference
-from sharpen.models.decode import _Float32, _Layers, _product
+from sharpen.models.products import Float32, Layers, product
 from small_models import small_model
 
 LAYOUTS = [
@@ -115,26 +115,26 @@ def test_products_are_those_of_the_layers(rows, bias, dtype):
     layers = [nn.Linear(24, width, bias=bias, dtype=dtype) for width in (16, 8)]
     x = torch.randn(rows, 24, generator=torch.Generator().manual_seed(0)).to(dtype)
     with torch.no_grad():
-        product = _product(*layers)
-        torch.testing.assert_close(product(x), _Layers(*layers)(x))
+        made = product(*layers)
+        torch.testing.assert_close(made(x), Layers(*layers)(x))
 
 
 def test_only_batches_of_float32_need_a_second_copy_of_the_weights():
     layer = nn.Linear(24, 16)
-    product = _product(layer)
-    assert isinstance(product, _Float32)
-    assert product._weight.data_ptr() == layer.weight.data_ptr()
+    made = product(layer)
+    assert isinstance(made, Float32)
+    assert made._weight.data_ptr() == layer.weight.data_ptr()
     with torch.no_grad():
-        product(torch.zeros(1, 24))
-        product(torch.zeros(64, 24))
-        assert product._blocked is None
-        product(torch.zeros(8, 24))
-    assert product._blocked is not None
+        made(torch.zeros(1, 24))
+        made(torch.zeros(64, 24))
+        assert made._blocked is None
+        made(torch.zeros(8, 24))
+    assert made._blocked is not None
 
 
 def test_layers_with_and_without_bias_stay_apart():
     layers = nn.Linear(8, 4), nn.Linear(8, 4, bias=False)
-    assert isinstance(_product(*layers), _Layers)
+    assert isinstance(product(*layers), Layers)
 
 
 def test_weights_move_and_are_not_copied():

@@ -76,6 +76,10 @@ class KVCache:
                 grown[:, :, : self.length] = old[:, :, : self.length]
                 buffers[layer] = grown
 
+    def buffers(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, kv_heads, capacity, D] of a layer, contiguous, to be written in place."""
+        return self._keys[layer], self._values[layer]
+
     def put(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store keys and values [B, kv_heads, T, D] of a layer; returns all of them so far.
 

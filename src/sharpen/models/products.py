@@ -1,0 +1,98 @@
+"""Matrix products of decoding: for each weight the kernel that is fastest for its type and rows.
+
+On CPUs::
+
+    bfloat16          oneDNN, weights reordered once into its blocked layout (AMX, AVX512-BF16)
+    float32, 1 row    a plain matrix-vector product, which already runs at memory speed
+    float32, 2 to 16  oneDNN on a second, blocked copy of the weights, made when first needed
+    float32, more     a plain matrix product
+
+Weights are moved into huge pages: streaming them through 4 KiB pages can halve the speed.
+Elsewhere, and for quantized layers, the layers' own ``forward``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sharpen.core.huge_pages import collapse
+
+__all__ = ["Product", "product"]
+
+_ROWS_HINT = 8  # the blocked layout oneDNN picks for it is good from 1 row to hundreds
+_MAX_FEW_ROWS = 16
+
+Product = Callable[[Tensor], Tensor]
+
+
+class Blocked:
+    """[R, in] -> [R, out] with a weight in oneDNN's own layout."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS_HINT)
+        self._bias = bias
+        self._linear: Any = torch.ops.mkldnn._linear_pointwise.default
+        address = int(torch.ops.mkldnn.data_ptr(self._weight))
+        collapse([(address, int(torch.ops.mkldnn._nbytes(self._weight)))])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y: Tensor = self._linear(x, self._weight, self._bias, "none", [], "")
+        return y
+
+
+class Float32:
+    """[R, in] -> [R, out] in float32; a blocked copy of the weight serves 2 to 16 rows."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight = weight
+        self._bias = bias
+        self._blocked: Blocked | None = None
+        collapse([(weight.data_ptr(), weight.nbytes)])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if not 1 < x.shape[0] <= _MAX_FEW_ROWS:
+            return F.linear(x, self._weight, self._bias)
+        if self._blocked is None:
+            self._blocked = Blocked(self._weight, self._bias)
+        return self._blocked(x)
+
+
+class Layers:
+    """One or several layers on the same input, called as they are; outputs end to end."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        self._layers = layers
+
+    def __call__(self, x: Tensor) -> Tensor:
+        outputs = [layer(x) for layer in self._layers]
+        return torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0].contiguous()
+
+
+def product(*layers: nn.Module) -> Product:
+    """The fastest product for ``layers``, which share their input."""
+    linear = [layer for layer in layers if type(layer) is nn.Linear]
+    if len(linear) < len(layers) or not _can_block(linear[0].weight):
+        return Layers(*layers)
+    biases = [bias for layer in linear if (bias := getattr(layer, "bias", None)) is not None]
+    if 0 < len(biases) < len(linear):
+        return Layers(*layers)
+    weight = _end_to_end([layer.weight for layer in linear])
+    bias = _end_to_end(biases) if biases else None
+    return (Float32 if weight.dtype == torch.float32 else Blocked)(weight, bias)
+
+
+def _end_to_end(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([t.detach() for t in tensors]) if len(tensors) > 1 else tensors[0].detach()
+
+
+def _can_block(weight: Tensor) -> bool:
+    if weight.device.type != "cpu" or not torch._C._has_mkldnn:
+        return False
+    if weight.dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return weight.dtype == torch.float32
