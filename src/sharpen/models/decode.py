@@ -9,8 +9,8 @@ and, for small models, by the number of operations. For each block, with R = B T
     x, y <- x + d, norm(x + d)
     d = Wd gate([Wg; Wu] y)              one product, then one operation
 
-The products are those of ``models/products.py``, the rest is ``models/step.py``. Weights move here and
-are not copied, except as said there and for a bfloat16 head tied to the embedding (V H e bytes).
+The products are those of ``models/products.py``, the rest is ``models/step.py``. Weights move here
+and are not copied, except as said there and for a bfloat16 head tied to the embedding (V H e bytes).
 
 Legend: B batch, T tokens, R rows, S keys, H hidden, I intermediate, N query heads, K key heads,
 G = N / K, D head size, V vocabulary.
@@ -21,7 +21,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sharpen.core.model_spec import ModelSpec
 from sharpen.models.decoder import Attention, Block, DecoderLM, attention_mask
 from sharpen.models.kv_cache import KVCache
 from sharpen.models.products import product

@@ -77,7 +77,7 @@ class KVCache:
                 buffers[layer] = grown
 
     def buffers(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, kv_heads, capacity, D] of a layer, contiguous, to be written in place."""
+        """Keys and values [B, kv_heads, capacity, D] of a layer, to be written in place."""
         return self._keys[layer], self._values[layer]
 
     def put(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,8 @@
 On CPUs::
 
     bfloat16          oneDNN, weights reordered once into its blocked layout (AMX, AVX512-BF16)
-    float32, 1 row    a plain matrix-vector product, which already runs at memory speed
-    float32, 2 to 16  oneDNN on a second, blocked copy of the weights, made when first needed
+    float32, 1 to 8   native/products.cpp, which reads each weight once, at memory speed
+    float32, to 16    oneDNN on a second, blocked copy of the weights, made when first needed
     float32, more     a plain matrix product
 
 Weights are moved into huge pages: streaming them through 4 KiB pages can halve the speed.
@@ -13,6 +13,7 @@ Elsewhere, and for quantized layers, the layers' own ``forward``.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,10 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharpen.core.huge_pages import collapse
+from sharpen.native.build import function, load
 
 __all__ = ["Product", "product"]
 
 _ROWS_HINT = 8  # the blocked layout oneDNN picks for it is good from 1 row to hundreds
+_NATIVE_ROWS = 8
 _MAX_FEW_ROWS = 16
 
 Product = Callable[[Tensor], Tensor]
@@ -46,20 +49,49 @@ class Blocked:
 
 
 class Float32:
-    """[R, in] -> [R, out] in float32; a blocked copy of the weight serves 2 to 16 rows."""
+    """[R, in] -> [R, out] in float32.
+
+    Without native code a blocked copy of the weight serves 2 to 8 rows, too.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._weight = weight
+        self._weight = weight.contiguous()
         self._bias = bias
         self._blocked: Blocked | None = None
-        collapse([(weight.data_ptr(), weight.nbytes)])
+        self._native = _native_linear()
+        collapse([(self._weight.data_ptr(), self._weight.nbytes)])
 
     def __call__(self, x: Tensor) -> Tensor:
-        if not 1 < x.shape[0] <= _MAX_FEW_ROWS:
+        rows = x.shape[0]
+        if 1 <= rows <= _NATIVE_ROWS and self._native is not None:
+            return self._by_native(x.contiguous())
+        if not 1 < rows <= _MAX_FEW_ROWS:
             return F.linear(x, self._weight, self._bias)
         if self._blocked is None:
             self._blocked = Blocked(self._weight, self._bias)
         return self._blocked(x)
+
+    def _by_native(self, x: Tensor) -> Tensor:
+        out_features, in_features = self._weight.shape
+        y = x.new_empty((x.shape[0], out_features))
+        self._native(
+            self._weight.data_ptr(),
+            self._bias.data_ptr() if self._bias is not None else None,
+            x.data_ptr(),
+            y.data_ptr(),
+            x.shape[0],
+            in_features,
+            out_features,
+            torch.get_num_threads(),
+        )
+        return y
+
+
+def _native_linear() -> Any:
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    types = (pointer, pointer, pointer, pointer, integer, integer, integer, ctypes.c_int)
+    library = load("products")
+    return function(library, "linear_f32", *types) if library is not None else None
 
 
 class Layers:

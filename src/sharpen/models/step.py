@@ -8,16 +8,15 @@
 
 A step of one token starts hundreds of operations that each touch a few kilobytes; starting them
 costs more than their work. :class:`NativeStep` does each of the three in one call
-(``native/decode.cpp``). :class:`TorchStep` is its reference, and what runs on other devices, in other
-types and without a compiler. There the G query heads that share a key head are one attention of G
-rows, so keys are not repeated.
+(``native/decode.cpp``). :class:`TorchStep` is its reference, and what runs on other devices, in
+other types and without a compiler. There the G query heads that share a key head are one attention
+of G rows, so keys are not repeated.
 """
 
 from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.kv_cache import KVCache
-from sharpen.native.build import load
+from sharpen.native.build import function, load
 
 __all__ = ["NativeStep", "StepContext", "TorchStep", "fused_step"]
 
@@ -152,13 +151,13 @@ class NativeStep(TorchStep):
         suffix = {torch.float32: "f32", torch.bfloat16: "bf16"}[dtype]
         pointer, integer = ctypes.c_void_p, ctypes.c_int64
         real, count = ctypes.c_float, ctypes.c_int
-        self._add_norm = _function(
+        self._add_norm = function(
             library, f"add_norm_{suffix}", *[pointer] * 4, integer, integer, real, count
         )
-        self._gate = _function(
+        self._gate = function(
             library, f"silu_multiply_{suffix}", pointer, pointer, integer, integer, count
         )
-        self._attend = _function(
+        self._attend = function(
             library, f"attend_step_{suffix}", *[pointer] * 5, real, *[pointer] * 5, count
         )
         self._shape = _Shape(heads=spec.num_heads, kv_heads=spec.num_kv_heads, size=spec.head_dim)
@@ -183,9 +182,7 @@ class NativeStep(TorchStep):
         """[R, 2 I] -> [R, I]."""
         rows, size = gate_up.shape
         out = gate_up.new_empty((rows, size // 2))
-        self._gate(
-            gate_up.data_ptr(), out.data_ptr(), rows, size // 2, torch.get_num_threads()
-        )
+        self._gate(gate_up.data_ptr(), out.data_ptr(), rows, size // 2, torch.get_num_threads())
         return out
 
     def attend(
@@ -220,12 +217,6 @@ class NativeStep(TorchStep):
             torch.get_num_threads(),
         )
         return out
-
-
-def _function(library: ctypes.CDLL, name: str, *types: type) -> Any:
-    function = library[name]
-    function.argtypes, function.restype = types, None
-    return function
 
 
 def fused_step(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> TorchStep:

@@ -19,20 +19,30 @@ import tempfile
 import threading
 import warnings
 from pathlib import Path
+from typing import Any
 
 from sharpen.core.errors import ExecutionError, SharpenError
 from sharpen.core.files import FileLock
 from sharpen.native.info import compiler, cpu_flags, variant
 
-__all__ = ["SUBJECTS", "build", "cache_folder", "load"]
+__all__ = ["SUBJECTS", "build", "cache_folder", "function", "load"]
 
 _HERE = Path(__file__).parent
 SUBJECTS = tuple(sorted(path.stem for path in _HERE.glob("*.cpp")))
 _FLAGS = (
-    *("-std=c++17", "-O3", "-fPIC", "-shared", "-fopenmp", "-Wall", "-Wextra", "-Werror=return-type"),
+    *(
+        "-std=c++17",
+        "-O3",
+        "-fPIC",
+        "-shared",
+        "-fopenmp",
+        "-Wall",
+        "-Wextra",
+        "-Werror=return-type",
+    ),
     # Lets loops with sqrt, rounding and conditions become vector code. Rounding, infinities and NaN
     # keep their meaning: no -ffast-math, which also changes the whole process's denormals.
-    *("-fno-math-errno", "-fno-trapping-math"),
+    *("-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"),
 )
 _MACHINE = {
     "scalar": (),
@@ -71,6 +81,13 @@ def load(subject: str) -> ctypes.CDLL | None:
                 )
                 _loaded[key] = None
         return _loaded[key]
+
+
+def function(library: ctypes.CDLL, name: str, *types: type) -> Any:
+    """A library's function that takes ``types`` and returns nothing."""
+    found = library[name]
+    found.argtypes, found.restype = types, None
+    return found
 
 
 def cache_folder() -> Path:
