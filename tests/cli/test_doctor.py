@@ -30,6 +30,31 @@ def test_a_good_machine_is_ok(invoke: Invoke) -> None:
     assert "working folder" in invoke("doctor").out
 
 
+@pytest.mark.parametrize(
+    ("value", "status", "found"),
+    [("0", "ok", "off"), ("scalar", "ok", "scalar: decode, products"), ("sse9", "bad", "sse9")],
+)
+def test_native_kernels(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, value: str, status: str, found: str
+) -> None:
+    monkeypatch.setenv("SHARPEN_NATIVE", value)
+    check = checks(invoke("doctor", "--json"))["native kernels"]
+    assert check["status"] == status
+    assert check["found"].startswith(found)
+
+
+def test_no_compiler_is_no_error(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sharpen.native.build._loaded", {})
+    monkeypatch.setenv("CXX", str(tmp_path / "none"))
+    done = invoke("doctor", "--json")
+    assert done.code == 0
+    check = checks(done)["native kernels"]
+    assert check["status"] == "missing"
+    assert "install g++" in check["todo"]
+
+
 def test_missing_extras_and_assets_say_how_to_get_them(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:

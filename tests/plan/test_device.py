@@ -1,4 +1,7 @@
 import dataclasses
+import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,11 @@ def test_this_machine_is_measured_once_and_a_damaged_cache_again(
     assert set(first.matmul) == {"float32", "bfloat16"}
     assert cache_file().is_file()
     assert load_profile() == first
+    old = dataclasses.replace(first, name="measured long ago")
+    cache_file().write_text(json.dumps(to_dict(old)))
+    assert load_profile().name == "measured long ago"
+    os.utime(cache_file(), (0, time.time() - 601))
+    assert load_profile().name == first.name
     cache_file().write_text("{")
     again = load_profile()
     assert again.cores == first.cores

@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
 
         A missing extra or asset is no error: the line says how to install it.
         """
-        checks = [_python(), _torch(), *_extras(), *_assets(), *_folders()]
+        checks = [_python(), _torch(), _native(), *_extras(), *_assets(), *_folders()]
         if probe:
             checks.append(_device())
         bad = [check for check in checks if check["status"] == "bad"]
@@ -78,6 +78,28 @@ def _torch() -> dict[str, str]:
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
     found = f"{torch.__version__}, {device}, {torch.get_num_threads()} threads"
     return _check("torch", "ok" if good else "bad", found, "" if good else "install torch >= 2.11")
+
+
+def _native() -> dict[str, str]:
+    import warnings
+
+    from sharpen.core.errors import ConfigError
+    from sharpen.native.build import SUBJECTS, load
+    from sharpen.native.info import compiler, variant
+
+    try:
+        name = variant()
+        if name is None:
+            return _check("native kernels", "ok", "off, by SHARPEN_NATIVE=0")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            loaded = [subject for subject in SUBJECTS if load(subject) is not None]
+    except ConfigError as error:
+        return _check("native kernels", "bad", os.environ["SHARPEN_NATIVE"], str(error))
+    if len(loaded) == len(SUBJECTS):
+        return _check("native kernels", "ok", f"{name}: {', '.join(loaded)}, by {compiler()}")
+    todo = str(caught[-1].message) if caught else "install g++"
+    return _check("native kernels", "missing", "torch does the work", todo)
 
 
 def _extras() -> list[dict[str, str]]:

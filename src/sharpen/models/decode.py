@@ -10,7 +10,8 @@ and, for small models, by the number of operations. For each block, with R = B T
     d = Wd gate([Wg; Wu] y)              one product, then one operation
 
 The products are those of ``models/products.py``, the rest is ``models/step.py``. Weights move here
-and are not copied, except as said there and for a bfloat16 head tied to the embedding (V H e bytes).
+and are not copied, except as said there and for a bfloat16 head tied to the embedding (V H e
+bytes).
 
 Legend: B batch, T tokens, R rows, S keys, H hidden, I intermediate, N query heads, K key heads,
 G = N / K, D head size, V vocabulary.

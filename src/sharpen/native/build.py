@@ -1,9 +1,10 @@
 """Compiling the kernels: on first use, with the system's compiler, once per machine.
 
-``<subject>.cpp`` becomes ``$XDG_CACHE_HOME/sharpen/native/<key>/<subject>.so``. The key is a hash of
-the source, the flags, the compiler and the processor's instruction sets, so that a changed one makes
-a new library and a home folder shared by different machines is safe. Two processes do not compile
-the same thing: the second waits for the first's lock. A library appears whole or not at all.
+``<subject>.cpp`` becomes ``$XDG_CACHE_HOME/sharpen/native/<key>/<subject>.so``. The key is a hash
+of the source, the flags, the compiler and the processor's instruction sets, so that a changed one
+makes a new library and a home folder shared by different machines is safe. Two processes do not
+compile the same thing: the second waits for the first's lock. A library appears whole or not at
+all.
 
 Without a compiler, or where compiling fails, one warning says so and the callers' twins in torch or
 NumPy do the work.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -125,7 +127,9 @@ def build(subject: str, name: str) -> Path:
 
 
 def _compile(program: str, flags: list[str], source: Path, library: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+    for left in library.parent.glob("tmp*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="tmp", dir=library.parent) as folder:
         made = Path(folder) / library.name
         command = [program, *flags, str(source), "-o", str(made)]
         try:

@@ -1,7 +1,7 @@
 """What this machine can run: the instruction set and the compiler.
 
-Kernels are compiled on the machine that runs them, for one of four targets. ``SHARPEN_NATIVE`` chooses
-a lower one, or none::
+Kernels are compiled on the machine that runs them, for the best variant it has. ``SHARPEN_NATIVE``
+chooses a lower one, or none::
 
     0        no native code: the torch or NumPy twin of every kernel
     scalar   what every processor of the architecture has
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sharpen.core.errors import ConfigError
 
-__all__ = ["VARIANTS", "compiler", "cpu_flags", "variant"]
+__all__ = ["VARIANTS", "compiler", "cpu_flags", "supported", "variant"]
 
 VARIANTS = ("scalar", "avx2", "avx512")
 _NEEDS = {

@@ -2,7 +2,8 @@
 
 Rates depend on the shape: a product of [M, K] and [K, N] is timed over a small grid of M and of the
 width sqrt(K N), for each type, and interpolated on logarithmic axes in between. The profile is kept
-in the user's cache, by processor, torch version and number of threads; measuring takes seconds.
+in the user's cache, by processor, torch version and number of threads. Measuring takes seconds, and
+what a machine can do changes with what else it does: a profile counts for ten minutes.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ _ROWS = (16, 128, 512, 2048)
 _WIDTHS = (96, 320, 1024, 2048)
 _DTYPES = ("float32", "bfloat16")
 _COPY_BYTES = 64 << 20
+_MAX_AGE_S = 600
 _IMPORTS = "import torch, numpy, tokenizers, safetensors.torch, jinja2, sqlalchemy, psutil"
 
 
@@ -137,7 +139,7 @@ def _identity() -> dict[str, Any]:
 
 
 def load_profile() -> DeviceProfile:
-    """This machine's profile: from the cache, or measured now and cached.
+    """This machine's profile: from the cache if it is recent, or measured now and cached.
 
     It is measured in a process started as a stage's process is, so that it has the same allocator
     and threads. A cache that cannot be read or written is no error; it is measured again.
@@ -146,7 +148,7 @@ def load_profile() -> DeviceProfile:
         ExecutionError: the measuring process failed; its last words are in the message.
     """
     path = cache_file()
-    if path.exists():
+    if path.exists() and time.time() - path.stat().st_mtime < _MAX_AGE_S:
         try:
             return from_dict(DeviceProfile, read_json(path, "device profile"))
         except SharpenError as error:
