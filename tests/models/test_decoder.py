@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sharpen.models.decoder import DecoderLM, attention_mask
+from sharpen.models.attention import attention_mask
+from sharpen.models.decoder import DecoderLM
 from small_models import small_model, small_spec
 
 FAMILIES: dict[str, dict[str, Any]] = {

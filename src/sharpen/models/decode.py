@@ -22,7 +22,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sharpen.models.decoder import Attention, Block, DecoderLM, attention_mask
+from sharpen.models.attention import attention_mask
+from sharpen.models.decoder import Attention, Block, DecoderLM
 from sharpen.models.kv_cache import KVCache
 from sharpen.models.products import product
 from sharpen.models.rope import Rope

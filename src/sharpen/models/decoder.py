@@ -15,7 +15,6 @@ vocabulary.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,13 +24,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sharpen.core.model_spec import ModelSpec
+from sharpen.models.attention import attention_mask, document_attention, document_lengths
 from sharpen.models.functional import rms_norm, swiglu
 from sharpen.models.kv_cache import KVCache
 from sharpen.models.rope import Rope, apply_rope
 
-__all__ = ["DecoderLM", "attention_mask"]
-
-_SHORT = 512
+__all__ = ["DecoderLM"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +87,14 @@ class Attention(nn.Module):
         q, k, v = self.q_proj(x).view(heads), self.k_proj(x).view(heads), self.v_proj(x).view(heads)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        q = apply_rope(q, context.cos, context.sin).transpose(1, 2)
-        k = apply_rope(k, context.cos, context.sin).transpose(1, 2)
-        v = v.transpose(1, 2)
-        if context.cache is not None:
-            k, v = context.cache.put(self.layer, k, v)
+        q = apply_rope(q, context.cos, context.sin)
+        k = apply_rope(k, context.cos, context.sin)
         if context.documents is not None:
-            out = self._by_document(q, k, v, context.documents)
+            out = document_attention(q, k, v, context.documents, self.window)
         else:
+            q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+            if context.cache is not None:
+                k, v = context.cache.put(self.layer, k, v)
             mask = context.mask if self.window is None else context.window_mask
             out = F.scaled_dot_product_attention(
                 q,
@@ -108,31 +106,6 @@ class Attention(nn.Module):
             ).transpose(1, 2)
         projected: Tensor = self.o_proj(out.reshape(*x.shape[:2], -1))
         return projected
-
-    def _by_document(self, q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
-        """Attention of each document on its own, the batch taken as one row: [B*T, N, D]."""
-        parts = []
-        low = q.dtype == torch.bfloat16 and q.device.type == "cpu"
-        for one_q, one_k, one_v in zip(*(_pieces(t, lengths) for t in (q, k, v)), strict=True):
-            length = one_q.shape[2]
-            banded = self.window is not None and length > self.window
-            mask = _band(length, self.window or 0, q.device) if banded else None
-            # Torch's bf16 kernel takes twice as long as its float32 one on short documents.
-            exact = low and length <= _SHORT
-            with torch.autocast("cpu", enabled=False) if exact else nullcontext():
-                if exact:
-                    one_q, one_k, one_v = one_q.float(), one_k.float(), one_v.float()
-                out = F.scaled_dot_product_attention(
-                    one_q, one_k, one_v, attn_mask=mask, is_causal=mask is None, enable_gqa=True
-                )
-            parts.append(out.to(q.dtype))
-        return torch.cat(parts, dim=2).transpose(1, 2)
-
-
-def _pieces(x: Tensor, lengths: list[int]) -> tuple[Tensor, ...]:
-    """[B, heads, T, D] as one row, cut along tokens into pieces [1, heads, length, D]."""
-    row = x.transpose(1, 2).reshape(1, -1, x.shape[1], x.shape[3]).transpose(1, 2)
-    return torch.split(row, lengths, dim=2)
 
 
 class MLP(nn.Module):
@@ -311,7 +284,7 @@ class DecoderLM(nn.Module):
         cos, sin = self._rope(position_ids, longest, dtype)
         if cache is not None:
             cache.reserve(num_tokens)
-        documents = _document_lengths(document_ids) if document_ids is not None else None
+        documents = document_lengths(document_ids) if document_ids is not None else None
         mask = window_mask = None
         is_causal = num_tokens > 1 or past == 0
         if documents is None:
@@ -322,47 +295,3 @@ class DecoderLM(nn.Module):
             if window is not None and total > window:
                 window_mask = attention_mask(past, num_tokens, starts, window, device)
         return _Context(cos, sin, documents, mask, window_mask, is_causal, cache)
-
-
-def _document_lengths(document_ids: Tensor) -> list[int] | None:
-    """Lengths of runs of equal ids, row by row; None when every row is one run."""
-    rows, width = document_ids.shape
-    flat = document_ids.reshape(-1)
-    border = torch.ones_like(flat, dtype=torch.bool)
-    border[1:] = flat[1:] != flat[:-1]
-    border[::width] = True
-    starts = border.nonzero().squeeze(1).tolist()
-    if len(starts) == rows:
-        return None
-    return [b - a for a, b in zip(starts, [*starts[1:], flat.numel()], strict=True)]
-
-
-def _band(length: int, window: int, device: torch.device) -> Tensor:
-    """[1, 1, T, T] bool: causal, at most ``window`` keys."""
-    return attention_mask(0, length, None, window, device)
-
-
-def attention_mask(
-    past: int, num_tokens: int, starts: Tensor | None, window: int | None, device: torch.device
-) -> Tensor:
-    """Which of S = past + T keys each of the last T positions sees.
-
-    Args:
-        past: positions before them.
-        num_tokens: T.
-        starts: [B] int64, padding positions on the left of each row; None for none.
-        window: positions seen at most, its own included; None for all.
-        device: where the mask lies.
-
-    Returns:
-        [B or 1, 1, T, S] bool.
-    """
-    query = torch.arange(past, past + num_tokens, device=device)[:, None]
-    key = torch.arange(past + num_tokens, device=device)[None]
-    seen = key <= query
-    if window is not None:
-        seen &= query - key < window
-    if starts is None:
-        return seen[None, None]
-    # A padding position sees itself, so that no row of the softmax is empty.
-    return ((key >= starts[:, None, None]) & seen | (key == query))[:, None]

@@ -7,17 +7,15 @@ Memory is what a process holds at its peak::
 Activations of a block, T tokens, e bytes an element::
 
     norms       2 x (2 e h + 4)                 input, output, scale
-    attention   e (2 h_q + 2 h_kv) + 4 heads    + e h_q when rows hold several documents; short
-                                                documents in float32 whatever e is
+    attention   e (2 h_q + 2 h_kv) + 4 heads
     MLP         3 e f                           gate, up, product
     LoRA        7 e r
     full        2 (weights of the products)     bf16 copies that autocast keeps
 
 With full checkpointing a block keeps e h, and one block at a time has the above. The loss holds
-one tile of logits and its exponentials: 8 V bytes a row in float32, V (2 + 8 + 2) in bfloat16. A
-checkpoint copies what trains and its optimizer state, 12 bytes a parameter, while the training goes
-on. Time adds the products and the element-wise operations at their measured rates, and the start of
-every operation.
+one tile of logits: 4 V bytes a row in float32, 6 V in bfloat16. A checkpoint copies what trains and
+its optimizer state, 12 bytes a parameter, while the training goes on. Time adds the products and
+the element-wise operations at their measured rates, and the start of every operation.
 """
 
 from __future__ import annotations
@@ -133,10 +131,6 @@ def block_activation_bytes(job: TrainingJob) -> int:
     """Bytes one block keeps for its backward pass, checkpointing aside."""
     s, e, tokens = job.spec, job.element_bytes, job.tokens
     kept = activation_bytes(s, tokens, element_bytes=e, norm="fused", fused_mlp=True)
-    if job.document_tokens is not None:
-        kept += tokens * e * s.query_size
-        if job.document_tokens <= _SHORT:
-            kept += tokens * (4 - e) * 2 * (s.query_size + s.kv_size)
     if job.method == "full":
         copies = s.layer_matmul_parameters if e == 2 else 0  # autocast keeps bf16 weights
         return kept + 2 * copies
@@ -159,7 +153,7 @@ def training_memory(job: TrainingJob, base_bytes: int) -> dict[str, int]:
     activations += tokens * e * (2 * s.hidden_size + 2 * s.head_dim)  # final norm, cos and sin
     labelled = max(1, round(job.labelled * tokens))
     tile = min(job.tile, labelled)
-    loss = tile * s.vocab_size * (12 if e == 2 else 8) + 2 * labelled * e * s.hidden_size
+    loss = tile * s.vocab_size * (6 if e == 2 else 4) + 2 * labelled * e * s.hidden_size
     if job.method == "full":
         loss += 2 * 4 * s.embedding_parameters  # gradient of the head, and the sum it goes into
         if e == 2:

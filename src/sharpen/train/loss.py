@@ -7,13 +7,15 @@ For hidden states h_i, head weight W and labels y_i, with a scale c (1 / number 
     dL/dW  = c * sum_i (softmax(W h_i) - onehot(y_i)) h_i^T
 
 The gradients are formed tile by tile in the forward pass, while the tile's logits are at hand, so
-logits exist for one tile only and are computed once. Memory: tile * V * (4 + e) bytes beside the
-gradients, e the bytes of the compute type. Matrix products run in the hidden states' type; softmax
-and sums in float32 (float64 for float64 input).
+logits exist for one tile only and are computed once. Every tile uses the same memory, in place: 4 V
+bytes a row, and 2 V more in 16-bit types. No size depends on the number of labels, which differs
+from step to step and would leave holes in the heap. Matrix products run in the hidden states' type;
+softmax and sums in float32 (float64 for float64 input).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -48,56 +50,83 @@ def linear_cross_entropy(
         A scalar, float32 (float64 for float64 input); 0 when nothing is labelled.
     """
     flat = labels.reshape(-1)
-    positions = (flat != IGNORE).nonzero().squeeze(1)
+    labelled = (flat != IGNORE).nonzero().squeeze(1)
+    positions = labelled if labelled.numel() + _ROUND < flat.numel() else None
     rows = hidden.reshape(-1, hidden.shape[-1])
-    if positions.numel() != flat.numel():
-        # oneDNN compiles and keeps a kernel for every row count it meets: few counts, few kernels.
-        spare = -positions.numel() % _ROUND if positions.numel() + _ROUND < flat.numel() else 0
-        padded = F.pad(positions, (0, spare))
-        rows = rows.index_select(0, padded)
-        flat = F.pad(flat.index_select(0, positions), (0, spare), value=IGNORE)
-    tile = tile or auto_tile(weight.shape[0])
-    loss: Tensor = _LinearCrossEntropy.apply(rows, weight, flat, scale, tile)  # type: ignore[no-untyped-call]
+    loss: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        rows, weight, flat, positions, scale, tile or auto_tile(weight.shape[0])
+    )
     return loss
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
+    """``positions`` are the labelled rows; None for all."""
+
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, scale: float, tile: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        positions: Tensor | None,
+        scale: float,
+        tile: int,
     ) -> Tensor:
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         exact = torch.promote_types(hidden.dtype, torch.float32)
         weight_c = weight.detach().to(hidden.dtype)
-        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
+        grad_hidden = torch.zeros_like(hidden) if wants_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=exact) if wants_weight else None
         total = torch.zeros((), dtype=exact, device=hidden.device)
-        for start in range(0, hidden.shape[0], tile):
-            rows = hidden[start : start + tile]
-            target = labels[start : start + tile, None]
+        narrow = hidden.new_empty((tile, weight.shape[0]))
+        wide = narrow if exact == hidden.dtype else torch.empty_like(narrow, dtype=exact)
+        gathered = hidden.new_empty((tile, hidden.shape[1]))
+        for at, target in _tiles(labels, positions, tile):
+            count = target.shape[0]
+            product, logits = narrow[:count], wide[:count]
+            rows = gathered[:count]
+            torch.index_select(hidden, 0, at, out=rows)
             valid = target != IGNORE
             target = target.clamp(min=0)
-            logits = (rows @ weight_c.T).to(exact)
-            lse = torch.logsumexp(logits, dim=-1, keepdim=True)
-            total += (lse - logits.gather(1, target)).mul_(valid).sum()
-            if not (wants_hidden or wants_weight):
-                continue
-            delta = logits.sub_(lse).exp_()
-            delta.scatter_add_(1, target, delta.new_full((), -1.0).expand(target.shape))
-            delta_c = delta.mul_(valid * scale).to(hidden.dtype)
-            if grad_hidden is not None:
-                torch.mm(delta_c, weight_c, out=grad_hidden[start : start + tile])
+            torch.mm(rows, weight_c.T, out=product)
+            if wide is not narrow:
+                logits.copy_(product)
+            logits.sub_(logits.amax(1, keepdim=True))
+            chosen = logits.gather(1, target)
+            sums = logits.exp_().sum(1, keepdim=True)
+            total += (sums.log() - chosen).mul_(valid).sum()
+            share = valid * scale
+            delta = logits.mul_(share / sums).scatter_add_(1, target, -share.to(exact))
+            if wide is not narrow:
+                delta = product.copy_(delta)
             if grad_weight is not None:
-                grad_weight += delta_c.T @ rows
+                grad_weight += delta.T @ rows
+            if grad_hidden is not None:
+                torch.mm(delta, weight_c, out=rows)
+                grad_hidden.index_add_(0, at, rows)
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.weight_dtype = weight.dtype
         return total * scale
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         if grad_hidden is not None:
             grad_hidden = grad_hidden * grad.to(grad_hidden.dtype)
         if grad_weight is not None:
             grad_weight = (grad_weight * grad).to(ctx.weight_dtype)
-        return grad_hidden, grad_weight, None, None, None
+        return grad_hidden, grad_weight, None, None, None, None
+
+
+def _tiles(labels: Tensor, positions: Tensor | None, tile: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows of each tile and their labels [rows, 1].
+
+    oneDNN compiles and keeps a kernel for every row count it meets: the last tile is filled up to a
+    multiple of 32 with row 0, without a label.
+    """
+    if positions is None:
+        positions = torch.arange(labels.numel(), device=labels.device)
+    for at in torch.split(positions, tile):
+        spare = min(-at.numel() % _ROUND, tile - at.numel())
+        target = F.pad(labels.index_select(0, at), (0, spare), value=IGNORE)
+        yield F.pad(at, (0, spare)), target[:, None]

@@ -1,0 +1,101 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sharpen.models.attention import document_attention, document_lengths
+
+
+def random(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def heads(batch, tokens, *, heads=4, kv_heads=2, size=8, dtype=torch.float64):
+    return [
+        random(batch, tokens, n, size, seed=i, dtype=dtype)
+        for i, n in enumerate((heads, kv_heads, kv_heads))
+    ]
+
+
+def by_formula(q, k, v, lengths, window):
+    """softmax(q k^T / sqrt(D)) v with one mask over the whole batch laid in a row."""
+    shape = q.shape
+    q, k, v = (x.reshape(-1, *x.shape[2:]).transpose(0, 1) for x in (q, k, v))
+    k, v = (x.repeat_interleave(q.shape[0] // x.shape[0], 0) for x in (k, v))
+    document = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    at = torch.arange(len(document))
+    distance = at[:, None] - at
+    seen = (document[:, None] == document) & (distance >= 0) & (distance < (window or len(at)))
+    scores = (q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])).masked_fill(~seen, -math.inf)
+    return (scores.softmax(-1) @ v).transpose(0, 1).reshape(shape)
+
+
+@st.composite
+def packings(draw):
+    """Rows of 12 tokens, each cut into documents."""
+    rows = draw(st.integers(1, 3))
+    lengths = []
+    for _ in range(rows):
+        left = 12
+        while left:
+            lengths.append(draw(st.integers(1, left)))
+            left -= lengths[-1]
+    return rows, lengths
+
+
+@given(
+    packing=packings(), kv_heads=st.sampled_from([1, 2, 4]), window=st.sampled_from([None, 1, 3])
+)
+def test_values_and_gradients_are_those_of_the_formula(packing, kv_heads, window):
+    rows, lengths = packing
+    found_in = [x.requires_grad_() for x in heads(rows, 12, kv_heads=kv_heads)]
+    exact_in = [x.detach().clone().requires_grad_() for x in found_in]
+    found = document_attention(*found_in, lengths, window)
+    exact = by_formula(*exact_in, lengths, window)
+    torch.testing.assert_close(found, exact)
+    weight = random(*found.shape, seed=9)
+    (found * weight).sum().backward()
+    (exact * weight).sum().backward()
+    for a, b in zip(found_in, exact_in, strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("lengths", [[600, 100, 68], [512, 256]])
+def test_bfloat16_is_rounded_once(lengths):
+    """Short documents are exact up to the rounding of what comes in and goes out."""
+    inputs = [x.requires_grad_() for x in heads(1, 768, dtype=torch.bfloat16)]
+    exact_in = [x.detach().double().requires_grad_() for x in inputs]
+    found = document_attention(*inputs, lengths)
+    exact = by_formula(*exact_in, lengths, None)
+    (found.sum() + exact.sum()).backward()
+    found, exact = found.detach(), exact.detach()
+    short = slice(0 if max(lengths) <= 512 else 600, 768)
+    error = (found.double() - exact)[:, short].abs()
+    assert float((error - exact[:, short].abs() * 2**-8).max()) < 1e-5
+    for a, b in zip(inputs, exact_in, strict=True):
+        assert float((a.grad.double() - b.grad).norm() / b.grad.norm()) < 0.01
+
+
+def saved_sizes(lengths):
+    sizes = []
+
+    def keep(x):
+        sizes.append(x.numel())
+        return x
+
+    inputs = [x.requires_grad_() for x in heads(2, 12)]
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        document_attention(*inputs, lengths)
+    return sizes
+
+
+def test_what_is_kept_does_not_depend_on_the_lengths():
+    assert saved_sizes([12, 12]) == saved_sizes([1, 2, 9, 5, 7])
+
+
+def test_lengths_of_runs_row_by_row():
+    ids = torch.tensor([[0, 0, 1], [1, 1, 1]])
+    assert document_lengths(ids) == [2, 1, 3]
+    assert document_lengths(torch.zeros(2, 5)) is None
