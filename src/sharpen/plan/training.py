@@ -32,14 +32,14 @@ __all__ = ["TrainingJob", "training_memory", "training_step_s"]
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 # Calibrated by benchmarks/plan/bench_plan.py on the shapes listed there.
-_PASSES = 15.0  # element-wise operations a kept activation takes part in, forward and backward
+_PASSES = 13.5  # element-wise operations a kept activation takes part in, forward and backward
 _OPS_A_BLOCK = 110  # operations started a block, forward and backward
 _ATTENTION_RATE = {"float32": 0.27, "bfloat16": 0.07}  # of the products' rate, by type
 _NODE = 36  # bare operations that one with its autograd node costs
 _ALLOCATOR = 0.2  # of what is allocated and freed all the time
 _PROCESS = 90 << 20  # beside the imports: rooms, data set, buffers of the libraries
 _VOCABULARY = 1500  # bytes a token of the vocabulary takes in the tokenizer
-_SETTLED = 180 << 20  # of a bf16 heap after tens of steps with documents of varying length
+_SETTLED = 120 << 20  # of a bf16 heap after tens of steps with documents of varying length
 _SHORT = 512  # documents of up to so many tokens attend in float32
 
 
@@ -214,7 +214,7 @@ def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]
     passes_each = _PASSES * (1.4 if job.checkpointing else 1.0)
     elementwise = kept * passes_each * device.elementwise[job.dtype]
     documents = tokens / span
-    ops = s.num_layers * (_OPS_A_BLOCK + 8 * documents + 20 * len(job.adapted()))
+    ops = s.num_layers * (_OPS_A_BLOCK + documents + 20 * len(job.adapted()))
     starts = ops * (1 + job.checkpointing / 2) * device.op_s * _NODE
     update = 20 * job.trained_parameters / (device.copy_gbps * 1e9)
     micro = {
