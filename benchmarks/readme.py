@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.common import OURS, PEER, RESULTS
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/plan/plan.md", "docs/train/train.md")
+PAGES = ("README.md", "docs/plan/plan.md", "docs/train/train.md", "docs/compress/quantize.md")
 PLOT = ROOT / "docs" / "benchmarks.png"
 
 
@@ -103,7 +103,35 @@ def summary() -> str:
     return "\n".join(lines)
 
 
-SECTIONS: dict[str, Callable[[], str]] = {"lora": lora, "plan": plan, "summary": summary}
+def quantized() -> str:
+    document = load("compress_quantized")
+    rows, checks = document["results"]["rows"], document["results"]["checks"]
+    lines = [
+        "| weights | on disk, MB | in memory, MB | perplexity | tokens/s | over bfloat16 |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, row in rows.items():
+        change = row.get("perplexity_change")
+        lines.append(
+            f"| {name} | {row['disk_bytes'] / 1e6:.1f} | {row['memory_bytes'] / 1e6:.1f} | "
+            f"{'' if change is None or name == 'float32' else f'{change:+.1%}'} | "
+            f"{row['tokens_per_s']:.1f} | {row['speed_over_bfloat16']:.2f} |"
+        )
+    lines += [
+        "",
+        "Logits of `transformers` on our int4 folder differ from ours by "
+        f"{checks['peer_logits_relative_distance']:.0e} (float32). {_where(document)}, one thread; "
+        "`benchmarks/compress/bench_quantized.py`.",
+    ]
+    return "\n".join(lines)
+
+
+SECTIONS: dict[str, Callable[[], str]] = {
+    "lora": lora,
+    "plan": plan,
+    "quantized": quantized,
+    "summary": summary,
+}
 
 
 def filled(text: str) -> str:
