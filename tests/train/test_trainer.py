@@ -102,6 +102,15 @@ def test_a_resumed_training_ends_in_the_same_bits(tmp_path: Path, method: str, d
     assert equal(parameters(whole), parameters(resumed))
 
 
+def test_measurements_of_an_ended_training_are_those_of_its_process(tmp_path: Path) -> None:
+    data, options = make_data(tmp_path / "data"), config()
+    first = Trainer(make_model("full"), data, options, output=tmp_path / "out", seed=3).fit()
+    again = Trainer(make_model("full"), data, options, output=tmp_path / "out", seed=3).fit()
+    assert first.step_s is not None and first.step_s > 0
+    assert (again.step_s, again.tokens_per_s) == (first.step_s, first.tokens_per_s)
+    assert again.peak_bytes >= first.peak_bytes
+
+
 def test_dropout_resumes_bit_exactly_too(tmp_path: Path) -> None:
     def model() -> DecoderLM:
         made = small_model(std=0.05)

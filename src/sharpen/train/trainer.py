@@ -47,6 +47,7 @@ __all__ = ["Callback", "StepReport", "TrainResult", "Trainer"]
 
 _log = logging.getLogger(__name__)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_KEPT_TIMES = 200  # steps whose seconds a checkpoint keeps
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +102,11 @@ class TrainResult:
     loss_last: float | None
     """Mean loss of the last steps (at most 5)."""
     step_s: float | None = None
-    """Median seconds a step of this process, its first left out."""
+    """Median seconds a step; the first of each process is left out, unless it is the last."""
     tokens_per_s: float | None = None
     """Tokens a step over its seconds, medians."""
     peak_bytes: int = 0
-    """Highest resident memory of this process."""
+    """Highest resident memory of the processes that took part."""
 
 
 @dataclass(slots=True)
@@ -173,6 +174,8 @@ class Trainer:
         self._named = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._seconds: list[float] = []
         self._step_tokens: list[int] = []
+        self._warm = False
+        self._peak_bytes = 0
 
     @property
     def step(self) -> int:
@@ -199,7 +202,7 @@ class Trainer:
 
     def result(self) -> TrainResult:
         """What has been done so far."""
-        seconds = self._seconds[1:] or self._seconds
+        seconds = self._seconds
         step_s = statistics.median(seconds) if seconds else None
         tokens = statistics.median(self._step_tokens) if self._step_tokens else 0
         recent = self.state.recent
@@ -212,7 +215,7 @@ class Trainer:
             loss_last=sum(recent) / len(recent) if recent else None,
             step_s=step_s,
             tokens_per_s=tokens / step_s if step_s else None,
-            peak_bytes=peak_rss_bytes(),
+            peak_bytes=max(self._peak_bytes, peak_rss_bytes()),
         )
 
     def _open_checkpoints(self) -> CheckpointManager | None:
@@ -277,8 +280,10 @@ class Trainer:
         self.state.tokens += tokens
         self.state.labels += labels
         seconds = time.perf_counter() - start
-        self._seconds.append(seconds)
-        self._step_tokens.append(tokens)
+        if self._warm or self.state.step == self.num_steps:  # a process's first step is slower
+            self._seconds.append(seconds)
+            self._step_tokens.append(tokens)
+        self._warm = True
         return StepReport(self.state.step, loss, norm, lr, tokens, labels, seconds, skipped)
 
     def _forward_backward(self, batches: Sequence[Any], scale: float) -> float:
@@ -327,6 +332,11 @@ class Trainer:
             "state": to_dict(self.state),
             "loader": self.loader.state_dict(),
             "config": self._identity(),
+            "measured": {
+                "seconds": self._seconds[-_KEPT_TIMES:],
+                "tokens": self._step_tokens[-_KEPT_TIMES:],
+                "peak_bytes": max(self._peak_bytes, peak_rss_bytes()),
+            },
             "random": {
                 "python": random.getstate(),
                 "torch": torch.get_rng_state().numpy().tobytes().hex(),
@@ -362,6 +372,9 @@ class Trainer:
             self.optimizer.state[parameter][slot] = value.to(device)
         self.state = _State(**found.trainer["state"])
         self.loader.load_state_dict(found.trainer["loader"])
+        measured = found.trainer["measured"]
+        self._seconds, self._step_tokens = list(measured["seconds"]), list(measured["tokens"])
+        self._peak_bytes = measured["peak_bytes"]
         version, internal, gauss = found.trainer["random"]["python"]
         random.setstate((version, tuple(internal), gauss))
         torch.set_rng_state(_bytes_tensor(found.trainer["random"]["torch"]))
