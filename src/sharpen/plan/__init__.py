@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from sharpen.plan.device import DeviceProfile, load_profile, probe
     from sharpen.plan.flops import forward_flops_per_token, training_flops_per_token
     from sharpen.plan.memory import ModelStates, activation_bytes, live_bytes, model_states
+    from sharpen.plan.parallel import ParallelConfig, ParallelLayout
     from sharpen.plan.planner import Plan, recipe
     from sharpen.plan.training import TrainingJob, training_memory, training_step_s
 
 _EXPORTS = {
     "DeviceProfile": "device",
     "ModelStates": "memory",
+    "ParallelConfig": "parallel",
+    "ParallelLayout": "parallel",
     "Plan": "planner",
     "TrainingJob": "training",
     "activation_bytes": "memory",
@@ -42,6 +45,8 @@ _EXPORTS = {
 __all__ = [
     "DeviceProfile",
     "ModelStates",
+    "ParallelConfig",
+    "ParallelLayout",
     "Plan",
     "TrainingJob",
     "activation_bytes",
