@@ -1,0 +1,72 @@
+"""Run a function in several gloo processes, for tests of distributed code."""
+
+import os
+import tempfile
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import multiprocessing
+
+TIMEOUT_S = 60
+
+
+def run(target: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
+    """Call ``target(*args)`` on every rank of a gloo group; returns what each rank returned.
+
+    Args:
+        target: a function of a test module; its result must survive ``torch.save``.
+        world_size: processes.
+        args: for every rank alike.
+
+    Raises:
+        AssertionError: a rank failed, or the ranks took more than a minute; with the traceback of
+            the first that did.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        context = multiprocessing.get_context("spawn")
+        processes = [
+            context.Process(target=_rank, args=(folder, rank, world_size, target, args))
+            for rank in range(world_size)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(TIMEOUT_S)
+        late = [rank for rank, process in enumerate(processes) if process.is_alive()]
+        for process in processes:
+            process.kill()
+            process.join()
+        failures = sorted(folder.glob("*.error"), key=lambda path: path.stat().st_mtime_ns)
+        assert not failures, f"rank {failures[0].stem} failed:\n{failures[0].read_text()}"
+        assert not late, f"ranks {late} were not done after {TIMEOUT_S} s"
+        codes = [process.exitcode for process in processes]
+        assert codes == [0] * world_size, f"exit codes {codes}"
+        paths = [folder / f"{rank}.result" for rank in range(world_size)]
+        return [torch.load(path, weights_only=False) for path in paths]
+
+
+def _rank(
+    folder: Path, rank: int, world_size: int, target: Callable[..., Any], args: tuple[Any, ...]
+) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(rank))
+    try:
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{folder}/store",
+            rank=rank,
+            world_size=world_size,
+            timeout=timedelta(seconds=TIMEOUT_S),
+        )
+        torch.save(target(*args), folder / f"{rank}.result")
+        dist.barrier()
+        dist.destroy_process_group()
+    except BaseException:
+        (folder / f"{rank}.error").write_text(traceback.format_exc())
+        raise
