@@ -9,6 +9,9 @@ parameter, in two accountings::
     2            2, 2/N, 12/N                 4/N, 4/N, 8/N + 2 gathered
     3            2/N, 2/N, 12/N               4/N, 4/N, 8/N + live units
 
+With float32 compute there are no copies: 4, 4, 8 a parameter, shared the same way. A parameter is
+shared by rows (stages 2 and 3 as built), so the first rank's share may be above 1/N.
+
 Activations a Llama block keeps for its backward pass, for T tokens and e bytes an element, with
 flash attention and unfused element-wise operations::
 
@@ -16,6 +19,7 @@ flash attention and unfused element-wise operations::
     attention    e (2 h_q + 2 h_kv) + 4 heads     q, k, v, output, log-sum-exp
     MLP          4 e f                            gate, up, silu(gate), product
     MLP, fused   3 e f                            gate, up, product
+    MLP, tiled   0                                computed again, a tile of tokens at a time
 """
 
 from __future__ import annotations
@@ -26,7 +30,14 @@ from typing import Literal
 from sharpen.core.errors import ConfigError
 from sharpen.core.model_spec import ModelSpec
 
-__all__ = ["ModelStates", "activation_bytes", "live_bytes", "model_states"]
+__all__ = [
+    "ModelStates",
+    "activation_bytes",
+    "live_bytes",
+    "model_states",
+    "row_share",
+    "share_states",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,38 +56,103 @@ class ModelStates:
         return self.parameters + self.gradients + self.optimizer + self.copies
 
 
-def model_states(
-    spec: ModelSpec,
-    *,
-    stage: int = 0,
-    ranks: int = 1,
-    accounting: Literal["built", "paper"] = "built",
-) -> ModelStates:
-    """Parameters, gradients and AdamW state of one device, compute in 16 bits.
+def row_share(spec: ModelSpec, ranks: int) -> int:
+    """Parameters of the rank that holds most, when each tensor is dealt out by rows.
 
     Args:
         spec: the model's shape.
+        ranks: N; rank 0 holds ceil(rows / N) rows of every tensor.
+    """
+    h, f, q, kv = spec.hidden_size, spec.intermediate_size, spec.query_size, spec.kv_size
+    layer = [(q, h), (kv, h), (kv, h), (h, q), (f, h), (f, h), (h, f), (h, 1), (h, 1)]
+    if spec.qkv_bias:
+        layer += [(q, 1), (kv, 1), (kv, 1)]
+    if spec.output_bias:
+        layer += [(h, 1)]
+    if spec.mlp_bias:
+        layer += [(f, 1), (f, 1), (h, 1)]
+    if spec.qk_norm:
+        layer += [(spec.head_dim, 1)] * 2
+
+    def most(tensors: list[tuple[int, int]]) -> int:
+        return sum(-(-rows // ranks) * width for rows, width in tensors)
+
+    heads = 1 if spec.tie_word_embeddings else 2
+    return spec.num_layers * most(layer) + most([(spec.vocab_size, h)] * heads + [(h, 1)])
+
+
+def share_states(
+    count: int,
+    *,
+    stage: int,
+    ranks: int,
+    share: int | None = None,
+    matmul: int = 0,
+    element_bytes: int = 2,
+    accounting: Literal["built", "paper"] = "built",
+) -> ModelStates:
+    """States of so many trained parameters on one device; see :func:`model_states`.
+
+    Args:
+        count: parameters.
         stage: of ZeRO, 0 to 3.
         ranks: N, devices that share the states.
-        accounting: ``built`` is what a run measures, ``paper`` the table of the ZeRO paper.
+        share: parameters of the fullest rank when tensors are dealt out by rows; default count/N.
+        matmul: of ``count``, those in matrix products.
+        element_bytes: of compute, 2 or 4.
+        accounting: ``built`` or ``paper``.
 
     Raises:
         ConfigError: an unknown stage or no device.
     """
     if stage not in (0, 1, 2, 3) or ranks < 1:
         raise ConfigError(f"stage={stage} must be 0, 1, 2 or 3 and ranks={ranks} at least 1.")
-    count = spec.num_parameters
-    share = -(-count // ranks)
-    if accounting == "paper" or stage == 1:
+    even = -(-count // ranks)
+    rows = even if share is None else share
+    if accounting == "paper":
         return ModelStates(
-            2 * (share if stage == 3 else count),
-            2 * (share if stage >= 2 else count),
-            12 * (share if stage >= 1 else count),
+            2 * (even if stage == 3 else count),
+            2 * (even if stage >= 2 else count),
+            12 * (even if stage >= 1 else count),
         )
     if stage == 0:
-        return ModelStates(4 * count, 4 * count, 8 * count, 2 * spec.matmul_parameters)
-    gathered = 2 * count if stage == 2 else 0
-    return ModelStates(4 * share, 4 * share, 8 * share, gathered)
+        return ModelStates(4 * count, 4 * count, 8 * count, 2 * matmul if element_bytes == 2 else 0)
+    if stage == 1:
+        master = 4 if element_bytes == 2 else 0
+        return ModelStates(element_bytes * count, element_bytes * count, (8 + master) * even)
+    gathered = element_bytes * count if stage == 2 else 0
+    return ModelStates(4 * rows, 4 * rows, 8 * rows, gathered)
+
+
+def model_states(
+    spec: ModelSpec,
+    *,
+    stage: int = 0,
+    ranks: int = 1,
+    element_bytes: int = 2,
+    accounting: Literal["built", "paper"] = "built",
+) -> ModelStates:
+    """Parameters, gradients and AdamW state of the fullest device, all weights trained.
+
+    Args:
+        spec: the model's shape.
+        stage: of ZeRO, 0 to 3.
+        ranks: N, devices that share the states.
+        element_bytes: of compute: 2 (bfloat16) or 4.
+        accounting: ``built`` is what a run measures, ``paper`` the table of the ZeRO paper.
+
+    Raises:
+        ConfigError: an unknown stage or no device.
+    """
+    return share_states(
+        spec.num_parameters,
+        stage=stage,
+        ranks=ranks,
+        share=row_share(spec, ranks) if ranks > 1 else None,
+        matmul=spec.matmul_parameters,
+        element_bytes=element_bytes,
+        accounting=accounting,
+    )
 
 
 def live_bytes(spec: ModelSpec, *, prefetch: int = 1, parameter_bytes: int = 2) -> int:
@@ -95,6 +171,7 @@ def activation_bytes(
     element_bytes: int = 2,
     norm: Literal["composite", "fused", "transformers"] = "composite",
     fused_mlp: bool = False,
+    tiled_mlp: bool = False,
 ) -> int:
     """Bytes one block keeps for its backward pass, all weights trained.
 
@@ -106,10 +183,11 @@ def activation_bytes(
             RMSNorm on CPU), ``fused`` keeps the input and the scale, ``transformers`` multiplies
             the weight in 16 bits.
         fused_mlp: silu(gate) is computed again in the backward pass.
+        tiled_mlp: all of the MLP is; only its input stays, which is the norm's output.
     """
     h, e = spec.hidden_size, element_bytes
     saved = {"composite": 8 * h + 4, "fused": e * h + 4, "transformers": 6 * h + 4}[norm]
     norms = 2 * (e * h + saved)
     attention = e * (2 * spec.query_size + 2 * spec.kv_size) + 4 * spec.num_heads
-    mlp = (3 if fused_mlp else 4) * e * spec.intermediate_size
+    mlp = 0 if tiled_mlp else (3 if fused_mlp else 4) * e * spec.intermediate_size
     return tokens * (norms + attention + mlp)
