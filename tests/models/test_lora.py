@@ -37,6 +37,9 @@ def adapted(config: LoraConfig, seed: int = 1, **changes: Any) -> DecoderLM:
         if name.endswith("lora_B"):
             with torch.no_grad():
                 parameter.normal_(0, 0.1, generator=generator)
+        if name.endswith("lora_magnitude_vector"):
+            with torch.no_grad():
+                parameter.mul_(torch.empty_like(parameter).uniform_(0.5, 2, generator=generator))
     return model
 
 
@@ -47,7 +50,9 @@ def weights(model: DecoderLM) -> dict[str, torch.Tensor]:
 CONFIGS = [
     LoraConfig(rank=4),
     LoraConfig(rank=8, alpha=4.0, rslora=True, targets=("v_proj", "q_proj")),
+    LoraConfig(rank=4, dora=True),
 ]
+NAMES = ["plain", "rslora", "dora"]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +108,7 @@ def test_dropout_drops_only_the_adapters_input_and_only_in_training() -> None:
     assert 16 < kept < 48
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=["plain", "rslora"])
+@pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
 @torch.no_grad()
 def test_folding_in_keeps_the_logits_and_taking_out_restores_the_weights(
     config: LoraConfig,
@@ -134,7 +139,7 @@ def test_folding_what_is_folded_already_changes_nothing() -> None:
         assert torch.equal(value, expected[name])
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=["plain", "rslora"])
+@pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
 @torch.no_grad()
 def test_a_saved_adapter_loads_on_its_base(tmp_path: Path, config: LoraConfig) -> None:
     model = adapted(config)
@@ -190,7 +195,8 @@ def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
     ("change", "message"),
     [
         ({"peft_type": "IA3"}, "not the config of a LoRA"),
-        ({"use_dora": True}, "'use_dora' is set to True"),
+        ({"use_dora": True}, "14 tensors are missing"),
+        ({"use_qalora": True}, "'use_qalora' is set to True"),
         ({"rank_pattern": {"q_proj": 2}}, "'rank_pattern'"),
         ({"bias": "all"}, "'bias' is 'all'"),
         ({"target_modules": ".*proj"}, "as a pattern"),
@@ -259,7 +265,7 @@ def test_a_config_without_a_rank_or_with_all_linear_is_understood(tmp_path: Path
 
 @pytest.mark.peer
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("config", CONFIGS, ids=["plain", "rslora"])
+@pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
 def test_forward_gradients_and_files_are_pefts(tmp_path: Path, config: LoraConfig) -> None:
     from peft import LoraConfig as PeftConfig
     from peft import PeftModel, get_peft_model
@@ -288,6 +294,7 @@ def test_forward_gradients_and_files_are_pefts(tmp_path: Path, config: LoraConfi
         lora_alpha=6,
         target_modules=list(config.names),
         use_rslora=config.rslora,
+        use_dora=config.dora,
         init_lora_weights=False,
     )
     torch.manual_seed(0)
@@ -317,6 +324,7 @@ def test_one_layer_is_pefts_to_rounding() -> None:
             lora_alpha=config.alpha or 2 * config.rank,
             target_modules=["q_proj"],
             use_rslora=config.rslora,
+            use_dora=config.dora,
         )
         peer = get_peft_model(stack, options)
         theirs = dict(peer.named_parameters())
@@ -327,6 +335,9 @@ def test_one_layer_is_pefts_to_rounding() -> None:
             theirs[prefix + "lora_B.default.weight"].copy_(ours.lora_B)
             theirs[prefix + "base_layer.weight"].copy_(ours.weight)
             theirs[prefix + "base_layer.bias"].copy_(ours.bias)
+            if config.dora:
+                magnitude = theirs[prefix + "lora_magnitude_vector.default.weight"]
+                magnitude.copy_(ours.lora_magnitude_vector.mul_(1.5))
         x, y = torch.randn(5, 16, requires_grad=True), torch.randn(5, 8)
         one, two = ours(x), peer(x)
         assert float((one - two).detach().abs().max()) <= 1e-6
@@ -334,6 +345,7 @@ def test_one_layer_is_pefts_to_rounding() -> None:
         gradient, x.grad = x.grad, None
         (two * y).mean().backward()
         assert float((gradient - x.grad).abs().max()) <= 1e-6
-        for part in ("lora_A", "lora_B"):
+        parts = ("lora_A", "lora_B", *(["lora_magnitude_vector"] if config.dora else []))
+        for part in parts:
             other = theirs[f"{prefix}{part}.default.weight"].grad
             assert float((getattr(ours, part).grad - other).abs().max()) <= 1e-6

@@ -4,8 +4,10 @@
 
     y = W x + (alpha / r) B A x        A [r, in] kaiming-uniform(sqrt 5), B [out, r] zero
 
-rsLoRA (Kalajdzievski, 2023) scales by alpha / sqrt(r). Files are PEFT's: ``adapter_config.json``
-and ``adapter_model.safetensors``. Memory: r (in + out) parameters a layer.
+rsLoRA (Kalajdzievski, 2023) scales by alpha / sqrt(r). DoRA (:mod:`sharpen.models.dora`) also
+learns a magnitude for each output. W may be stored in 4 bits (:mod:`sharpen.models.nf4`, QLoRA).
+Files are PEFT's: ``adapter_config.json`` and ``adapter_model.safetensors``. Memory: r (in + out)
+parameters a layer.
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ from sharpen.core.config import read_json
 from sharpen.core.errors import ConfigError, FileFormatError, did_you_mean
 from sharpen.core.files import atomic_dir, atomic_write_json
 from sharpen.models.decoder import DecoderLM
+from sharpen.models.dora import adapted_row_norms, row_squares
 from sharpen.models.functional import lora_linear
 from sharpen.models.hf import TensorFile, read_safetensors_header, save_tensors
+from sharpen.models.nf4 import NF4Linear, dequantize_nf4
 
 __all__ = [
     "LoraConfig",
@@ -40,7 +44,6 @@ __all__ = [
 _LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _PREFIX = "base_model.model."
 _UNSUPPORTED = (
-    "use_dora",
     "use_qalora",
     "modules_to_save",
     "rank_pattern",
@@ -68,6 +71,9 @@ class LoraConfig:
 
     rslora: bool = False
     """Scale by alpha / sqrt(r)."""
+
+    dora: bool = False
+    """Learn a magnitude for each output, and with A and B only the direction."""
 
     def __post_init__(self) -> None:
         """Check the ranges and names."""
@@ -104,49 +110,89 @@ class LoraLinear(nn.Module):
 
     Args:
         base: the layer; its weight keeps its type.
-        config: rank and scale.
+        config: rank, scale, and whether outputs get magnitudes.
     """
 
-    def __init__(self, base: nn.Linear, config: LoraConfig) -> None:
+    weight: Tensor
+    lora_magnitude_vector: nn.Parameter | None
+    squares: Tensor
+    folded: Tensor
+
+    def __init__(self, base: nn.Linear | NF4Linear, config: LoraConfig) -> None:
         super().__init__()
-        self.weight = base.weight
-        self.bias = base.bias
+        self.base = base if isinstance(base, NF4Linear) else None
+        if isinstance(base, nn.Linear):
+            self.weight = base.weight
+        self.bias: nn.Parameter | None = base.bias
+        self.in_features, self.out_features = base.in_features, base.out_features
         self.scale = config.scale
         self.dropout = config.dropout
         self.merged = False
-        device = base.weight.device
+        weight = self.full_weight()
+        device = weight.device
         self.lora_A = nn.Parameter(torch.empty(config.rank, base.in_features, device=device))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, config.rank, device=device))
+        self.register_parameter("lora_magnitude_vector", None)
+        if config.dora:
+            self.register_buffer("squares", row_squares(weight.detach()), persistent=False)
+            self.lora_magnitude_vector = nn.Parameter(self.squares.sqrt())
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
         if self.merged:
             return F.linear(x, self.weight, self.bias)
-        if self.dropout and self.training:
-            dropped = F.linear(F.dropout(x, self.dropout), self.lora_A * self.scale)
-            return F.linear(x, self.weight, self.bias) + F.linear(dropped, self.lora_B)
-        return lora_linear(x, self.weight, self.bias, self.lora_A, self.lora_B, self.scale)
+        if self.lora_magnitude_vector is None:
+            return self._sum(x, self.bias)
+        y = self._sum(x, None)
+        y = y * self.factor().to(y.dtype)
+        return y if self.bias is None else y + self.bias.to(y.dtype)
+
+    def full_weight(self) -> Tensor:
+        """The frozen weight, [out, in], in its own type."""
+        if self.base is not None:
+            return dequantize_nf4(self.base.quantized, self.base.dtype)
+        return self.weight
 
     def delta(self) -> Tensor:
         """Scale * B A, [out, in] float32."""
         return self.scale * (self.lora_B.float() @ self.lora_A.float())
+
+    def factor(self) -> Tensor:
+        """Of each output, m / ||W + scale * B A||: [out] float32; ones without magnitudes."""
+        if self.lora_magnitude_vector is None:
+            return torch.ones(self.out_features, device=self.lora_A.device)
+        weight, a, b = self.full_weight(), self.lora_A, self.lora_B
+        norms = adapted_row_norms(self.squares, weight, a, b, self.scale)
+        return self.lora_magnitude_vector / norms
+
+    def _sum(self, x: Tensor, bias: nn.Parameter | None) -> Tensor:
+        """(W + scale * B A) x + bias."""
+        drops = self.dropout > 0 and self.training
+        if self.base is None and not drops:
+            return lora_linear(x, self.weight, bias, self.lora_A, self.lora_B, self.scale)
+        down = F.linear(F.dropout(x, self.dropout, drops), self.lora_A * self.scale)
+        up = F.linear(down, self.lora_B)
+        if self.base is None:
+            return F.linear(x, self.weight, bias) + up
+        y = self.base.product(x) + up
+        return y if bias is None else y + bias.to(y.dtype)
 
 
 def _lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
     return {n: m for n, m in model.named_modules() if isinstance(m, LoraLinear)}
 
 
-def _targets(model: nn.Module, config: LoraConfig) -> dict[str, nn.Linear]:
+def _targets(model: nn.Module, config: LoraConfig) -> dict[str, nn.Linear | NF4Linear]:
     """Linear layers that get adapters, by name."""
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in config.names
+        if isinstance(module, nn.Linear | NF4Linear) and name.rpartition(".")[2] in config.names
     }
 
 
 def add_lora(model: DecoderLM, config: LoraConfig, *, seed: int = 0) -> None:
-    """Freeze ``model`` and give its layers adapters; only A and B are trainable afterwards.
+    """Freeze ``model`` and give its layers adapters; only they are trainable afterwards.
 
     Args:
         model: changed in place.
@@ -178,14 +224,18 @@ def add_lora(model: DecoderLM, config: LoraConfig, *, seed: int = 0) -> None:
 
 
 def merge_lora(model: DecoderLM) -> None:
-    """Fold the adapters into the weights and remove them; layers become plain again."""
+    """Fold the adapters into the weights and remove them; layers become plain again.
+
+    A layer in NF4 becomes a plain one with its rounded weight and the adapter.
+    """
     for name, layer in _lora_layers(model).items():
+        weight = layer.full_weight().detach()
         if not layer.merged:
-            _shift(layer, 1.0)
+            weight = _folded(layer, weight)
         parent, _, leaf = name.rpartition(".")
         plain = nn.Linear(1, 1, bias=layer.bias is not None, device="meta")
-        plain.out_features, plain.in_features = layer.weight.shape
-        plain.weight = nn.Parameter(layer.weight.detach(), requires_grad=False)
+        plain.out_features, plain.in_features = weight.shape
+        plain.weight = nn.Parameter(weight, requires_grad=False)
         if layer.bias is not None:
             plain.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
         setattr(model.get_submodule(parent), leaf, plain)
@@ -195,17 +245,34 @@ def unmerge_lora(model: DecoderLM, *, merged: bool = False) -> None:
     """Take folded adapters out of the weights again, or (``merged``) fold them in, keeping them.
 
     Folding and taking out in float32 restores the weights to rounding.
+
+    Raises:
+        ConfigError: a layer is stored in 4 bits, which an adapter cannot be folded into.
     """
-    for layer in _lora_layers(model).values():
-        if layer.merged != merged:
-            _shift(layer, 1.0 if merged else -1.0)
-            layer.merged = merged
+    layers = list(_lora_layers(model).values())
+    if any(layer.base is not None for layer in layers):
+        raise ConfigError(
+            "adapters cannot be folded into weights in 4 bits and kept. merge_lora(model) folds "
+            "them into plain weights for good."
+        )
+    for layer in layers:
+        if layer.merged == merged:
+            continue
+        if merged:
+            layer.folded = layer.factor().detach()
+            _folded(layer, layer.weight)
+        else:
+            with torch.no_grad():
+                weight = layer.weight.float() / layer.folded[:, None] - layer.delta()
+                layer.weight.copy_(weight.to(layer.weight.dtype))
+        layer.merged = merged
 
 
-def _shift(layer: LoraLinear, sign: float) -> None:
-    with torch.no_grad():
-        weight = layer.weight
-        weight.copy_((weight.float() + sign * layer.delta()).to(weight.dtype))
+@torch.no_grad()
+def _folded(layer: LoraLinear, weight: Tensor) -> Tensor:
+    """``weight`` with the adapter folded in, in place."""
+    exact = (weight.float() + layer.delta()) * layer.factor()[:, None]
+    return weight.copy_(exact.to(weight.dtype))
 
 
 def save_adapter(
@@ -227,9 +294,9 @@ def write_adapter(model: DecoderLM, folder: Path, config: LoraConfig, *, base: s
     """Write the adapters into an existing folder."""
     tensors: dict[str, Tensor] = {}
     for name, layer in _lora_layers(model).items():
-        for part in ("lora_A", "lora_B"):
-            value = getattr(layer, part).detach().to("cpu", torch.float32).contiguous()
-            tensors[f"{_PREFIX}{name}.{part}.weight"] = value
+        for part, value in _parts(layer).items():
+            key = f"{_PREFIX}{name}.{part}"
+            tensors[key] = value.detach().to("cpu", torch.float32).contiguous()
     if not tensors:
         raise ConfigError("the model has no adapters to save.")
     save_tensors(tensors, folder / "adapter_model.safetensors")
@@ -245,7 +312,7 @@ def write_adapter(model: DecoderLM, folder: Path, config: LoraConfig, *, base: s
             "lora_dropout": config.dropout,
             "target_modules": sorted(config.names),
             "use_rslora": config.rslora,
-            "use_dora": False,
+            "use_dora": config.dora,
             "bias": "none",
             "fan_in_fan_out": False,
             "inference_mode": True,
@@ -256,7 +323,7 @@ def write_adapter(model: DecoderLM, folder: Path, config: LoraConfig, *, base: s
 
 
 def load_adapter(model: DecoderLM, folder: str | Path) -> LoraConfig:
-    """Put a PEFT-format adapter on ``model`` (frozen; A and B trainable).
+    """Put a PEFT-format adapter on ``model`` (frozen; the adapter trainable).
 
     Returns:
         Its config.
@@ -275,22 +342,32 @@ def load_adapter(model: DecoderLM, folder: str | Path) -> LoraConfig:
     add_lora(model, config)
     with torch.no_grad():
         for name, layer in _lora_layers(model).items():
-            layer.lora_A.copy_(values[f"{_PREFIX}{name}.lora_A.weight"])
-            layer.lora_B.copy_(values[f"{_PREFIX}{name}.lora_B.weight"])
+            for part, parameter in _parts(layer).items():
+                parameter.copy_(values[f"{_PREFIX}{name}.{part}"])
     return config
+
+
+def _parts(layer: LoraLinear) -> dict[str, nn.Parameter]:
+    """The parameters of an adapter by PEFT's names."""
+    parts = {"lora_A.weight": layer.lora_A, "lora_B.weight": layer.lora_B}
+    if layer.lora_magnitude_vector is not None:
+        parts["lora_magnitude_vector"] = layer.lora_magnitude_vector
+    return parts
 
 
 def _read_adapter(
     folder: Path,
     files: dict[str, TensorFile],
-    targets: dict[str, nn.Linear],
+    targets: dict[str, nn.Linear | NF4Linear],
     config: LoraConfig,
 ) -> dict[str, Tensor]:
-    """A and B of every target, each checked by name and shape before anything is allocated."""
+    """The tensors of every target, each checked by name and shape before anything is allocated."""
     wanted: dict[str, tuple[int, ...]] = {}
     for name, layer in targets.items():
         wanted[f"{_PREFIX}{name}.lora_A.weight"] = (config.rank, layer.in_features)
         wanted[f"{_PREFIX}{name}.lora_B.weight"] = (layer.out_features, config.rank)
+        if config.dora:
+            wanted[f"{_PREFIX}{name}.lora_magnitude_vector"] = (layer.out_features,)
     odd = sorted(set(wanted) ^ set(files))
     if odd:
         raise FileFormatError(
@@ -341,6 +418,7 @@ def _read_config(data: Any, where: Path) -> LoraConfig:
             dropout=float(data.get("lora_dropout", 0.0)),
             targets=names,
             rslora=bool(data.get("use_rslora", False)),
+            dora=bool(data.get("use_dora", False)),
         )
     except KeyError as error:
         raise FileFormatError(f"{where} lacks the key {error}.") from None
