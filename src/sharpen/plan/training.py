@@ -40,6 +40,7 @@ _ALLOCATOR = 0.2  # of what is allocated and freed all the time
 _PROCESS = 90 << 20  # beside the imports: rooms, data set, buffers of the libraries
 _VOCABULARY = 1500  # bytes a token of the vocabulary takes in the tokenizer
 _SETTLED = 120 << 20  # of a bf16 heap after tens of steps with documents of varying length
+_NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8  # a weight, with its shares of the scales
 _SHORT = 512  # documents of up to so many tokens attend in float32
 
 
@@ -67,6 +68,9 @@ class TrainingJob:
 
     targets: tuple[str, ...] = ()
     """Adapted layers; empty is all seven."""
+
+    nf4: bool = False
+    """The frozen weights of the blocks are stored in 4.13 bits."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type."""
@@ -161,6 +165,8 @@ def training_memory(job: TrainingJob, base_bytes: int) -> dict[str, int]:
     # The widest temporaries of a block's backward pass: gradients of the MLP's four tensors.
     scratch = tokens * e * 4 * s.intermediate_size
     weights = (e if job.method == "lora" else 4) * s.num_parameters + 4 * job.adapter_parameters
+    if job.nf4:
+        weights -= round((e - _NF4_BYTES) * s.num_layers * s.layer_matmul_parameters)
     gradients = 4 * job.trained_parameters
     moving = activations + loss + scratch
     settled = _SETTLED if job.document_tokens is not None and e == 2 else 0

@@ -80,11 +80,15 @@ class TrainConfig:
     global_batch: int = 8
     """Sequences an optimizer step; the rest is gradient accumulation."""
 
-    method: Literal["full", "lora"] = "full"
-    """Train all weights, or low-rank adapters on frozen weights."""
+    method: Literal["full", "half", "lora", "dora", "qlora"] = "full"
+    """Train all weights, a half of them, or adapters on frozen weights: low-rank, with magnitudes,
+    or on weights in 4 bits."""
+
+    half_every: int | None = None
+    """``half``: steps until another half is trained; null keeps one half throughout."""
 
     rank: int = 16
-    """LoRA: rank of the adapters."""
+    """LoRA, DoRA, QLoRA: rank of the adapters."""
 
     alpha: float | None = None
     """LoRA: scale numerator; default twice the rank."""
@@ -160,6 +164,11 @@ class TrainConfig:
             raise ConfigError(f"steps={self.steps} must be at least 1.")
         if self.epochs is not None and self.epochs <= 0:
             raise ConfigError(f"epochs={self.epochs} must be above 0.")
+        if self.half_every is not None and (self.method != "half" or self.half_every < 1):
+            raise ConfigError(
+                f"half_every={self.half_every} must be at least 1 and needs method 'half', not "
+                f"{self.method!r}."
+            )
         for name in ("micro_batch", "global_batch", "rank", "max_bad_steps", "gc_freq"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
@@ -182,10 +191,18 @@ class TrainConfig:
             raise ConfigError(f"dropout={self.dropout} must be at least 0 and below 1.")
         if self.alpha is not None and self.alpha <= 0:
             raise ConfigError(f"alpha={self.alpha} must be above 0.")
-        if self.merge and self.method != "lora":
-            raise ConfigError("merge=true needs method 'lora'; a full model is written as it is.")
+        if self.merge and not self.adapts:
+            raise ConfigError(
+                f"merge=true needs method 'lora', 'dora' or 'qlora'; with {self.method!r} a whole "
+                "model is written anyway."
+            )
         if self.steps is not None:
             self.make_schedule(self.steps)
+
+    @property
+    def adapts(self) -> bool:
+        """Whether adapters are trained, on frozen weights."""
+        return self.method in ("lora", "dora", "qlora")
 
     @property
     def grad_accum(self) -> int:

@@ -37,7 +37,8 @@ def training_job(config: TrainConfig, spec: ModelSpec, data: Any = None) -> Trai
         seq_len=seq_len,
         micro_batch=config.micro_batch,
         grad_accum=config.grad_accum,
-        method=config.method,
+        method="lora" if config.adapts else "full",
+        nf4=config.method == "qlora",
         rank=config.rank,
         targets=() if config.targets == "all-linear" else config.targets,
         dtype=config.dtype,
@@ -90,7 +91,8 @@ def _remedies(
     tries: dict[str, TrainConfig] = {
         "train.micro_batch=1": dataclasses.replace(config, micro_batch=1),
         "train.act.mode=full": dataclasses.replace(config, act=act),
-        "train.method=lora": dataclasses.replace(config, method="lora"),
+        "train.method=lora": dataclasses.replace(config, method="lora", half_every=None),
+        "train.method=qlora": dataclasses.replace(config, method="qlora", half_every=None),
         "train.dtype=bfloat16": dataclasses.replace(config, dtype="bfloat16"),
     }
     savings: list[tuple[int, str]] = []

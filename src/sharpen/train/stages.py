@@ -1,4 +1,4 @@
-"""The ``train`` stage: a model and a data set in, a LoRA adapter or a whole model out."""
+"""The ``train`` stage: a model and a data set in, an adapter or a whole model out."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from sharpen.models.decoder import DecoderLM
 from sharpen.models.hf import write_folder
 from sharpen.models.load import load_model
 from sharpen.models.lora import LoraConfig, add_lora, merge_lora, write_adapter
+from sharpen.models.nf4 import dequantize_model_nf4, quantize_model_nf4
 from sharpen.models.tokenizer import Tokenizer, check_compatible, load_tokenizer
 from sharpen.train.config import TrainConfig
+from sharpen.train.half import HalfFineTuning
 from sharpen.train.predict import predict_train
 from sharpen.train.trainer import StepReport, Trainer, TrainResult
 
@@ -34,11 +36,12 @@ def prepare_model(ref: str | Path, config: TrainConfig, *, seed: int) -> Decoder
         config: ``method``, ``dtype``, ``act`` and the LoRA fields decide.
         seed: of the adapters' first values.
     """
-    frozen = config.method == "lora"
-    model = load_model(ref, dtype=_DTYPES[config.dtype] if frozen else torch.float32)
+    model = load_model(ref, dtype=_DTYPES[config.dtype] if config.adapts else torch.float32)
     if any(p.dtype not in (torch.float32, torch.bfloat16) for p in model.parameters()):
         raise ConfigError(f"the model {ref} is quantized, so it cannot be trained.")
-    if frozen:
+    if config.method == "qlora":
+        quantize_model_nf4(model)
+    if config.adapts:
         add_lora(model, lora_config(config), seed=seed)
     else:
         model.requires_grad_(True)
@@ -54,6 +57,7 @@ def lora_config(config: TrainConfig) -> LoraConfig:
         dropout=config.dropout,
         targets=config.targets,
         rslora=config.rslora,
+        dora=config.method == "dora",
     )
 
 
@@ -107,7 +111,7 @@ def run_train(config: TrainConfig, context: StageContext) -> StageResult:
             config,
             output=context.work,
             seed=context.seed,
-            callbacks=[_Report(context, config, bar)],
+            callbacks=[*_rounds(config, context.seed), _Report(context, config, bar)],
         )
         done = trainer.fit()
     name = context.model if context.model in ASSETS else Path(context.model).name
@@ -116,13 +120,19 @@ def run_train(config: TrainConfig, context: StageContext) -> StageResult:
     return result
 
 
+def _rounds(config: TrainConfig, seed: int) -> list[HalfFineTuning]:
+    """What freezes halves of the model, where asked for."""
+    return [HalfFineTuning(seed=seed, every=config.half_every)] if config.method == "half" else []
+
+
 def _write(
     model: DecoderLM, config: TrainConfig, output: Path, tokenizer: Tokenizer, base: str
 ) -> None:
-    if config.method == "lora" and not config.merge:
+    if config.adapts and not config.merge:
         write_adapter(model, output, lora_config(config), base=base)
         return
     merge_lora(model)
+    dequantize_model_nf4(model)
     write_folder(model, output, dtype=_DTYPES[config.dtype])
     tokenizer.save(output)
 
@@ -168,7 +178,7 @@ TRAIN = StageType(
     version=1,
     config=TrainConfig,
     run=run_train,
-    makes=lambda config: "model" if config.method != "lora" or config.merge else "adapter",
+    makes=lambda config: "adapter" if config.adapts and not config.merge else "model",
     needs=("dataset",),
     optional=("model",),
     needs_model=True,
