@@ -232,7 +232,8 @@ def pipeline_schedule(
     """
     if min(stages, micro_batches, chunks) < 1:
         raise ConfigError(
-            f"stages={stages}, micro_batches={micro_batches} and chunks={chunks} must be at least 1."
+            f"stages={stages}, micro_batches={micro_batches} and chunks={chunks} must be "
+            "at least 1."
         )
     if chunks > 1 and micro_batches % stages:
         raise ConfigError(

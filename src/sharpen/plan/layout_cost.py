@@ -1,0 +1,259 @@
+"""Step time of a layout on a cluster, its utilization, and whether it fits.
+
+Per micro-batch, with c computing and x exchanges of a layer, g gathering and r reducing its
+states, and o the share of those that can hide (``Assumptions.overlap``)::
+
+    layer     max(c + x + (1 - o) t, o t)          t = g forward, g + r backward
+    pass      o t + sum over layers
+    step      m micro-batches (1 + (pp - 1) / (chunks m)) + what is sent once a step + update
+
+which is what :mod:`sharpen.plan.schedule` simulates. A collective of n ranks takes its bytes at the
+rate of its slowest hop, and a start for each hop. MFU is model FLOPs (no recomputation) over step
+time and the peak of all devices; HFU counts everything that is computed. Attention counts every
+position unless ``causal`` is asked for (PaLM's convention: 6 Ψ + 12 L h_q s a token).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sharpen.plan.flops import attention_flops_per_token, training_flops_per_token
+from sharpen.plan.hardware import Cluster
+from sharpen.plan.layouts import (
+    Candidate,
+    ClusterJob,
+    Traffic,
+    _kept,
+    layer_exchanges,
+    layout_memory,
+    layout_traffic,
+    most_heads,
+    states_bytes,
+)
+
+__all__ = ["LayoutCost", "layout_cost", "step_flops"]
+
+# Times that unfused element-wise operations read or write what a block keeps, both passes together.
+_PASSES = 8
+_UPDATE_BYTES = 28  # read and written by an update: parameter, gradient, two moments, a copy
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutCost:
+    """What a layout needs and how fast it is."""
+
+    layout: Candidate
+    """How the job is laid out."""
+
+    memory: Mapping[str, int]
+    """Bytes of the fullest rank, by part."""
+
+    traffic: tuple[Traffic, ...]
+    """What the busiest rank sends a step."""
+
+    step_s_by: Mapping[str, float]
+    """Seconds of a step, by what takes them; they sum to ``step_s``."""
+
+    micro_batches: int
+    """Forward passes a rank makes a step."""
+
+    mfu: float
+    """Model FLOPs a second, as a share of all devices' peak."""
+
+    hfu: float
+    """The same with what is computed again."""
+
+    tokens_per_s: float
+    """Of all devices."""
+
+    memory_bytes: int
+    """Memory of a device."""
+
+    @property
+    def peak_bytes(self) -> int:
+        """Bytes of the fullest rank."""
+        return sum(self.memory.values())
+
+    @property
+    def over_bytes(self) -> int:
+        """By how much it is too large; 0 when it fits."""
+        return max(0, self.peak_bytes - self.memory_bytes)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the fullest rank fits its device."""
+        return self.over_bytes == 0
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of a step."""
+        return sum(self.step_s_by.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "layout": self.layout.to_dict(),
+            "micro_batches": self.micro_batches,
+            "fits": self.fits,
+            "peak_bytes": self.peak_bytes,
+            "over_bytes": self.over_bytes,
+            "memory": dict(self.memory),
+            "step_s": self.step_s,
+            "step_s_by": dict(self.step_s_by),
+            "mfu": self.mfu,
+            "hfu": self.hfu,
+            "tokens_per_s": self.tokens_per_s,
+        }
+
+
+def step_flops(
+    job: ClusterJob, *, causal: bool = False, recompute: bool = False, tiled_mlp: bool = False
+) -> float:
+    """FLOPs of one optimizer step over all devices.
+
+    Args:
+        job: what is trained.
+        causal: count only the positions that attention sees.
+        recompute: count the forward pass that full recomputation repeats.
+        tiled_mlp: count the MLP that tiling computes again.
+    """
+    s = job.spec
+    per_token = training_flops_per_token(
+        s, job.seq_len, causal=causal, recompute=recompute, lora=job.method == "lora"
+    )
+    if tiled_mlp and not recompute:
+        per_token += 2 * 3 * s.hidden_size * s.intermediate_size * s.num_layers
+    return per_token * job.global_batch * job.seq_len
+
+
+def _compute(job: ClusterJob, layout: Candidate, cluster: Cluster) -> dict[str, float]:
+    """Seconds a rank computes a micro-batch, by kind and pass, all its layers together."""
+    s, tokens, device = job.spec, layout.tokens(job), cluster.device
+    peak = device.peak_flops(job.dtype)
+    layers, tp = s.num_layers // layout.pp, layout.tp
+    products = 2 * tokens * layers * s.layer_matmul_parameters / tp / (peak * device.products)
+    mlp = 3 * s.hidden_size * s.intermediate_size / s.layer_matmul_parameters
+    uneven = most_heads(s, layout.sp)[0] * layout.sp / s.num_heads
+    seen = attention_flops_per_token(s, job.seq_len, causal=True) * tokens / layout.pp / tp
+    attention = uneven * seen / (peak * device.attention)
+    rate = device.memory_gb_s * 1e9 * cluster.assume.memory
+    kept = tokens * layers * _kept(s, job.element_bytes, False) / tp
+    elementwise = kept * _PASSES / 2 / rate
+    again = 1.0 if layout.recompute == "full" else 0.0
+    weights = 1 + (job.method == "full")  # products of the backward pass for one of the forward
+    tiled = mlp if layout.tiled_mlp and not again else 0.0
+    head = 2 * tokens * s.embedding_parameters / tp / (peak * device.products) / layout.pp
+    return {
+        "products": products,
+        "products_backward": products * (weights + again + tiled),
+        "attention": attention,
+        "attention_backward": attention * (2 + again),
+        "elementwise": elementwise,
+        "elementwise_backward": elementwise * (1 + again),
+        "head": head * (1 + weights),
+    }
+
+
+def _hidden(compute: float, states: float, overlap: float) -> float:
+    """Seconds of a layer whose ``states`` seconds of gathering can partly hide."""
+    return max(compute + (1 - overlap) * states, overlap * states)
+
+
+def layout_cost(
+    job: ClusterJob, layout: Candidate, cluster: Cluster, *, causal: bool = False
+) -> LayoutCost:
+    """Memory, traffic and step time of a legal layout.
+
+    Args:
+        job: what is trained.
+        layout: how; see :func:`~sharpen.plan.layouts.layout_problems`.
+        cluster: on what.
+        causal: MFU and HFU count only the positions that attention sees.
+
+    Raises:
+        ConfigError: the device has no peak for the job's type.
+    """
+    s, assume = job.spec, cluster.assume
+    m, n, tp = layout.micro_batches(job), layout.state_ranks, layout.tp
+    layers = s.num_layers // layout.pp
+    overlap = assume.overlap
+    compute = _compute(job, layout, cluster)
+    forward = compute["products"] + compute["attention"] + compute["elementwise"]
+    backward = sum(compute[f"{k}_backward"] for k in ("products", "attention", "elementwise"))
+
+    # Exchanges inside a layer stop computing; a ring's hide behind its attention.
+    exchange = {"forward": 0.0, "backward": 0.0}
+    again = layout.recompute == "full"
+    for purpose, (sent, back) in layer_exchanges(job, layout).items():
+        if purpose == "ring":
+            rate = cluster.neighbour_rate(layout.ring, tp * layout.sp)
+            start = cluster.start_s(layout.ring, tp * layout.sp)
+            ahead = compute["attention"] / layers
+            first = max(0.0, sent / rate + start - overlap * ahead)
+            second = max(0.0, back / rate + start - 2 * overlap * ahead)
+        elif purpose == "ulysses":
+            rate = cluster.all_to_all_rate(layout.sp, tp)
+            start = 2 * cluster.start_s(layout.sp, tp)
+            first, second = sent / rate + start, back / rate + start
+        else:
+            rate, start = cluster.ring_rate(tp, 1), cluster.start_s(tp, 1)
+            first, second = sent / rate + 4 * start, back / rate + 6 * start
+        exchange["forward"] += layers * first
+        exchange["backward"] += layers * (second + (first if again else 0.0))
+
+    # States: gathered and reduced a layer at a time.
+    gathers, reductions, once, between = states_bytes(job, layout)
+    everyone = n * (layout.dp_replicate if layout.zero_stage == 0 else 1)
+    rate, start = cluster.ring_rate(everyone, tp), cluster.start_s(everyone, tp)
+    gather = gathers / 2 / rate + (layers * start if gathers else 0.0)
+    reduce = reductions / rate + (layers * start if reductions else 0.0)
+    first_pass = forward + exchange["forward"]
+    second_pass = backward + exchange["backward"]
+    pass_s = _hidden(first_pass, gather, overlap)
+    pass_s += _hidden(second_pass, gather + reduce, overlap)
+    pass_s += overlap * (2 * gather + reduce) / layers + compute["head"]
+    plain = first_pass + second_pass + compute["head"]
+
+    # Once a step: what follows the last backward pass can hide behind that pass only.
+    replicas = 0.0
+    if between:
+        stride = tp * n
+        replicas = between / cluster.ring_rate(layout.dp_replicate, stride)
+        replicas += layers * cluster.start_s(layout.dp_replicate, stride)
+    last = once / rate + (layers * start if once else 0.0) + replicas
+    hides = overlap * (first_pass if layout.zero_stage == 2 else second_pass)
+    exposed = max(last - hides, (1 - overlap) * last) if last else 0.0
+
+    bubble = pass_s * (layout.pp - 1) / layout.chunks
+    if layout.pp > 1:
+        hops = next(t for t in layout_traffic(job, layout) if t.purpose == "pipeline")
+        hop = hops.bytes / cluster.neighbour_rate(layout.pp, hops.stride)
+        bubble += (1 - overlap) * hop
+    trained = job.trained_parameters / (tp * layout.pp)
+    share = trained / (n if layout.zero_stage else 1)
+    update = share * _UPDATE_BYTES / (cluster.device.memory_gb_s * 1e9 * assume.memory)
+    times = {
+        "products": m * (compute["products"] + compute["products_backward"] + compute["head"]),
+        "attention": m * (compute["attention"] + compute["attention_backward"]),
+        "elementwise": m * (compute["elementwise"] + compute["elementwise_backward"]),
+        "exchange": m * (exchange["forward"] + exchange["backward"]),
+        "states": m * (pass_s - plain) + exposed,
+        "bubble": bubble,
+        "update": update,
+    }
+    step_s = sum(times.values())
+    peak = cluster.device.peak_flops(job.dtype) * cluster.count * step_s
+    done = step_flops(job, causal=causal, recompute=again, tiled_mlp=layout.tiled_mlp)
+    return LayoutCost(
+        layout=layout,
+        memory=layout_memory(job, layout, assume),
+        traffic=tuple(layout_traffic(job, layout)),
+        step_s_by=times,
+        micro_batches=m,
+        mfu=step_flops(job, causal=causal) / peak,
+        hfu=done / peak,
+        tokens_per_s=job.global_batch * job.seq_len / step_s,
+        memory_bytes=cluster.memory_bytes,
+    )

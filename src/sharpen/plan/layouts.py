@@ -1,0 +1,442 @@
+"""What one layout of a training job needs on a rank: memory by part, and bytes it sends.
+
+Axes from outer to inner, so that the chattiest stay inside a machine::
+
+    pp, dp_replicate, dp_shard, ring, sp, tp
+
+The trainer runs the four in the middle (:class:`~sharpen.plan.parallel.ParallelConfig`); tensor
+(``tp``) and pipeline (``pp``) parallelism are planned for comparison with other frameworks only.
+With N = dp_shard ring sp ranks that share states, T = b s / (ring sp) tokens a rank and e bytes an
+element, a rank holds::
+
+    parameters, gradients, optimizer, gathered      memory.share_states, memory.live_bytes
+    buckets        4 x largest unit, stages 2, 3    gradients about to be reduced, float32
+    activations    layers x block(T), or layers x e h T + block(T) when recomputed
+    loss           a tile of logits, and the head's float32 gradient
+    exchange       2 e T max(h_q, h_kv) Ulysses; 4 x keys and values + float32 sums, ring
+    reserved       context, collectives, what the allocator wastes
+
+and sends, a step of m micro-batches, the bytes of :mod:`sharpen.plan.communication`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sharpen.core.config import to_dict
+from sharpen.core.errors import ConfigError
+from sharpen.core.model_spec import ModelSpec
+from sharpen.plan.communication import (
+    megatron_bytes,
+    ring_bytes,
+    split_heads,
+    ulysses_bytes,
+    zero_step_bytes,
+)
+from sharpen.plan.hardware import Assumptions
+from sharpen.plan.memory import activation_bytes, row_share, share_states
+from sharpen.plan.parallel import ParallelConfig
+
+__all__ = ["Candidate", "ClusterJob", "Traffic", "layout_memory", "layout_problems"]
+
+_LOGITS_BYTES = 64 << 20  # the trainer's tile of logits holds about so many
+_BYTES = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterJob:
+    """A training job, whatever it runs on."""
+
+    spec: ModelSpec
+    """The model's shape."""
+
+    seq_len: int
+    """Tokens of a sequence."""
+
+    global_batch: int
+    """Sequences an optimizer step, over all devices."""
+
+    method: Literal["full", "lora"] = "full"
+    """All weights, or adapters on frozen ones."""
+
+    adapter_parameters: int = 0
+    """Parameters of the adapters, when the method has them."""
+
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Compute type; masters and optimizer states stay float32."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.seq_len < 1 or self.global_batch < 1 or self.adapter_parameters < 0:
+            raise ConfigError(
+                f"seq_len={self.seq_len} and global_batch={self.global_batch} must be at least 1, "
+                f"adapter_parameters={self.adapter_parameters} at least 0."
+            )
+
+    @property
+    def element_bytes(self) -> int:
+        """e, bytes of an activation's element."""
+        return _BYTES[self.dtype]
+
+    @property
+    def trained_parameters(self) -> int:
+        """Parameters that get gradients and optimizer states."""
+        return self.adapter_parameters if self.method == "lora" else self.spec.num_parameters
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """One way to lay a job out. The product of the degrees is the number of devices."""
+
+    dp_replicate: int = 1
+    """Copies of the sharded model."""
+
+    dp_shard: int = 1
+    """Data-parallel ranks that share the states."""
+
+    ring: int = 1
+    """Ring degree."""
+
+    sp: int = 1
+    """Ulysses degree."""
+
+    tp: int = 1
+    """Tensor-parallel degree, with the sequence sharded outside the products. Planned only."""
+
+    pp: int = 1
+    """Pipeline stages. Planned only."""
+
+    chunks: int = 1
+    """Groups of layers a pipeline stage holds (interleaving)."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """What the ranks share of the states."""
+
+    micro_batch: int = 1
+    """Sequences a forward pass."""
+
+    recompute: Literal["none", "full"] = "none"
+    """``full`` keeps only each block's input (``train.act.mode``)."""
+
+    tiled_mlp: bool = False
+    """The MLP runs over tiles of tokens and is computed again in the backward pass."""
+
+    @property
+    def world_size(self) -> int:
+        """Devices."""
+        return self.data_ranks * self.ring * self.sp * self.tp * self.pp
+
+    @property
+    def data_ranks(self) -> int:
+        """Ranks that read different sequences."""
+        return self.dp_replicate * self.dp_shard
+
+    @property
+    def state_ranks(self) -> int:
+        """N, ranks that share the states of one part of the model."""
+        return self.dp_shard * self.ring * self.sp
+
+    @property
+    def runs(self) -> bool:
+        """Whether the trainer runs it: it has no tensor or pipeline parallelism."""
+        return self.tp == 1 and self.pp == 1
+
+    def micro_batches(self, job: ClusterJob) -> int:
+        """m, forward passes a rank makes a step."""
+        return job.global_batch // (self.micro_batch * self.data_ranks)
+
+    def tokens(self, job: ClusterJob) -> int:
+        """T, tokens of a rank in a forward pass; sequences are padded to divide."""
+        return self.micro_batch * -(-job.seq_len // (self.ring * self.sp))
+
+    def parallel(self) -> ParallelConfig:
+        """The same as the trainer's config.
+
+        Raises:
+            ConfigError: it has tensor or pipeline parallelism, which the trainer does not run.
+        """
+        if not self.runs:
+            raise ConfigError(f"tp={self.tp} and pp={self.pp} are planned only; the trainer has 1.")
+        return ParallelConfig(
+            dp_replicate=self.dp_replicate,
+            dp_shard=self.dp_shard,
+            ring=self.ring,
+            sp=self.sp,
+            zero_stage=self.zero_stage,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {**to_dict(self), "runs": self.runs}
+
+    def label(self) -> str:
+        """The degrees above 1, the stage and the micro-batch, short."""
+        degrees = ("pp", "dp_replicate", "dp_shard", "ring", "sp", "tp")
+        words = [f"{n} {getattr(self, n)}" for n in degrees if getattr(self, n) > 1]
+        words += [f"chunks {self.chunks}"] if self.chunks > 1 else []
+        words += [f"stage {self.zero_stage}", f"micro_batch {self.micro_batch}"]
+        words += ["recompute"] if self.recompute == "full" else []
+        words += ["tiled MLP"] if self.tiled_mlp else []
+        return ", ".join(words)
+
+
+def layout_problems(job: ClusterJob, layout: Candidate, devices: int) -> list[str]:
+    """Why the job cannot run in this layout, each with the nearest legal values; empty when it can.
+
+    Args:
+        job: what is trained.
+        layout: how.
+        devices: that there are.
+    """
+    s, found = job.spec, []
+    if layout.world_size != devices:
+        axes = ("pp", "dp_replicate", "dp_shard", "ring", "sp", "tp")
+        written = " x ".join(f"{a} {getattr(layout, a)}" for a in axes if getattr(layout, a) > 1)
+        found.append(
+            f"{written or 'dp_shard 1'} is {layout.world_size} devices, not {devices}; plan for "
+            f"{layout.world_size} devices, or choose degrees that multiply to {devices}."
+        )
+    each = layout.micro_batch * layout.data_ranks
+    if job.global_batch % each:
+        below, above = job.global_batch // each * each, -(-job.global_batch // each) * each
+        near = " or ".join(str(n) for n in (below, above) if n)
+        found.append(
+            f"global_batch={job.global_batch} is not a multiple of micro_batch {layout.micro_batch}"
+            f" x {layout.data_ranks} data-parallel ranks = {each}; choose {near}."
+        )
+    if layout.sp > s.num_heads:
+        found.append(f"sp={layout.sp} is above the model's {s.num_heads} heads; use ring as well.")
+    if layout.ring * layout.sp > job.seq_len:
+        found.append(
+            f"ring {layout.ring} x sp {layout.sp} is above the sequence's {job.seq_len} tokens."
+        )
+    if s.num_heads % layout.tp or s.intermediate_size % layout.tp:
+        found.append(
+            f"tp={layout.tp} must divide num_heads={s.num_heads} and intermediate_size="
+            f"{s.intermediate_size}."
+        )
+    if layout.sp > 1 and layout.tp > 1:
+        found.append("sp and tp are not planned together; use ring with tp.")
+    if s.num_layers % (layout.pp * layout.chunks) or (layout.chunks > 1 and layout.pp == 1):
+        found.append(
+            f"pp {layout.pp} x chunks {layout.chunks} must divide num_layers={s.num_layers}, and "
+            "chunks need pp above 1."
+        )
+    elif layout.chunks > 1 and not found and layout.micro_batches(job) % layout.pp:
+        found.append(
+            f"with chunks, the {layout.micro_batches(job)} micro-batches must be a multiple of "
+            f"pp={layout.pp}."
+        )
+    return found
+
+
+@functools.lru_cache(maxsize=4096)
+def local_parameters(spec: ModelSpec, tp: int, pp: int) -> tuple[int, int]:
+    """Parameters of the fullest rank, all and those in products, under tensor and pipeline axes."""
+    layers = spec.num_layers // pp
+    heads = 2 if pp == 1 and not spec.tie_word_embeddings else 1
+    norms = spec.layer_parameters - spec.layer_matmul_parameters
+    matmul = layers * spec.layer_matmul_parameters // tp + spec.embedding_parameters // tp
+    extra = (heads - 1) * (spec.embedding_parameters // tp)
+    return matmul + extra + layers * norms + spec.hidden_size, matmul
+
+
+_row_share = functools.lru_cache(maxsize=4096)(row_share)
+
+
+def _states(job: ClusterJob, layout: Candidate) -> dict[str, int]:
+    """Bytes of parameters, gradients, optimizer states and what is gathered of them."""
+    s, e, n, stage = job.spec, job.element_bytes, layout.state_ranks, layout.zero_stage
+    split = layout.tp * layout.pp
+    count, matmul = local_parameters(s, layout.tp, layout.pp)
+    share = _row_share(s, n) if split == 1 and n > 1 else -(-count // n)
+    unit = max(s.layer_parameters, s.embedding_parameters) // layout.tp
+    live = 2 * e * unit if stage == 3 and n > 1 else 0
+    if job.method == "full":
+        found = share_states(
+            count, stage=stage, ranks=n, share=share, matmul=matmul, element_bytes=e
+        )
+        return {
+            "parameters": found.parameters,
+            "gradients": found.gradients,
+            "optimizer": found.optimizer,
+            "gathered": found.copies + live,
+            "buckets": 4 * unit if stage >= 2 and n > 1 else 0,
+        }
+    adapters = -(-job.adapter_parameters // split)
+    own = share_states(adapters, stage=stage, ranks=n, element_bytes=4)
+    return {
+        "parameters": e * (share if stage >= 2 else count) + own.parameters,
+        "gradients": own.gradients,
+        "optimizer": own.optimizer,
+        "gathered": (e * count if stage == 2 and n > 1 else live) + own.copies,
+        "buckets": 0,
+    }
+
+
+@functools.lru_cache(maxsize=4096)
+def _kept(spec: ModelSpec, element_bytes: int, tiled: bool) -> int:
+    """Bytes a token leaves in a block for its backward pass; the trainer's norms are fused."""
+    return activation_bytes(
+        spec, 1, element_bytes=element_bytes, norm="fused", fused_mlp=True, tiled_mlp=tiled
+    )
+
+
+def layout_memory(
+    job: ClusterJob, layout: Candidate, assume: Assumptions | None = None
+) -> dict[str, int]:
+    """Bytes of the fullest rank at its peak, by what takes them; every state at its exact size.
+
+    Args:
+        job: what is trained.
+        layout: how, legal.
+        assume: what is reserved and wasted.
+    """
+    assume = assume or Assumptions()
+    s, e, tokens, tp = job.spec, job.element_bytes, layout.tokens(job), layout.tp
+    m, pp, v = layout.micro_batches(job), layout.pp, layout.chunks
+    parts = _states(job, layout)
+    block = tokens * _kept(s, e, layout.tiled_mlp) // tp
+    if job.method == "lora":
+        block += tokens * e * job.adapter_parameters // (s.num_layers * s.hidden_size) // tp
+    # Passes under way at once on the first pipeline stage, each of layers / (pp chunks) layers.
+    under_way = min(m * v, pp if v == 1 else 2 * (pp - 1) + (v - 1) * pp + 1)
+    layers = under_way * (s.num_layers // (pp * v))
+    if layout.recompute == "full":
+        activations = layers * tokens * e * s.hidden_size // tp + block
+    else:
+        activations = layers * block
+    activations += tokens * e * (2 * s.hidden_size + 2 * s.head_dim) // tp
+    wide = 4 * e * s.intermediate_size * tokens // tp  # gradients of the MLP's four tensors
+    if layout.tiled_mlp:
+        wide //= max(1, -(-tokens // s.hidden_size))
+    rows = min(tokens, max(1, _LOGITS_BYTES // (4 * s.vocab_size)))
+    loss = rows * (s.vocab_size // tp) * (e + 8) + 2 * tokens * e * s.hidden_size // tp
+    if job.method == "full":
+        loss += 4 * s.embedding_parameters // tp
+    exchange = 0
+    if layout.sp > 1:
+        exchange += 2 * e * tokens * max(s.query_size, s.kv_size)
+    if layout.ring > 1:
+        exchange += 4 * e * tokens * 2 * s.kv_size
+        exchange += 4 * tokens * (s.query_size + s.num_heads) + 2 * 2 * 4 * tokens * s.kv_size
+    parts |= {
+        "activations": activations,
+        "scratch": wide,
+        "loss": loss,
+        "exchange": exchange,
+    }
+    reserved = assume.reserved_gb * 1e9 + assume.slack * sum(parts.values())
+    return {**parts, "reserved": round(reserved)}
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What one rank sends a step for one purpose."""
+
+    purpose: str
+    """``states``, ``replicas``, ``ulysses``, ``ring``, ``tensor`` or ``pipeline``."""
+
+    bytes: int
+    """Sent a step by the rank that sends most."""
+
+    ranks: int
+    """Ranks of the group."""
+
+    stride: int
+    """Distance between its ranks: the product of the axes inside it."""
+
+
+@functools.lru_cache(maxsize=1024)
+def _most_sent(spec: ModelSpec, sp: int) -> tuple[int, int]:
+    """Bytes of the rank that sends most in a Ulysses layer, forward and backward, e T = 1."""
+    sent = ulysses_bytes(
+        spec.num_heads, spec.num_kv_heads, spec.head_dim, ranks=sp, tokens=1, element_bytes=1
+    )
+    return max(x.forward for x in sent), max(x.backward for x in sent)
+
+
+@functools.lru_cache(maxsize=1024)
+def most_heads(spec: ModelSpec, sp: int) -> tuple[int, int]:
+    """Query and key/value heads of the rank that has most under Ulysses."""
+    shares = split_heads(spec.num_heads, spec.num_kv_heads, sp)
+    return max(c for c, _ in shares), max(g for _, g in shares)
+
+
+def layer_exchanges(job: ClusterJob, layout: Candidate) -> dict[str, tuple[int, int]]:
+    """Bytes a rank sends for one layer and micro-batch inside it, forward and backward."""
+    s, e, tokens = job.spec, job.element_bytes, layout.tokens(job)
+    found: dict[str, tuple[int, int]] = {}
+    if layout.sp > 1:
+        forward, backward = _most_sent(s, layout.sp)
+        found["ulysses"] = e * tokens * forward, e * tokens * backward
+    if layout.ring > 1:
+        kv = most_heads(s, layout.sp)[1] * s.head_dim // layout.tp
+        ring = ring_bytes(kv, ranks=layout.ring, tokens=tokens * layout.sp, element_bytes=e)
+        found["ring"] = ring.forward, ring.backward
+    if layout.tp > 1:
+        tensor = megatron_bytes(s.hidden_size, ranks=layout.tp, tokens=tokens, element_bytes=e)
+        found["tensor"] = tensor.forward, tensor.backward
+    return found
+
+
+def states_bytes(job: ClusterJob, layout: Candidate) -> tuple[int, int, int, int]:
+    """Bytes a rank sends for states.
+
+    Returns:
+        A micro-batch's gathers (both passes together), its reductions, what is sent once a step
+        within the group, and what is sent once a step to the other replicas.
+    """
+    e, n, stage = job.element_bytes, layout.state_ranks, layout.zero_stage
+    split = layout.tp * layout.pp
+    count = local_parameters(job.spec, layout.tp, layout.pp)[0]
+    trained = count if job.method == "full" else -(-job.adapter_parameters // split)
+    if stage == 0:
+        ranks = n * layout.dp_replicate
+        return 0, 0, zero_step_bytes(trained, stage=0, ranks=ranks, gradient_bytes=4), 0
+    replicas = layout.dp_replicate
+    between = zero_step_bytes(-(-trained // n), stage=0, ranks=replicas, gradient_bytes=4)
+    reduction = zero_step_bytes(trained, stage=1, ranks=n, gradient_bytes=4, parameter_bytes=0)
+    update = zero_step_bytes(trained, stage=1, ranks=n, gradient_bytes=0, parameter_bytes=e)
+    if stage == 1:
+        return 0, 0, reduction + update, between
+    gathered = zero_step_bytes(count, stage=1, ranks=n, gradient_bytes=0, parameter_bytes=e)
+    if stage == 2:
+        return 0, reduction, gathered, between
+    return 2 * gathered, reduction, 0, between
+
+
+def layout_traffic(job: ClusterJob, layout: Candidate) -> list[Traffic]:
+    """Bytes the busiest rank sends a step, by purpose; only axes above 1."""
+    s, e, m = job.spec, job.element_bytes, layout.micro_batches(job)
+    strides = {"tensor": 1, "ulysses": layout.tp, "ring": layout.tp * layout.sp}
+    degrees = {"tensor": layout.tp, "ulysses": layout.sp, "ring": layout.ring}
+    found = []
+    gathers, reductions, once, between = states_bytes(job, layout)
+    everyone = layout.zero_stage == 0
+    group = layout.state_ranks * (layout.dp_replicate if everyone else 1)
+    if group > 1:
+        sent = m * (gathers + reductions) + once
+        found.append(Traffic("states", sent, group, layout.tp))
+    if layout.dp_replicate > 1 and not everyone:
+        stride = layout.tp * layout.state_ranks
+        found.append(Traffic("replicas", between, layout.dp_replicate, stride))
+    again = 1 + (layout.recompute == "full")
+    layers = s.num_layers // layout.pp
+    for purpose, (forward, backward) in layer_exchanges(job, layout).items():
+        sent = m * layers * (again * forward + backward)
+        found.append(Traffic(purpose, sent, degrees[purpose], strides[purpose]))
+    if layout.pp > 1:
+        sent = 2 * m * layout.chunks * e * layout.tokens(job) * s.hidden_size // layout.tp
+        stride = layout.tp * layout.state_ranks * layout.dp_replicate
+        found.append(Traffic("pipeline", sent, layout.pp, stride))
+    return found
+
+
+def divisors(number: int) -> list[int]:
+    """All divisors, ascending."""
+    low = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return low + [number // d for d in reversed(low) if d * d != number]
