@@ -1,0 +1,205 @@
+"""Collectives along one axis of a device mesh, with an account of what they send.
+
+An :class:`Axis` is the group of ranks that differ in one coordinate of the mesh. It carries its own
+account, so two trainings in one process do not disturb each other. Bytes are those that the usual
+algorithms send from this rank over n ranks (a rank's own part is not sent)::
+
+    all_to_all   the parts for other ranks
+    rotate       the tensor
+    all_gather   (n - 1) times the local tensor
+    all_reduce   2 (n - 1) / n times the tensor
+
+Seconds are those the rank spent inside: a transfer that runs beside computation counts only while
+it is waited for. Every collective has a number, the same on all ranks of an axis, which the error
+of a failed or hanging one names.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sharpen.core.errors import ConfigError, ExecutionError
+
+__all__ = ["Axis", "Traffic", "Transfer"]
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What one kind of collective did on this rank."""
+
+    calls: int = 0
+    """Collectives started."""
+
+    bytes_sent: int = 0
+    """Bytes sent to other ranks."""
+
+    seconds: float = 0.0
+    """Seconds spent starting and waiting."""
+
+
+class Transfer:
+    """A tensor under way from the previous rank of an axis."""
+
+    def __init__(self, axis: Axis, number: int, works: list[dist.Work], *kept: Tensor) -> None:
+        self._axis, self._number, self._works, self._kept = axis, number, works, kept
+
+    def wait(self) -> Tensor:
+        """The tensor, once it is here and the one sent may be changed.
+
+        Raises:
+            ExecutionError: the transfer failed or timed out.
+        """
+        with self._axis._timed("rotate", self._number):
+            for work in self._works:
+                work.wait()
+        return self._kept[0]
+
+
+class Axis:
+    """Ranks that talk to each other along one axis of the mesh.
+
+    Args:
+        group: their process group; None for a rank alone, to which every collective is free.
+        name: of the axis, for messages.
+
+    Attributes:
+        rank: this process's place in the group.
+        size: ranks in the group.
+        traffic: account by kind of collective.
+    """
+
+    def __init__(self, group: dist.ProcessGroup | None, name: str = "sp") -> None:
+        self.group = group
+        self.name = name
+        self.rank = 0 if group is None else dist.get_rank(group)
+        self.size = 1 if group is None else dist.get_world_size(group)
+        if self.rank < 0:
+            raise ConfigError(
+                f"this process is not in the group of axis '{name}'. Take the group that holds it: "
+                f"mesh['{name}'].get_group()."
+            )
+        self.traffic: dict[str, Traffic] = {}
+        self._number = 0
+
+    @classmethod
+    def of(cls, group: dist.ProcessGroup | Axis | None, name: str) -> Axis:
+        """An axis as it is, or a new one for a process group."""
+        return group if isinstance(group, Axis) else cls(group, name)
+
+    def __repr__(self) -> str:
+        return f"Axis({self.name!r}, rank {self.rank} of {self.size})"
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes this rank sent along the axis, by all collectives."""
+        return sum(entry.bytes_sent for entry in self.traffic.values())
+
+    @property
+    def seconds(self) -> float:
+        """Seconds this rank spent in collectives of the axis."""
+        return sum(entry.seconds for entry in self.traffic.values())
+
+    def reset(self) -> None:
+        """Start the account anew."""
+        self.traffic.clear()
+
+    def all_to_all(
+        self, send: Tensor, send_counts: Sequence[int], receive_counts: Sequence[int]
+    ) -> Tensor:
+        """Send a part to every rank and receive one from each.
+
+        Args:
+            send: contiguous; its elements in order of the receiving rank.
+            send_counts: elements for each rank; may differ and be 0.
+            receive_counts: elements from each rank.
+
+        Returns:
+            [sum of ``receive_counts``], in order of the sending rank.
+
+        Raises:
+            ExecutionError: the collective failed or timed out.
+        """
+        if self.size == 1:
+            return send.reshape(-1)
+        received = send.new_empty(sum(receive_counts))
+        sent = (sum(send_counts) - send_counts[self.rank]) * send.element_size()
+        with self._timed("all_to_all", self._count("all_to_all", sent)):
+            dist.all_to_all_single(
+                received,
+                send.reshape(-1),
+                list(receive_counts),
+                list(send_counts),
+                group=self.group,
+            )
+        return received
+
+    def rotate(self, tensor: Tensor) -> Transfer:
+        """Start sending a tensor to the next rank and receiving the previous rank's.
+
+        Args:
+            tensor: contiguous, of the same shape and type on all ranks; leave it as it is until
+                the transfer has been waited for.
+        """
+        received = torch.empty_like(tensor)
+        number = self._count("rotate", tensor.numel() * tensor.element_size())
+        peers = (self.rank + 1) % self.size, (self.rank - 1) % self.size
+        with self._timed("rotate", number):
+            works = dist.batch_isend_irecv(
+                [
+                    dist.P2POp(
+                        dist.isend, tensor, group=self.group, tag=number, group_peer=peers[0]
+                    ),
+                    dist.P2POp(
+                        dist.irecv, received, group=self.group, tag=number, group_peer=peers[1]
+                    ),
+                ]
+            )
+        return Transfer(self, number, works, received, tensor)
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """Every rank's tensor of one shape, stacked: [size, ...]."""
+        if self.size == 1:
+            return tensor[None]
+        tensor = tensor.contiguous()
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        sent = (self.size - 1) * tensor.numel() * tensor.element_size()
+        with self._timed("all_gather", self._count("all_gather", sent)):
+            dist.all_gather(parts, tensor, group=self.group)
+        return torch.stack(parts)
+
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        """The sum of every rank's tensor; the argument is left as it is."""
+        total = tensor.clone()
+        if self.size > 1:
+            sent = 2 * (self.size - 1) * tensor.numel() * tensor.element_size() // self.size
+            with self._timed("all_reduce", self._count("all_reduce", sent)):
+                dist.all_reduce(total, group=self.group)
+        return total
+
+    def _count(self, kind: str, sent: int) -> int:
+        entry = self.traffic.setdefault(kind, Traffic())
+        entry.calls += 1
+        entry.bytes_sent += sent
+        self._number += 1
+        return self._number
+
+    @contextmanager
+    def _timed(self, kind: str, number: int) -> Iterator[None]:
+        begin = time.perf_counter()
+        try:
+            yield
+        except RuntimeError as error:
+            raise ExecutionError(
+                f"collective {number} ({kind}) of axis '{self.name}' failed on rank {self.rank} of "
+                f"{self.size}: {error}. Look at the other ranks' messages: one of them ended, "
+                "or took another path and started no collective with this number."
+            ) from error
+        finally:
+            self.traffic.setdefault(kind, Traffic()).seconds += time.perf_counter() - begin

@@ -1,0 +1,13 @@
+"""Sequence parallelism: one sequence on several ranks, with the same result as on one."""
+
+from sharpen.train.sp.ring import ring_attention
+from sharpen.train.sp.ulysses import IdleRanksWarning, ulysses_attention
+from sharpen.train.sp.usp import auto, usp_attention
+
+__all__ = [
+    "IdleRanksWarning",
+    "auto",
+    "ring_attention",
+    "ulysses_attention",
+    "usp_attention",
+]
