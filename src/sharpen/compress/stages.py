@@ -1,7 +1,8 @@
-"""The ``compress`` stage: one quantized model folder a variant, each measured."""
+"""The ``compress`` stage: one quantized or pruned model folder a variant, each measured."""
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import math
@@ -13,8 +14,9 @@ from typing import Any, Literal
 
 import torch
 
-from sharpen.compress.files import Head, load_quantized, write_quantized
+from sharpen.compress.files import Head, write_quantized
 from sharpen.compress.linear import weight_bytes
+from sharpen.compress.prune import PruneConfig, prune_model, zero_share
 from sharpen.compress.quantize import Grid
 from sharpen.core.errors import ConfigError
 from sharpen.core.files import atomic_write_json
@@ -26,6 +28,7 @@ from sharpen.eval.stages import model_folder
 from sharpen.models.decode import prepare_for_inference
 from sharpen.models.decoder import DecoderLM
 from sharpen.models.generation import CausalModel, generate
+from sharpen.models.hf import write_folder
 from sharpen.models.load import load_model
 from sharpen.models.lora import load_adapter, merge_lora
 from sharpen.models.tokenizer import load_tokenizer
@@ -38,10 +41,13 @@ _BASELINE = "baseline"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VariantConfig:
-    """One quantized copy of the model."""
+    """One smaller copy of the model: quantized, pruned, or pruned and then quantized."""
 
-    bits: Literal[4, 8]
-    """Of each weight."""
+    bits: Literal[4, 8] | None = None
+    """Of each weight; null does not quantize."""
+
+    prune: PruneConfig | None = None
+    """Which weights become zero; null keeps them all."""
 
     group: int | None = None
     """Weights that share a scale: 32, 64, 128, or -1 for a whole row; default 32 for 4 bits and the
@@ -57,10 +63,18 @@ class VariantConfig:
     """``int8`` also stores embedding and head as 8-bit rows; read by Sharpen only."""
 
     name: str | None = None
-    """Of the sub-folder and the results; default ``int4`` or ``int8``."""
+    """Of the sub-folder and the results; default such as ``int4``, ``wanda50``,
+    ``wanda2of4-int4``."""
 
     def __post_init__(self) -> None:
         """Check the grid and the name."""
+        if self.bits is None and self.prune is None:
+            raise ConfigError("a variant changes nothing; give it 'bits', 'prune' or both.")
+        quantized = (self.group, self.symmetric, self.clip, self.head)
+        if self.bits is None and quantized != (None, True, "none", "keep"):
+            raise ConfigError(
+                "group, symmetric, clip and head belong to quantization; give the variant 'bits'."
+            )
         _ = self.grid
         if not self.label.replace("-", "").replace("_", "").isalnum() or self.label == _BASELINE:
             raise ConfigError(
@@ -68,19 +82,25 @@ class VariantConfig:
             )
 
     @property
-    def grid(self) -> Grid:
-        """How weights are rounded."""
+    def grid(self) -> Grid | None:
+        """How weights are rounded, if they are."""
+        if self.bits is None:
+            return None
         return Grid(bits=self.bits, group=self.group, symmetric=self.symmetric, clip=self.clip)
 
     @property
     def label(self) -> str:
         """``name`` with its default filled in."""
-        return self.name if self.name is not None else f"int{self.bits}"
+        parts = [
+            *([self.prune.label] if self.prune is not None else []),
+            *([f"int{self.bits}"] if self.bits is not None else []),
+        ]
+        return self.name if self.name is not None else "-".join(parts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CompressConfig:
-    """Which quantized copies are made, and how they are measured."""
+    """Which smaller copies are made, and how they are measured."""
 
     variants: tuple[VariantConfig, ...] = (VariantConfig(bits=8), VariantConfig(bits=4))
     """One model folder each; names must differ."""
@@ -134,25 +154,31 @@ def decode_speed(
 
 
 def run_compress(config: CompressConfig, context: StageContext) -> StageResult:
-    """Quantize, write, load back and measure each variant."""
+    """Prune, quantize, write, load back and measure each variant."""
     assert context.model is not None
     tokenizer = load_tokenizer(context.model)
-    dataset = None
-    if "dataset" in context.inputs:
-        folder = context.inputs["dataset"].path
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        if "valid" in manifest.get("splits", {}):
-            dataset = TokenDataset(folder, "valid", tokenizer_fingerprint=tokenizer.fingerprint)
+    dataset = _split(context, "valid", tokenizer.fingerprint)
     prompt = tokenizer.encode("The quick brown fox jumps over the lazy dog.")
     dtype = _DTYPES[config.dtype]
     model = _load(context)
     results: dict[str, Any] = {}
     measured: dict[str, Any] = {}
+    shares: dict[str, float] = {}
+    prunes = any(variant.prune is not None for variant in config.variants)
+    calibration = _split(context, "train", tokenizer.fingerprint) if prunes else None
     with context.progress("compress", len(config.variants)) as bar:
         for variant in config.variants:
             target = context.output / variant.label
             target.mkdir()
-            write_quantized(model, target, variant.grid, head=variant.head, dtype=dtype)
+            changed = model
+            if variant.prune is not None:
+                changed = copy.deepcopy(model)
+                prune_model(changed, variant.prune, calibration)
+                shares[variant.label] = zero_share(changed)
+            if variant.grid is not None:
+                write_quantized(changed, target, variant.grid, head=variant.head, dtype=dtype)
+            else:
+                write_folder(changed, target, dtype=dtype)
             tokenizer.save(target)
             bar.advance()
     stored = 2 if dtype == torch.bfloat16 else 4
@@ -163,15 +189,26 @@ def run_compress(config: CompressConfig, context: StageContext) -> StageResult:
     gc.collect()
     for variant in config.variants:
         folder = context.output / variant.label
-        results[variant.label] = {
-            "bytes": folder_bytes(folder),
-            "bits": variant.bits,
-            "group": variant.grid.group_size,
-        }
-        loaded = load_quantized(folder, dtype=dtype)
+        found = results[variant.label] = {"bytes": folder_bytes(folder)}
+        if variant.grid is not None:
+            found |= {"bits": variant.bits, "group": variant.grid.group_size}
+        if variant.label in shares:
+            found["zeros"] = shares[variant.label]
+        loaded = load_model(folder, dtype=dtype)
         _measure(config, context, loaded, dataset, prompt, variant.label, results, measured)
     atomic_write_json(context.output / "results.json", results)
     return StageResult(results=results, measured=measured)
+
+
+def _split(context: StageContext, split: str, fingerprint: str) -> TokenDataset | None:
+    """A split of the data set before this stage, if it has that split."""
+    if "dataset" not in context.inputs:
+        return None
+    folder = context.inputs["dataset"].path
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    if split not in manifest.get("splits", {}):
+        return None
+    return TokenDataset(folder, split, tokenizer_fingerprint=fingerprint)
 
 
 def _load(context: StageContext) -> DecoderLM:
@@ -227,6 +264,7 @@ def _report(summary: dict[str, Any]) -> list[Section]:
                 change,
                 part.get("tokens_per_s"),
                 part.get("memory_bytes", 0) / 1e6 or None,
+                f"{part['zeros']:.1%}" if "zeros" in part else None,
             ]
         )
     columns = [
@@ -237,6 +275,7 @@ def _report(summary: dict[str, Any]) -> list[Section]:
         "change",
         "decoding (tokens/s)",
         "weights in memory (MB)",
+        "zeros in the blocks",
     ]
     note = "Speed is greedy decoding at batch 1; weights in memory stay packed."
     return [Section("Compression", [Table(columns, rows), Text(note)])]
