@@ -25,7 +25,7 @@ from sharpen.plan.layouts import (
     Candidate,
     ClusterJob,
     Traffic,
-    _kept,
+    kept_bytes,
     layer_exchanges,
     layout_memory,
     layout_traffic,
@@ -139,7 +139,7 @@ def _compute(job: ClusterJob, layout: Candidate, cluster: Cluster) -> dict[str, 
     seen = attention_flops_per_token(s, job.seq_len, causal=True) * tokens / layout.pp / tp
     attention = uneven * seen / (peak * device.attention)
     rate = device.memory_gb_s * 1e9 * cluster.assume.memory
-    kept = tokens * layers * _kept(s, job.element_bytes, False) / tp
+    kept = tokens * layers * kept_bytes(s, job.element_bytes, False) / tp
     elementwise = kept * _PASSES / 2 / rate
     again = 1.0 if layout.recompute == "full" else 0.0
     weights = 1 + (job.method == "full")  # products of the backward pass for one of the forward

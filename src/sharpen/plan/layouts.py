@@ -43,6 +43,7 @@ from sharpen.plan.parallel import ParallelConfig
 __all__ = ["Candidate", "ClusterJob", "Traffic", "layout_memory", "layout_problems"]
 
 _LOGITS_BYTES = 64 << 20  # the trainer's tile of logits holds about so many
+NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8  # a weight, with its shares of the scales
 _BYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -64,6 +65,9 @@ class ClusterJob:
 
     adapter_parameters: int = 0
     """Parameters of the adapters, when the method has them."""
+
+    nf4: bool = False
+    """The frozen weights of the blocks are stored in 4 bits and a scale for every 64."""
 
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Compute type; masters and optimizer states stay float32."""
@@ -268,8 +272,10 @@ def _states(job: ClusterJob, layout: Candidate) -> dict[str, int]:
         }
     adapters = -(-job.adapter_parameters // split)
     own = share_states(adapters, stage=stage, ranks=n, element_bytes=4)
+    frozen = share if stage >= 2 else count
+    saved = (e - NF4_BYTES) * s.num_layers * s.layer_matmul_parameters / split if job.nf4 else 0
     return {
-        "parameters": e * (share if stage >= 2 else count) + own.parameters,
+        "parameters": e * frozen - round(saved * frozen / count) + own.parameters,
         "gradients": own.gradients,
         "optimizer": own.optimizer,
         "gathered": (e * count if stage == 2 and n > 1 else live) + own.copies,
@@ -278,7 +284,7 @@ def _states(job: ClusterJob, layout: Candidate) -> dict[str, int]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _kept(spec: ModelSpec, element_bytes: int, tiled: bool) -> int:
+def kept_bytes(spec: ModelSpec, element_bytes: int, tiled: bool) -> int:
     """Bytes a token leaves in a block for its backward pass; the trainer's norms are fused."""
     return activation_bytes(
         spec, 1, element_bytes=element_bytes, norm="fused", fused_mlp=True, tiled_mlp=tiled
@@ -299,7 +305,7 @@ def layout_memory(
     s, e, tokens, tp = job.spec, job.element_bytes, layout.tokens(job), layout.tp
     m, pp, v = layout.micro_batches(job), layout.pp, layout.chunks
     parts = _states(job, layout)
-    block = tokens * _kept(s, e, layout.tiled_mlp) // tp
+    block = tokens * kept_bytes(s, e, layout.tiled_mlp) // tp
     if job.method == "lora":
         block += tokens * e * job.adapter_parameters // (s.num_layers * s.hidden_size) // tp
     # Passes under way at once on the first pipeline stage, each of layers / (pp chunks) layers.
