@@ -1,11 +1,14 @@
 """The worked checks of the cost formulas on the shape of Llama 3 8B."""
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plan_shapes import LLAMA3_8B, small_spec
 from sharpen.core.errors import ConfigError
 from sharpen.core.model_spec import ModelSpec
+from sharpen.models import DecoderLM
 from sharpen.plan import (
     activation_bytes,
     forward_flops_per_token,
@@ -18,18 +21,7 @@ from sharpen.plan import (
     zero_step_bytes,
 )
 from sharpen.plan.communication import split_heads
-
-LLAMA3_8B = ModelSpec(
-    family="llama",
-    vocab_size=128_256,
-    hidden_size=4096,
-    intermediate_size=14_336,
-    num_layers=32,
-    num_heads=32,
-    num_kv_heads=8,
-    head_dim=128,
-    max_positions=8192,
-)
+from sharpen.plan.memory import row_share, share_states
 
 
 def test_parameters() -> None:
@@ -93,6 +85,39 @@ def test_model_states_on_eight_devices(
     assert states.total == sum(expected)
 
 
+@pytest.mark.parametrize(("stage", "gigabytes"), [(0, 120), (1, 31.4), (2, 16.6), (3, 1.9)])
+def test_the_table_of_the_zero_paper(stage: int, gigabytes: float) -> None:
+    """Figure 1 of arXiv 1910.02054: 7.5 billion parameters on 64 devices."""
+    states = share_states(7_500_000_000, stage=stage, ranks=64, accounting="paper")
+    assert round(states.total / 1e9, 1) == gigabytes
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        small_spec(),
+        small_spec(tie_word_embeddings=True, attention_bias=True, mlp_bias=True),
+        small_spec(family="qwen2"),
+        small_spec(family="qwen3"),
+    ],
+)
+def test_the_fullest_rank_holds_the_first_rows_of_every_tensor(spec: ModelSpec) -> None:
+    with torch.device("meta"):
+        model = DecoderLM(spec)
+    shapes = [p.shape for p in model.parameters()]
+    for ranks in (1, 2, 3, 7, 400):
+        expected = sum(-(-s[0] // ranks) * (s.numel() // s[0]) for s in shapes)
+        assert row_share(spec, ranks) == expected
+    assert row_share(spec, 1) == spec.num_parameters
+
+
+def test_float32_states_are_sixteen_bytes_shared_by_stage() -> None:
+    count = 1000
+    found = [share_states(count, stage=s, ranks=4, element_bytes=4) for s in range(4)]
+    assert [f.total for f in found] == [16_000, 8000 + 2000, 4000 + 4000, 4000]
+    assert [f.copies for f in found] == [0, 0, 4000, 0]
+
+
 def test_live_bytes_are_those_of_the_largest_unit() -> None:
     assert live_bytes(LLAMA3_8B) == 2_101_346_304
 
@@ -114,6 +139,8 @@ def test_activations_of_a_block() -> None:
     assert activation_bytes(block, 256, norm="transformers") == 2_795_520
     fused = activation_bytes(block, 256, norm="fused", fused_mlp=True)
     assert fused == 256 * (2 * (4 * 256 + 4) + 2 * (2 * 256 + 2 * 64) + 32 + 3 * 2 * 688)
+    tiled = activation_bytes(block, 256, norm="fused", tiled_mlp=True)
+    assert fused - tiled == 256 * 3 * 2 * 688
 
 
 def test_attention_traffic_of_eight_devices() -> None:

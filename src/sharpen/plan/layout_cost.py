@@ -4,7 +4,7 @@ Per micro-batch, with c computing and x exchanges of a layer, g gathering and r 
 states, and o the share of those that can hide (``Assumptions.overlap``)::
 
     layer     max(c + x + (1 - o) t, o t)          t = g forward, g + r backward
-    pass      o t + sum over layers
+    passes    sum over layers + o (g + r)
     step      m micro-batches (1 + (pp - 1) / (chunks m)) + what is sent once a step + update
 
 which is what :mod:`sharpen.plan.schedule` simulates. A collective of n ranks takes its bytes at the
@@ -33,7 +33,7 @@ from sharpen.plan.layouts import (
     states_bytes,
 )
 
-__all__ = ["LayoutCost", "layout_cost", "step_flops"]
+__all__ = ["LayoutCost", "layout_cost", "pass_seconds", "step_flops"]
 
 # Times that unfused element-wise operations read or write what a block keeps, both passes together.
 _PASSES = 8
@@ -156,9 +156,32 @@ def _compute(job: ClusterJob, layout: Candidate, cluster: Cluster) -> dict[str, 
     }
 
 
-def _hidden(compute: float, states: float, overlap: float) -> float:
-    """Seconds of a layer whose ``states`` seconds of gathering can partly hide."""
-    return max(compute + (1 - overlap) * states, overlap * states)
+def pass_seconds(
+    num_layers: int,
+    *,
+    forward_s: float,
+    backward_s: float,
+    gather_s: float = 0.0,
+    reduce_s: float = 0.0,
+    overlap: float = 1.0,
+) -> float:
+    """Both passes of a micro-batch, states gathered and reduced a layer at a time.
+
+    The closed form of :func:`~sharpen.plan.schedule.sharded_schedule`, and at most one layer's
+    gather and reduction above it.
+
+    Args:
+        num_layers: equal layers.
+        forward_s: a layer's forward pass, exchanges inside it included.
+        backward_s: its backward pass.
+        gather_s: gathering its parameters, before either pass.
+        reduce_s: reducing its gradients, after the backward pass.
+        overlap: share of both that can run beside computing; the rest stops it.
+    """
+    there, back = gather_s, gather_s + reduce_s
+    forward = max(forward_s + (1 - overlap) * there, overlap * there)
+    backward = max(backward_s + (1 - overlap) * back, overlap * back)
+    return num_layers * (forward + backward) + overlap * back
 
 
 def layout_cost(
@@ -211,9 +234,14 @@ def layout_cost(
     reduce = reductions / rate + (layers * start if reductions else 0.0)
     first_pass = forward + exchange["forward"]
     second_pass = backward + exchange["backward"]
-    pass_s = _hidden(first_pass, gather, overlap)
-    pass_s += _hidden(second_pass, gather + reduce, overlap)
-    pass_s += overlap * (2 * gather + reduce) / layers + compute["head"]
+    pass_s = compute["head"] + pass_seconds(
+        layers,
+        forward_s=first_pass / layers,
+        backward_s=second_pass / layers,
+        gather_s=gather / layers,
+        reduce_s=reduce / layers,
+        overlap=overlap,
+    )
     plain = first_pass + second_pass + compute["head"]
 
     # Once a step: what follows the last backward pass can hide behind that pass only.
