@@ -20,7 +20,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     found = manager.load_latest()
     assert found is not None
     assert (found.step, found.trainer) == (7, {"state": {"step": 7}})
-    torch.testing.assert_close(found.groups["model"]["w"], GROUPS["model"]["w"])
+    torch.testing.assert_close(found.tensors("model")["w"], GROUPS["model"]["w"])
     assert (tmp_path / "c" / "LATEST").read_text() == "step-00000007\n"
 
 
@@ -32,7 +32,7 @@ def test_a_background_save_takes_a_copy_and_the_next_one_waits(tmp_path: Path) -
     manager.save(2, {"model": {"w": w}, "optim": {}}, {})
     manager.wait()
     first = manager.load(tmp_path / "step-00000001")
-    assert float(first.groups["model"]["w"].sum()) == 0.0
+    assert float(first.tensors("model")["w"].sum()) == 0.0
     manager.close()
 
 
@@ -43,7 +43,15 @@ def test_only_the_latest_are_kept(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.glob("step-*")) == ["step-00000004", "step-00000005"]
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optim.safetensors", "trainer.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model-00000-of-00001.safetensors",
+        "optim-00000-of-00001.safetensors",
+        "rank-00000.json",
+        "trainer.json",
+    ],
+)
 @pytest.mark.parametrize("harm", ["truncate", "flip", "remove"])
 def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, name: str, harm: str) -> None:
     manager = _manager(tmp_path)
@@ -65,7 +73,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, name: str, harm: st
 
 
 @pytest.mark.parametrize(
-    "manifest", ["", "[]", "{}", '{"format_version": 9}', '{"format_version": 1, "files": 3}']
+    "manifest", ["", "[]", "{}", '{"format_version": 9}', '{"format_version": 2, "files": 3}']
 )
 def test_a_damaged_manifest_is_refused(tmp_path: Path, manifest: str) -> None:
     manager = _manager(tmp_path)
@@ -109,5 +117,8 @@ def test_the_manifest_names_shapes_types_and_hashes(tmp_path: Path) -> None:
     manager = _manager(tmp_path)
     manager.save(1, GROUPS, {})
     manifest = json.loads((tmp_path / "step-00000001" / "manifest.json").read_text())
-    assert manifest["tensors"] == {"w": {"shape": [2, 3], "dtype": "float32"}}
+    assert manifest["tensors"] == {
+        "model": {"w": {"shape": [2, 3], "dtype": "float32"}},
+        "optim": {"w.step": {"shape": [], "dtype": "float32"}},
+    }
     assert all(len(entry["sha256"]) == 64 for entry in manifest["files"].values())

@@ -26,6 +26,7 @@ __all__ = [
     "atomic_write_text",
     "follow_umask",
     "fsync_dir",
+    "fsync_file",
     "fsync_tree",
     "sha256_file",
 ]
@@ -40,15 +41,20 @@ def fsync_dir(path: Path) -> None:
         os.close(handle)
 
 
+def fsync_file(path: Path) -> None:
+    """Flush a file's content."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def fsync_tree(root: Path) -> None:
     """Flush every file and folder below ``root``, and ``root`` itself."""
     for folder, _, files in os.walk(root):
         for name in files:
-            handle = os.open(Path(folder) / name, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            fsync_file(Path(folder) / name)
         fsync_dir(Path(folder))
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from sharpen.core.errors import ConfigError
 from sharpen.optim.schedules import Schedule
+from sharpen.plan.parallel import ParallelConfig
 
 __all__ = ["ActConfig", "CheckpointConfig", "MetricsConfig", "TrainConfig"]
 
@@ -147,6 +148,13 @@ class TrainConfig:
     gc_freq: int = 50
     """Steps between garbage collections; automatic collection is off while training."""
 
+    nproc: int | None = None
+    """Processes to start on this machine; default as many as ``parallel`` asks for. Under torchrun
+    its number counts."""
+
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """What the processes share."""
+
     act: ActConfig = field(default_factory=ActConfig)
     """Activation memory."""
 
@@ -198,16 +206,42 @@ class TrainConfig:
             )
         if self.steps is not None:
             self.make_schedule(self.steps)
+        if self.nproc is not None and self.nproc < 1:
+            raise ConfigError(f"nproc={self.nproc} must be at least 1.")
+        if self.method == "half" and self.world_size > 1:
+            raise ConfigError("method 'half' trains on one process: leave nproc and parallel out.")
+        self.grad_accum(self.parallel.layout(self.world_size).data_ranks)
+
+    @property
+    def world_size(self) -> int:
+        """Processes to start."""
+        degrees = self.parallel
+        needed = degrees.dp_replicate * max(degrees.dp_shard, 1) * degrees.ring * degrees.sp
+        return self.nproc if self.nproc is not None else needed
 
     @property
     def adapts(self) -> bool:
         """Whether adapters are trained, on frozen weights."""
         return self.method in ("lora", "dora", "qlora")
 
-    @property
-    def grad_accum(self) -> int:
-        """Forward passes an optimizer step."""
-        return self.global_batch // self.micro_batch
+    def grad_accum(self, data_ranks: int = 1) -> int:
+        """Forward passes an optimizer step and rank.
+
+        Args:
+            data_ranks: ranks that read different sequences.
+
+        Raises:
+            ConfigError: they cannot share ``global_batch`` evenly.
+        """
+        share = self.micro_batch * data_ranks
+        if self.global_batch % share:
+            low = self.global_batch // share * share
+            near = f"{low} or {low + share}" if low else str(share)
+            raise ConfigError(
+                f"global_batch={self.global_batch} is no multiple of micro_batch="
+                f"{self.micro_batch} times {data_ranks} data-parallel ranks. Choose {near}."
+            )
+        return self.global_batch // share
 
     def num_steps(self, num_sequences: int) -> int:
         """Optimizer steps over a data set of ``num_sequences`` rows."""

@@ -36,7 +36,7 @@ def training_job(config: TrainConfig, spec: ModelSpec, data: Any = None) -> Trai
         spec=spec,
         seq_len=seq_len,
         micro_batch=config.micro_batch,
-        grad_accum=config.grad_accum,
+        grad_accum=config.grad_accum(config.parallel.layout(config.world_size).data_ranks),
         method="lora" if config.adapts else "full",
         nf4=config.method == "qlora",
         rank=config.rank,

@@ -2,16 +2,17 @@
 
 A step, in this order:
 
-1. All micro-batches of the step are fetched; n = number of valid labels in all of them.
-2. For each: loss = sum of cross entropies / n, backward; gradients add up. So a step's gradient is
-   that of the mean over its labels, however they are spread over micro-batches.
+1. All micro-batches of the step are fetched; n = number of valid labels in them, on all ranks.
+2. For each: loss = sum of cross entropies / n, backward; gradients add up, over ranks too. So a
+   step's gradient is that of the mean over its labels, however they are spread.
 3. The global gradient norm is clipped. NaN or infinite: the step is skipped and counted, and after
    ``max_bad_steps`` in a row training stops with an error.
 4. Optimizer, learning rate (a pure function of the step), metrics.
 5. Checkpoint at the step's boundary, manual garbage collection.
 
 Resuming is bit-exact on CPU with the same versions and threads: parameters, optimizer state, random
-states, data position and counters come back.
+states, data position and counters come back. With several processes a checkpoint resumes on any
+number of them, in any layout: the same losses, up to rounding.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,8 @@ from sharpen.optim.adamw import adamw
 from sharpen.train.checkpoint import Checkpoint, CheckpointManager
 from sharpen.train.config import TrainConfig
 from sharpen.train.loss import IGNORE, auto_tile, linear_cross_entropy
+from sharpen.train.parallel import Parallel
+from sharpen.train.zero import shard
 
 __all__ = ["Callback", "StepReport", "TrainResult", "Trainer"]
 
@@ -58,7 +61,7 @@ class StepReport:
     """Steps done, this one included."""
 
     loss: float
-    """Mean cross entropy over the step's labels, in nats."""
+    """Mean cross entropy over the step's labels on all ranks, in nats."""
 
     grad_norm: float
     """Global gradient norm before clipping."""
@@ -67,7 +70,7 @@ class StepReport:
     """Learning rate used."""
 
     tokens: int
-    """Tokens in the step's sequences, padding excluded."""
+    """Tokens in the step's sequences on all ranks, padding excluded."""
 
     labels: int
     """Valid labels in the step."""
@@ -122,8 +125,38 @@ class _State:
     recent: list[float] = field(default_factory=list)
 
 
+class _Loss(nn.Module):
+    """The whole forward pass, so that a unit that gathers weights sees every use of them."""
+
+    def __init__(self, model: nn.Module, tile: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model = model
+        self.tile = tile
+        self.dtype = dtype
+
+    def forward(self, batch: dict[str, Tensor], scale: float) -> Tensor:
+        """Sum of the cross entropies times ``scale``."""
+        device = batch["input_ids"].device.type
+        with torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32):
+            hidden = self.model.hidden(  # type: ignore[operator]
+                batch["input_ids"],
+                position_ids=batch["position_ids"],
+                document_ids=batch["document_ids"],
+            )
+        return linear_cross_entropy(
+            hidden.to(self.dtype),
+            self.model.lm_head.weight,  # type: ignore[union-attr,arg-type]
+            batch["labels"],
+            scale=scale,
+            tile=self.tile,
+        )
+
+
 class Trainer:
     """Trains a model on token shards.
+
+    In an initialized process group every rank makes one, with the same arguments; the model then
+    lies on the ranks as ``config.parallel`` says.
 
     Args:
         model: a module with ``hidden(input_ids, position_ids=, document_ids=)`` and
@@ -160,22 +193,44 @@ class Trainer:
         self.schedule = config.make_schedule(self.num_steps)
         self.output = Path(output) if output is not None else None
         self.device = next(model.parameters()).device
-        self.optimizer = adamw(
-            model.named_parameters(),
+        self.parallel = Parallel.build(config.parallel, self.device)
+        readers = self.parallel.layout.data_ranks
+        self._grad_accum = config.grad_accum(readers)
+        self.loader = TokenLoader(
+            self.data, config.micro_batch, seed=seed, rank=self.parallel.data_rank, world=readers
+        )
+        self.state = _State()
+        tile, dtype = config.act.tiled_loss, _DTYPES[config.dtype]
+        rows = auto_tile(model.lm_head.weight.shape[0]) if tile == "auto" else tile  # type: ignore[union-attr,index,arg-type]
+        self._loss = _Loss(model, rows, dtype)
+        self._states = shard(
+            self._loss,
+            model,
+            list(model.model.layers),  # type: ignore[union-attr,arg-type]
+            self._make_optimizer,
+            self.parallel,
+            stage=config.parallel.zero_stage,
+            param_dtype=dtype,
+        )
+        self.optimizer = self._states.optimizer
+        self._seconds: list[float] = []
+        self._step_tokens: list[int] = []
+        self._warm = False
+        self._peak_bytes = 0
+        self._saved_at = 0.0
+        self._overdue = False
+
+    def _make_optimizer(
+        self, named_parameters: Iterable[tuple[str, nn.Parameter]]
+    ) -> torch.optim.Optimizer:
+        config = self.config
+        return adamw(
+            named_parameters,
             lr=config.lr,
             betas=config.betas,
             eps=config.eps,
             weight_decay=config.weight_decay,
         )
-        self.loader = TokenLoader(self.data, config.micro_batch, seed=seed)
-        self.state = _State()
-        tile = config.act.tiled_loss
-        self._tile = auto_tile(_head(model).shape[0]) if tile == "auto" else tile
-        self._named = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self._seconds: list[float] = []
-        self._step_tokens: list[int] = []
-        self._warm = False
-        self._peak_bytes = 0
 
     @property
     def step(self) -> int:
@@ -189,7 +244,7 @@ class Trainer:
             TrainingError: losses or gradients are not finite for ``max_bad_steps`` in a row.
             StorageError: a checkpoint cannot be written.
         """
-        _seed_everything(self.seed)
+        _seed_everything(self.seed, self.parallel.rank)
         manager = self._open_checkpoints()
         try:
             for callback in self.callbacks:
@@ -222,11 +277,19 @@ class Trainer:
         if self.output is None:
             return None
         options = self.config.checkpoint
-        manager = CheckpointManager(self.output, keep=options.keep, background=options.async_)
+        manager = CheckpointManager(
+            self.output,
+            keep=options.keep,
+            background=options.async_,
+            rank=self.parallel.rank,
+            world_size=self.parallel.world_size,
+            job=self.parallel.job_name(),
+        )
         try:
-            found = manager.load_latest()
-            if found is not None:
-                self.load_state(found)
+            newest = manager.load_latest() if self.parallel.rank == 0 else None
+            name = self.parallel.broadcast(newest.path.name if newest else None)
+            if name is not None:  # rank 0 has verified it
+                self.load_state(newest or manager.load(self.output / name, verify=False))
                 _log.info("resumed from step %d of %d", self.state.step, self.num_steps)
         except BaseException:
             manager.close()
@@ -235,7 +298,7 @@ class Trainer:
 
     def _loop(self, manager: CheckpointManager | None) -> None:
         self.model.train()
-        saved_at = time.monotonic()
+        self._saved_at = time.monotonic()
         with _manual_gc():
             while self.state.step < self.num_steps:
                 report = self._train_step()
@@ -246,23 +309,34 @@ class Trainer:
                     _trim_heap()
                 if step % self.config.gc_freq == 0:
                     gc.collect(1)
-                options = self.config.checkpoint
-                due = step % options.every == 0 or time.monotonic() - saved_at > options.every_s
+                due = step % self.config.checkpoint.every == 0 or self._overdue
                 if manager is not None and (due or step == self.num_steps):
-                    manager.save(step, *self.state_dict())
-                    saved_at = time.monotonic()
+                    manager.save(step, self._states.groups(), self._trainer_state(), _random())
+                    self._saved_at = time.monotonic()
 
     def _train_step(self) -> StepReport:
         start = time.perf_counter()
         config = self.config
-        batches = [next(self.loader) for _ in range(config.grad_accum)]
-        labels = sum(int((batch.labels != IGNORE).sum()) for batch in batches)
-        tokens = sum(int((batch.document_ids >= 0).sum()) for batch in batches)
+        batches = [next(self.loader) for _ in range(self._grad_accum)]
+        mine = [
+            sum(int((batch.labels != IGNORE).sum()) for batch in batches),
+            sum(int((batch.document_ids >= 0).sum()) for batch in batches),
+        ]
+        # Ranks of one sequence have read the same rows; only rank 0's clock counts.
+        share = self.parallel.sequence_ranks
+        overdue = time.monotonic() - self._saved_at > config.checkpoint.every_s
+        labels, tokens, late = (
+            round(total)
+            for total in self.parallel.total(
+                *(n / share for n in mine), float(overdue and self.parallel.rank == 0)
+            )
+        )
+        self._overdue = late > 0
         lr = config.lr * self.schedule.factor(self.state.step)
         loss, norm = 0.0, 0.0
         if labels:
             loss = self._forward_backward(batches, 1.0 / labels)
-            norm = float(nn.utils.clip_grad_norm_(list(self._named.values()), config.max_norm))
+            norm = self._states.clip_grad_norm(config.max_norm)
         finite = math.isfinite(loss) and math.isfinite(norm)
         skipped = not labels or not finite
         if skipped:
@@ -270,12 +344,12 @@ class Trainer:
         else:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
-            self.optimizer.step()
+            self._states.step()
             self.state.bad_in_a_row = 0
             self.state.recent = [*self.state.recent[-4:], loss]
             if self.state.loss_first is None:
                 self.state.loss_first = loss
-        self.optimizer.zero_grad(set_to_none=True)
+        self._states.zero_grad()
         self.state.step += 1
         self.state.tokens += tokens
         self.state.labels += labels
@@ -287,26 +361,18 @@ class Trainer:
         return StepReport(self.state.step, loss, norm, lr, tokens, labels, seconds, skipped)
 
     def _forward_backward(self, batches: Sequence[Any], scale: float) -> float:
-        """Sum of the micro-batches' scaled losses; gradients are left on the parameters."""
+        """Sum of the micro-batches' scaled losses on all ranks; gradients are left behind."""
         total: Tensor | None = None
-        dtype = _DTYPES[self.config.dtype]
-        for batch in batches:
-            with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-                hidden = self.model.hidden(  # type: ignore[operator]
-                    _tensor(batch.input_ids, self.device),
-                    position_ids=_tensor(batch.position_ids, self.device),
-                    document_ids=_tensor(batch.document_ids, self.device),
-                )
-            loss = linear_cross_entropy(
-                hidden.to(dtype),
-                _head(self.model),
-                _tensor(batch.labels, self.device),
-                scale=scale,
-                tile=self._tile,
-            )
-            loss.backward()  # type: ignore[no-untyped-call]
+        for number, batch in enumerate(batches, 1):
+            tensors = {
+                name: _tensor(getattr(batch, name), self.device)
+                for name in ("input_ids", "position_ids", "document_ids", "labels")
+            }
+            with self._states.micro_batch(last=number == len(batches)):
+                loss = self._loss(tensors, scale)
+                loss.backward()
             total = loss.detach() if total is None else total + loss.detach()
-        return float(total) if total is not None else 0.0
+        return self.parallel.total(float(total) if total is not None else 0.0)[0]
 
     def _skip(self, finite: bool, loss: float, norm: float) -> None:
         self.state.skipped += 1
@@ -322,33 +388,25 @@ class Trainer:
                 f"{self.config.lr}, use dtype float32, or look for damaged data or weights."
             )
 
-    def state_dict(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-        """Tensors (``model`` and ``optim``) and plain data: all that resuming needs."""
-        optim: dict[str, Tensor] = {}
-        for name, parameter in self._named.items():
-            for slot, value in self.optimizer.state.get(parameter, {}).items():
-                optim[f"{name}.{slot}"] = value
-        trainer = {
+    def _trainer_state(self) -> dict[str, Any]:
+        """Plain data that resuming needs, alike on all ranks but for the measurements."""
+        return {
             "state": to_dict(self.state),
             "loader": self.loader.state_dict(),
             "config": self._identity(),
+            "layout": to_dict(self.parallel.layout),
             "measured": {
                 "seconds": self._seconds[-_KEPT_TIMES:],
                 "tokens": self._step_tokens[-_KEPT_TIMES:],
                 "peak_bytes": max(self._peak_bytes, peak_rss_bytes()),
             },
-            "random": {
-                "python": random.getstate(),
-                "torch": torch.get_rng_state().numpy().tobytes().hex(),
-                "cuda": [s.numpy().tobytes().hex() for s in torch.cuda.get_rng_state_all()]
-                if self.device.type == "cuda"
-                else [],
-            },
         }
-        return {"model": dict(self._named), "optim": optim}, trainer
 
     def load_state(self, found: Checkpoint) -> None:
-        """Take up the state of a checkpoint.
+        """Take up the state of a checkpoint, of whatever layout.
+
+        Random states come back in the same layout; in another one they start from the seed, the
+        step and the rank.
 
         Raises:
             ConfigError: it belongs to another configuration, model or data set.
@@ -358,42 +416,23 @@ class Trainer:
                 f"the checkpoint in {self.output} belongs to another configuration or data set. "
                 "Give another output folder, or remove that one to start afresh."
             )
-        stored = found.groups["model"]
-        if set(stored) != set(self._named):
-            odd = sorted(set(stored) ^ set(self._named))[:3]
-            raise ConfigError(f"the checkpoint in {self.output} is of another model: {odd}.")
-        with torch.no_grad():
-            for name, parameter in self._named.items():
-                parameter.copy_(stored[name])
-        for key, value in found.groups["optim"].items():
-            name, _, slot = key.rpartition(".")
-            parameter = self._named[name]
-            device = self.device if slot != "step" or self.device.type == "cuda" else "cpu"
-            self.optimizer.state[parameter][slot] = value.to(device)
+        self._states.load(found)
         self.state = _State(**found.trainer["state"])
         self.loader.load_state_dict(found.trainer["loader"])
         measured = found.trainer["measured"]
         self._seconds, self._step_tokens = list(measured["seconds"]), list(measured["tokens"])
         self._peak_bytes = measured["peak_bytes"]
-        version, internal, gauss = found.trainer["random"]["python"]
-        random.setstate((version, tuple(internal), gauss))
-        torch.set_rng_state(_bytes_tensor(found.trainer["random"]["torch"]))
-        if self.device.type == "cuda" and found.trainer["random"]["cuda"]:
-            torch.cuda.set_rng_state_all(
-                [_bytes_tensor(s) for s in found.trainer["random"]["cuda"]]
-            )
+        if found.trainer["layout"] == to_dict(self.parallel.layout):
+            _restore_random(found.rank_state(self.parallel.rank))
+        else:
+            _seed_everything(self.seed, self.parallel.rank, self.state.step)
 
     def _identity(self) -> str:
         """Digest of all that determines the trajectory; where and when to save does not."""
         config = to_dict(self.config)
-        for key in ("checkpoint", "metrics", "gc_freq"):
+        for key in ("checkpoint", "metrics", "gc_freq", "nproc", "parallel", "act", "micro_batch"):
             config.pop(key)
         return digest({"config": config, "seed": self.seed, "data": self.data.fingerprint})
-
-
-def _head(model: nn.Module) -> Tensor:
-    weight: Tensor = model.lm_head.weight  # type: ignore[union-attr,assignment]
-    return weight
 
 
 def _tensor(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
@@ -404,9 +443,30 @@ def _bytes_tensor(text: str) -> Tensor:
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
 
 
-def _seed_everything(seed: int) -> None:
+def _seed_everything(seed: int, rank: int = 0, step: int = 0) -> None:
+    """Ranks draw different numbers; the first of a fresh training draws those of one process."""
+    if rank or step:
+        seed = int(digest({"seed": seed, "rank": rank, "step": step})[:15], 16)
     random.seed(seed)
     torch.manual_seed(seed)
+
+
+def _random() -> dict[str, Any]:
+    """This process's random states, as plain data."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {
+        "python": random.getstate(),
+        "torch": torch.get_rng_state().numpy().tobytes().hex(),
+        "cuda": [state.numpy().tobytes().hex() for state in cuda],
+    }
+
+
+def _restore_random(state: dict[str, Any]) -> None:
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    torch.set_rng_state(_bytes_tensor(state["torch"]))
+    if torch.cuda.is_available() and state["cuda"]:
+        torch.cuda.set_rng_state_all([_bytes_tensor(text) for text in state["cuda"]])
 
 
 def _trim_heap() -> None:
