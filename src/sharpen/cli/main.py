@@ -24,6 +24,7 @@ COMMANDS = {
     "compress": "Quantize a model's weights.",
     "eval": "Measure a model: perplexity, choices, exact match.",
     "serve": "Serve a model over an OpenAI-compatible HTTP API.",
+    "monitor": "Tell whether what a served model is asked has drifted.",
     "chat": "Talk with a model in the terminal.",
     "search": "Run, join and inspect studies.",
     "assets": "List, locate and verify models and corpora that ship in packages.",

@@ -41,11 +41,20 @@ def register(app: typer.Typer) -> None:
         max_context: Annotated[
             int | None, typer.Option(help="Prompt and new tokens together, at most.")
         ] = None,
+        monitor: Annotated[
+            Path | None,
+            typer.Option(help="Watch for drift from this reference (sharpen monitor reference)."),
+        ] = None,
+        monitor_window: Annotated[
+            int, typer.Option(help="Requests that are compared with the reference at once.")
+        ] = 200,
     ) -> Output:
         """Serve a model until Ctrl-C or SIGTERM; any OpenAI client can talk to it."""
         from sharpen.core.errors import DependencyNotInstalled
         from sharpen.models.load import resolve_model
         from sharpen.serve.llm import LLM, resolve_dtype
+        from sharpen.serve.monitor import MonitorConfig
+        from sharpen.serve.reference import Reference
 
         try:
             from sharpen.serve.api.server import ApiServer, ServerConfig
@@ -57,7 +66,13 @@ def register(app: typer.Typer) -> None:
         if not keys and os.environ.get("SHARPEN_API_KEY"):
             keys = (os.environ["SHARPEN_API_KEY"],)
         config = ServerConfig(
-            name=shown, host=host, port=port, api_keys=keys, max_waiting=max_queue
+            name=shown,
+            host=host,
+            port=port,
+            api_keys=keys,
+            max_waiting=max_queue,
+            reference=Reference.load(monitor) if monitor is not None else None,
+            monitor=MonitorConfig(window=monitor_window),
         )
         chosen = resolve_dtype(dtype)
 

@@ -8,26 +8,53 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sharpen.serve.engine import Engine, Piece, TokenLogprob
     from sharpen.serve.llm import LLM, Completion, RequestOutput
+    from sharpen.serve.monitor import (
+        DriftReport,
+        Monitor,
+        MonitorConfig,
+        Signal,
+        check_prompts,
+        compare,
+    )
+    from sharpen.serve.reference import Reference, make_reference, read_prompts
     from sharpen.serve.sampling import SamplingParams
 
 _EXPORTS = {
     "LLM": "llm",
     "Completion": "llm",
+    "DriftReport": "monitor",
     "Engine": "engine",
+    "Monitor": "monitor",
+    "MonitorConfig": "monitor",
     "Piece": "engine",
+    "Reference": "reference",
     "RequestOutput": "llm",
     "SamplingParams": "sampling",
+    "Signal": "monitor",
     "TokenLogprob": "engine",
+    "check_prompts": "monitor",
+    "compare": "monitor",
+    "make_reference": "reference",
+    "read_prompts": "reference",
 }
 
 __all__ = [
     "LLM",
     "Completion",
+    "DriftReport",
     "Engine",
+    "Monitor",
+    "MonitorConfig",
     "Piece",
+    "Reference",
     "RequestOutput",
     "SamplingParams",
+    "Signal",
     "TokenLogprob",
+    "check_prompts",
+    "compare",
+    "make_reference",
+    "read_prompts",
 ]
 
 

@@ -4,7 +4,7 @@
 
     POST /v1/chat/completions   POST /v1/completions     both also as server-sent events
     GET  /v1/models             GET  /v1/models/{id}
-    GET  /health  /version  /metrics
+    GET  /health  /version  /metrics  /monitor
 
 A stream is ``data: {json}`` frames, then ``data: [DONE]``; a comment every 15 seconds keeps idle
 connections open. When a client goes away its request leaves the batch at the next token.
@@ -32,6 +32,7 @@ from sharpen.serve.api.metrics import ServerMetrics
 from sharpen.serve.api.schemas import ChatRequest, CompletionRequest
 from sharpen.serve.engine import Continuation, Piece
 from sharpen.serve.llm import LLM
+from sharpen.serve.monitor import Monitor
 from sharpen.serve.sampling import SamplingParams
 from sharpen.serve.worker import Worker
 
@@ -67,11 +68,22 @@ class ServerState:
     metrics: ServerMetrics = field(default_factory=ServerMetrics)
     """What it counts."""
 
-    def attach(self, llm: LLM) -> None:
-        """Begin to serve ``llm``."""
-        llm.engine.on_finish = self.metrics.finished
+    monitor: Monitor | None = None
+    """What compares live prompts with those expected; None does not."""
+
+    def attach(self, llm: LLM, monitor: Monitor | None = None) -> None:
+        """Begin to serve ``llm``, watched by ``monitor``."""
+        self.monitor = monitor
+        llm.engine.on_finish = self._finished
         self.worker = Worker(llm.engine)
         self.llm = llm
+
+    def _finished(self, sequence: Continuation) -> None:
+        """Count a continuation and, once a prompt, watch it; runs in the engine's thread."""
+        self.metrics.finished(sequence)
+        done = sequence.finish_reason in ("stop", "length")
+        if self.monitor is not None and done and sequence.index == 0:
+            self.monitor.observe(sequence.prompt_ids)
 
     def ready(self) -> tuple[LLM, Worker]:
         """The model and its worker.
@@ -101,8 +113,15 @@ def create_app(state: ServerState) -> FastAPI:
 
     @app.get("/metrics")
     async def metrics() -> PlainTextResponse:
-        text = state.metrics.text(state.llm.engine if state.llm else None)
+        text = state.metrics.text(state.llm.engine if state.llm else None, state.monitor)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+    @app.get("/monitor")
+    async def monitor() -> dict[str, Any]:
+        state.ready()
+        if state.monitor is None:
+            raise ApiError(404, "this server watches no drift. Start it with --monitor REFERENCE.")
+        return state.monitor.document()
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:

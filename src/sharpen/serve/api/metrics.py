@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from sharpen.serve.engine import Continuation, Engine
+from sharpen.serve.monitor import Monitor
 
 __all__ = ["Histogram", "ServerMetrics"]
 
@@ -81,7 +82,7 @@ class ServerMetrics:
         with self._lock:
             self._rejected[reason] += 1
 
-    def text(self, engine: Engine | None) -> str:
+    def text(self, engine: Engine | None, monitor: Monitor | None = None) -> str:
         """Everything as Prometheus scrapes it; ``engine`` is None while the model loads."""
         with self._lock:
             running = engine.num_running if engine else 0
@@ -97,6 +98,8 @@ class ServerMetrics:
             for name, histogram in self._histograms.items():
                 lines.append(f"# TYPE {_PREFIX}{name} histogram")
                 lines += histogram.lines(_PREFIX + name)
+        if monitor is not None:
+            lines += monitor.lines(_PREFIX)
         return "\n".join(lines) + "\n"
 
 

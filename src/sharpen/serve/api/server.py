@@ -9,7 +9,8 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -17,6 +18,8 @@ import uvicorn
 from sharpen.core.errors import BusyError, ConfigError
 from sharpen.serve.api.app import ServerState, create_app
 from sharpen.serve.llm import LLM
+from sharpen.serve.monitor import Monitor, MonitorConfig
+from sharpen.serve.reference import Reference, prompt_nats
 from sharpen.serve.sampling import SamplingParams
 
 __all__ = ["ApiServer", "ServerConfig"]
@@ -48,6 +51,12 @@ class ServerConfig:
 
     drain_s: float = 10.0
     """Seconds that requests under way may take after a stop signal."""
+
+    reference: Reference | None = None
+    """What live prompts are compared with; None does not watch them."""
+
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    """Windows and limits of that comparison."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -146,12 +155,20 @@ class ApiServer:
             llm = self._load()
             llm.engine.max_waiting = self.config.max_waiting
             llm.generate([[0]], SamplingParams(temperature=0, max_tokens=1))
-            self.state.attach(llm)
+            self.state.attach(llm, self._monitor(llm))
             if on_ready is not None:
                 on_ready()
         except BaseException as error:
             self._failure = error
             self.stop()
+
+    def _monitor(self, llm: LLM) -> Monitor | None:
+        reference = self.config.reference
+        if reference is None:
+            return None
+        reference.check(llm.tokenizer.fingerprint)
+        score = partial(prompt_nats, llm.engine.model)
+        return Monitor(reference, self.config.monitor, score=score)
 
 
 def _listen(host: str, port: int) -> socket.socket:
