@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
 
 from sharpen.train.comm import Axis
 from sharpen.train.sp import ring_attention, ulysses_attention, usp_attention
@@ -116,23 +116,48 @@ def errors(case: Case, sp: Axis, ring: Axis, *, technique: str) -> list[float]:
     return [float((a.detach().double() - b.detach()[:, mine]).abs().max()) for a, b in pairs]
 
 
+Plan = tuple[str, str, tuple[int, int]]
+"""Technique, layout, and degrees ``(ring, sp)``."""
+
+
 def check(
-    plans: list[tuple[str, str, tuple[int, int]]],
-) -> list[tuple[str, str, tuple[int, int], list[list[float]]]]:
-    """Errors of the grid for each technique, layout and degrees ``(ring, sp)``."""
-    found = []
+    plans: list[Plan], heads: list[tuple[int, int]]
+) -> dict[Plan, tuple[list[list[float]], list[tuple[int, int, int, int]]]]:
+    """Errors of the grid and bytes sent, for each plan."""
+    found = {}
     for technique, layout, degrees in plans:
-        mesh = mesh_of(degrees)
+        mesh = init_device_mesh("cpu", degrees, mesh_dim_names=("ring", "sp"))
         ring, sp = (Axis(mesh[name].get_group(), name) for name in ("ring", "sp"))
-        cases = grid(layout)
-        found.append(
-            (technique, layout, degrees, [errors(c, sp, ring, technique=technique) for c in cases])
-        )
+        measured = [errors(case, sp, ring, technique=technique) for case in grid(layout)]
+        sent = [sent_bytes(pair, technique, sp, ring) for pair in heads]
+        found[technique, layout, degrees] = measured, sent
     return found
 
 
-def mesh_of(degrees: tuple[int, int]) -> DeviceMesh:
-    return init_device_mesh("cpu", degrees, mesh_dim_names=("ring", "sp"))
+def sent_bytes(
+    heads: tuple[int, int], technique: str, sp: Axis, ring: Axis
+) -> tuple[int, int, int, int]:
+    """Bytes sent for a row of 6 bfloat16 tokens a rank and heads of 8 numbers.
+
+    By the exchange of heads forward and backward, by the ring forward and backward.
+    """
+    q, k, v = (
+        torch.randn(1, 6, n, 8, dtype=torch.bfloat16, requires_grad=True)
+        for n in (heads[0], heads[1], heads[1])
+    )
+    sp.reset()
+    ring.reset()
+    if technique == "ulysses":
+        out = ulysses_attention(q, k, v, group=sp, causal=True)
+    elif technique == "ring":
+        out = ring_attention(q, k, v, group=ring, causal=True)
+    else:
+        out = usp_attention(q, k, v, sp_group=sp, ring_group=ring, causal=True)
+    forward = sp.bytes_sent, ring.bytes_sent
+    sp.reset()
+    ring.reset()
+    out.sum().backward()
+    return forward[0], sp.bytes_sent, forward[1], ring.bytes_sent
 
 
 GRID = [

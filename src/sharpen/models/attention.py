@@ -14,16 +14,44 @@ Legend: B batch, T tokens, N query heads, K key/value heads, D head size, S keys
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["attention_mask", "document_attention", "document_lengths"]
+__all__ = [
+    "SequenceContext",
+    "ShardedAttention",
+    "attention_mask",
+    "document_attention",
+    "document_lengths",
+]
 
 _SHORT = 512
+
+
+class ShardedAttention(Protocol):
+    """Causal attention of a rank's tokens to tokens on other ranks."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None) -> Tensor:
+        """[B, T, N, D] from [B, T, heads, D]; ``window`` as for :func:`document_attention`."""
+
+
+class SequenceContext(Protocol):
+    """What a model must know when its rows are sharded over ranks."""
+
+    @property
+    def positions(self) -> Tensor:
+        """[B, T] int64 positions of this rank's tokens."""
+
+    @property
+    def longest(self) -> int:
+        """Largest position on any rank, plus one."""
+
+    def attention(self, shape: Sequence[int]) -> ShardedAttention:
+        """Attention for the batch at hand, of which this rank has [B, T] tokens."""
 
 
 def document_lengths(document_ids: Tensor) -> list[int] | None:

@@ -23,8 +23,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from sharpen.core.errors import ConfigError
 from sharpen.core.model_spec import ModelSpec
-from sharpen.models.attention import attention_mask, document_attention, document_lengths
+from sharpen.models.attention import (
+    SequenceContext,
+    ShardedAttention,
+    attention_mask,
+    document_attention,
+    document_lengths,
+)
 from sharpen.models.functional import rms_norm, swiglu
 from sharpen.models.kv_cache import KVCache
 from sharpen.models.rope import Rope, apply_rope
@@ -48,6 +55,8 @@ class _Context:
     is_causal: bool
     """Plain causal attention without a mask."""
     cache: KVCache | None
+    sharded: ShardedAttention | None = None
+    """Of rows that lie on several ranks; nothing else then matters to attention."""
 
 
 class RMSNorm(nn.Module):
@@ -89,7 +98,9 @@ class Attention(nn.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         q = apply_rope(q, context.cos, context.sin)
         k = apply_rope(k, context.cos, context.sin)
-        if context.documents is not None:
+        if context.sharded is not None:
+            out = context.sharded(q, k, v, window=self.window)
+        elif context.documents is not None:
             out = document_attention(q, k, v, context.documents, self.window)
         else:
             q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
@@ -159,12 +170,15 @@ class DecoderLM(nn.Module):
 
     Attributes:
         checkpointing: ``"full"`` keeps only each block's input for the backward pass.
+        sequence: the ranks that share each row, and what they know of the batch; the model then
+            takes this rank's tokens only. None for whole rows.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
         self.checkpointing: Literal["none", "full"] = "none"
+        self.sequence: SequenceContext | None = None
         self.model = Decoder(spec)
         self.lm_head = nn.Linear(spec.hidden_size, spec.vocab_size, bias=False)
         if spec.tie_word_embeddings:
@@ -270,6 +284,16 @@ class DecoderLM(nn.Module):
         cache: KVCache | None,
         dtype: torch.dtype,
     ) -> _Context:
+        if self.sequence is not None:
+            if cache is not None:
+                raise ConfigError(
+                    "a model whose rows are sharded over ranks cannot decode with a cache. Take "
+                    "them off first: model.sequence = None."
+                )
+            sharded = self.sequence.attention(input_ids.shape)
+            positions = self.sequence.positions if position_ids is None else position_ids
+            cos, sin = self._rope(positions, self.sequence.longest, dtype)
+            return _Context(cos, sin, None, None, None, False, None, sharded)
         num_tokens, device = input_ids.shape[1], input_ids.device
         past = cache.length if cache is not None else 0
         total = past + num_tokens

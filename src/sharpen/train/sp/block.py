@@ -475,8 +475,8 @@ class LocalAttention:
             grad, q, k, v, out, sums, pieces=self.pieces, scale=self.scale, kv_index=self.kv_index
         )
         if len(self.pieces) == 1:
-            _, *grads = next(found)
-            return grads[0], grads[1], grads[2]
+            _, grad_q, grad_k, grad_v = next(found)
+            return grad_q.to(q.dtype), grad_k.to(k.dtype), grad_v.to(v.dtype)
         grad_q = torch.empty(q.shape, dtype=q.dtype, device=q.device)
         exact = torch.promote_types(q.dtype, torch.float32)
         grad_k, grad_v = (k.new_zeros(k.shape, dtype=exact) for _ in range(2))
