@@ -49,3 +49,48 @@ def test_a_bad_override_is_code_2(invoke: Invoke, recipe: Path) -> None:
     done = invoke("plan", recipe, "train.steps=0", "--json")
     assert done.code == 2
     assert "steps" in json.loads(done.out)["error"]["message"]
+
+
+def test_devices_one_does_not_have(invoke: Invoke, recipe: Path) -> None:
+    done = invoke("plan", recipe, "--devices", "2xL40S", "--json")
+    assert done.code == 0
+    found = json.loads(done.out)
+    assert found["fits"] and found["devices"]["count"] == 2
+    assert found["layout"]["dp_shard"] == 2
+    text = invoke("plan", recipe, "--devices", "2xL40S").out
+    assert "It fits" in text and "no causal discount" in text
+
+
+def test_a_search_ranks_layouts(invoke: Invoke, recipe: Path) -> None:
+    done = invoke("plan", recipe, "--devices", "2xL40S", "--search", "--top", "2", "--json")
+    assert done.code == 0
+    found = json.loads(done.out)
+    assert len(found["alternatives"]) == 2
+    assert found["searched"]["fitting"] >= 2
+    axes = invoke("plan", recipe, "--devices", "2xL40S", "--all-axes", "--top", "99")
+    assert "planned only" in axes.out
+
+
+def test_a_layout_that_does_not_fit_is_code_1(invoke: Invoke, recipe: Path) -> None:
+    done = invoke("plan", recipe, "--devices", "2xL40S:memory_gb=0.5", "--json")
+    assert done.code == 1
+    found = json.loads(done.out)
+    assert found["over_bytes"] == found["peak_bytes"] - 500_000_000
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--devices", "8xH1000"), "Did you mean 'h100'"),
+        (("--devices", "0xH100"), "must be at least 1"),
+        (("--devices", "3xH100", "train.parallel.sp=2"), "does not fit 3 processes"),
+        (("--devices", "2xL40S:memory_gb=0.5", "--search"), "no layout fits"),
+        (("--search",), "need --devices"),
+    ],
+)
+def test_what_cannot_be_planned_is_code_2(
+    invoke: Invoke, recipe: Path, words: tuple[str, ...], message: str
+) -> None:
+    done = invoke("plan", recipe, *words, "--json")
+    assert done.code == 2
+    assert message in json.loads(done.out)["error"]["message"]

@@ -60,7 +60,7 @@ def test_a_file_describes_devices(tmp_path: Path) -> None:
     )
     mine = parse_devices(file).device
     assert mine.name == "mine"
-    with pytest.raises(ConfigError, match="mine has no peak for dtype=float32. It has: bfloat16"):
+    with pytest.raises(ConfigError, match=r"mine has no peak for dtype=float32. It has: bfloat16"):
         mine.peak_flops("float32")
 
 
@@ -100,7 +100,7 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'count' and 'device'"):
         parse_devices(file)
     file.write_text("count: 0\ndevice: h100\n")
-    with pytest.raises(ConfigError, match="lab.yaml:1: .*count=0 must be at least 1"):
+    with pytest.raises(ConfigError, match=r"lab.yaml:1: .*count=0 must be at least 1"):
         parse_devices(file)
 
 

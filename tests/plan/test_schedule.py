@@ -80,9 +80,9 @@ def test_sending_between_stages_lengthens_filling_and_draining() -> None:
 
 
 def test_a_pipeline_needs_whole_rounds_for_chunks() -> None:
-    with pytest.raises(ConfigError, match="micro_batches=6 must be a multiple.*choose 8"):
+    with pytest.raises(ConfigError, match=r"micro_batches=6 must be a multiple.*choose 8"):
         pipeline_schedule(4, 6, chunks=2, forward_s=1, backward_s=2)
-    with pytest.raises(ConfigError, match="stages=0"):
+    with pytest.raises(ConfigError, match=r"stages=0"):
         pipeline_schedule(0, 6, forward_s=1, backward_s=2)
 
 

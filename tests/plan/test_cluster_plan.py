@@ -1,0 +1,187 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sharpen as sh
+from sharpen.core.errors import ConfigError
+from small_models import save_small_model
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "llama3_8b.yaml"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> dict[str, Any]:
+    base = save_small_model(tmp_path / "base")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"text": "a"}) + "\n")
+    return {
+        "sharpen": 1,
+        "name": "p",
+        "model": str(base),
+        "data": {"source": {"path": str(tmp_path / "rows.jsonl")}, "max_tokens": 256},
+        "train": {"steps": 10, "global_batch": 8, "micro_batch": 2, "dtype": "bfloat16"},
+    }
+
+
+def test_the_example_of_eight_billion_parameters() -> None:
+    plan = sh.plan.on_devices(EXAMPLE, devices="8xH100")
+    document = json.loads(json.dumps(plan.to_dict()))
+    assert document["fits"]
+    assert document["model"]["parameters"] == 8_030_261_248
+    layout = document["layout"]
+    assert (layout["zero_stage"], layout["dp_shard"]) == (3, 8)
+    # Total bytes of states a device, as built and by the paper, and what a pass needs beside.
+    assert [
+        (row["built"]["total"], row["paper"]["total"], row["built"]["beside"])
+        for row in document["accounting"]
+    ] == [
+        (128_484_179_968, 128_484_179_968, 15_009_316_864),
+        (44_166_436_864, 44_166_436_864, 0),
+        (32_121_044_992, 30_113_479_680, 0),
+        (16_060_522_496, 16_060_522_496, 2_101_346_304),
+    ]
+    assert document["flops"]["a_token"] == 57_912_852_480
+    assert document["traffic"] == [
+        {
+            "purpose": "states",
+            "bytes": 8 * 8 * 8_030_261_248 * 7 // 8,
+            "ranks": 8,
+            "over": "link",
+        }
+    ]
+    causal = sh.plan.on_devices(EXAMPLE, devices="8xH100", causal=True)
+    assert causal.to_dict()["flops"]["a_token"] == 51_471_187_968
+    assert "causal" in causal.table()
+
+
+def test_the_document_has_a_stable_schema() -> None:
+    plan = sh.plan.on_devices(EXAMPLE, devices="16xH100", search=True)
+    document = plan.to_dict(top=3)
+    assert document["format"] == 1
+    assert set(document) == {
+        "accounting",
+        "alternatives",
+        "devices",
+        "fits",
+        "flops",
+        "format",
+        "hfu",
+        "job",
+        "layout",
+        "memory",
+        "memory_bytes",
+        "mfu",
+        "micro_batches",
+        "model",
+        "name",
+        "over_bytes",
+        "overrides",
+        "peak_bytes",
+        "searched",
+        "step_s",
+        "step_s_by",
+        "tokens_per_s",
+        "traffic",
+    }
+    assert set(document["layout"]) == {
+        "chunks",
+        "dp_replicate",
+        "dp_shard",
+        "micro_batch",
+        "pp",
+        "recompute",
+        "ring",
+        "runs",
+        "sp",
+        "tiled_mlp",
+        "tp",
+        "zero_stage",
+    }
+    assert len(document["alternatives"]) == 3
+    assert document["alternatives"][0]["layout"] == document["layout"]
+
+
+def test_a_layout_found_is_one_the_recipe_takes() -> None:
+    found = sh.plan.on_devices(EXAMPLE, devices="8xH100", search=True)
+    assert found.given is not None and found.given.fits
+    assert found.best.step_s <= found.given.step_s
+    for cost in (found.search.ranked if found.search else ())[:5]:
+        again = sh.plan.on_devices(EXAMPLE, found.overrides(cost), devices="8xH100")
+        assert again.best.layout == cost.layout
+        assert again.best.step_s == cost.step_s
+    table = found.table(top=2)
+    assert "the recipe's own, fits" in table and "train.nproc=8" in table
+
+
+def test_the_recipes_own_layout_may_be_illegal_when_searching() -> None:
+    found = sh.plan.on_devices(EXAMPLE, devices="16xH100", search=True)
+    assert found.given is None and found.fits
+    assert "own layout is not legal" in found.table()
+    with pytest.raises(ConfigError, match="dp_shard 8 is 8, which does not fit 16"):
+        sh.plan.on_devices(EXAMPLE, devices="16xH100")
+    with pytest.raises(ConfigError, match="is above the model's"):
+        sh.plan.on_devices(
+            EXAMPLE, {"train.parallel": {"sp": 64}, "train.global_batch": 1}, devices="64xH100"
+        )
+
+
+def test_planned_axes_are_marked(recipe: dict[str, Any]) -> None:
+    found = sh.plan.on_devices(recipe, devices="4xL40S", search=True, all_axes=True)
+    assert found.search is not None
+    planned = [c for c in found.search.ranked if not c.layout.runs]
+    assert planned and found.overrides(planned[0]) == []
+    assert "(planned only)" in found.table(top=1000)
+
+
+def test_too_large_a_model_says_the_closest_and_by_how_much() -> None:
+    plan = sh.plan.on_devices(EXAMPLE, {"train.parallel.zero_stage": 0}, devices="8xH100")
+    assert not plan.fits
+    assert "It does not fit" in plan.table() and "--search" in plan.table()
+    with pytest.raises(ConfigError, match=r"no layout fits: 8,030,261,248 .* over by .* GB"):
+        sh.plan.on_devices(EXAMPLE, devices="2xRTX4090", search=True)
+
+
+def test_no_legal_layout_is_said(recipe: dict[str, Any]) -> None:
+    recipe["data"]["max_tokens"] = 16
+    with pytest.raises(ConfigError, match=r"no layout is legal: .* on 37 x"):
+        sh.plan.on_devices(recipe, devices="37xL40S", search=True)
+
+
+def test_adapters_take_their_part_of_the_states(recipe: dict[str, Any]) -> None:
+    recipe["train"] |= {"method": "lora", "rank": 4}
+    found = sh.plan.on_devices(recipe, devices="2xL40S")
+    full = sh.plan.on_devices({**recipe, "train": {"global_batch": 8}}, devices="2xL40S")
+    assert found.best.memory["optimizer"] < full.best.memory["optimizer"] / 4
+    assert found.to_dict()["job"]["method"] == "lora"
+    nf4 = sh.plan.on_devices(recipe, {"train.method": "qlora"}, devices="2xL40S")
+    assert nf4.to_dict()["job"]["method"] == "qlora"
+    assert nf4.best.memory["parameters"] < found.best.memory["parameters"]
+
+
+def test_one_device_sends_nothing(recipe: dict[str, Any]) -> None:
+    plan = sh.plan.on_devices(recipe, devices="1xL40S")
+    assert plan.best.traffic == () and "  nothing" in plan.table()
+
+
+def test_a_stage_of_another_name_trains_too(recipe: dict[str, Any]) -> None:
+    recipe["tune"] = {"uses": "train", **recipe.pop("train"), "parallel": {"dp_shard": 2}}
+    assert sh.plan.on_devices(recipe, devices="2xL40S").best.layout.dp_shard == 2
+
+
+def test_recipes_without_training_have_nothing_to_lay_out(recipe: dict[str, Any]) -> None:
+    del recipe["train"]
+    with pytest.raises(ConfigError, match="no train stage"):
+        sh.plan.on_devices(recipe, devices="2xL40S")
+
+
+def test_the_cost_models_load_no_torch() -> None:
+    code = (
+        "import sys, sharpen.plan.cluster_plan, sharpen.plan.layout_search, sharpen.plan.schedule\n"
+        "from sharpen.plan import parse_devices\n"
+        "parse_devices('8xH100')\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
