@@ -403,7 +403,7 @@ def math_forward(
     """
     scores, k = _scores(q, k, is_causal, seen, scale or q.shape[3] ** -0.5)
     sums = scores.logsumexp(3)
-    weights = (scores - sums.unsqueeze(3)).exp().nan_to_num_(0.0)
+    weights = (scores - sums.unsqueeze(3)).exp().nan_to_num(0.0)
     v = v.to(k.dtype).repeat_interleave(q.shape[1] // v.shape[1], 1)
     return (weights @ v).to(q.dtype), sums
 
