@@ -15,6 +15,8 @@ from sharpen.core.study import load_study
 from sharpen.models import load_model, load_tokenizer
 
 TESTED = {
+    "llama3_8b.yaml",
+    "llama3_8b/config.json",
     "objective.py",
     "pretrain_tiny.py",
     "quickstart.yaml",
@@ -50,6 +52,18 @@ def test_the_study_finds_a_valley_and_its_trials_are_exported(work: Path) -> Non
     export = ("search", "export", "--store", "sqlite:///s.db", "chaos", "trials.jsonl")
     assert sharpen(*export, cwd=work).returncode == 0
     assert len((work / "trials.jsonl").read_text().splitlines()) == 60
+
+
+def test_the_large_model_is_planned_without_its_weights(work: Path) -> None:
+    words = ("plan", "examples/llama3_8b.yaml", "--devices", "8xH100", "--json")
+    done = sharpen(*words, cwd=work)
+    assert done.returncode == 0, done.stderr
+    plan = document(done)
+    assert plan["model"]["parameters"] == 8_030_261_248
+    assert plan["accounting"][3]["built"]["total"] == 16_060_522_496
+    found = sharpen("plan", "examples/llama3_8b.yaml", "--devices", "64xH100", "--search", cwd=work)
+    assert found.returncode == 0, found.stderr
+    assert "To use the first:" in found.stdout
 
 
 @pytest.mark.slow
