@@ -1,7 +1,14 @@
 """Training: one loop for pre-training, full and low-rank fine-tuning; checkpoints; the stage."""
 
 from sharpen.train.checkpoint import Checkpoint, CheckpointManager
-from sharpen.train.config import ActConfig, CheckpointConfig, MetricsConfig, TrainConfig
+from sharpen.train.config import (
+    ActConfig,
+    CheckpointConfig,
+    FTConfig,
+    MetricsConfig,
+    ParallelConfig,
+    TrainConfig,
+)
 from sharpen.train.loss import linear_cross_entropy
 from sharpen.train.trainer import Callback, StepReport, Trainer, TrainResult
 
@@ -11,7 +18,9 @@ __all__ = [
     "Checkpoint",
     "CheckpointConfig",
     "CheckpointManager",
+    "FTConfig",
     "MetricsConfig",
+    "ParallelConfig",
     "StepReport",
     "TrainConfig",
     "TrainResult",

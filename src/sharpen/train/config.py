@@ -9,7 +9,14 @@ from sharpen.core.errors import ConfigError
 from sharpen.optim.schedules import Schedule
 from sharpen.plan.parallel import ParallelConfig
 
-__all__ = ["ActConfig", "CheckpointConfig", "MetricsConfig", "TrainConfig"]
+__all__ = [
+    "ActConfig",
+    "CheckpointConfig",
+    "FTConfig",
+    "MetricsConfig",
+    "ParallelConfig",
+    "TrainConfig",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +57,31 @@ class ActConfig:
         """Check the ranges."""
         if self.tiled_loss != "auto" and self.tiled_loss < 1:
             raise ConfigError(f"tiled_loss={self.tiled_loss} must be 'auto' or at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FTConfig:
+    """Fault tolerance of a training on several processes."""
+
+    heartbeat_s: float = 5.0
+    """Seconds between two signs of life of a rank; three missing ones are a failure."""
+
+    hang_timeout_s: float = 300.0
+    """Seconds without a step after which the job counts as hung."""
+
+    init_timeout_s: float = 300.0
+    """Seconds in which all ranks must be ready."""
+
+    max_restarts: int = 10
+    """Restarts from the last checkpoint before giving up."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("heartbeat_s", "hang_timeout_s", "init_timeout_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name}={getattr(self, name)} must be above 0.")
+        if self.max_restarts < 0:
+            raise ConfigError(f"max_restarts={self.max_restarts} must be at least 0.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,6 +192,9 @@ class TrainConfig:
 
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """Checkpoints."""
+
+    ft: FTConfig = field(default_factory=FTConfig)
+    """What happens when a process fails."""
 
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     """Logging."""

@@ -111,6 +111,14 @@ class Parallel:
         dist.all_reduce(tensor)
         return [float(value) for value in tensor]
 
+    def highest(self, value: float) -> float:
+        """The largest of all ranks' values."""
+        if self.world_size == 1:
+            return value
+        tensor = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return float(tensor)
+
     def broadcast(self, value: Any) -> Any:
         """Rank 0's plain value, on every rank."""
         if self.world_size == 1:

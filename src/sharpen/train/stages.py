@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from sharpen.core.assets import ASSETS
-from sharpen.core.errors import ConfigError
+from sharpen.core.errors import ConfigError, ExecutionError
 from sharpen.core.report import Section, Table
 from sharpen.core.stage import Progress, StageContext, StageResult, StageType
 from sharpen.data import TokenDataset
@@ -18,7 +19,9 @@ from sharpen.models.load import load_model
 from sharpen.models.lora import LoraConfig, add_lora, merge_lora, write_adapter
 from sharpen.models.nf4 import dequantize_model_nf4, quantize_model_nf4
 from sharpen.models.tokenizer import Tokenizer, check_compatible, load_tokenizer
+from sharpen.train.checkpoint import CheckpointManager
 from sharpen.train.config import TrainConfig
+from sharpen.train.ft.driver import RankJob, drive
 from sharpen.train.half import HalfFineTuning
 from sharpen.train.predict import predict_train
 from sharpen.train.trainer import StepReport, Trainer, TrainResult
@@ -66,12 +69,30 @@ class _Report:
 
     def __init__(self, context: StageContext, config: TrainConfig, bar: Progress) -> None:
         self.context, self.config, self.bar = context, config, bar
+        self.shown = self.failures = 0
 
     def on_start(self, trainer: Trainer) -> None:
-        self.context.rewind(trainer.step)
-        self.bar.advance(trainer.step)
+        self.start(trainer.step)
 
     def on_step(self, trainer: Trainer, report: StepReport) -> None:
+        self.step(report)
+
+    def on_event(self, event: dict[str, Any]) -> None:
+        """The same from a driver's ranks; after a restart the bar goes back."""
+        if event["event"] == "start":
+            self.start(event["step"])
+        elif event["event"] == "step":
+            self.step(StepReport(**event["report"]))
+        else:
+            self.failures += 1
+
+    def start(self, step: int) -> None:
+        self.context.rewind(step)
+        self.bar.advance(step - self.shown)
+        self.shown = step
+
+    def step(self, report: StepReport) -> None:
+        self.shown = report.step
         speed = report.tokens / report.seconds
         self.bar.advance(1, loss=report.loss, tokens_per_s=speed)
         if report.step % self.config.metrics.log_every == 0:
@@ -103,21 +124,59 @@ def run_train(config: TrainConfig, context: StageContext) -> StageResult:
             f"sequences of {data.max_tokens} tokens are longer than the model's context of "
             f"{model.spec.max_positions}. Lower data.max_tokens."
         )
-    steps = config.num_steps(len(data))
-    with context.progress("train", steps) as bar:
-        trainer = Trainer(
-            model,
-            data,
-            config,
-            output=context.work,
-            seed=context.seed,
-            callbacks=[*_rounds(config, context.seed), _Report(context, config, bar)],
-        )
-        done = trainer.fit()
+    with context.progress("train", config.num_steps(len(data))) as bar:
+        report = _Report(context, config, bar)
+        if config.world_size > 1:
+            done = _train_on_ranks(ref, model, data, tokenizer.fingerprint, config, context, report)
+        else:
+            rounds = _rounds(config, context.seed)
+            done = Trainer(
+                model,
+                data,
+                config,
+                output=context.work,
+                seed=context.seed,
+                callbacks=[*rounds, report],
+            ).fit()
     name = context.model if context.model in ASSETS else Path(context.model).name
     result = _result(model, done)
+    if config.world_size > 1:
+        result.measured["restarts"] = report.failures
     _write(model, config, context.output, tokenizer, name)
     return result
+
+
+def _train_on_ranks(
+    ref: str,
+    model: DecoderLM,
+    data: TokenDataset,
+    fingerprint: str,
+    config: TrainConfig,
+    context: StageContext,
+    report: _Report,
+) -> TrainResult:
+    """Train in processes that a driver watches; the last checkpoint's weights go into ``model``."""
+    job = RankJob(
+        model=ref,
+        data=data.folder,
+        tokenizer_fingerprint=fingerprint,
+        config=config,
+        work=context.work,
+        seed=context.seed,
+    )
+    done = TrainResult(**drive(job, report.on_event))
+    manager = CheckpointManager(context.work)
+    try:
+        found = manager.load_latest()
+    finally:
+        manager.close()
+    if found is None or found.step != done.steps:
+        raise ExecutionError(f"the last checkpoint in {context.work} is gone or damaged.")
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(found.read("model", name))
+    return done
 
 
 def _rounds(config: TrainConfig, seed: int) -> list[HalfFineTuning]:

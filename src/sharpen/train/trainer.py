@@ -50,6 +50,11 @@ __all__ = ["Callback", "StepReport", "TrainResult", "Trainer"]
 
 _log = logging.getLogger(__name__)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# What may change between a checkpoint and the training that goes on from it.
+_NOT_IDENTITY = (
+    *("checkpoint", "metrics", "gc_freq", "ft"),
+    *("nproc", "parallel", "act", "micro_batch"),
+)
 _KEPT_TIMES = 200  # steps whose seconds a checkpoint keeps
 
 
@@ -430,7 +435,7 @@ class Trainer:
     def _identity(self) -> str:
         """Digest of all that determines the trajectory; where and when to save does not."""
         config = to_dict(self.config)
-        for key in ("checkpoint", "metrics", "gc_freq", "nproc", "parallel", "act", "micro_batch"):
+        for key in _NOT_IDENTITY:
             config.pop(key)
         return digest({"config": config, "seed": self.seed, "data": self.data.fingerprint})
 

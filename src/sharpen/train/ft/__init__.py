@@ -1,0 +1,1 @@
+"""Training that survives: a driver that watches its ranks and starts them again."""

@@ -1,0 +1,112 @@
+"""One rank of a training that a driver started: ``python -m sharpen.train.ft.rank JOB.json``.
+
+Rank 0 writes events to the driver's pipe, one JSON object a line: ``start``, ``step``, ``result``.
+A rank that fails leaves its error as ``error-<rank>.json``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import traceback
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from sharpen.core.config import from_dict
+from sharpen.core.errors import SharpenError
+from sharpen.core.stage_worker import die_with_parent
+from sharpen.data import TokenDataset
+from sharpen.train.config import TrainConfig
+from sharpen.train.ft.heartbeat import Heartbeat
+from sharpen.train.stages import prepare_model
+from sharpen.train.trainer import StepReport, Trainer
+
+__all__ = ["main"]
+
+
+class _Events:
+    """Tells the driver of each step."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+
+    def send(self, kind: str, **fields: Any) -> None:
+        """One line."""
+        data = (json.dumps({"event": kind, **fields}) + "\n").encode()
+        while data:
+            data = data[os.write(self._handle, data) :]
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Training starts, perhaps from a checkpoint."""
+        self.send("start", step=trainer.step)
+
+    def on_step(self, trainer: Trainer, report: StepReport) -> None:
+        """A step is done."""
+        self.send("step", report=dataclasses.asdict(report))
+
+
+def main(path: str) -> int:
+    """Train as the job says; the exit code is that of the error."""
+    job = json.loads(Path(path).read_text())
+    die_with_parent(job["parent"])
+    rank, folder = int(os.environ["RANK"]), Path(job["folder"])
+    heartbeat = Heartbeat(folder, rank, job["heartbeat_s"])
+    try:
+        _train(job, rank, heartbeat)
+    except BaseException as error:
+        known = isinstance(error, SharpenError)
+        left = {
+            "class": type(error).__name__ if known else "ExecutionError",
+            "message": str(error) if known else traceback.format_exc(),
+            "kind": type(error).__name__,
+            "user": known and getattr(error, "exit_code", 1) == 2,
+        }
+        target = folder / f"error-{rank}.json"
+        target.with_suffix(".new").write_text(json.dumps(left))
+        target.with_suffix(".new").replace(target)
+        # Not an orderly exit: other ranks may wait in a collective operation for ever.
+        os._exit(getattr(error, "exit_code", 1) if known else 1)
+    return 0
+
+
+def _train(job: dict[str, Any], rank: int, heartbeat: Heartbeat) -> None:
+    config = from_dict(TrainConfig, job["config"])
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if cuda else "gloo",
+        init_method=f"file://{job['folder']}/store",
+        rank=rank,
+        world_size=job["world_size"],
+        timeout=timedelta(seconds=config.ft.hang_timeout_s),
+    )
+    data = TokenDataset(
+        Path(job["data"]), "train", tokenizer_fingerprint=job["tokenizer_fingerprint"]
+    )
+    model = prepare_model(job["model"], config, seed=job["seed"])
+    if cuda:
+        model = model.to("cuda")
+    callbacks: list[Any] = [heartbeat]
+    events = _Events(job["events"]) if rank == 0 else None
+    if events is not None:
+        callbacks.append(events)
+    trainer = Trainer(
+        model, data, config, output=Path(job["work"]), seed=job["seed"], callbacks=callbacks
+    )
+    done = trainer.fit()
+    peak = trainer.parallel.highest(done.peak_bytes)
+    if events is not None:
+        events.send("result", **{**dataclasses.asdict(done), "peak_bytes": round(peak)})
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
