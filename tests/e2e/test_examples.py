@@ -15,6 +15,9 @@ from sharpen.core.study import load_study
 from sharpen.models import load_model, load_tokenizer
 
 TESTED = {
+    "finetune/intents.jsonl",
+    "finetune/methods.yaml",
+    "finetune/prune.yaml",
     "llama3_8b.yaml",
     "llama3_8b/config.json",
     "objective.py",
