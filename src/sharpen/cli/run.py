@@ -22,6 +22,10 @@ OutputFolder = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run even when the plan says no.")]
 Until = Annotated[str | None, typer.Option(help="Name of the last stage to run.")]
+Processes = Annotated[
+    int | None,
+    typer.Option("--nproc", help="Processes that train, on this machine.", min=1),
+]
 Seed = Annotated[int | None, typer.Option(help="The recipe's seed.")]
 
 
@@ -32,12 +36,17 @@ def carry_out(
     until: str | None,
     force: bool,
     seed: int | None,
+    nproc: int | None = None,
 ) -> Output:
     """Run a recipe with progress and render its summary."""
+    from sharpen.core.recipe import load_recipe
     from sharpen.core.report import format_value
     from sharpen.core.run import run
 
     given = [*(overrides or []), *([f"seed={seed}"] if seed is not None else [])]
+    if nproc is not None:
+        stages = load_recipe(recipe, given).stages
+        given += [f"{s.name}.nproc={nproc}" for s in stages if s.type.name == "train"]
     with observe() as observer:
         done = run(recipe, given, output=output, until=until, force=force, observer=observer)
 
@@ -73,6 +82,7 @@ def register(app: typer.Typer) -> None:
         until: Until = None,
         force: Force = False,
         seed: Seed = None,
+        nproc: Processes = None,
     ) -> Output:
         """Carry out a recipe; what is already done is not done again."""
-        return carry_out(recipe, overrides, output, until, force, seed)
+        return carry_out(recipe, overrides, output, until, force, seed, nproc)

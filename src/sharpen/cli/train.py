@@ -5,7 +5,15 @@ from __future__ import annotations
 import typer
 
 from sharpen.cli.common import Output, command
-from sharpen.cli.run import Force, OutputFolder, Overrides, Recipe, Seed, carry_out
+from sharpen.cli.run import (
+    Force,
+    OutputFolder,
+    Overrides,
+    Processes,
+    Recipe,
+    Seed,
+    carry_out,
+)
 
 __all__ = ["register"]
 
@@ -20,6 +28,7 @@ def register(app: typer.Typer) -> None:
         output: OutputFolder = None,
         force: Force = False,
         seed: Seed = None,
+        nproc: Processes = None,
     ) -> Output:
         """Carry out a recipe up to its last training stage; a killed training resumes."""
         from sharpen.core.errors import ConfigError
@@ -29,4 +38,4 @@ def register(app: typer.Typer) -> None:
         stages = [spec.name for spec in loaded.stages if spec.type.name == "train"]
         if not stages:
             raise ConfigError(f"{recipe}: the recipe has no stage of type 'train'. Add 'train:'.")
-        return carry_out(recipe, overrides, output, stages[-1], force, seed)
+        return carry_out(recipe, overrides, output, stages[-1], force, seed, nproc)

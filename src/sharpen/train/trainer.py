@@ -44,6 +44,7 @@ from sharpen.train.checkpoint import Checkpoint, CheckpointManager
 from sharpen.train.config import TrainConfig
 from sharpen.train.loss import IGNORE, auto_tile, linear_cross_entropy
 from sharpen.train.parallel import Parallel
+from sharpen.train.sp import SPContext, shard_sequence
 from sharpen.train.zero import shard
 
 __all__ = ["Callback", "StepReport", "TrainResult", "Trainer"]
@@ -151,7 +152,7 @@ class _Loss(nn.Module):
         return linear_cross_entropy(
             hidden.to(self.dtype),
             self.model.lm_head.weight,  # type: ignore[union-attr,arg-type]
-            batch["labels"],
+            batch["shift_labels"],
             scale=scale,
             tile=self.tile,
         )
@@ -204,6 +205,11 @@ class Trainer:
         self.loader = TokenLoader(
             self.data, config.micro_batch, seed=seed, rank=self.parallel.data_rank, world=readers
         )
+        self._sequence: SPContext | None = None
+        if self.parallel.sequence_ranks > 1:
+            layout = "zigzag" if config.parallel.zigzag else "contiguous"
+            self._sequence = SPContext(self.parallel.sequences, layout=layout)  # type: ignore[arg-type]
+            model.sequence = self._sequence  # type: ignore[assignment]
         self.state = _State()
         tile, dtype = config.act.tiled_loss, _DTYPES[config.dtype]
         rows = auto_tile(model.lm_head.weight.shape[0]) if tile == "auto" else tile  # type: ignore[union-attr,index,arg-type]
@@ -369,10 +375,18 @@ class Trainer:
         """Sum of the micro-batches' scaled losses on all ranks; gradients are left behind."""
         total: Tensor | None = None
         for number, batch in enumerate(batches, 1):
+            # Labels are those of the next token already.
             tensors = {
-                name: _tensor(getattr(batch, name), self.device)
-                for name in ("input_ids", "position_ids", "document_ids", "labels")
+                name: _tensor(getattr(batch, field), self.device)
+                for name, field in (
+                    ("input_ids", "input_ids"),
+                    ("position_ids", "position_ids"),
+                    ("document_ids", "document_ids"),
+                    ("shift_labels", "labels"),
+                )
             }
+            if self._sequence is not None:
+                tensors = shard_sequence(tensors, self._sequence)
             with self._states.micro_batch(last=number == len(batches)):
                 loss = self._loss(tensors, scale)
                 loss.backward()

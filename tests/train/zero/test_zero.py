@@ -118,6 +118,34 @@ def test_every_stage_trains_as_one_process_does(
             )
 
 
+def test_sequences_on_several_ranks_train_as_on_one(
+    data: str, alone: dict[str, list[float]]
+) -> None:
+    """Rows of 96 tokens with several documents and unequal labels; 9 query heads, 3 key heads."""
+    layouts = [
+        {"sp": 2, "zero_stage": 0},
+        {"sp": 2, "zero_stage": 1},
+        {"ring": 2, "zero_stage": 3},
+        {"ring": 2, "load_balance": "none", "zero_stage": 2},
+    ]
+    jobs: list[tuple[str, dict[str, Any]]] = [("full", {"parallel": one}) for one in layouts]
+    jobs.append(("lora", {"micro_batch": 3, "parallel": {"sp": 2, "zero_stage": 3}}))
+    for (method, changes), done in zip(jobs, run(several, 2, data, jobs)[0], strict=True):
+        torch.testing.assert_close(
+            torch.tensor(done["losses"]),
+            torch.tensor(alone[method]),
+            rtol=2e-5,
+            atol=2e-5,
+            msg=lambda text, job=changes: f"{job}: {text}",
+        )
+    jobs = [("full", {"parallel": {"sp": 2, "dp_shard": 2, "zero_stage": 3}})]
+    jobs.append(("full", {"parallel": {"sp": 2, "ring": 2, "zero_stage": 1}}))
+    for done in run(several, 4, data, jobs)[0]:
+        torch.testing.assert_close(
+            torch.tensor(done["losses"]), torch.tensor(alone["full"]), rtol=2e-5, atol=2e-5
+        )
+
+
 def test_copies_of_a_sharded_model(data: str, alone: dict[str, list[float]]) -> None:
     """HSDP: 2 copies x 2 shares."""
     jobs = [
