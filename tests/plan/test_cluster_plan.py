@@ -47,7 +47,7 @@ def test_the_example_of_eight_billion_parameters() -> None:
     assert document["traffic"] == [
         {
             "purpose": "states",
-            "bytes": 8 * 8 * 8_030_261_248 * 7 // 8,
+            "bytes": 8 * 8_030_261_248 * 7 // 8,
             "ranks": 8,
             "over": "link",
         }
@@ -124,7 +124,7 @@ def test_the_recipes_own_layout_may_be_illegal_when_searching() -> None:
         sh.plan.on_devices(EXAMPLE, devices="16xH100")
     with pytest.raises(ConfigError, match="is above the model's"):
         sh.plan.on_devices(
-            EXAMPLE, {"train.parallel": {"sp": 64}, "train.global_batch": 1}, devices="64xH100"
+            EXAMPLE, {"train.parallel": {"sp": 64}, "train.global_batch": 8}, devices="64xH100"
         )
 
 

@@ -141,7 +141,7 @@ def test_what_fits_nowhere_names_the_closest() -> None:
 
 
 def test_tiles_are_left_out_when_not_asked_for() -> None:
-    large = ClusterJob(spec=LLAMA3_8B, seq_len=65_536, global_batch=8)
+    large = ClusterJob(spec=LLAMA3_8B, seq_len=32_768, global_batch=8)
     with_tiles = search_layouts(large, parse_devices("8xA100-40gb"))
     without = search_layouts(large, parse_devices("8xA100-40gb"), tiled_mlp=False)
     assert any(c.layout.tiled_mlp for c in with_tiles.ranked)

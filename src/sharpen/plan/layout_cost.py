@@ -7,10 +7,12 @@ states, and o the share of those that can hide (``Assumptions.overlap``)::
     passes    sum over layers + o (g + r)
     step      m micro-batches (1 + (pp - 1) / (chunks m)) + what is sent once a step + update
 
-which is what :mod:`sharpen.plan.schedule` simulates. A collective of n ranks takes its bytes at the
-rate of its slowest hop, and a start for each hop. MFU is model FLOPs (no recomputation) over step
-time and the peak of all devices; HFU counts everything that is computed. Attention counts every
-position unless ``causal`` is asked for (PaLM's convention: 6 Ψ + 12 L h_q s a token).
+The trainer reduces after the last micro-batch only, so r is 0 and the reduction is sent once.
+
+The first two are what :mod:`sharpen.plan.schedule` simulates. A collective of n ranks takes its
+bytes at the rate of its slowest hop, and a start for each hop. MFU is model FLOPs (nothing that is
+computed again) over step time and the peak of all devices; HFU counts everything. Attention counts
+every position unless ``causal`` is asked for (PaLM's convention: 6 Ψ + 12 L h_q s a token).
 """
 
 from __future__ import annotations
@@ -209,29 +211,28 @@ def layout_cost(
     # Exchanges inside a layer stop computing; a ring's hide behind its attention.
     exchange = {"forward": 0.0, "backward": 0.0}
     again = layout.recompute == "full"
-    for purpose, (sent, back) in layer_exchanges(job, layout).items():
+    for purpose, (there, back) in layer_exchanges(job, layout).items():
         if purpose == "ring":
             rate = cluster.neighbour_rate(layout.ring, tp * layout.sp)
             start = cluster.start_s(layout.ring, tp * layout.sp)
             ahead = compute["attention"] / layers
-            first = max(0.0, sent / rate + start - overlap * ahead)
+            first = max(0.0, there / rate + start - overlap * ahead)
             second = max(0.0, back / rate + start - 2 * overlap * ahead)
         elif purpose == "ulysses":
             rate = cluster.all_to_all_rate(layout.sp, tp)
             start = 2 * cluster.start_s(layout.sp, tp)
-            first, second = sent / rate + start, back / rate + start
+            first, second = there / rate + start, back / rate + start
         else:
             rate, start = cluster.ring_rate(tp, 1), cluster.start_s(tp, 1)
-            first, second = sent / rate + 4 * start, back / rate + 6 * start
+            first, second = there / rate + 4 * start, back / rate + 6 * start
         exchange["forward"] += layers * first
         exchange["backward"] += layers * (second + (first if again else 0.0))
 
-    # States: gathered and reduced a layer at a time.
-    gathers, reductions, once, between = states_bytes(job, layout)
+    # States of stage 3 are gathered a layer at a time.
+    sent = states_bytes(job, layout)
     everyone = n * (layout.dp_replicate if layout.zero_stage == 0 else 1)
     rate, start = cluster.ring_rate(everyone, tp), cluster.start_s(everyone, tp)
-    gather = gathers / 2 / rate + (layers * start if gathers else 0.0)
-    reduce = reductions / rate + (layers * start if reductions else 0.0)
+    gather = sent.gathers / 2 / rate + (layers * start if sent.gathers else 0.0)
     first_pass = forward + exchange["forward"]
     second_pass = backward + exchange["backward"]
     pass_s = compute["head"] + pass_seconds(
@@ -239,20 +240,22 @@ def layout_cost(
         forward_s=first_pass / layers,
         backward_s=second_pass / layers,
         gather_s=gather / layers,
-        reduce_s=reduce / layers,
         overlap=overlap,
     )
     plain = first_pass + second_pass + compute["head"]
 
-    # Once a step: what follows the last backward pass can hide behind that pass only.
-    replicas = 0.0
-    if between:
+    # Once a step: gathering hides behind the first forward pass, reducing behind the last backward
+    # pass, as far as that leaves the network free; sending what was updated hides behind nothing.
+    def exposed(nbytes: int, beside: float) -> float:
+        seconds = nbytes / rate + (layers * start if nbytes else 0.0)
+        return max(seconds - overlap * max(0.0, beside), (1 - overlap) * seconds)
+
+    once = exposed(sent.first, first_pass) + exposed(sent.reduction, second_pass - gather)
+    once += exposed(sent.update, 0.0)
+    if sent.replicas:
         stride = tp * n
-        replicas = between / cluster.ring_rate(layout.dp_replicate, stride)
-        replicas += layers * cluster.start_s(layout.dp_replicate, stride)
-    last = once / rate + (layers * start if once else 0.0) + replicas
-    hides = overlap * (first_pass if layout.zero_stage == 2 else second_pass)
-    exposed = max(last - hides, (1 - overlap) * last) if last else 0.0
+        once += sent.replicas / cluster.ring_rate(layout.dp_replicate, stride)
+        once += layers * cluster.start_s(layout.dp_replicate, stride)
 
     bubble = pass_s * (layout.pp - 1) / layout.chunks
     if layout.pp > 1:
@@ -267,7 +270,7 @@ def layout_cost(
         "attention": m * (compute["attention"] + compute["attention_backward"]),
         "elementwise": m * (compute["elementwise"] + compute["elementwise_backward"]),
         "exchange": m * (exchange["forward"] + exchange["backward"]),
-        "states": m * (pass_s - plain) + exposed,
+        "states": m * (pass_s - plain) + once,
         "bubble": bubble,
         "update": update,
     }

@@ -9,8 +9,10 @@ The trainer runs the four in the middle (:class:`~sharpen.plan.parallel.Parallel
 With N = dp_shard ring sp ranks that share states, T = b s / (ring sp) tokens a rank and e bytes an
 element, a rank holds::
 
-    parameters, gradients, optimizer, gathered      memory.share_states, memory.live_bytes
-    buckets        4 x largest unit, stages 2, 3    gradients about to be reduced, float32
+    parameters, gradients, optimizer                memory.share_states
+    gathered       e x (two blocks and the rest), stage 3; e Psi, stage 2; copies, stage 0
+    buckets        gradients about to be reduced, and the owners' float32 ones of stage 1
+    accumulated    4 Psi, stages 2 and 3, m > 1     whole until the last micro-batch
     activations    layers x block(T), or layers x e h T + block(T) when recomputed
     loss           a tile of logits, and the head's float32 gradient
     exchange       2 e T max(h_q, h_kv) Ulysses; 4 x keys and values + float32 sums, ring
@@ -24,7 +26,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sharpen.core.config import to_dict
 from sharpen.core.errors import ConfigError
@@ -257,18 +259,29 @@ def _states(job: ClusterJob, layout: Candidate) -> dict[str, int]:
     split = layout.tp * layout.pp
     count, matmul = local_parameters(s, layout.tp, layout.pp)
     share = _row_share(s, n) if split == 1 and n > 1 else -(-count // n)
-    unit = max(s.layer_parameters, s.embedding_parameters) // layout.tp
-    live = 2 * e * unit if stage == 3 and n > 1 else 0
+    block = s.layer_parameters // layout.tp
+    rest = count - block * (s.num_layers // layout.pp)  # embedding, head, last norm: one unit
+    shared = n > 1 and stage >= 2
+    # Two blocks and the rest at a time in stage 3, everything in stage 2.
+    live = e * (rest + 2 * block) if shared and stage == 3 else 0
     if job.method == "full":
         found = share_states(
             count, stage=stage, ranks=n, share=share, matmul=matmul, element_bytes=e
         )
+        # Stages 2, 3: a block's gradients about to be reduced, and those of the rest, which are
+        # there from the first to the last moment of a backward pass. Stage 1: the owners' in
+        # float32. Gradients are reduced after the last micro-batch; until then they are whole.
+        buckets = 4 * block + e * rest if shared else 0
+        if stage == 1 and e == 2:
+            buckets = 4 * -(-count // n)
+        whole = 4 * count if shared and layout.micro_batches(job) > 1 else 0
         return {
             "parameters": found.parameters,
             "gradients": found.gradients,
             "optimizer": found.optimizer,
             "gathered": found.copies + live,
-            "buckets": 4 * unit if stage >= 2 and n > 1 else 0,
+            "buckets": buckets,
+            "accumulated": whole,
         }
     adapters = -(-job.adapter_parameters // split)
     own = share_states(adapters, stage=stage, ranks=n, element_bytes=4)
@@ -280,6 +293,7 @@ def _states(job: ClusterJob, layout: Candidate) -> dict[str, int]:
         "optimizer": own.optimizer,
         "gathered": (e * count if stage == 2 and n > 1 else live) + own.copies,
         "buckets": 0,
+        "accumulated": 4 * adapters if shared and layout.micro_batches(job) > 1 else 0,
     }
 
 
@@ -389,30 +403,51 @@ def layer_exchanges(job: ClusterJob, layout: Candidate) -> dict[str, tuple[int, 
     return found
 
 
-def states_bytes(job: ClusterJob, layout: Candidate) -> tuple[int, int, int, int]:
-    """Bytes a rank sends for states.
+class StatesBytes(NamedTuple):
+    """Bytes a rank sends for states."""
 
-    Returns:
-        A micro-batch's gathers (both passes together), its reductions, what is sent once a step
-        within the group, and what is sent once a step to the other replicas.
-    """
+    gathers: int = 0
+    """Parameters, both passes of every micro-batch."""
+
+    first: int = 0
+    """Parameters, once before the first pass."""
+
+    reduction: int = 0
+    """Gradients, after the last micro-batch."""
+
+    replicas: int = 0
+    """Gradients, to the other replicas."""
+
+    update: int = 0
+    """Parameters, after the update."""
+
+
+def states_bytes(job: ClusterJob, layout: Candidate) -> StatesBytes:
+    """What a rank sends for states: stage 1 in the compute type, gradients of others in float32."""
     e, n, stage = job.element_bytes, layout.state_ranks, layout.zero_stage
     split = layout.tp * layout.pp
     count = local_parameters(job.spec, layout.tp, layout.pp)[0]
     trained = count if job.method == "full" else -(-job.adapter_parameters // split)
+
+    def once(parameters: int, size: int) -> int:
+        """One gather or reduction within the group that shares."""
+        return zero_step_bytes(parameters, stage=1, ranks=n, gradient_bytes=size, parameter_bytes=0)
+
     if stage == 0:
         ranks = n * layout.dp_replicate
-        return 0, 0, zero_step_bytes(trained, stage=0, ranks=ranks, gradient_bytes=4), 0
-    replicas = layout.dp_replicate
-    between = zero_step_bytes(-(-trained // n), stage=0, ranks=replicas, gradient_bytes=4)
-    reduction = zero_step_bytes(trained, stage=1, ranks=n, gradient_bytes=4, parameter_bytes=0)
-    update = zero_step_bytes(trained, stage=1, ranks=n, gradient_bytes=0, parameter_bytes=e)
+        return StatesBytes(
+            reduction=zero_step_bytes(trained, stage=0, ranks=ranks, gradient_bytes=4)
+        )
+    between = zero_step_bytes(
+        -(-trained // n), stage=0, ranks=layout.dp_replicate, gradient_bytes=4
+    )
     if stage == 1:
-        return 0, 0, reduction + update, between
-    gathered = zero_step_bytes(count, stage=1, ranks=n, gradient_bytes=0, parameter_bytes=e)
+        moved = once(trained, e)
+        return StatesBytes(reduction=moved, replicas=between, update=moved)
+    gathered, reduction = once(count, e), once(trained, 4)
     if stage == 2:
-        return 0, reduction, gathered, between
-    return 2 * gathered, reduction, 0, between
+        return StatesBytes(first=gathered, reduction=reduction, replicas=between)
+    return StatesBytes(gathers=2 * gathered, reduction=reduction, replicas=between)
 
 
 def layout_traffic(job: ClusterJob, layout: Candidate) -> list[Traffic]:
@@ -421,15 +456,15 @@ def layout_traffic(job: ClusterJob, layout: Candidate) -> list[Traffic]:
     strides = {"tensor": 1, "ulysses": layout.tp, "ring": layout.tp * layout.sp}
     degrees = {"tensor": layout.tp, "ulysses": layout.sp, "ring": layout.ring}
     found = []
-    gathers, reductions, once, between = states_bytes(job, layout)
+    states = states_bytes(job, layout)
     everyone = layout.zero_stage == 0
     group = layout.state_ranks * (layout.dp_replicate if everyone else 1)
     if group > 1:
-        sent = m * (gathers + reductions) + once
+        sent = m * states.gathers + states.first + states.reduction + states.update
         found.append(Traffic("states", sent, group, layout.tp))
     if layout.dp_replicate > 1 and not everyone:
         stride = layout.tp * layout.state_ranks
-        found.append(Traffic("replicas", between, layout.dp_replicate, stride))
+        found.append(Traffic("replicas", states.replicas, layout.dp_replicate, stride))
     again = 1 + (layout.recompute == "full")
     layers = s.num_layers // layout.pp
     for purpose, (forward, backward) in layer_exchanges(job, layout).items():
