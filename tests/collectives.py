@@ -13,13 +13,16 @@ from sharpen.train.comm import Axis
 def all_collectives() -> dict[str, Any]:
     axis = Axis(dist.group.WORLD)
     rank = axis.rank
-    send_counts = [0 if other == rank else rank + 1 for other in range(3)]
-    parts = [torch.full((n,), 10 * rank + other) for other, n in enumerate(send_counts)]
-    receive_counts = [0 if other == rank else other + 1 for other in range(3)]
+    sends = [[torch.full((rank + 1,), 10 * rank + other), torch.empty(0)] for other in range(3)]
+    receives = [[torch.zeros(other + 1).long(), torch.empty(0)] for other in range(3)]
+    exchange = axis.exchange(sends, receives)
+    exchange.wait()
+    rotate = axis.rotate(torch.full((4,), float(rank), dtype=torch.float64))
+    rotate.wait()
     mine = torch.tensor([rank + 1.0], dtype=torch.float64)
     found: dict[str, Any] = {
-        "all_to_all": axis.all_to_all(torch.cat(parts), send_counts, receive_counts).tolist(),
-        "rotate": axis.rotate(torch.full((4,), float(rank), dtype=torch.float64)).wait().tolist(),
+        "exchange": [x.tolist() for x in exchange.received],
+        "rotate": rotate.received[0].tolist(),
         "all_gather": axis.all_gather(torch.tensor([rank, 2 * rank])).tolist(),
         "all_reduce": axis.all_reduce(mine).tolist(),
         "kept": mine.tolist(),

@@ -4,7 +4,7 @@ An :class:`Axis` is the group of ranks that differ in one coordinate of the mesh
 account, so two trainings in one process do not disturb each other. Bytes are those that the usual
 algorithms send from this rank over n ranks (a rank's own part is not sent)::
 
-    all_to_all   the parts for other ranks
+    exchange     the parts for other ranks
     rotate       the tensor
     all_gather   (n - 1) times the local tensor
     all_reduce   2 (n - 1) / n times the tensor
@@ -45,21 +45,36 @@ class Traffic:
 
 
 class Transfer:
-    """A tensor under way from the previous rank of an axis."""
+    """Tensors under way to and from other ranks of an axis.
 
-    def __init__(self, axis: Axis, number: int, works: list[dist.Work], *kept: Tensor) -> None:
-        self._axis, self._number, self._works, self._kept = axis, number, works, kept
+    Attributes:
+        received: whole once waited for.
+    """
 
-    def wait(self) -> Tensor:
-        """The tensor, once it is here and the one sent may be changed.
+    def __init__(
+        self,
+        axis: Axis,
+        kind: str,
+        number: int,
+        operations: list[dist.P2POp],
+        received: Sequence[Tensor],
+    ) -> None:
+        self.received = received
+        self._axis, self._kind, self._number = axis, kind, number
+        self._operations = operations  # keeps what is sent
+        with axis._timed(kind, number):
+            self._works = dist.batch_isend_irecv(operations) if operations else []
+
+    def wait(self) -> None:
+        """Until the tensors are here and those sent may be changed.
 
         Raises:
             ExecutionError: the transfer failed or timed out.
         """
-        with self._axis._timed("rotate", self._number):
+        with self._axis._timed(self._kind, self._number):
             for work in self._works:
                 work.wait()
-        return self._kept[0]
+        self._operations = []
 
 
 class Axis:
@@ -110,35 +125,31 @@ class Axis:
         """Start the account anew."""
         self.traffic.clear()
 
-    def all_to_all(
-        self, send: Tensor, send_counts: Sequence[int], receive_counts: Sequence[int]
-    ) -> Tensor:
-        """Send a part to every rank and receive one from each.
+    def exchange(
+        self, sends: Sequence[Sequence[Tensor]], receives: Sequence[Sequence[Tensor]]
+    ) -> Transfer:
+        """Start sending tensors to every rank and receiving some from each: an all-to-all.
+
+        Nothing is packed: each tensor is a message, so what lies in one piece is not copied. Empty
+        tensors, and what a rank would send itself, are left out.
 
         Args:
-            send: contiguous; its elements in order of the receiving rank.
-            send_counts: elements for each rank; may differ and be 0.
-            receive_counts: elements from each rank.
-
-        Returns:
-            [sum of ``receive_counts``], in order of the sending rank.
-
-        Raises:
-            ExecutionError: the collective failed or timed out.
+            sends: contiguous tensors for each rank; leave them as they are until the transfer has
+                been waited for.
+            receives: contiguous tensors to fill from each rank, of the sizes that rank sends.
         """
-        if self.size == 1:
-            return send.reshape(-1)
-        received = send.new_empty(sum(receive_counts))
-        sent = (sum(send_counts) - send_counts[self.rank]) * send.element_size()
-        with self._timed("all_to_all", self._count("all_to_all", sent)):
-            dist.all_to_all_single(
-                received,
-                send.reshape(-1),
-                list(receive_counts),
-                list(send_counts),
-                group=self.group,
-            )
-        return received
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        sent = sum(x.numel() * x.element_size() for rank in others for x in sends[rank])
+        number = self._count("exchange", sent)
+        operations = [
+            dist.P2POp(kind, x, group=self.group, tag=_tag(number, i), group_peer=rank)
+            for rank in others
+            for kind, side in ((dist.isend, sends), (dist.irecv, receives))
+            for i, x in enumerate(side[rank])
+            if x.numel()
+        ]
+        received = [x for rank in others for x in receives[rank]]
+        return Transfer(self, "exchange", number, operations, received)
 
     def rotate(self, tensor: Tensor) -> Transfer:
         """Start sending a tensor to the next rank and receiving the previous rank's.
@@ -149,19 +160,13 @@ class Axis:
         """
         received = torch.empty_like(tensor)
         number = self._count("rotate", tensor.numel() * tensor.element_size())
-        peers = (self.rank + 1) % self.size, (self.rank - 1) % self.size
-        with self._timed("rotate", number):
-            works = dist.batch_isend_irecv(
-                [
-                    dist.P2POp(
-                        dist.isend, tensor, group=self.group, tag=number, group_peer=peers[0]
-                    ),
-                    dist.P2POp(
-                        dist.irecv, received, group=self.group, tag=number, group_peer=peers[1]
-                    ),
-                ]
-            )
-        return Transfer(self, number, works, received, tensor)
+        following, previous = (self.rank + 1) % self.size, (self.rank - 1) % self.size
+        tag = _tag(number, 0)
+        operations = [
+            dist.P2POp(dist.isend, tensor, group=self.group, tag=tag, group_peer=following),
+            dist.P2POp(dist.irecv, received, group=self.group, tag=tag, group_peer=previous),
+        ]
+        return Transfer(self, "rotate", number, operations, [received])
 
     def all_gather(self, tensor: Tensor) -> Tensor:
         """Every rank's tensor of one shape, stacked: [size, ...]."""
@@ -203,3 +208,8 @@ class Axis:
             ) from error
         finally:
             self.traffic.setdefault(kind, Traffic()).seconds += time.perf_counter() - begin
+
+
+def _tag(number: int, index: int) -> int:
+    """Of the message ``index`` of a collective; they repeat long after a message has arrived."""
+    return (number * 8 + index) % (1 << 30)

@@ -6,7 +6,8 @@ gradient is the sum over them. With more ranks than query heads the last ranks g
 take part in every collective.
 
 Parts travel as [tokens, B, heads, D], so that what arrives from P ranks is the whole sequence,
-[P T, B, heads, D], without a copy.
+[P T, B, heads, D], without a copy; and what goes back is a piece of it, which for B = 1 is sent
+from where it lies. A rank's own part is copied while the others are under way.
 
 Legend: B batch, T tokens of a rank, N query heads, K key/value heads, D head size, P ranks.
 """
@@ -74,7 +75,7 @@ def share_heads(num_heads: int, num_kv_heads: int, ranks: int) -> tuple[HeadShar
     return tuple(shares)
 
 
-def gather_tokens(axis: Axis, *groups: Sequence[tuple[Tensor, slice]]) -> Tensor:
+def gather_tokens(axis: Axis, groups: Sequence[Sequence[tuple[Tensor, slice]]]) -> Tensor:
     """Give every rank its heads of this rank's tokens; get the own heads of all tokens.
 
     Args:
@@ -85,18 +86,21 @@ def gather_tokens(axis: Axis, *groups: Sequence[tuple[Tensor, slice]]) -> Tensor
     Returns:
         [B, P T, own heads, D], a view of [P T, B, own heads, D].
     """
-    batch, tokens, _, size = groups[0][0][0].shape
-    counts = [sum(heads.stop - heads.start for _, heads in group) for group in groups]
-    unit = tokens * batch * size
     first = groups[0][0][0]
-    send = first.new_empty(sum(counts) * unit)
-    for part, count, group in zip(
-        torch.split(send, [n * unit for n in counts]), counts, groups, strict=True
-    ):
-        _lay_side_by_side(part.view(tokens, batch, count, size), group)
-    own = counts[axis.rank]
-    received = axis.all_to_all(send, [n * unit for n in counts], [own * unit] * axis.size)
-    return received.view(axis.size * tokens, batch, own, size).transpose(0, 1)
+    batch, tokens, _, size = first.shape
+    counts = [sum(heads.stop - heads.start for _, heads in group) for group in groups]
+    whole = first.new_empty((axis.size, tokens, batch, counts[axis.rank], size))
+    sends: list[list[Tensor]] = []
+    for rank, (count, group) in enumerate(zip(counts, groups, strict=True)):
+        parts = []
+        if rank != axis.rank:
+            parts.append(first.new_empty((tokens, batch, count, size)))
+            _lay_side_by_side(parts[0], group)
+        sends.append(parts)
+    transfer = axis.exchange(sends, [[part] for part in whole])
+    _lay_side_by_side(whole[axis.rank], groups[axis.rank])
+    transfer.wait()
+    return whole.flatten(0, 1).transpose(0, 1)
 
 
 def _lay_side_by_side(part: Tensor, group: Sequence[tuple[Tensor, slice]]) -> None:
@@ -108,28 +112,34 @@ def _lay_side_by_side(part: Tensor, group: Sequence[tuple[Tensor, slice]]) -> No
         at += count
 
 
-def scatter_tokens(axis: Axis, tensors: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
+def scatter_tokens(
+    axis: Axis, tensors: Sequence[Tensor], counts: Sequence[Sequence[int]]
+) -> list[list[Tensor]]:
     """Give every rank its tokens of the own heads; get all heads of the own tokens.
 
     Args:
         axis: P ranks.
-        tensors: [B, P T, heads, D] each; laid side by side.
-        counts: heads that each rank gives.
+        tensors: [B, P T, own heads, D] each.
+        counts: for each rank the heads it has of each tensor.
 
     Returns:
-        From each rank [B, T, its count, D], views.
+        From each rank, of each tensor, [B, T, its heads, D].
     """
     batch, length, _, size = tensors[0].shape
-    tokens, own = length // axis.size, counts[axis.rank]
-    if len(tensors) == 1:
-        send = tensors[0].transpose(0, 1).contiguous()
-    else:
-        send = tensors[0].new_empty((length, batch, own, size))
-        _lay_side_by_side(send, [(x, slice(0, x.shape[2])) for x in tensors])
-    unit = tokens * batch * size
-    receive_counts = [n * unit for n in counts]
-    received = axis.all_to_all(send, [own * unit] * axis.size, receive_counts)
+    tokens = length // axis.size
+    own = [list(torch.chunk(x, axis.size, 1)) for x in tensors]
+    sends = [
+        [] if rank == axis.rank else [x[rank].transpose(0, 1).contiguous() for x in own]
+        for rank in range(axis.size)
+    ]
+    receives = [
+        [tensors[0].new_empty((tokens, batch, count, size)) for count in row]
+        if rank != axis.rank
+        else []
+        for rank, row in enumerate(counts)
+    ]
+    axis.exchange(sends, receives).wait()
     return [
-        part.view(tokens, batch, count, size).transpose(0, 1)
-        for part, count in zip(torch.split(received, receive_counts), counts, strict=True)
+        [x[rank] for x in own] if rank == axis.rank else [x.transpose(0, 1) for x in parts]
+        for rank, parts in enumerate(receives)
     ]

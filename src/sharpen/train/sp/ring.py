@@ -185,7 +185,8 @@ class RingAttention:
                     part_sums,
                 )
             if following is not None:
-                passing = following.wait()
+                following.wait()
+                passing = following.received[0]
         return out.to(q.dtype), sums
 
     def backward(
@@ -216,12 +217,15 @@ class RingAttention:
                 share[1, piece.rows, piece.keys] += part_v
             if step:
                 if behind is not None:
-                    share += behind.wait()
+                    behind.wait()
+                    share += behind.received[0]
                 behind = ring.rotate(share)
             if following is not None:
-                passing = following.wait()
+                following.wait()
+                passing = following.received[0]
         if behind is not None:
-            home += behind.wait()
+            behind.wait()
+            home += behind.received[0]
         grad_k, grad_v = home.to(k.dtype)
         return grad_q.to(q.dtype), grad_k, grad_v
 

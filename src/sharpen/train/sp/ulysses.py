@@ -7,12 +7,12 @@ its tokens; the backward pass goes the same way back::
 
     q, k, v [b, s/P, all heads, d]  ->  [b, s, own heads, d]  ->  attention  ->  [b, s/P, n_h, d]
 
-Differs from the paper: q, k and v travel in one all-to-all; heads need not divide by P, and key
+Differs from the paper: q, k and v travel in one message a rank; heads need not divide by P, and key
 heads go only to the ranks that use them (see :mod:`sharpen.train.sp.heads`).
 
 With c_r query and g_r key heads on rank r, G = sum of g_r and elements of e bytes, rank r sends
 e b T d [(n_h - c_r) + 2 (G - g_r) + (P-1) c_r] bytes forward and
-e b T d [(n_h - c_r) + (P-1) (c_r + 2 g_r)] backward, each in two collectives.
+e b T d [(n_h - c_r) + (P-1) (c_r + 2 g_r)] backward, each in two exchanges.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class _Exchange(torch.autograd.Function):
     ) -> Tensor:
         shares = share_heads(q.shape[2], k.shape[2], sp.size)
         groups = [[(q, s.queries), (k, s.keys), (v, s.keys)] for s in shares]
-        gathered = gather_tokens(sp, *groups)
+        gathered = gather_tokens(sp, groups)
         parts = _split(gathered, shares[sp.rank])
         if shares[sp.rank].num_queries:
             out, sums = inner.forward(*parts)
@@ -142,7 +142,9 @@ class _Exchange(torch.autograd.Function):
             out, sums = torch.empty_like(parts[0]), gathered.new_empty(0)
         ctx.save_for_backward(gathered, out, sums)
         ctx.sp, ctx.inner, ctx.shares = sp, inner, shares
-        return torch.cat(scatter_tokens(sp, [out], [s.num_queries for s in shares]), 2)
+        return torch.cat(
+            [x for (x,) in scatter_tokens(sp, [out], [[s.num_queries] for s in shares])], 2
+        )
 
     @staticmethod
     @once_differentiable
@@ -151,13 +153,12 @@ class _Exchange(torch.autograd.Function):
         sp: Axis = ctx.sp
         shares: Sequence[HeadShare] = ctx.shares
         parts = _split(gathered, shares[sp.rank])
-        grad = gather_tokens(sp, *([(grad, s.queries)] for s in shares))
+        grad = gather_tokens(sp, [[(grad, s.queries)] for s in shares])
         grads = parts
         if shares[sp.rank].num_queries:
             grads = ctx.inner.backward(grad, *parts, out, sums)
-        counts = [s.num_queries + 2 * s.num_keys for s in shares]
-        received = scatter_tokens(sp, grads, counts)
-        found = [_split(x, s) for x, s in zip(received, shares, strict=True)]
+        counts = [[s.num_queries, s.num_keys, s.num_keys] for s in shares]
+        found = scatter_tokens(sp, grads, counts)
         grad_q = torch.cat([x[0] for x in found], 2)
         heads = max(s.keys.stop for s in shares)
         if sum(s.num_keys for s in shares) == heads:
