@@ -169,6 +169,8 @@ def test_one_device_sends_nothing(recipe: dict[str, Any]) -> None:
 def test_a_stage_of_another_name_trains_too(recipe: dict[str, Any]) -> None:
     recipe["tune"] = {"uses": "train", **recipe.pop("train"), "parallel": {"dp_shard": 2}}
     assert sh.plan.on_devices(recipe, devices="2xL40S").best.layout.dp_shard == 2
+    found = sh.plan.on_devices(recipe, devices="2xL40S", search=True)
+    assert found.overrides(found.best)[0] == "tune.nproc=2"
 
 
 def test_recipes_without_training_have_nothing_to_lay_out(recipe: dict[str, Any]) -> None:

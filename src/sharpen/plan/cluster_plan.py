@@ -52,6 +52,9 @@ class ClusterPlan:
     causal: bool = False
     """Whether MFU counts only the positions that attention sees."""
 
+    stage: str = "train"
+    """Name of the stage that trains."""
+
     tiles: bool = False
     """Whether the trainer has a key for tiled MLPs."""
 
@@ -110,13 +113,13 @@ class ClusterPlan:
             return []
         found = []
         if self.cluster.count <= self.cluster.device.per_machine:
-            found.append(f"train.nproc={self.cluster.count}")
+            found.append(f"nproc={self.cluster.count}")
         keys = ("dp_replicate", "dp_shard", "ring", "sp", "zero_stage")
-        found += [f"train.parallel.{key}={getattr(layout, key)}" for key in keys]
-        found += [f"train.micro_batch={layout.micro_batch}", f"train.act.mode={layout.recompute}"]
+        found += [f"parallel.{key}={getattr(layout, key)}" for key in keys]
+        found += [f"micro_batch={layout.micro_batch}", f"act.mode={layout.recompute}"]
         if self.tiles:
-            found.append(f"train.act.tiled_mlp={'auto' if layout.tiled_mlp else 0}")
-        return found
+            found.append(f"act.tiled_mlp={'auto' if layout.tiled_mlp else 0}")
+        return [f"{self.stage}.{change}" for change in found]
 
     def to_dict(self, top: int = 10) -> dict[str, Any]:
         """Plain data, as ``sharpen plan --devices ... --json`` prints it.
@@ -187,7 +190,7 @@ class ClusterPlan:
             f"{cluster.device.link} {cluster.device.link_gb_s:g} GB/s, network "
             f"{cluster.device.network_gb_s:g} GB/s a device",
             "",
-            f"layout: {best.layout.label()}; {best.micro_batches} forward passes a step",
+            f"layout: {best.layout.label()}; forward passes a step: {best.micro_batches}",
             "",
             f"{'memory of a rank':<20}{'GB':>9}{'share':>8}",
         ]
@@ -302,11 +305,13 @@ def on_devices(
         else:
             given = layout_cost(job, own, cluster, causal=causal)
     if not search:
-        return ClusterPlan(recipe.name, job, cluster, given, causal=causal, tiles=tiles)
+        return ClusterPlan(
+            recipe.name, job, cluster, given, causal=causal, stage=stage.name, tiles=tiles
+        )
     found = search_layouts(job, cluster, all_axes=all_axes, tiled_mlp=tiles, causal=causal)
     if not found.ranked:
         raise ConfigError(_nothing_fits(job, cluster, found))
-    return ClusterPlan(recipe.name, job, cluster, given, found, causal, tiles)
+    return ClusterPlan(recipe.name, job, cluster, given, found, causal, stage.name, tiles)
 
 
 def _nothing_fits(job: ClusterJob, cluster: Cluster, found: SearchResult) -> str:
@@ -319,7 +324,8 @@ def _nothing_fits(job: ClusterJob, cluster: Cluster, found: SearchResult) -> str
         f"no layout fits: {subject}. The closest ({nearest.layout.label()}) needs "
         f"{nearest.peak_bytes / 1e9:.2f} GB of {cluster.memory_bytes / 1e9:.2f} GB, over by "
         f"{nearest.over_bytes / 1e9:.2f} GB, most of it {part} ({size / 1e9:.2f} GB). Use more "
-        "devices, shorter sequences (data.max_tokens), or train.method=lora."
+        "devices, shorter sequences (data.max_tokens), a smaller train.global_batch, or "
+        "train.method=lora."
     )
 
 

@@ -9,8 +9,10 @@ parameter, in two accountings::
     2            2, 2/N, 12/N                 4/N, 4/N, 8/N + 2 gathered
     3            2/N, 2/N, 12/N               4/N, 4/N, 8/N + live units
 
-With float32 compute there are no copies: 4, 4, 8 a parameter, shared the same way. A parameter is
-shared by rows (stages 2 and 3 as built), so the first rank's share may be above 1/N.
+The owners of stage 1 also receive their gradients in float32, 4/N, which the paper's accounting
+leaves out and :func:`~sharpen.plan.layouts.layout_memory` adds. With float32 compute there are no
+copies: 4, 4, 8 a parameter, shared the same way. A parameter is shared by rows (stages 2 and 3 as
+built), so the first rank's share may be above 1/N.
 
 Activations a Llama block keeps for its backward pass, for T tokens and e bytes an element, with
 flash attention and unfused element-wise operations::
