@@ -1,6 +1,7 @@
 """A served model that is watched: answers stay, drift shows at /monitor and /metrics."""
 
 import threading
+import time
 from contextlib import contextmanager
 
 import httpx
@@ -51,6 +52,17 @@ def running(folder, **settings):
     assert not thread.is_alive()
 
 
+def watched(server, requests):
+    """The monitor's document once it has seen so many requests; it looks after the answer."""
+    deadline = time.monotonic() + 20
+    while True:
+        document = httpx.get(f"{server.url}/monitor").json()
+        seen = document["windows"] * document["window"] + document["in_window"]
+        if seen >= requests or time.monotonic() > deadline:
+            return document
+        time.sleep(0.01)
+
+
 def test_a_change_of_the_prompts_shows_and_answers_stay(folder, llm):
     reference = make_reference(llm, [[{"role": "user", "content": t}] for t in TEXTS])
     config = MonitorConfig(window=20, score_every=1)
@@ -69,7 +81,7 @@ def test_a_change_of_the_prompts_shows_and_answers_stay(folder, llm):
 
         for text in TEXTS[:20]:
             ask(text)
-        document = httpx.get(f"{server.url}/monitor").json()
+        document = watched(server, 20)
         assert (document["requests"], document["windows"], document["drifted"]) == (20, 1, False)
         assert [s["name"] for s in document["last"]["signals"]] == [
             "length",
@@ -78,7 +90,7 @@ def test_a_change_of_the_prompts_shows_and_answers_stay(folder, llm):
         ]
         for i in range(20):
             ask(f"def f{i}(a, b):\n    return a * {i} - b\n" * 2)
-        document = httpx.get(f"{server.url}/monitor").json()
+        document = watched(server, 40)
         assert (document["windows"], document["alarms"], document["drifted"]) == (2, 1, True)
         lines = httpx.get(f"{server.url}/metrics").text.splitlines()
         assert "sharpen:monitor_alarms_total 1" in lines
@@ -90,7 +102,7 @@ def test_a_prompt_with_several_answers_counts_once_and_a_cancelled_one_not(folde
     with running(folder, reference=reference) as (server, _):
         body = {"model": "tiny", "prompt": "hi", "n": 3, "max_tokens": 2}
         assert httpx.post(f"{server.url}/v1/completions", json=body).status_code == 200
-        assert httpx.get(f"{server.url}/monitor").json()["requests"] == 1
+        assert watched(server, 1)["requests"] == 1
 
 
 def test_a_server_without_a_reference_says_how_to_watch(folder):
