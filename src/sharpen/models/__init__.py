@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sharpen.models.kv_cache import KVCache
     from sharpen.models.load import load_model, load_spec
     from sharpen.models.lora import LoraConfig, add_lora, load_adapter, merge_lora, save_adapter
+    from sharpen.models.nf4 import NF4Linear, dequantize_model_nf4, quantize_model_nf4
     from sharpen.models.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
 
 _EXPORTS = {
@@ -23,9 +24,11 @@ _EXPORTS = {
     "InferenceLM": "decode",
     "KVCache": "kv_cache",
     "LoraConfig": "lora",
+    "NF4Linear": "nf4",
     "StreamDecoder": "tokenizer",
     "Tokenizer": "tokenizer",
     "add_lora": "lora",
+    "dequantize_model_nf4": "nf4",
     "generate": "generation",
     "load_adapter": "lora",
     "load_model": "load",
@@ -33,6 +36,7 @@ _EXPORTS = {
     "load_tokenizer": "tokenizer",
     "merge_lora": "lora",
     "prepare_for_inference": "decode",
+    "quantize_model_nf4": "nf4",
     "render": "chat",
     "save_adapter": "lora",
     "save_model": "hf",
@@ -45,9 +49,11 @@ __all__ = [
     "KVCache",
     "LoraConfig",
     "ModelSpec",
+    "NF4Linear",
     "StreamDecoder",
     "Tokenizer",
     "add_lora",
+    "dequantize_model_nf4",
     "generate",
     "load_adapter",
     "load_model",
@@ -55,6 +61,7 @@ __all__ = [
     "load_tokenizer",
     "merge_lora",
     "prepare_for_inference",
+    "quantize_model_nf4",
     "render",
     "save_adapter",
     "save_model",

@@ -9,6 +9,7 @@ from sharpen.train.config import (
     ParallelConfig,
     TrainConfig,
 )
+from sharpen.train.half import HalfFineTuning, choose_half
 from sharpen.train.loss import linear_cross_entropy
 from sharpen.train.trainer import Callback, StepReport, Trainer, TrainResult
 
@@ -19,11 +20,13 @@ __all__ = [
     "CheckpointConfig",
     "CheckpointManager",
     "FTConfig",
+    "HalfFineTuning",
     "MetricsConfig",
     "ParallelConfig",
     "StepReport",
     "TrainConfig",
     "TrainResult",
     "Trainer",
+    "choose_half",
     "linear_cross_entropy",
 ]
