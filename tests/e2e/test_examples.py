@@ -20,6 +20,7 @@ TESTED = {
     "finetune/prune.yaml",
     "llama3_8b.yaml",
     "llama3_8b/config.json",
+    "long_context.yaml",
     "objective.py",
     "pretrain_tiny.py",
     "quickstart.yaml",
@@ -157,3 +158,19 @@ def test_the_quickstart_runs_on_its_own_model(work: Path) -> None:
     done = sharpen("run", "examples/quickstart.yaml", *changes, "-o", "out", cwd=work)
     assert done.returncode == 0, done.stderr
     _check_quickstart(work / "out")
+
+
+@pytest.mark.slow
+def test_long_context(work: Path) -> None:
+    """The recipe as it is takes minutes; here with short sequences on its two processes."""
+    changes = ("data.max_tokens=2560", "train.context=2560", "train.steps=2", "data.limit=4")
+    recipe = "examples/long_context.yaml"
+    done = sharpen("train", recipe, *changes, "--nproc", "2", "-o", "out", "--json", cwd=work)
+    found = json.loads(done.stdout)["summary"]
+    assert found["train"]["steps"] == 2
+    assert found["train"]["tokens_per_s"] > 0 and 0 < found["train"]["mfu"] < 1
+    assert abs(found["plan"]["train"]["memory_error"]) < 1
+    config = json.loads((work / "out" / "train" / "config.json").read_text())
+    assert config["max_position_embeddings"] == 2560
+    rope = config.get("rope_scaling") or config["rope_parameters"]
+    assert rope["rope_type"] == "yarn" and rope["factor"] == 1.25

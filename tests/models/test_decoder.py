@@ -5,6 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sharpen.core.errors import ConfigError
+from sharpen.core.model_spec import RopeScaling
 from sharpen.models.attention import attention_mask
 from sharpen.models.decoder import DecoderLM
 from small_models import small_model, small_spec
@@ -110,6 +112,25 @@ def test_left_padded_rows_are_those_rows_alone(changes: dict[str, Any]) -> None:
     for row, n, logits in zip(found, lengths, expected, strict=True):
         close(row[14 - n :], logits)
     assert bool(torch.isfinite(found).all())
+
+
+@torch.no_grad()
+def test_a_longer_context_stretches_what_pre_training_has_not_seen() -> None:
+    model = small_model()
+    ids, before = some_ids(1, 16), small_model()
+    model.extend_context(512)
+    assert model.spec.max_positions == 512
+    assert model.spec.rope_scaling == RopeScaling(
+        kind="yarn", factor=2.0, original_max_positions=256
+    )
+    changed = DecoderLM(model.spec)
+    changed.load_state_dict(model.state_dict())
+    assert torch.equal(model(ids), changed(ids))
+    assert not torch.equal(model(ids), before(ids))
+    with pytest.raises(ConfigError, match="stretched already"):
+        model.extend_context(1024)
+    before.extend_context(256)
+    assert before.spec.rope_scaling is None
 
 
 @families

@@ -15,6 +15,7 @@ vocabulary.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sharpen.core.errors import ConfigError
-from sharpen.core.model_spec import ModelSpec
+from sharpen.core.model_spec import ModelSpec, RopeScaling
 from sharpen.models.attention import (
     SequenceContext,
     ShardedAttention,
@@ -184,6 +185,34 @@ class DecoderLM(nn.Module):
         if spec.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
         self._rope = Rope(spec)
+
+    def extend_context(self, tokens: int) -> None:
+        """Stretch the rotary positions to a longer context (YaRN), ready to be trained on.
+
+        Peng et al., 2023 (arXiv 2309.00071): wavelengths that the pre-training has not seen whole
+        are stretched by ``tokens / max_positions``, short ones stay. Saved with the model.
+
+        Args:
+            tokens: the new context; nothing changes when the model's is as long.
+
+        Raises:
+            ConfigError: the positions are stretched already.
+        """
+        spec = self.spec
+        if tokens <= spec.max_positions:
+            return
+        if spec.rope_scaling is not None:
+            raise ConfigError(
+                f"the model's context is stretched already ({spec.rope_scaling.kind}, to "
+                f"{spec.max_positions} tokens). Take its base model, or a context within that."
+            )
+        scaling = RopeScaling(
+            kind="yarn",
+            factor=tokens / spec.max_positions,
+            original_max_positions=spec.max_positions,
+        )
+        self.spec = dataclasses.replace(spec, max_positions=tokens, rope_scaling=scaling)
+        self._rope = Rope(self.spec)
 
     def init_weights(self, seed: int, std: float = 0.02) -> None:
         """Random weights for training from scratch: normal matrices, unit norms, zero biases.

@@ -138,17 +138,20 @@ def _identity() -> dict[str, Any]:
     }
 
 
-def load_profile() -> DeviceProfile:
+def load_profile(*, max_age_s: float = _MAX_AGE_S) -> DeviceProfile:
     """This machine's profile: from the cache if it is recent, or measured now and cached.
 
     It is measured in a process started as a stage's process is, so that it has the same allocator
     and threads. A cache that cannot be read or written is no error; it is measured again.
 
+    Args:
+        max_age_s: of a profile from the cache.
+
     Raises:
         ExecutionError: the measuring process failed; its last words are in the message.
     """
     path = cache_file()
-    if path.exists() and time.time() - path.stat().st_mtime < _MAX_AGE_S:
+    if path.exists() and time.time() - path.stat().st_mtime < max_age_s:
         try:
             return from_dict(DeviceProfile, read_json(path, "device profile"))
         except SharpenError as error:

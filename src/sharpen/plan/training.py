@@ -90,10 +90,28 @@ class TrainingJob:
     saves_midway: bool = False
     """Checkpoints are written while the training goes on, not only at its end."""
 
+    world_size: int = 1
+    """Processes, all on this machine."""
+
+    sequence_ranks: int = 1
+    """Of them, those that share one sequence."""
+
+    state_ranks: int = 1
+    """Of them, those that share the states."""
+
+    zero_stage: int = 0
+    """What they share: optimizer states, gradients, weights."""
+
     @property
     def tokens(self) -> int:
-        """Tokens of a forward pass."""
-        return self.seq_len * self.micro_batch
+        """Tokens of a forward pass on one rank."""
+        return -(-self.seq_len // self.sequence_ranks) * self.micro_batch
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of an optimizer step on all ranks."""
+        readers = self.world_size // self.sequence_ranks
+        return self.seq_len * self.micro_batch * self.grad_accum * readers
 
     @property
     def element_bytes(self) -> int:
@@ -167,19 +185,29 @@ def training_memory(job: TrainingJob, base_bytes: int) -> dict[str, int]:
     weights = (e if job.method == "lora" else 4) * s.num_parameters + 4 * job.adapter_parameters
     if job.nf4:
         weights -= round((e - _NF4_BYTES) * s.num_layers * s.layer_matmul_parameters)
-    gradients = 4 * job.trained_parameters
+    gradients, optimizer = 4 * job.trained_parameters, 8 * job.trained_parameters
+    if job.world_size > 1:
+        n, low = job.state_ranks, e == 2 and job.zero_stage == 1
+        optimizer = (12 if low else 8) * job.trained_parameters // (n if job.zero_stage else 1)
+        gradients = (e if low else 4) * job.trained_parameters // (n if job.zero_stage > 1 else 1)
+        if low:
+            weights = e * (s.num_parameters + job.adapter_parameters)
+        if job.zero_stage > 1:  # cut, and what is gathered: all, or the two largest units
+            unit = max(s.layer_parameters, s.embedding_parameters)
+            weights = weights // n + e * (s.num_parameters if job.zero_stage == 2 else 2 * unit)
     moving = activations + loss + scratch
     settled = _SETTLED if job.document_tokens is not None and e == 2 else 0
     parts = {
         "process": base_bytes + _PROCESS + _VOCABULARY * s.vocab_size + settled,
         "weights": weights,
         "gradients": gradients,
-        "optimizer": 8 * job.trained_parameters,
+        "optimizer": optimizer,
         "activations": activations,
         "loss": loss,
         "scratch": scratch + round(_ALLOCATOR * moving),
     }
-    copy = 12 * job.trained_parameters
+    shares = job.state_ranks if job.zero_stage > 1 else 1
+    copy = 4 * job.trained_parameters // shares + optimizer
     if not job.saves_midway:  # the last copy is made when the step's own memory is free again
         copy = max(0, copy - gradients - moving)
     return {**parts, "checkpoint": copy}
@@ -222,7 +250,8 @@ def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]
     documents = tokens / span
     ops = s.num_layers * (_OPS_A_BLOCK + documents + 20 * len(job.adapted()))
     starts = ops * (1 + job.checkpointing / 2) * device.op_s * _NODE
-    update = 20 * job.trained_parameters / (device.copy_gbps * 1e9)
+    shares = job.state_ranks if job.zero_stage else 1
+    update = 20 * (job.trained_parameters // shares) / (device.copy_gbps * 1e9)
     micro = {
         "products": products,
         "attention": attention,
@@ -230,10 +259,12 @@ def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]
         "elementwise": elementwise,
         "starts": starts,
     }
-    return {**{k: v * job.grad_accum for k, v in micro.items()}, "optimizer": update}
+    # Processes of one machine share its cores and its memory.
+    shared = job.world_size * job.grad_accum
+    return {**{k: v * shared for k, v in micro.items()}, "optimizer": update * job.world_size}
 
 
 def step_flops(job: TrainingJob) -> float:
     """Model FLOPs of one optimizer step, no causal discount, recomputation not counted."""
     per_token = training_flops_per_token(job.spec, job.seq_len, lora=job.method == "lora")
-    return per_token * job.tokens * job.grad_accum
+    return per_token * job.step_tokens

@@ -138,6 +138,10 @@ class TrainConfig:
     merge: bool = False
     """LoRA: fold the adapter into the weights and write a whole model."""
 
+    context: int | None = None
+    """Stretch the model's context to so many tokens (YaRN) before training on them; the result is
+    a whole model, so adapters need ``merge``."""
+
     optimizer: Literal["adamw"] = "adamw"
     """The gradient optimizer."""
 
@@ -238,6 +242,11 @@ class TrainConfig:
             raise ConfigError(
                 f"merge=true needs method 'lora', 'dora' or 'qlora'; with {self.method!r} a whole "
                 "model is written anyway."
+            )
+        if self.context is not None and (self.context < 1 or (self.adapts and not self.merge)):
+            raise ConfigError(
+                f"context={self.context} must be at least 1, and a stretched model is written "
+                "whole: use method 'full', or merge=true."
             )
         if self.steps is not None:
             self.make_schedule(self.steps)

@@ -32,11 +32,17 @@ def training_job(config: TrainConfig, spec: ModelSpec, data: Any = None) -> Trai
     seq_len = getattr(data, "max_tokens", _SEQ_LEN)
     turns = getattr(data, "format", "text") != "text"
     tile = config.act.tiled_loss
+    parallel = config.parallel
+    layout = parallel.layout(config.world_size)
     return TrainingJob(
         spec=spec,
+        world_size=layout.world_size,
+        sequence_ranks=parallel.sequence_ranks,
+        state_ranks=layout.state_ranks,
+        zero_stage=parallel.zero_stage,
         seq_len=seq_len,
         micro_batch=config.micro_batch,
-        grad_accum=config.grad_accum(config.parallel.layout(config.world_size).data_ranks),
+        grad_accum=config.grad_accum(layout.data_ranks),
         method="lora" if config.adapts else "full",
         nf4=config.method == "qlora",
         rank=config.rank,
@@ -76,7 +82,7 @@ def predict_train(config: TrainConfig, context: RecipeContext) -> Prediction:
             "step_s_by": {k: round(v, 6) for k, v in times.items()},
             "model_flops_a_step": flops,
             "mfu": flops / step_s / (device.matmul[config.dtype].peak * 1e9),
-            "tokens_per_s": job.tokens * job.grad_accum / step_s,
+            "tokens_per_s": job.step_tokens / step_s,
             "trained_parameters": job.trained_parameters,
         },
         remedies=_remedies(config, spec, data, device, sum(parts.values())),
@@ -88,11 +94,14 @@ def _remedies(
 ) -> tuple[str, ...]:
     """Overrides that lower the memory, those that save most first."""
     act = dataclasses.replace(config.act, mode="full")
+    lora = dataclasses.replace(
+        config, method="lora", half_every=None, merge=config.merge or config.context is not None
+    )
     tries: dict[str, TrainConfig] = {
         "train.micro_batch=1": dataclasses.replace(config, micro_batch=1),
         "train.act.mode=full": dataclasses.replace(config, act=act),
-        "train.method=lora": dataclasses.replace(config, method="lora", half_every=None),
-        "train.method=qlora": dataclasses.replace(config, method="qlora", half_every=None),
+        "train.method=lora": lora,
+        "train.method=qlora": dataclasses.replace(lora, method="qlora"),
         "train.dtype=bfloat16": dataclasses.replace(config, dtype="bfloat16"),
     }
     savings: list[tuple[int, str]] = []

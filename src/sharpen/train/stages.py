@@ -19,11 +19,13 @@ from sharpen.models.load import load_model
 from sharpen.models.lora import LoraConfig, add_lora, merge_lora, write_adapter
 from sharpen.models.nf4 import dequantize_model_nf4, quantize_model_nf4
 from sharpen.models.tokenizer import Tokenizer, check_compatible, load_tokenizer
+from sharpen.plan.device import load_profile
+from sharpen.plan.training import TrainingJob, step_flops
 from sharpen.train.checkpoint import CheckpointManager
 from sharpen.train.config import TrainConfig
 from sharpen.train.ft.driver import RankJob, drive
 from sharpen.train.half import HalfFineTuning
-from sharpen.train.predict import predict_train
+from sharpen.train.predict import predict_train, training_job
 from sharpen.train.trainer import StepReport, Trainer, TrainResult
 
 __all__ = ["TRAIN", "prepare_model", "run_train"]
@@ -42,6 +44,8 @@ def prepare_model(ref: str | Path, config: TrainConfig, *, seed: int) -> Decoder
     model = load_model(ref, dtype=_DTYPES[config.dtype] if config.adapts else torch.float32)
     if any(p.dtype not in (torch.float32, torch.bfloat16) for p in model.parameters()):
         raise ConfigError(f"the model {ref} is quantized, so it cannot be trained.")
+    if config.context is not None:
+        model.extend_context(config.context)
     if config.method == "qlora":
         quantize_model_nf4(model)
     if config.adapts:
@@ -122,7 +126,8 @@ def run_train(config: TrainConfig, context: StageContext) -> StageResult:
     if data.max_tokens > model.spec.max_positions:
         raise ConfigError(
             f"sequences of {data.max_tokens} tokens are longer than the model's context of "
-            f"{model.spec.max_positions}. Lower data.max_tokens."
+            f"{model.spec.max_positions}. Lower data.max_tokens, or stretch the context: "
+            f"train.context={data.max_tokens}."
         )
     with context.progress("train", config.num_steps(len(data))) as bar:
         report = _Report(context, config, bar)
@@ -140,10 +145,18 @@ def run_train(config: TrainConfig, context: StageContext) -> StageResult:
             ).fit()
     name = context.model if context.model in ASSETS else Path(context.model).name
     result = _result(model, done)
+    if done.step_s is not None:
+        result.measured["mfu"] = _mfu(training_job(config, model.spec, data), done.step_s)
     if config.world_size > 1:
         result.measured["restarts"] = report.failures
     _write(model, config, context.output, tokenizer, name)
     return result
+
+
+def _mfu(job: TrainingJob, step_s: float) -> float:
+    """Model FLOP utilization: no causal discount, recomputation not counted (PaLM's convention)."""
+    peak = load_profile(max_age_s=math.inf).matmul[job.dtype].peak * 1e9
+    return step_flops(job) / step_s / peak
 
 
 def _train_on_ranks(
