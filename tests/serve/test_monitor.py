@@ -6,9 +6,11 @@ import threading
 import pytest
 
 from sharpen.core.errors import ConfigError, DataError
+from sharpen.core.stage import Artifact, StageContext
 from sharpen.serve import LLM, Monitor, MonitorConfig, Reference, check_prompts, compare
 from sharpen.serve.reference import make_reference
-from small_models import save_small_model
+from sharpen.serve.stages import CheckConfig, ServeConfig, run_serve
+from small_models import save_small_dataset, save_small_model
 
 TOPICS = (range(10, 60), range(50, 120), range(100, 250))
 
@@ -163,3 +165,30 @@ def test_a_log_is_compared_at_once(tmp_path):
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         MonitorConfig(**options)
+
+
+def test_the_serve_stage_makes_a_reference_of_held_out_prompts(tmp_path):
+    model = save_small_model(tmp_path / "m")
+    save_small_dataset(tmp_path / "data", rows=45)
+    (tmp_path / "out").mkdir()
+    inputs = {"dataset": Artifact(kind="dataset", path=tmp_path / "data", stage="data", key="d")}
+    context = StageContext(
+        stage="serve",
+        seed=0,
+        model=str(model),
+        inputs=inputs,
+        output=tmp_path / "out",
+        work=tmp_path,
+    )
+    check = CheckConfig(max_tokens=2)
+    run_serve(ServeConfig(dtype="float32", monitor=40, check=check), context)
+    found = Reference.load(tmp_path / "out" / "monitor.json")
+    llm = LLM(model, dtype="float32")
+    first = llm.encode_chat([{"role": "user", "content": "0 + 0 ="}])
+    assert len(found.prompts) == 40
+    assert found.prompts[0].length == len(first)
+    (tmp_path / "data" / "valid.jsonl").unlink()
+    with pytest.raises(ConfigError, match="needs held-out examples"):
+        run_serve(ServeConfig(dtype="float32", monitor=40, check=check), context)
+    with pytest.raises(ConfigError, match="monitor=5 must be at least 40"):
+        ServeConfig(monitor=5)

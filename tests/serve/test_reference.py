@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from sharpen.core.errors import ConfigError, DataError, FileFormatError, MissingFileError
 from sharpen.serve import LLM, Reference, make_reference, read_prompts
-from sharpen.serve.reference import COMMON, bucket_counts, prompt_nats
+from sharpen.serve.reference import COMMON, bucket_counts, held_out_prompts, prompt_nats
 from small_models import byte_tokenizer, save_small_model, small_model
 
 PROMPTS = [[1 + i % 3, 2, 2, 200 + i % 80] for i in range(50)]
@@ -114,3 +114,13 @@ def test_prompts_are_encoded_and_scored_as_the_server_sees_them(tmp_path):
     assert [p.length for p in plain.prompts] == [len(llm.encode(t)) for t in texts]
     assert [p.length for p in chat.prompts] == [len(llm.encode_chat(c)) for c in chats]
     assert all(p.nats is not None and math.isfinite(p.nats) for p in plain.prompts)
+
+
+def test_held_out_examples_become_what_clients_send(tmp_path):
+    file = tmp_path / "valid.jsonl"
+    turns = [{"role": r, "content": r} for r in ("user", "assistant", "user", "assistant")]
+    rows = [{"prompt": "p", "completion": "c"}, {"messages": turns}, {"text": "t"}, {"text": "u"}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    user = {"role": "user", "content": "p"}
+    assert held_out_prompts(file, 3, chat=True) == [[user], turns[:3], "t"]
+    assert held_out_prompts(file, 1, chat=False) == ["p"]

@@ -31,6 +31,7 @@ __all__ = [
     "Reference",
     "bucket_counts",
     "encode_prompt",
+    "held_out_prompts",
     "make_reference",
     "prompt_nats",
     "read_prompts",
@@ -214,6 +215,28 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         if not isinstance(found, str | list):
             raise DataError(f"{path}:{number}: a row needs 'messages' (a list) or 'prompt' (text).")
         prompts.append(found)
+    return prompts
+
+
+def held_out_prompts(path: Path, limit: int, *, chat: bool) -> list[Prompt]:
+    """Prompts of a data set's held-out examples, as clients would send them.
+
+    Args:
+        path: the data set's ``valid.jsonl``.
+        limit: at most so many.
+        chat: a prompt becomes a user's turn.
+    """
+    prompts: list[Prompt] = []
+    for line in path.read_bytes().splitlines()[:limit]:
+        row = json.loads(line.decode("utf-8"))
+        if "messages" in row:
+            turns = row["messages"]
+            last = max(i for i, turn in enumerate(turns) if turn["role"] == "assistant")
+            prompts.append(turns[:last])
+        elif "prompt" in row and chat:
+            prompts.append([{"role": "user", "content": row["prompt"]}])
+        else:
+            prompts.append(row.get("prompt") or row["text"])
     return prompts
 
 

@@ -72,6 +72,10 @@ class ServeConfig:
     check: CheckConfig = field(default_factory=CheckConfig)
     """The question."""
 
+    monitor: int | None = None
+    """Held-out prompts, at least 40, that a reference for ``sharpen serve --monitor`` is made of;
+    null makes none."""
+
     startup_s: float = 600.0
     """Seconds the server may take to load the model."""
 
@@ -79,13 +83,16 @@ class ServeConfig:
         """Check the ranges."""
         if not 0 <= self.port < 1 << 16:
             raise ConfigError(f"port={self.port} must be from 0 to 65535.")
+        if self.monitor is not None and self.monitor < 40:
+            raise ConfigError(f"monitor={self.monitor} must be at least 40 prompts.")
         if not self.startup_s > 0:
             raise ConfigError(f"startup_s={self.startup_s} must be above 0.")
 
 
 def run_serve(config: ServeConfig, context: StageContext) -> StageResult:
-    """Start the server, ask, stop it, write ``answer.json``."""
+    """Start the server, ask, stop it, write ``answer.json``; then the monitoring reference."""
     model, adapter = _what(config, context)
+    held = _held_out(config, context)
     key = secrets.token_hex(16)
     begin = time.perf_counter()
     with _server(config, model, adapter, key) as url:
@@ -93,6 +100,9 @@ def run_serve(config: ServeConfig, context: StageContext) -> StageResult:
         with context.progress("ask the server", config.check.max_tokens) as bar:
             answer, measured = _ask(config.check, url, key, bar.advance)
     atomic_write_json(context.output / "answer.json", answer)
+    if held is not None:
+        with context.progress("monitoring reference"):
+            _write_reference(config, held, model, adapter, context.output)
     return StageResult(results=answer, measured={"startup_s": startup_s, **measured})
 
 
@@ -124,6 +134,32 @@ def _folder(artifact: Artifact, variant: str | None) -> Path:
             f"{', '.join(variants) or 'it made one model without variants'}."
         )
     return artifact.path / str(variant)
+
+
+def _held_out(config: ServeConfig, context: StageContext) -> Path | None:
+    """The held-out examples that a reference is to be made of, if it is."""
+    if config.monitor is None:
+        return None
+    dataset = context.inputs.get("dataset")
+    if dataset is None or not (dataset.path / "valid.jsonl").exists():
+        raise ConfigError(
+            f"{context.stage}.monitor={config.monitor} needs held-out examples. Put a 'data' stage "
+            "with 'split: {valid: 0.1}' before, or remove it."
+        )
+    return dataset.path / "valid.jsonl"
+
+
+def _write_reference(
+    config: ServeConfig, held: Path, model: str, adapter: str | None, output: Path
+) -> None:
+    """Write ``monitor.json`` from held-out prompts, as clients would send them."""
+    from sharpen.serve.llm import LLM
+    from sharpen.serve.reference import held_out_prompts, make_reference
+
+    llm = LLM(model, dtype=config.dtype, adapter=adapter)
+    chat = llm.tokenizer.chat_template is not None
+    prompts = held_out_prompts(held, config.monitor or 0, chat=chat)
+    make_reference(llm, prompts).save(output / "monitor.json")
 
 
 @contextmanager
@@ -249,7 +285,7 @@ SERVE = StageType(
     config=ServeConfig,
     run=run_serve,
     makes="report",
-    optional=("model", "adapter"),
+    optional=("model", "adapter", "dataset"),
     needs_model=True,
     report=_report,
 )
