@@ -82,6 +82,7 @@ def test_the_fullest_rank_holds_the_states_that_are_planned() -> None:
         fullest = max(measured[i]["done"] for measured in ranks)
         assert fullest == pytest.approx(states, rel=0.02)
         if stage >= 2:  # the optimizer has no states before its first update
-            midway = plan["parameters"] + plan["accumulated"]
+            midway = plan["parameters"] + plan["gradients"]
             midway += 2 * spec.num_parameters if stage == 2 else 0
-            assert ranks[0][i]["midway"] == pytest.approx(midway, rel=0.02)
+            # The last unit's gradients may still be on their way.
+            assert 0.98 * midway <= ranks[0][i]["midway"] <= 1.02 * (midway + plan["buckets"])

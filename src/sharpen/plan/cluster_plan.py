@@ -294,7 +294,6 @@ def on_devices(
     recipe, legal = _load(source, overrides, cluster.count, search)
     stage = _train_stage(recipe)
     job = cluster_job(recipe, stage)
-    tiles = hasattr(stage.config.act, "tiled_mlp")
     given = None
     if legal:
         own = _own_layout(stage.config, cluster.count)
@@ -400,7 +399,6 @@ def _load(
 def _own_layout(config: Any, devices: int) -> Candidate:
     """The recipe's layout on so many devices."""
     degrees = config.parallel.layout(devices)
-    tiles = getattr(config.act, "tiled_mlp", 0)
     return Candidate(
         dp_replicate=degrees.dp_replicate,
         dp_shard=degrees.dp_shard,
@@ -409,5 +407,5 @@ def _own_layout(config: Any, devices: int) -> Candidate:
         zero_stage=config.parallel.zero_stage,
         micro_batch=config.micro_batch,
         recompute="full" if config.act.mode == "full" else "none",
-        tiled_mlp=tiles != "auto" and bool(tiles),
+        tiled_mlp=bool(config.act.tiled_mlp),
     )

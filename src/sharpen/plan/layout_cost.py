@@ -7,7 +7,7 @@ states, and o the share of those that can hide (``Assumptions.overlap``)::
     passes    sum over layers + o (g + r)
     step      m micro-batches (1 + (pp - 1) / (chunks m)) + what is sent once a step + update
 
-The trainer reduces after the last micro-batch only, so r is 0 and the reduction is sent once.
+Stages 0 and 1 reduce gradients after the last micro-batch only: there r is 0.
 
 The first two are what :mod:`sharpen.plan.schedule` simulates. A collective of n ranks takes its
 bytes at the rate of its slowest hop, and a start for each hop. MFU is model FLOPs (nothing that is
@@ -233,6 +233,7 @@ def layout_cost(
     everyone = n * (layout.dp_replicate if layout.zero_stage == 0 else 1)
     rate, start = cluster.ring_rate(everyone, tp), cluster.start_s(everyone, tp)
     gather = sent.gathers / 2 / rate + (layers * start if sent.gathers else 0.0)
+    scatter = sent.scatters / rate + (layers * start if sent.scatters else 0.0)
     first_pass = forward + exchange["forward"]
     second_pass = backward + exchange["backward"]
     pass_s = compute["head"] + pass_seconds(
@@ -240,6 +241,7 @@ def layout_cost(
         forward_s=first_pass / layers,
         backward_s=second_pass / layers,
         gather_s=gather / layers,
+        reduce_s=scatter / layers,
         overlap=overlap,
     )
     plain = first_pass + second_pass + compute["head"]
@@ -254,8 +256,9 @@ def layout_cost(
     once += exposed(sent.update, 0.0)
     if sent.replicas:
         stride = tp * n
-        once += sent.replicas / cluster.ring_rate(layout.dp_replicate, stride)
-        once += layers * cluster.start_s(layout.dp_replicate, stride)
+        often = m if layout.zero_stage >= 2 else 1
+        once += often * sent.replicas / cluster.ring_rate(layout.dp_replicate, stride)
+        once += often * layers * cluster.start_s(layout.dp_replicate, stride)
 
     bubble = pass_s * (layout.pp - 1) / layout.chunks
     if layout.pp > 1:

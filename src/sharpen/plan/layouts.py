@@ -12,7 +12,6 @@ element, a rank holds::
     parameters, gradients, optimizer                memory.share_states
     gathered       e x (two blocks and the rest), stage 3; e Psi, stage 2; copies, stage 0
     buckets        gradients about to be reduced, and the owners' float32 ones of stage 1
-    accumulated    4 Psi, stages 2 and 3, m > 1     whole until the last micro-batch
     activations    layers x block(T), or layers x e h T + block(T) when recomputed
     loss           a tile of logits, and the head's float32 gradient
     exchange       2 e T max(h_q, h_kv) Ulysses; 4 x keys and values + float32 sums, ring
@@ -270,18 +269,16 @@ def _states(job: ClusterJob, layout: Candidate) -> dict[str, int]:
         )
         # Stages 2, 3: a block's gradients about to be reduced, and those of the rest, which are
         # there from the first to the last moment of a backward pass. Stage 1: the owners' in
-        # float32. Gradients are reduced after the last micro-batch; until then they are whole.
+        # float32.
         buckets = 4 * block + e * rest if shared else 0
         if stage == 1 and e == 2:
             buckets = 4 * -(-count // n)
-        whole = 4 * count if shared and layout.micro_batches(job) > 1 else 0
         return {
             "parameters": found.parameters,
             "gradients": found.gradients,
             "optimizer": found.optimizer,
             "gathered": found.copies + live,
             "buckets": buckets,
-            "accumulated": whole,
         }
     adapters = -(-job.adapter_parameters // split)
     own = share_states(adapters, stage=stage, ranks=n, element_bytes=4)
@@ -293,7 +290,6 @@ def _states(job: ClusterJob, layout: Candidate) -> dict[str, int]:
         "optimizer": own.optimizer,
         "gathered": (e * count if stage == 2 and n > 1 else live) + own.copies,
         "buckets": 0,
-        "accumulated": 4 * adapters if shared and layout.micro_batches(job) > 1 else 0,
     }
 
 
@@ -412,11 +408,14 @@ class StatesBytes(NamedTuple):
     first: int = 0
     """Parameters, once before the first pass."""
 
+    scatters: int = 0
+    """Gradients, every micro-batch."""
+
     reduction: int = 0
     """Gradients, after the last micro-batch."""
 
     replicas: int = 0
-    """Gradients, to the other replicas."""
+    """Gradients, to the other replicas, as often as they are reduced."""
 
     update: int = 0
     """Parameters, after the update."""
@@ -446,8 +445,8 @@ def states_bytes(job: ClusterJob, layout: Candidate) -> StatesBytes:
         return StatesBytes(reduction=moved, replicas=between, update=moved)
     gathered, reduction = once(count, e), once(trained, 4)
     if stage == 2:
-        return StatesBytes(first=gathered, reduction=reduction, replicas=between)
-    return StatesBytes(gathers=2 * gathered, reduction=reduction, replicas=between)
+        return StatesBytes(first=gathered, scatters=reduction, replicas=between)
+    return StatesBytes(gathers=2 * gathered, scatters=reduction, replicas=between)
 
 
 def layout_traffic(job: ClusterJob, layout: Candidate) -> list[Traffic]:
@@ -460,11 +459,13 @@ def layout_traffic(job: ClusterJob, layout: Candidate) -> list[Traffic]:
     everyone = layout.zero_stage == 0
     group = layout.state_ranks * (layout.dp_replicate if everyone else 1)
     if group > 1:
-        sent = m * states.gathers + states.first + states.reduction + states.update
+        often = m * (states.gathers + states.scatters)
+        sent = often + states.first + states.reduction + states.update
         found.append(Traffic("states", sent, group, layout.tp))
     if layout.dp_replicate > 1 and not everyone:
         stride = layout.tp * layout.state_ranks
-        found.append(Traffic("replicas", states.replicas, layout.dp_replicate, stride))
+        times = m if layout.zero_stage >= 2 else 1
+        found.append(Traffic("replicas", times * states.replicas, layout.dp_replicate, stride))
     again = 1 + (layout.recompute == "full")
     layers = s.num_layers // layout.pp
     for purpose, (forward, backward) in layer_exchanges(job, layout).items():

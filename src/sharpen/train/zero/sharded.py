@@ -83,10 +83,9 @@ class ShardedStates:
 
     @contextmanager
     def micro_batch(self, *, last: bool) -> Iterator[None]:
-        """Gradients are summed after the last pass; until then stage 2 keeps its weights."""
-        for module in self._modules:
-            module.set_requires_gradient_sync(last, recurse=False)
-            if self._stage == 2:
+        """Gradients are summed and cut in every pass; between passes stage 2 keeps its weights."""
+        if self._stage == 2:
+            for module in self._modules:
                 module.set_reshard_after_backward(last, recurse=False)
         self._root.set_is_last_backward(last)
         yield
