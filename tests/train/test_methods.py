@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from plan_profile import PROFILE
 from sharpen.core.stage import Artifact, StageContext
 from sharpen.models import load_adapter, load_model, merge_lora
 from sharpen.models.lora import LoraLinear
 from sharpen.models.nf4 import dequantize_model_nf4, quantize_model_nf4
-from sharpen.plan.training import training_memory
+from sharpen.plan.training import training_memory, training_step_s
 from sharpen.train import TrainConfig
 from sharpen.train.half import choose_half
 from sharpen.train.predict import training_job
@@ -91,3 +92,14 @@ def test_half_writes_a_whole_model_that_moved_by_halves(tmp_path: Path) -> None:
     chosen = choose_half(before, seed=0)
     assert {n for n in before if not torch.equal(before[n], after[n])} == chosen
     assert result["trained_parameters"] == sum(before[n].numel() for n in chosen)
+
+
+def test_a_plan_counts_the_unpacking_of_four_bits() -> None:
+    spec = small_spec()
+    lora, qlora = (
+        sum(training_step_s(training_job(options(m), spec), PROFILE).values())
+        for m in ("lora", "qlora")
+    )
+    weights = spec.num_layers * spec.layer_matmul_parameters
+    # Forward and input gradient, in each of two forward passes of a step.
+    assert qlora - lora == pytest.approx(2 * 2 * weights * PROFILE.elementwise["float32"])

@@ -247,6 +247,9 @@ def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]
     kept = s.num_layers * block_activation_bytes(job) / job.element_bytes
     passes_each = _PASSES * (1.4 if job.checkpointing else 1.0)
     elementwise = kept * passes_each * device.elementwise[job.dtype]
+    if job.nf4:  # each weight is unpacked for each product with it
+        weights = s.num_layers * s.layer_matmul_parameters
+        elementwise += passes * weights * device.elementwise["float32"]
     documents = tokens / span
     ops = s.num_layers * (_OPS_A_BLOCK + documents + 20 * len(job.adapted()))
     starts = ops * (1 + job.checkpointing / 2) * device.op_s * _NODE
