@@ -16,8 +16,9 @@ vocabulary.
 from __future__ import annotations
 
 import dataclasses
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -36,8 +37,16 @@ from sharpen.models.attention import (
 from sharpen.models.functional import rms_norm, swiglu
 from sharpen.models.kv_cache import KVCache
 from sharpen.models.rope import Rope, apply_rope
+from sharpen.models.tiled import mlp_tile, sequence_tiled, tiled_mlp
 
-__all__ = ["DecoderLM"]
+__all__ = ["ActivationStore", "DecoderLM"]
+
+
+class ActivationStore(Protocol):
+    """Takes what is kept for the backward pass elsewhere, and brings it back in time."""
+
+    def unit(self, number: int) -> AbstractContextManager[None]:
+        """Around the forward pass of one of the units, which are passed in growing order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,8 @@ class _Context:
     cache: KVCache | None
     sharded: ShardedAttention | None = None
     """Of rows that lie on several ranks; nothing else then matters to attention."""
+    mlp_tile: int = 0
+    """Tokens that an MLP takes at a time; 0 for all."""
 
 
 class RMSNorm(nn.Module):
@@ -93,30 +104,39 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: _Context) -> Tensor:
         """[B, T, H] -> [B, T, H]."""
+        return self.merge(self.attend(*self.project(x, context), context))
+
+    def project(self, x: Tensor, context: _Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, T, N, D] and keys, turned by their positions, and values [B, T, K, D]."""
         heads = (*x.shape[:2], -1, self.head_dim)
         q, k, v = self.q_proj(x).view(heads), self.k_proj(x).view(heads), self.v_proj(x).view(heads)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q = apply_rope(q, context.cos, context.sin)
-        k = apply_rope(k, context.cos, context.sin)
+        return q, apply_rope(k, context.cos, context.sin), v
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, context: _Context) -> Tensor:
+        """[B, T, N, D] from what :meth:`project` returns."""
         if context.sharded is not None:
-            out = context.sharded(q, k, v, window=self.window)
-        elif context.documents is not None:
-            out = document_attention(q, k, v, context.documents, self.window)
-        else:
-            q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-            if context.cache is not None:
-                k, v = context.cache.put(self.layer, k, v)
-            mask = context.mask if self.window is None else context.window_mask
-            out = F.scaled_dot_product_attention(
-                q,
-                k,
-                v,
-                attn_mask=mask,
-                is_causal=context.is_causal and mask is None,
-                enable_gqa=True,
-            ).transpose(1, 2)
-        projected: Tensor = self.o_proj(out.reshape(*x.shape[:2], -1))
+            return context.sharded(q, k, v, window=self.window)
+        if context.documents is not None:
+            return document_attention(q, k, v, context.documents, self.window)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if context.cache is not None:
+            k, v = context.cache.put(self.layer, k, v)
+        mask = context.mask if self.window is None else context.window_mask
+        return F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=context.is_causal and mask is None,
+            enable_gqa=True,
+        ).transpose(1, 2)
+
+    def merge(self, heads: Tensor) -> Tensor:
+        """[B, T, H] from the output of all heads, [B, T, N, D]."""
+        projected: Tensor = self.o_proj(heads.reshape(*heads.shape[:2], -1))
         return projected
 
 
@@ -130,10 +150,18 @@ class MLP(nn.Module):
         self.up_proj = nn.Linear(hidden, width, bias=spec.mlp_bias)
         self.down_proj = nn.Linear(width, hidden, bias=spec.mlp_bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T, H] -> [B, T, H]."""
-        projected: Tensor = self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
-        return projected
+    def forward(self, x: Tensor, tile: int = 0) -> Tensor:
+        """[B, T, H] -> [B, T, H]; with a ``tile``, over so many tokens at a time."""
+        if not tile:
+            projected: Tensor = self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
+            return projected
+        layers = self.gate_proj, self.up_proj, self.down_proj
+        if all(type(layer) is nn.Linear for layer in layers):
+            gate, up, down = (layer.weight for layer in layers)
+            biases = self.gate_proj.bias, self.up_proj.bias, self.down_proj.bias
+            return tiled_mlp(x, gate, up, down, tile=tile, biases=biases)
+        rows = x.reshape(-1, x.shape[-1])  # adapters, or weights in few bits
+        return sequence_tiled(self.forward, rows, tile=tile).view(x.shape)
 
 
 class Block(nn.Module):
@@ -146,10 +174,26 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(spec.hidden_size, spec.rms_norm_eps)
         self.mlp = MLP(spec)
 
-    def forward(self, x: Tensor, context: _Context) -> Tensor:
-        """[B, T, H] -> [B, T, H]."""
-        x = x + self.self_attn(self.input_layernorm(x), context)
-        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+    def forward(self, x: Tensor, context: _Context, selective: bool = False) -> Tensor:
+        """[B, T, H] -> [B, T, H].
+
+        ``selective`` keeps only the input and what the attention kernel needs for the backward
+        pass; all around the kernel is computed again.
+        """
+        if not selective:
+            heads = self.self_attn.attend(*self._before(x, context), context)
+            return self._after(x, heads, context)
+        q, k, v = checkpoint(self._before, x, context, use_reentrant=False)
+        heads = self.self_attn.attend(q, k, v, context)
+        out: Tensor = checkpoint(self._after, x, heads, context, use_reentrant=False)
+        return out
+
+    def _before(self, x: Tensor, context: _Context) -> tuple[Tensor, Tensor, Tensor]:
+        return self.self_attn.project(self.input_layernorm(x), context)
+
+    def _after(self, x: Tensor, heads: Tensor, context: _Context) -> Tensor:
+        x = x + self.self_attn.merge(heads)
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x), context.mlp_tile)
         return out
 
 
@@ -170,7 +214,12 @@ class DecoderLM(nn.Module):
         spec: its shape.
 
     Attributes:
-        checkpointing: ``"full"`` keeps only each block's input for the backward pass.
+        checkpointing: what a block keeps for the backward pass of a training: all, or only its
+            input (``"full"``), or that and what attention needs (``"selective"``).
+        checkpoint_every: every n-th block does; the others keep all.
+        mlp_tile: tokens that an MLP takes at a time in a training, see
+            :mod:`sharpen.models.tiled`; 0 for all, ``"auto"`` for a good number.
+        offload: where what checkpointing keeps waits for the backward pass; None for where it is.
         sequence: the ranks that share each row, and what they know of the batch; the model then
             takes this rank's tokens only. None for whole rows.
     """
@@ -178,7 +227,10 @@ class DecoderLM(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.checkpointing: Literal["none", "full"] = "none"
+        self.checkpointing: Literal["none", "selective", "full"] = "none"
+        self.checkpoint_every = 1
+        self.mlp_tile: int | Literal["auto"] = 0
+        self.offload: ActivationStore | None = None
         self.sequence: SequenceContext | None = None
         self.model = Decoder(spec)
         self.lm_head = nn.Linear(spec.hidden_size, spec.vocab_size, bias=False)
@@ -295,15 +347,27 @@ class DecoderLM(nn.Module):
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         context = self._context(input_ids, position_ids, document_ids, cache, x.dtype)
-        for block in self.model.layers:
-            if self.checkpointing == "full" and self.training and torch.is_grad_enabled():
-                x = checkpoint(block, x, context, use_reentrant=False)
+        trains = self.training and torch.is_grad_enabled()
+        if trains and self.mlp_tile:
+            tile = mlp_tile(self.mlp_tile, self.spec.hidden_size, input_ids.numel())
+            context = dataclasses.replace(context, mlp_tile=tile)
+        for number, block in enumerate(self.model.layers):
+            if trains and self.checkpointing != "none" and number % self.checkpoint_every == 0:
+                x = self._checkpointed(block, number, x, context)
             else:
                 x = block(x, context)
         if cache is not None:
             cache.advance(input_ids.shape[1])
         hidden: Tensor = self.model.norm(x)
         return hidden
+
+    def _checkpointed(self, block: nn.Module, number: int, x: Tensor, context: _Context) -> Tensor:
+        with nullcontext() if self.offload is None else self.offload.unit(number):
+            if self.checkpointing == "selective":
+                out: Tensor = block(x, context, selective=True)
+            else:
+                out = checkpoint(block, x, context, use_reentrant=False)
+        return out
 
     def _context(
         self,

@@ -55,9 +55,6 @@ class ClusterPlan:
     stage: str = "train"
     """Name of the stage that trains."""
 
-    tiles: bool = False
-    """Whether the trainer has a key for tiled MLPs."""
-
     @property
     def best(self) -> LayoutCost:
         """The fastest layout found, or the recipe's own without a search."""
@@ -117,8 +114,7 @@ class ClusterPlan:
         keys = ("dp_replicate", "dp_shard", "ring", "sp", "zero_stage")
         found += [f"parallel.{key}={getattr(layout, key)}" for key in keys]
         found += [f"micro_batch={layout.micro_batch}", f"act.mode={layout.recompute}"]
-        if self.tiles:
-            found.append(f"act.tiled_mlp={'auto' if layout.tiled_mlp else 0}")
+        found.append(f"act.tiled_mlp={'auto' if layout.tiled_mlp else 0}")
         return [f"{self.stage}.{change}" for change in found]
 
     def to_dict(self, top: int = 10) -> dict[str, Any]:
@@ -304,13 +300,11 @@ def on_devices(
         else:
             given = layout_cost(job, own, cluster, causal=causal)
     if not search:
-        return ClusterPlan(
-            recipe.name, job, cluster, given, causal=causal, stage=stage.name, tiles=tiles
-        )
-    found = search_layouts(job, cluster, all_axes=all_axes, tiled_mlp=tiles, causal=causal)
+        return ClusterPlan(recipe.name, job, cluster, given, causal=causal, stage=stage.name)
+    found = search_layouts(job, cluster, all_axes=all_axes, causal=causal)
     if not found.ranked:
         raise ConfigError(_nothing_fits(job, cluster, found))
-    return ClusterPlan(recipe.name, job, cluster, given, found, causal, stage.name, tiles)
+    return ClusterPlan(recipe.name, job, cluster, given, found, causal, stage.name)
 
 
 def _nothing_fits(job: ClusterJob, cluster: Cluster, found: SearchResult) -> str:

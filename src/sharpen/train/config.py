@@ -47,16 +47,39 @@ class CheckpointConfig:
 class ActConfig:
     """Memory of activations against recomputation."""
 
-    mode: Literal["none", "full"] = "none"
-    """``full``: keep only each block's input and compute the rest again in the backward pass."""
+    mode: Literal["none", "selective", "full"] = "none"
+    """What a block keeps for the backward pass: everything; its input and what attention needs, so
+    that attention is not computed again (``selective``); or its input alone (``full``)."""
+
+    every: int = 1
+    """Apply ``mode`` to every n-th block; the others keep everything."""
+
+    offload: Literal["none", "cpu", "nvme"] = "none"
+    """Where what ``mode`` keeps waits for the backward pass: host memory, for models on CUDA, or a
+    file in the stage's work folder."""
+
+    tiled_mlp: int | Literal["auto"] = 0
+    """Tokens that the MLP takes at a time, forward and again backward; 0 takes all at once and
+    keeps what it made. ``auto``: as many as the model is wide, 1024 at least."""
 
     tiled_loss: int | Literal["auto"] = "auto"
     """Rows of logits held at once; ``auto`` holds about 64 MiB of them."""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
+        """Check the ranges and combinations."""
         if self.tiled_loss != "auto" and self.tiled_loss < 1:
             raise ConfigError(f"tiled_loss={self.tiled_loss} must be 'auto' or at least 1.")
+        if self.tiled_mlp != "auto" and self.tiled_mlp < 0:
+            raise ConfigError(
+                f"tiled_mlp={self.tiled_mlp} must be 'auto', 0 for none, or a number of tokens."
+            )
+        if self.every < 1:
+            raise ConfigError(f"every={self.every} must be at least 1.")
+        if self.mode == "none" and (self.every > 1 or self.offload != "none"):
+            raise ConfigError(
+                f"every={self.every} and offload={self.offload!r} say what becomes of what 'mode' "
+                "keeps, and mode is 'none'. Set mode to 'full' or 'selective'."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

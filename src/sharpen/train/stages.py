@@ -52,7 +52,8 @@ def prepare_model(ref: str | Path, config: TrainConfig, *, seed: int) -> Decoder
         add_lora(model, lora_config(config), seed=seed)
     else:
         model.requires_grad_(True)
-    model.checkpointing = config.act.mode
+    model.checkpointing, model.checkpoint_every = config.act.mode, config.act.every
+    model.mlp_tile = config.act.tiled_mlp
     return model
 
 
