@@ -13,7 +13,7 @@ from sharpen.models import load_adapter, load_model, merge_lora
 from sharpen.models.lora import LoraLinear
 from sharpen.models.nf4 import dequantize_model_nf4, quantize_model_nf4
 from sharpen.plan.training import training_memory, training_step_s
-from sharpen.train import TrainConfig
+from sharpen.train import ActConfig, TrainConfig
 from sharpen.train.half import choose_half
 from sharpen.train.predict import training_job
 from sharpen.train.stages import TRAIN, prepare_model, run_train
@@ -103,3 +103,17 @@ def test_a_plan_counts_the_unpacking_of_four_bits() -> None:
     weights = spec.num_layers * spec.layer_matmul_parameters
     # Forward and input gradient, in each of two forward passes of a step.
     assert qlora - lora == pytest.approx(2 * 2 * weights * PROFILE.elementwise["float32"])
+
+
+@pytest.mark.parametrize("method", ["dora", "qlora", "half"])
+def test_every_method_trains_in_bfloat16_and_twice_to_the_same_bytes(
+    tmp_path: Path, method: str
+) -> None:
+    base = save_small_model(tmp_path / "base")
+    files = []
+    for name in ("a", "b"):
+        place = context(tmp_path / name, base)
+        result = run_train(options(method, dtype="bfloat16", act=ActConfig(mode="full")), place)
+        assert result.results["loss_last"] < result.results["loss_first"]
+        files.append(next(place.output.glob("*.safetensors")).read_bytes())
+    assert files[0] == files[1]

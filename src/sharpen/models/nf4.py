@@ -147,7 +147,7 @@ def quantize_nf4(weight: Tensor) -> NF4Weight:
 def _nearest(values: Tensor, levels: Tensor) -> Tensor:
     """Index of the nearest level of each value, uint8."""
     middles = ((levels[1:] + levels[:-1]) / 2).to(values.device)
-    return torch.bucketize(values, middles).to(torch.uint8)
+    return torch.bucketize(values, middles, out_int32=True).to(torch.uint8)
 
 
 def dequantize_nf4(weight: NF4Weight, dtype: torch.dtype = torch.float32) -> Tensor:
