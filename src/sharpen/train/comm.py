@@ -144,7 +144,7 @@ class Axis:
         operations = [
             dist.P2POp(kind, x, group=self.group, tag=_tag(number, i), group_peer=rank)
             for rank in others
-            for kind, side in ((dist.isend, sends), (dist.irecv, receives))
+            for kind, side in ((dist.irecv, receives), (dist.isend, sends))
             for i, x in enumerate(side[rank])
             if x.numel()
         ]
@@ -163,8 +163,8 @@ class Axis:
         following, previous = (self.rank + 1) % self.size, (self.rank - 1) % self.size
         tag = _tag(number, 0)
         operations = [
-            dist.P2POp(dist.isend, tensor, group=self.group, tag=tag, group_peer=following),
             dist.P2POp(dist.irecv, received, group=self.group, tag=tag, group_peer=previous),
+            dist.P2POp(dist.isend, tensor, group=self.group, tag=tag, group_peer=following),
         ]
         return Transfer(self, "rotate", number, operations, [received])
 
