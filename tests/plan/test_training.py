@@ -39,7 +39,14 @@ def test_states_are_exact() -> None:
 
 
 def test_what_ought_to_lower_memory_does() -> None:
-    assert total(changed(checkpointing=True)) < total(JOB)
+    assert total(changed(checkpointing="full")) < total(JOB)
+    full, selective = (total(changed(checkpointing=mode)) for mode in ("full", "selective"))
+    assert full < selective < total(JOB)
+    # Of two blocks one keeps all; the other's input comes on top of the block computed again.
+    assert total(changed(checkpointing="full", checkpoint_every=2)) > full
+    assert total(changed(mlp_tile=32)) < total(JOB)
+    deep = dataclasses.replace(JOB, spec=small_spec(num_layers=8), checkpointing="full")
+    assert total(dataclasses.replace(deep, offload=True)) < total(deep)
     assert total(changed(seq_len=64)) < total(JOB)
     assert total(changed(micro_batch=2)) > total(JOB)
     assert total(changed(method="lora")) < total(JOB)
@@ -52,7 +59,13 @@ def test_what_ought_to_take_longer_does() -> None:
     def seconds(job: TrainingJob) -> float:
         return sum(training_step_s(job, PROFILE).values())
 
-    assert seconds(changed(checkpointing=True)) > seconds(JOB)
+    assert seconds(changed(checkpointing="full")) > seconds(JOB)
+    assert seconds(changed(mlp_tile=32)) > seconds(JOB)
+    half, whole = (
+        seconds(changed(checkpointing="full", checkpoint_every=every)) for every in (2, 1)
+    )
+    assert seconds(JOB) < half < whole
+    assert seconds(changed(checkpointing="selective")) < whole
     assert seconds(changed(micro_batch=2)) > seconds(JOB)
     assert seconds(changed(grad_accum=2)) > 1.5 * seconds(JOB)
     fast = dataclasses.replace(PROFILE, copy_gbps=1e9, op_s=0.0)
@@ -62,5 +75,5 @@ def test_what_ought_to_take_longer_does() -> None:
 
 
 def test_model_flops_leave_out_recomputation() -> None:
-    assert step_flops(changed(checkpointing=True)) == step_flops(JOB)
+    assert step_flops(changed(checkpointing="full")) == step_flops(JOB)
     assert step_flops(changed(grad_accum=3)) == pytest.approx(3 * step_flops(JOB))

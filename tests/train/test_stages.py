@@ -142,11 +142,19 @@ def test_the_job_follows_the_config_and_the_data() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", ["full", "lora"])
-@pytest.mark.parametrize("documents", [1, 4])
-def test_kept_activations_are_those_of_the_formula(dtype: str, method: str, documents: int) -> None:
+@pytest.mark.parametrize(
+    ("documents", "mode", "every", "tile"),
+    [
+        *((1, "none", 1, 0), (4, "none", 1, 0), (1, "none", 1, 48)),
+        *((4, "selective", 1, 0), (1, "full", 1, 0), (4, "selective", 2, 48)),
+    ],
+)
+def test_kept_activations_are_those_of_the_formula(
+    dtype: str, method: str, documents: int, mode: Any, every: int, tile: int
+) -> None:
     """Bytes that a block saves for its backward pass, by hooks, against the plan's formula."""
     from sharpen.models.lora import LoraConfig, add_lora
-    from sharpen.plan.training import block_activation_bytes
+    from sharpen.plan.training import block_activation_bytes, checkpointed_block_bytes
 
     tokens, kind = 128, getattr(torch, dtype)
 
@@ -174,6 +182,7 @@ def test_kept_activations_are_those_of_the_formula(dtype: str, method: str, docu
             torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t),
             torch.autocast("cpu", kind, enabled=kind != torch.float32),
         ):
+            model.checkpointing, model.checkpoint_every, model.mlp_tile = mode, every, tile
             model.train().hidden(ids, document_ids=numbers)
         return sum(seen.values())
 
@@ -185,6 +194,11 @@ def test_kept_activations_are_those_of_the_formula(dtype: str, method: str, docu
         rank=4,
         dtype=dtype,  # type: ignore[arg-type]
         document_tokens=tokens // documents if documents > 1 else None,
+        checkpointing=mode,
+        checkpoint_every=every,
+        mlp_tile=tile,
     )
-    assert block_activation_bytes(job) == pytest.approx(per_block, rel=0.03)
-    assert training_memory(job, 0)["activations"] > 2 * block_activation_bytes(job)
+    again = 0 if mode == "none" else 1 / every
+    whole, part = block_activation_bytes(job), checkpointed_block_bytes(job)
+    assert (1 - again) * whole + again * part == pytest.approx(per_block, rel=0.03)
+    assert training_memory(job, 0)["activations"] > 2 * per_block

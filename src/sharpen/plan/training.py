@@ -12,15 +12,17 @@ Activations of a block, T tokens, e bytes an element::
     LoRA        7 e r
     full        2 (weights of the products)     bf16 copies that autocast keeps
 
-With full checkpointing a block keeps e h, and one block at a time has the above. The loss holds
-one tile of logits: 4 V bytes a row in float32, 6 V in bfloat16. A checkpoint copies what trains and
+A block that is checkpointed keeps e h, or (selective) also what attention needs, and one block at a
+time has the above; offloaded, what three blocks keep is here at once. A tiled MLP keeps nothing of
+its own. The loss holds one tile of logits: 4 V bytes a row in float32, 6 V in bfloat16. A
+checkpoint copies what trains and
 its optimizer state, 12 bytes a parameter, while the training goes on. Time adds the products and
 the element-wise operations at their measured rates, and the start of every operation.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sharpen.core.model_spec import ModelSpec
@@ -31,6 +33,8 @@ from sharpen.plan.memory import activation_bytes
 __all__ = ["TrainingJob", "training_memory", "training_step_s"]
 
 _BYTES = {"float32": 4, "bfloat16": 2}
+_MLP = ("gate_proj", "up_proj", "down_proj")
+_HELD = 3  # blocks whose kept tensors are here when offloaded: one in use, one on its way, the last
 # Calibrated by benchmarks/plan/bench_plan.py on the shapes listed there.
 _PASSES = 13.5  # element-wise operations a kept activation takes part in, forward and backward
 _OPS_A_BLOCK = 110  # operations started a block, forward and backward
@@ -75,8 +79,17 @@ class TrainingJob:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type."""
 
-    checkpointing: bool = False
-    """Keep only each block's input."""
+    checkpointing: Literal["none", "selective", "full"] = "none"
+    """What a block keeps: all, its input and what attention needs, or its input."""
+
+    checkpoint_every: int = 1
+    """Every n-th block is checkpointed."""
+
+    offload: bool = False
+    """What checkpointed blocks keep waits elsewhere."""
+
+    mlp_tile: int = 0
+    """Tokens an MLP takes at a time; 0 for all."""
 
     tile: int = 256
     """Rows of logits held at once."""
@@ -112,6 +125,13 @@ class TrainingJob:
         """Tokens of an optimizer step on all ranks."""
         readers = self.world_size // self.sequence_ranks
         return self.seq_len * self.micro_batch * self.grad_accum * readers
+
+    @property
+    def checkpointed_blocks(self) -> int:
+        """Blocks that are computed again in the backward pass."""
+        if self.checkpointing == "none":
+            return 0
+        return -(-self.spec.num_layers // self.checkpoint_every)
 
     @property
     def element_bytes(self) -> int:
@@ -151,12 +171,24 @@ class TrainingJob:
 
 def block_activation_bytes(job: TrainingJob) -> int:
     """Bytes one block keeps for its backward pass, checkpointing aside."""
-    s, e, tokens = job.spec, job.element_bytes, job.tokens
-    kept = activation_bytes(s, tokens, element_bytes=e, norm="fused", fused_mlp=True)
+    s, e, tokens, tiled = job.spec, job.element_bytes, job.tokens, job.mlp_tile > 0
+    kept = activation_bytes(
+        s, tokens, element_bytes=e, norm="fused", fused_mlp=True, tiled_mlp=tiled
+    )
+    counted = {n: shape for n, shape in job.linears().items() if not (tiled and n in _MLP)}
     if job.method == "full":
-        copies = s.layer_matmul_parameters if e == 2 else 0  # autocast keeps bf16 weights
+        copies = sum(a * b for a, b in counted.values()) if e == 2 else 0  # kept by autocast
         return kept + 2 * copies
-    return kept + tokens * len(job.adapted()) * e * job.rank
+    return kept + tokens * len(counted.keys() & job.adapted()) * e * job.rank
+
+
+def checkpointed_block_bytes(job: TrainingJob) -> int:
+    """Bytes one checkpointed block keeps until it is computed again."""
+    s, e = job.spec, job.element_bytes
+    kept = e * s.hidden_size
+    if job.checkpointing == "selective":  # q, k, v, the output and the log-sum-exp
+        kept += e * (2 * s.query_size + 2 * s.kv_size) + 4 * s.num_heads
+    return job.tokens * kept
 
 
 def training_memory(job: TrainingJob, base_bytes: int) -> dict[str, int]:
@@ -168,10 +200,11 @@ def training_memory(job: TrainingJob, base_bytes: int) -> dict[str, int]:
     """
     s, e, tokens = job.spec, job.element_bytes, job.tokens
     block = block_activation_bytes(job)
-    if job.checkpointing:
-        activations = s.num_layers * tokens * e * s.hidden_size + block
-    else:
-        activations = s.num_layers * block
+    again = job.checkpointed_blocks
+    activations = (s.num_layers - again) * block
+    if again:
+        held = min(again, _HELD) if job.offload else again
+        activations += held * checkpointed_block_bytes(job) + block
     activations += tokens * e * (2 * s.hidden_size + 2 * s.head_dim)  # final norm, cos and sin
     labelled = max(1, round(job.labelled * tokens))
     tile = min(job.tile, labelled)
@@ -181,7 +214,7 @@ def training_memory(job: TrainingJob, base_bytes: int) -> dict[str, int]:
         if e == 2:
             loss += 2 * s.embedding_parameters
     # The widest temporaries of a block's backward pass: gradients of the MLP's four tensors.
-    scratch = tokens * e * 4 * s.intermediate_size
+    scratch = min(tokens, job.mlp_tile or tokens) * e * 4 * s.intermediate_size
     weights = (e if job.method == "lora" else 4) * s.num_parameters + 4 * job.adapter_parameters
     if job.nf4:
         weights -= round((e - _NF4_BYTES) * s.num_layers * s.layer_matmul_parameters)
@@ -221,21 +254,24 @@ def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]
         device: rates of the machine.
     """
     s, tokens = job.spec, job.tokens
+    again = job.checkpointed_blocks / s.num_layers
     # Passes over each product: forward, input gradient, weight gradient, forward once more.
-    passes = 2 + (job.method == "full") + job.checkpointing
-    linear = sum(device.seconds(job.dtype, tokens, a, b) for a, b in job.linears().values())
+    passes = 2 + (job.method == "full") + again
+    each = {n: device.seconds(job.dtype, tokens, a, b) for n, (a, b) in job.linears().items()}
+    linear = sum(each.values())
     adapters = sum(
         device.seconds(job.dtype, tokens, a, job.rank)
         + device.seconds(job.dtype, tokens, job.rank, b)
         for a, b in job.adapted().values()
     )
-    products = s.num_layers * (passes * linear + (3 + job.checkpointing) * adapters)
+    tiled = each["gate_proj"] + each["up_proj"] if job.mlp_tile else 0.0
+    products = s.num_layers * (passes * linear + tiled + (3 + again) * adapters)
     short = job.document_tokens is not None and job.document_tokens <= _SHORT
     kind = "float32" if short else job.dtype
     rate = device.matmul[kind].at(tokens, s.hidden_size) * 1e9 * _ATTENTION_RATE[kind]
     span = min(job.document_tokens or job.seq_len, job.seq_len)
     per_token = attention_flops_per_token(s, span, causal=True)
-    attention = tokens * per_token * (3 + job.checkpointing) / rate
+    attention = tokens * per_token * (3 + again * (job.checkpointing == "full")) / rate
     labelled = max(1.0, job.labelled * tokens)
     rows = min(job.tile, labelled)
     head_passes = 3 if job.method == "full" else 2
@@ -244,15 +280,16 @@ def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]
         labelled / rows * head_passes * device.seconds(job.dtype, rows, s.hidden_size, s.vocab_size)
     )
     softmax = 6 * 4 * labelled * s.vocab_size / (device.copy_gbps * 1e9)
-    kept = s.num_layers * block_activation_bytes(job) / job.element_bytes
-    passes_each = _PASSES * (1.4 if job.checkpointing else 1.0)
+    made = block_activation_bytes(replace(job, mlp_tile=0))  # in tiles or not
+    kept = s.num_layers * made / job.element_bytes
+    passes_each = _PASSES * (1 + 0.4 * again)
     elementwise = kept * passes_each * device.elementwise[job.dtype]
     if job.nf4:  # each weight is unpacked for each product with it
         weights = s.num_layers * s.layer_matmul_parameters
         elementwise += passes * weights * device.elementwise["float32"]
     documents = tokens / span
     ops = s.num_layers * (_OPS_A_BLOCK + documents + 20 * len(job.adapted()))
-    starts = ops * (1 + job.checkpointing / 2) * device.op_s * _NODE
+    starts = ops * (1 + again / 2) * device.op_s * _NODE
     shares = job.state_ranks if job.zero_stage else 1
     update = 20 * (job.trained_parameters // shares) / (device.copy_gbps * 1e9)
     micro = {

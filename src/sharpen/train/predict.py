@@ -8,6 +8,7 @@ from typing import Any
 from sharpen.core.assets import ASSETS, asset_path
 from sharpen.core.model_spec import ModelSpec
 from sharpen.core.stage import Prediction, RecipeContext
+from sharpen.models.tiled import mlp_tile
 from sharpen.plan.device import DeviceProfile, load_profile
 from sharpen.plan.training import TrainingJob, step_flops, training_memory, training_step_s
 from sharpen.train.config import TrainConfig
@@ -34,6 +35,7 @@ def training_job(config: TrainConfig, spec: ModelSpec, data: Any = None) -> Trai
     tile = config.act.tiled_loss
     parallel = config.parallel
     layout = parallel.layout(config.world_size)
+    tokens = -(-seq_len // parallel.sequence_ranks) * config.micro_batch
     return TrainingJob(
         spec=spec,
         world_size=layout.world_size,
@@ -48,7 +50,10 @@ def training_job(config: TrainConfig, spec: ModelSpec, data: Any = None) -> Trai
         rank=config.rank,
         targets=() if config.targets == "all-linear" else config.targets,
         dtype=config.dtype,
-        checkpointing=config.act.mode == "full",
+        checkpointing=config.act.mode,
+        checkpoint_every=config.act.every,
+        offload=config.act.offload == "nvme",
+        mlp_tile=mlp_tile(config.act.tiled_mlp, spec.hidden_size, tokens),
         tile=auto_tile(spec.vocab_size) if tile == "auto" else tile,
         document_tokens=_EXAMPLE_TOKENS if turns and getattr(data, "packing", False) else None,
         labelled=_LABELLED_SHARE if turns and getattr(data, "mask_prompt", False) else 1.0,
@@ -100,6 +105,9 @@ def _remedies(
     tries: dict[str, TrainConfig] = {
         "train.micro_batch=1": dataclasses.replace(config, micro_batch=1),
         "train.act.mode=full": dataclasses.replace(config, act=act),
+        "train.act.tiled_mlp=auto": dataclasses.replace(
+            config, act=dataclasses.replace(config.act, tiled_mlp="auto")
+        ),
         "train.method=lora": lora,
         "train.method=qlora": dataclasses.replace(lora, method="qlora"),
         "train.dtype=bfloat16": dataclasses.replace(config, dtype="bfloat16"),
