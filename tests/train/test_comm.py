@@ -11,16 +11,17 @@ from sharpen.train.comm import Axis
 @pytest.mark.slow
 def test_collectives_move_what_they_say_and_count_what_they_send():
     results = distributed.run(all_collectives, 3)
-    for rank, found in enumerate(results):
+    for rank, found in [(rank, found) for rank, both in enumerate(results) for found in both]:
         # Rank r sends r + 1 numbers, 10 r + receiver, and an empty tensor to every other rank.
         sources = [r for r in range(3) if r != rank]
         assert found["exchange"] == [x for r in sources for x in ([10 * r + rank] * (r + 1), [])]
+        assert found["grown"] == [True] * 5
         assert found["rotate"] == [float((rank - 1) % 3)] * 4
         assert found["all_gather"] == [[0, 0], [1, 2], [2, 4]]
         assert found["all_reduce"] == [6.0]
         assert found["kept"] == [float(rank + 1)]
         assert found["traffic"] == {
-            "exchange": (1, 2 * (rank + 1) * 8),
+            "exchange": (6, 2 * (rank + 1) * 8 + 2 * 2 * 8 * 300_015),
             "rotate": (1, 4 * 8),
             "all_gather": (1, 2 * 2 * 8),
             "all_reduce": (1, 2 * 2 * 8 // 3),
@@ -28,6 +29,7 @@ def test_collectives_move_what_they_say_and_count_what_they_send():
         assert found["bytes_sent"] == sum(sent for _, sent in found["traffic"].values())
         assert found["seconds"] > 0
         assert found["after_reset"] == 0
+    assert [[found["memory"] for found in both] for both in results] == [[True, False]] * 3
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError, ExecutionError
+from sharpen.train.shared_memory import SharedMemory
 
 __all__ = ["Axis", "Traffic", "Transfer"]
 
@@ -83,6 +84,8 @@ class Axis:
     Args:
         group: their process group; None for a rank alone, to which every collective is free.
         name: of the axis, for messages.
+        shared_memory: exchange tensors on CPUs of one machine through memory that the ranks share.
+            All ranks must say the same.
 
     Attributes:
         rank: this process's place in the group.
@@ -90,7 +93,9 @@ class Axis:
         traffic: account by kind of collective.
     """
 
-    def __init__(self, group: dist.ProcessGroup | None, name: str = "sp") -> None:
+    def __init__(
+        self, group: dist.ProcessGroup | None, name: str = "sp", *, shared_memory: bool = True
+    ) -> None:
         self.group = group
         self.name = name
         self.rank = 0 if group is None else dist.get_rank(group)
@@ -102,11 +107,13 @@ class Axis:
             )
         self.traffic: dict[str, Traffic] = {}
         self._number = 0
+        self._opened = not shared_memory
+        self._memory: SharedMemory | None = None
 
     @classmethod
     def of(cls, group: dist.ProcessGroup | Axis | None, name: str) -> Axis:
-        """An axis as it is, or a new one for a process group."""
-        return group if isinstance(group, Axis) else cls(group, name)
+        """An axis as it is, or one for a single use of a process group."""
+        return group if isinstance(group, Axis) else cls(group, name, shared_memory=False)
 
     def __repr__(self) -> str:
         return f"Axis({self.name!r}, rank {self.rank} of {self.size})"
@@ -127,29 +134,85 @@ class Axis:
 
     def exchange(
         self, sends: Sequence[Sequence[Tensor]], receives: Sequence[Sequence[Tensor]]
-    ) -> Transfer:
-        """Start sending tensors to every rank and receiving some from each: an all-to-all.
+    ) -> None:
+        """Send tensors to every rank and receive some from each: an all-to-all.
 
-        Nothing is packed: each tensor is a message, so what lies in one piece is not copied. Empty
-        tensors, and what a rank would send itself, are left out.
+        On CPUs of one machine each tensor is copied once into memory that the ranks share and once
+        out of it; elsewhere each is a message. Empty tensors, and what a rank would send itself,
+        are left out.
 
         Args:
-            sends: contiguous tensors for each rank; leave them as they are until the transfer has
-                been waited for.
-            receives: contiguous tensors to fill from each rank, of the sizes that rank sends.
+            sends: tensors for each rank, of any strides.
+            receives: tensors to fill from each rank, of any strides and of the shapes it sends.
+
+        Raises:
+            ExecutionError: the exchange failed or timed out.
         """
         others = [rank for rank in range(self.size) if rank != self.rank]
-        sent = sum(x.numel() * x.element_size() for rank in others for x in sends[rank])
+        out = {rank: [x for x in sends[rank] if x.numel()] for rank in others}
+        into = {rank: [x for x in receives[rank] if x.numel()] for rank in others}
+        sent = sum(x.numel() * x.element_size() for parts in out.values() for x in parts)
         number = self._count("exchange", sent)
+        memory = self._shared_memory(sends, receives)
+        if memory is not None:
+            self._exchange_in_memory(memory, number, out, into)
+            return
+        kept = {rank: [x.contiguous() for x in parts] for rank, parts in out.items()}
+        buffers = {
+            rank: [x if x.is_contiguous() else torch.empty_like(x).contiguous() for x in parts]
+            for rank, parts in into.items()
+        }
+        self._messages("exchange", number, kept, buffers).wait()
+        for rank in others:
+            for x, buffer in zip(into[rank], buffers[rank], strict=True):
+                if x is not buffer:
+                    x.copy_(buffer)
+
+    def _shared_memory(self, *sides: Sequence[Sequence[Tensor]]) -> SharedMemory | None:
+        """Opened at the first exchange of tensors on CPUs."""
+        cpu = all(x.device.type == "cpu" for side in sides for parts in side for x in parts)
+        if self.group is None or not cpu:
+            return None
+        if not self._opened:
+            self._opened, self._memory = True, SharedMemory.open(self.group)
+        return self._memory
+
+    def _exchange_in_memory(
+        self,
+        memory: SharedMemory,
+        number: int,
+        out: dict[int, list[Tensor]],
+        into: dict[int, list[Tensor]],
+    ) -> None:
+        """Write for all others, say where each finds its part, and copy from theirs."""
+        lengths = {rank: sum(_aligned(x) for x in parts) for rank, parts in out.items()}
+        memory.next_turn(sum(lengths.values()))
+        at, starts = 0, {}
+        for rank, parts in out.items():
+            starts[rank] = [torch.tensor([at])]
+            for x in parts:
+                memory.room(at, x).copy_(x)
+                at += _aligned(x)
+        told = {rank: [torch.empty(1, dtype=torch.int64)] for rank in out}
+        self._messages("exchange", number, starts, told).wait()
+        for rank, parts in into.items():
+            at = int(told[rank][0])
+            for x in parts:
+                x.copy_(memory.of(rank, at, x))
+                at += _aligned(x)
+
+    def _messages(
+        self, kind: str, number: int, out: dict[int, list[Tensor]], into: dict[int, list[Tensor]]
+    ) -> Transfer:
+        # Receives first: a message flows at once where it is waited for.
         operations = [
-            dist.P2POp(kind, x, group=self.group, tag=_tag(number, i), group_peer=rank)
-            for rank in others
-            for kind, side in ((dist.irecv, receives), (dist.isend, sends))
-            for i, x in enumerate(side[rank])
-            if x.numel()
+            dist.P2POp(operation, x, group=self.group, tag=_tag(number, i), group_peer=rank)
+            for operation, side in ((dist.irecv, into), (dist.isend, out))
+            for rank, parts in side.items()
+            for i, x in enumerate(parts)
         ]
-        received = [x for rank in others for x in receives[rank]]
-        return Transfer(self, "exchange", number, operations, received)
+        received = [x for parts in into.values() for x in parts]
+        return Transfer(self, kind, number, operations, received)
 
     def rotate(self, tensor: Tensor) -> Transfer:
         """Start sending a tensor to the next rank and receiving the previous rank's.
@@ -161,12 +224,7 @@ class Axis:
         received = torch.empty_like(tensor)
         number = self._count("rotate", tensor.numel() * tensor.element_size())
         following, previous = (self.rank + 1) % self.size, (self.rank - 1) % self.size
-        tag = _tag(number, 0)
-        operations = [
-            dist.P2POp(dist.irecv, received, group=self.group, tag=tag, group_peer=previous),
-            dist.P2POp(dist.isend, tensor, group=self.group, tag=tag, group_peer=following),
-        ]
-        return Transfer(self, "rotate", number, operations, [received])
+        return self._messages("rotate", number, {following: [tensor]}, {previous: [received]})
 
     def all_gather(self, tensor: Tensor) -> Tensor:
         """Every rank's tensor of one shape, stacked: [size, ...]."""
@@ -213,3 +271,8 @@ class Axis:
 def _tag(number: int, index: int) -> int:
     """Of the message ``index`` of a collective; they repeat long after a message has arrived."""
     return (number * 8 + index) % (1 << 30)
+
+
+def _aligned(x: Tensor) -> int:
+    """Bytes of a tensor in shared memory, up to a multiple of 64."""
+    return -(-x.numel() * x.element_size() // 64) * 64

@@ -6,8 +6,7 @@ gradient is the sum over them. With more ranks than query heads the last ranks g
 take part in every collective.
 
 Parts travel as [tokens, B, heads, D], so that what arrives from P ranks is the whole sequence,
-[P T, B, heads, D], without a copy; and what goes back is a piece of it, which for B = 1 is sent
-from where it lies. A rank's own part is copied while the others are under way.
+[P T, B, heads, D], as it lies, and what goes back is a piece of it.
 
 Legend: B batch, T tokens of a rank, N query heads, K key/value heads, D head size, P ranks.
 """
@@ -88,58 +87,56 @@ def gather_tokens(axis: Axis, groups: Sequence[Sequence[tuple[Tensor, slice]]]) 
     """
     first = groups[0][0][0]
     batch, tokens, _, size = first.shape
-    counts = [sum(heads.stop - heads.start for _, heads in group) for group in groups]
-    whole = first.new_empty((axis.size, tokens, batch, counts[axis.rank], size))
-    sends: list[list[Tensor]] = []
-    for rank, (count, group) in enumerate(zip(counts, groups, strict=True)):
-        parts = []
-        if rank != axis.rank:
-            parts.append(first.new_empty((tokens, batch, count, size)))
-            _lay_side_by_side(parts[0], group)
-        sends.append(parts)
-    transfer = axis.exchange(sends, [[part] for part in whole])
-    _lay_side_by_side(whole[axis.rank], groups[axis.rank])
-    transfer.wait()
+    own = [heads.stop - heads.start for _, heads in groups[axis.rank]]
+    whole = first.new_empty((axis.size, tokens, batch, sum(own), size))
+    sends = [[x[:, :, heads].transpose(0, 1) for x, heads in group] for group in groups]
+    receives = [torch.split(part, own, 2) for part in whole]
+    axis.exchange(sends, receives)
+    for part, mine in zip(receives[axis.rank], sends[axis.rank], strict=True):
+        part.copy_(mine)
     return whole.flatten(0, 1).transpose(0, 1)
 
 
-def _lay_side_by_side(part: Tensor, group: Sequence[tuple[Tensor, slice]]) -> None:
-    """Fill [T, B, heads, D] from the heads of tensors [B, T, heads, D]."""
-    at = 0
-    for tensor, heads in group:
-        count = heads.stop - heads.start
-        part[:, :, at : at + count].copy_(tensor[:, :, heads].transpose(0, 1))
-        at += count
-
-
 def scatter_tokens(
-    axis: Axis, tensors: Sequence[Tensor], counts: Sequence[Sequence[int]]
-) -> list[list[Tensor]]:
+    axis: Axis, tensors: Sequence[Tensor], heads: Sequence[Sequence[slice]]
+) -> list[Tensor]:
     """Give every rank its tokens of the own heads; get all heads of the own tokens.
 
     Args:
         axis: P ranks.
         tensors: [B, P T, own heads, D] each.
-        counts: for each rank the heads it has of each tensor.
+        heads: for each rank the heads it has of each tensor. Heads that several ranks have are
+            summed.
 
     Returns:
-        From each rank, of each tensor, [B, T, its heads, D].
+        Of each tensor [B, T, all heads, D].
     """
     batch, length, _, size = tensors[0].shape
-    tokens = length // axis.size
-    own = [list(torch.chunk(x, axis.size, 1)) for x in tensors]
-    sends = [
-        [] if rank == axis.rank else [x[rank].transpose(0, 1).contiguous() for x in own]
-        for rank in range(axis.size)
-    ]
-    receives = [
-        [tensors[0].new_empty((tokens, batch, count, size)) for count in row]
-        if rank != axis.rank
-        else []
-        for rank, row in enumerate(counts)
-    ]
-    axis.exchange(sends, receives).wait()
-    return [
-        [x[rank] for x in own] if rank == axis.rank else [x.transpose(0, 1) for x in parts]
-        for rank, parts in enumerate(receives)
-    ]
+    shape = (batch, length // axis.size)
+    sends = [list(parts) for parts in zip(*(x.chunk(axis.size, 1) for x in tensors), strict=True)]
+    results: list[Tensor] = []
+    receives: list[list[Tensor]] = [[] for _ in heads]
+    shared: list[tuple[Tensor, Tensor]] = []
+    for i, x in enumerate(tensors):
+        slices = [row[i] for row in heads]
+        whole = x.new_empty((*shape, max(s.stop for s in slices), size))
+        results.append(whole)
+        end = 0
+        for at, row in zip(slices, receives, strict=True):
+            part = whole[:, :, at]
+            if at.start < end:  # a rank before has the first head too
+                whole[:, :, end : at.stop].zero_()
+                fresh = torch.empty_like(part)
+                shared.append((part, fresh))
+                part = fresh
+            row.append(part)
+            end = max(end, at.stop)
+    axis.exchange(
+        [[x.transpose(0, 1) for x in row] for row in sends],
+        [[x.transpose(0, 1) for x in row] for row in receives],
+    )
+    for part, mine in zip(receives[axis.rank], sends[axis.rank], strict=True):
+        part.copy_(mine)
+    for part, fresh in shared:
+        part += fresh
+    return results

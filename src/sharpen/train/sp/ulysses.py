@@ -7,7 +7,7 @@ its tokens; the backward pass goes the same way back::
 
     q, k, v [b, s/P, all heads, d]  ->  [b, s, own heads, d]  ->  attention  ->  [b, s/P, n_h, d]
 
-Differs from the paper: q, k and v travel in one message a rank; heads need not divide by P, and key
+Differs from the paper: q, k and v travel in one exchange; heads need not divide by P, and key
 heads go only to the ranks that use them (see :mod:`sharpen.train.sp.heads`).
 
 With c_r query and g_r key heads on rank r, G = sum of g_r and elements of e bytes, rank r sends
@@ -142,9 +142,8 @@ class _Exchange(torch.autograd.Function):
             out, sums = torch.empty_like(parts[0]), gathered.new_empty(0)
         ctx.save_for_backward(gathered, out, sums)
         ctx.sp, ctx.inner, ctx.shares = sp, inner, shares
-        return torch.cat(
-            [x for (x,) in scatter_tokens(sp, [out], [[s.num_queries] for s in shares])], 2
-        )
+        (result,) = scatter_tokens(sp, [out], [[s.queries] for s in shares])
+        return result
 
     @staticmethod
     @once_differentiable
@@ -157,17 +156,8 @@ class _Exchange(torch.autograd.Function):
         grads = parts
         if shares[sp.rank].num_queries:
             grads = ctx.inner.backward(grad, *parts, out, sums)
-        counts = [[s.num_queries, s.num_keys, s.num_keys] for s in shares]
-        found = scatter_tokens(sp, grads, counts)
-        grad_q = torch.cat([x[0] for x in found], 2)
-        heads = max(s.keys.stop for s in shares)
-        if sum(s.num_keys for s in shares) == heads:
-            return grad_q, *(torch.cat([x[i] for x in found], 2) for i in (1, 2)), None, None
-        sums_kv = [grad_q.new_zeros((*grad_q.shape[:2], heads, grad_q.shape[3])) for _ in range(2)]
-        for (_, part_k, part_v), share in zip(found, shares, strict=True):
-            sums_kv[0][:, :, share.keys] += part_k
-            sums_kv[1][:, :, share.keys] += part_v
-        return grad_q, *sums_kv, None, None
+        heads = [[s.queries, s.keys, s.keys] for s in shares]
+        return *scatter_tokens(sp, grads, heads), None, None
 
 
 def _split(x: Tensor, share: HeadShare) -> tuple[Tensor, Tensor, Tensor]:
