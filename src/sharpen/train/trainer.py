@@ -40,6 +40,7 @@ from sharpen.core.huge_pages import has_huge_allocator
 from sharpen.core.metrics import peak_rss_bytes
 from sharpen.data import TokenDataset, TokenLoader
 from sharpen.optim.adamw import adamw
+from sharpen.train.act import ActivationOffload, make_store
 from sharpen.train.checkpoint import Checkpoint, CheckpointManager
 from sharpen.train.config import TrainConfig
 from sharpen.train.loss import IGNORE, auto_tile, linear_cross_entropy
@@ -260,7 +261,8 @@ class Trainer:
         try:
             for callback in self.callbacks:
                 callback.on_start(self)
-            self._loop(manager)
+            with self._offload():
+                self._loop(manager)
         finally:
             if manager is not None:
                 manager.close()
@@ -306,6 +308,20 @@ class Trainer:
             manager.close()
             raise
         return manager
+
+    @contextmanager
+    def _offload(self) -> Iterator[None]:
+        """What checkpointed blocks keep goes where the config says."""
+        store = make_store(self.config.act.offload, self.device, self.output)
+        if store is None:
+            yield
+            return
+        self.model.offload = ActivationOffload(store)  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            self.model.offload = None  # type: ignore[assignment]
+            store.close()
 
     def _loop(self, manager: CheckpointManager | None) -> None:
         self.model.train()

@@ -1,0 +1,184 @@
+import gc
+import resource
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from sharpen.core.errors import StorageError
+from sharpen.train import ActConfig, TrainConfig, Trainer
+from sharpen.train.act import ActivationOffload, OffloadWarning, make_store
+from sharpen.train.tensor_store import FileStore
+from small_models import save_small_dataset, small_model
+
+
+@pytest.mark.parametrize("mode", ["full", "selective"])
+@pytest.mark.parametrize("documents", [False, True])
+def test_gradients_are_bit_by_bit_those_without_offload(
+    tmp_path: Path, mode: str, documents: bool
+) -> None:
+    ids = torch.arange(192).view(2, 96)
+    numbers = (torch.arange(96) // 40).expand(2, 96) if documents else None
+    store = FileStore(tmp_path)
+    gradients = []
+    for offload in (None, ActivationOffload(store)):
+        model = small_model(num_layers=5).train()
+        model.checkpointing = mode  # type: ignore[assignment]
+        model.offload = offload
+        for _ in range(2):  # the second pass writes where the first has been read
+            model(ids, document_ids=numbers).logsumexp(-1).sum().backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters()})
+    # Of each pass, all blocks but the last one's inputs, at least.
+    assert store.bytes_written >= 2 * 4 * 2 * 96 * 64 * 4
+    for name, gradient in gradients[0].items():
+        assert gradient is not None and torch.equal(gradients[1][name], gradient)
+    store.close()
+
+
+def test_of_many_blocks_three_at_most_are_here(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    offload = ActivationOffload(store)
+    alive: list[weakref.ref[Tensor]] = []
+    most = 0
+
+    def block(x: Tensor) -> Tensor:
+        return x.sin().exp()
+
+    x = torch.randn(64, 64, requires_grad=True)
+    for number in range(8):
+        x = x * 1.0
+        alive.append(weakref.ref(x))
+        with offload.unit(number):
+            x = checkpoint(block, x, use_reentrant=False)
+        gc.collect()
+        most = max(most, sum(ref() is not None for ref in alive))
+    assert most <= 3
+    x.sum().backward()
+    store.close()
+
+
+def test_what_is_kept_is_freed_with_its_graph_and_its_place_used_again(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    offload = ActivationOffload(store)
+    ends = []
+    for _ in range(3):
+        x = torch.randn(64, 64, requires_grad=True)
+        for number in range(4):
+            with offload.unit(number):
+                x = checkpoint(torch.sin, x.exp(), use_reentrant=False)
+        x.sum().backward()
+        del x
+        ends.append(store._end)
+    assert ends[1] == ends[2]
+    store.close()
+
+
+def test_parameters_numbers_and_small_tensors_stay_where_they_are(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    offload = ActivationOffload(store)
+    layer, x = torch.nn.Linear(64, 64), torch.randn(3, 64, requires_grad=True)
+    index = torch.zeros(2000, dtype=torch.int64)
+    for number in range(3):
+        with offload.unit(number):
+            y = layer(x).sum() + layer.weight.view(-1)[index].sum()
+    y.backward()
+    assert store.bytes_written == 0
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.randn(3, 5, 7),
+        torch.randn(3, 5, 7).transpose(0, 2),
+        torch.randn(3, 10, 7)[:, ::2],
+        torch.randn(40, 7)[5:25].bfloat16().view(4, 5, 7).permute(1, 2, 0),
+        torch.randn(4, 5, dtype=torch.float64),
+    ],
+)
+def test_a_tensor_comes_back_with_its_values_shape_and_order(
+    tmp_path: Path, tensor: Tensor
+) -> None:
+    store = FileStore(tmp_path / "new")
+    stored = store.put(tensor)
+    stored.drop()
+    for _ in range(2):
+        stored.fetch()
+        back = stored.get()
+        assert back.data_ptr() != tensor.data_ptr()
+        assert torch.equal(back, tensor) and back.dtype == tensor.dtype
+        if tensor.permute(
+            sorted(range(tensor.ndim), key=lambda i: -tensor.stride(i))
+        ).is_contiguous():
+            assert back.stride() == tensor.stride()
+        stored.drop()
+    store.close()
+
+
+def test_no_file_is_seen_in_the_folder(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    store.put(torch.randn(2000)).settle()
+    assert list(tmp_path.iterdir()) == []
+    store.close()
+
+
+def test_a_disk_that_is_full_is_an_error_that_says_so(tmp_path: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
+    try:
+        with pytest.raises(StorageError, match="cannot keep tensors in"):
+            FileStore(tmp_path).put(torch.zeros(4096)).settle()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(StorageError, match="cannot keep tensors in"):
+        FileStore(tmp_path / "taken")
+
+
+def test_host_memory_on_a_cpu_is_no_offload_and_says_so() -> None:
+    with pytest.warns(OffloadWarning, match="host memory already"):
+        assert make_store("cpu", torch.device("cpu"), None) is None
+    assert make_store("none", torch.device("cpu"), None) is None
+
+
+def test_the_trainer_trains_to_the_same_weights_and_takes_its_store_off(tmp_path: Path) -> None:
+    data = save_small_dataset(tmp_path / "data")
+    weights = []
+    for act in (
+        ActConfig(),
+        ActConfig(mode="selective", offload="nvme", tiled_loss=64),
+        ActConfig(mode="full", every=2, offload="nvme"),
+    ):
+        model = small_model(num_layers=3)
+        model.checkpointing, model.checkpoint_every = act.mode, act.every
+        config = TrainConfig(steps=2, global_batch=2, act=act, warmup=0)
+        Trainer(model, data, config, output=tmp_path / f"{act.mode}{act.every}").fit()
+        assert model.offload is None
+        weights.append(torch.cat([p.detach().view(-1) for p in model.parameters()]))
+    assert torch.equal(weights[0], weights[2])
+    # Other tiles of the loss: sums of the head's gradient in another order.
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.gpu
+def test_host_memory_holds_what_a_gpu_keeps() -> None:
+    device = torch.device("cuda")
+    store = make_store("cpu", device, None)
+    assert store is not None
+    ids, gradients, peaks = torch.arange(192, device=device).view(2, 96), [], []
+    for offload in (None, ActivationOffload(store)):
+        model = small_model(num_layers=12).to(device).train()
+        model.checkpointing, model.offload = "full", offload
+        torch.cuda.reset_peak_memory_stats()
+        model(ids).logsumexp(-1).sum().backward()
+        peaks.append(torch.cuda.max_memory_allocated())
+        gradients.append({n: p.grad for n, p in model.named_parameters()})
+    assert peaks[1] < peaks[0]
+    for name, gradient in gradients[0].items():
+        assert gradient is not None and torch.equal(gradients[1][name], gradient)
