@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
 from sharpen.train.comm import Axis
-from sharpen.train.sp import ring_attention, ulysses_attention, usp_attention
+from sharpen.train.sp import fpdt_attention, ring_attention, ulysses_attention, usp_attention
 from sharpen.train.sp.layout import block_places
+from sharpen.train.tensor_store import FileStore
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,15 @@ def whole_inputs(case: Case, length: int) -> list[Tensor]:
     return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
 
 
-def errors(case: Case, sp: Axis, ring: Axis, *, technique: str) -> list[float]:
+def errors(
+    case: Case,
+    sp: Axis,
+    ring: Axis,
+    *,
+    technique: str,
+    chunks: int = 1,
+    store: FileStore | None = None,
+) -> list[float]:
     """Largest differences to one process: of the output and of the gradients of q, k and v."""
     length = case.tokens * sp.size * ring.size
     q, k, v, weight = whole_inputs(case, length)
@@ -108,6 +117,9 @@ def errors(case: Case, sp: Axis, ring: Axis, *, technique: str) -> list[float]:
         found = ulysses_attention(*local, group=sp, **options)
     elif technique == "ring":
         found = ring_attention(*local, group=ring, layout=case.layout, **options)
+    elif technique == "fpdt":
+        chunks = min(chunks, case.tokens)
+        found = fpdt_attention(*local, group=sp, chunks=chunks, store=store, **options)
     else:
         found = usp_attention(*local, sp_group=sp, ring_group=ring, layout=case.layout, **options)
     assert found.dtype == case.dtype

@@ -43,7 +43,7 @@ from sharpen.train.sp.block import (
 from sharpen.train.sp.heads import share_heads
 from sharpen.train.sp.layout import Layout, block_places, number_documents, whole_rows
 
-__all__ = ["RingAttention", "inner_attention", "ring_attention"]
+__all__ = ["RingAttention", "inner_attention", "merge_block", "ring_attention"]
 
 
 def ring_attention(
@@ -178,7 +178,7 @@ class RingAttention:
                 scale=self.scale,
                 kv_index=self.kv_index,
             ):
-                _merge(
+                merge_block(
                     out[piece.rows, piece.queries],
                     sums[piece.rows, :, piece.queries],
                     part,
@@ -234,7 +234,7 @@ class RingAttention:
         return self.pieces[(self.ring.rank - step) % self.ring.size]
 
 
-def _merge(out: Tensor, sums: Tensor, part: Tensor, part_sums: Tensor) -> None:
+def merge_block(out: Tensor, sums: Tensor, part: Tensor, part_sums: Tensor) -> None:
     """Add a block to views of the output [B, T, N, D] and log-sum-exp [B, N, T], in place."""
     merged = torch.logaddexp(sums, part_sums)
     # Nothing seen on either side: -inf - -inf is no number, and its weight is 0.

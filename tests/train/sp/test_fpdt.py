@@ -1,0 +1,89 @@
+"""Chunked attention against float64 attention in one process, and against Ulysses."""
+
+import tempfile
+
+import pytest
+import torch
+
+import distributed
+from sequence_parallel import GRID, Case, errors, grid
+from sharpen.core.errors import ConfigError
+from sharpen.plan.communication import ulysses_bytes
+from sharpen.train.comm import Axis
+from sharpen.train.sp import fpdt_attention, ulysses_attention
+from sharpen.train.tensor_store import FileStore
+
+LIMITS = [1e-10] * len(GRID) + [2e-6] * len(GRID)
+
+
+def some(case, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    counts = case.heads, case.kv_heads, case.kv_heads
+    shapes = [(case.batch, case.tokens, n, case.size) for n in counts]
+    return [torch.randn(s, generator=generator, requires_grad=True) for s in shapes]
+
+
+@pytest.mark.parametrize("chunks", [1, 4])
+def test_one_rank_is_plain_attention(chunks):
+    alone = Axis(None)
+    for case, limit in zip(grid(), LIMITS, strict=True):
+        assert max(errors(case, alone, alone, technique="fpdt", chunks=chunks)) <= limit
+
+
+def test_chunks_that_wait_in_a_file_come_back_bit_by_bit(tmp_path):
+    case = Case(heads=4, kv_heads=2, tokens=40, documents=(11,))
+    store, results = FileStore(tmp_path), []
+    for where in (None, store):
+        q, k, v = some(case)
+        ids = case.document_ids(40)
+        out = fpdt_attention(q, k, v, group=None, causal=True, chunks=5, store=where, doc_ids=ids)
+        out.square().sum().backward()
+        results.append([out.detach(), q.grad, k.grad, v.grad])
+    assert store.bytes_written >= 2 * sum(x.numel() * x.element_size() for x in (q, k, v))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    store.close()
+
+
+def test_nothing_is_kept_after_the_backward_pass():
+    q, k, v = some(Case(tokens=8))
+    out = fpdt_attention(q, k, v, group=None, causal=True, chunks=2).sum()
+    out.backward(retain_graph=True)
+    with pytest.raises(ConfigError, match="after one backward pass"):
+        out.backward()
+
+
+@pytest.mark.parametrize("chunks", [0, 9])
+def test_chunks_must_fit_the_tokens(chunks):
+    q, k, v = some(Case(tokens=8))
+    with pytest.raises(ConfigError, match="from 1 to the 8 tokens"):
+        fpdt_attention(q, k, v, group=None, causal=True, chunks=chunks)
+
+
+def check(heads):
+    """Worst errors with and without a file; bytes sent by chunks and by Ulysses at once."""
+    sp = Axis(torch.distributed.group.WORLD, "sp")
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        store = FileStore(folder)
+        for cases, chunks, where in ((GRID, 3, None), (GRID[4:8], 2, store)):
+            options = {"technique": "fpdt", "chunks": chunks, "store": where}
+            found += [max(errors(case, sp, Axis(None), **options)) for case in cases]
+        store.close()
+    case, sent = Case(heads=heads[0], kv_heads=heads[1], tokens=6, batch=1), []
+    for technique in (fpdt_attention, ulysses_attention):
+        options = {"chunks": 3} if technique is fpdt_attention else {}
+        sp.reset()
+        out = technique(*some(case), group=sp, causal=True, **options)
+        forward = sp.bytes_sent
+        out.sum().backward()
+        sent.append((forward, sp.bytes_sent - forward))
+    return found, sent
+
+
+@pytest.mark.slow
+def test_ranks_compute_what_one_process_computes_and_send_what_ulysses_sends():
+    heads, ranks = (9, 3), 2
+    formula = ulysses_bytes(*heads, 8, ranks=ranks, tokens=6, element_bytes=4)
+    for rank, (found, sent) in enumerate(distributed.run(check, ranks, heads)):
+        assert max(found) <= 1e-10
+        assert sent[0] == sent[1] == (formula[rank].forward, formula[rank].backward)
