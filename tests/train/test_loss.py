@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -5,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sharpen.train.loss import IGNORE, auto_tile, linear_cross_entropy
+from sharpen.core.errors import ConfigError
+from sharpen.train.loss import IGNORE, auto_tile, linear_cross_entropy, tiled_loss
 
 
 def _case(
@@ -45,6 +48,60 @@ def test_the_gradient_passes_gradcheck() -> None:
     assert torch.autograd.gradcheck(
         lambda h, w: linear_cross_entropy(h, w, labels, scale=0.5, tile=3), (h, w)
     )
+
+
+def _plain(
+    h: Tensor, w: Tensor, labels: Tensor, *, bias: Tensor, z: float, smoothing: float, cap: float
+) -> Tensor:
+    """The same loss from whole logits, by torch."""
+    logits = torch.tanh((h @ w.T + bias) / cap) * cap
+    loss = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
+    squares = logits.logsumexp(1).square() * (labels != IGNORE)
+    return loss + z * squares.sum()
+
+
+@given(
+    rows=st.integers(1, 60),
+    tile=st.integers(1, 64),
+    z=st.sampled_from([0.0, 1e-2]),
+    smoothing=st.sampled_from([0.0, 0.1]),
+    cap=st.sampled_from([1.5, 30.0]),
+)
+def test_options_are_those_of_torch_on_whole_logits(
+    rows: int, tile: int, z: float, smoothing: float, cap: float
+) -> None:
+    h, w, labels = _case(rows, 23, 5, 0.3)
+    bias = torch.linspace(-1, 1, 23, dtype=torch.float64, requires_grad=True)
+    expected = _plain(h, w, labels, bias=bias, z=z, smoothing=smoothing, cap=cap)
+    expected_grads = torch.autograd.grad(expected, (h, w, bias))
+    loss = linear_cross_entropy(
+        h, w, labels, bias=bias, tile=tile, z_loss=z, label_smoothing=smoothing, softcap=cap
+    )
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+    for ours, theirs in zip(torch.autograd.grad(loss, (h, w, bias)), expected_grads, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("shards", ["auto", 1, 3, 100])
+def test_tiled_loss_is_cross_entropy_with_any_number_of_tiles(reduction: Any, shards: Any) -> None:
+    h, w, labels = _case(50, 30, 8, 0.4)
+    marked = labels.masked_fill(labels == IGNORE, -1)
+    expected = F.cross_entropy(h @ w.T, marked, ignore_index=-1, reduction=reduction)
+    found = tiled_loss(h, w, marked, shards, ignore_index=-1, reduction=reduction)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    nothing = torch.full_like(labels, IGNORE)
+    assert tiled_loss(h, w, nothing, shards, reduction=reduction).item() == 0.0
+
+
+def test_options_out_of_range_are_refused() -> None:
+    h, w, labels = _case(4, 3, 2, 0.0)
+    for options in ({"z_loss": -1.0}, {"label_smoothing": 1.0}, {"softcap": 0.0}):
+        with pytest.raises(ConfigError, match="softcap"):
+            linear_cross_entropy(h, w, labels, **options)  # type: ignore[arg-type]
+    for wrong in ({"shards": 0}, {"reduction": "none"}):
+        with pytest.raises(ConfigError, match="shards"):
+            tiled_loss(h, w, labels, **wrong)  # type: ignore[arg-type]
 
 
 def test_a_frozen_head_gets_no_gradient_and_the_hidden_states_do() -> None:

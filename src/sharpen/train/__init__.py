@@ -10,7 +10,7 @@ from sharpen.train.config import (
     TrainConfig,
 )
 from sharpen.train.half import HalfFineTuning, choose_half
-from sharpen.train.loss import linear_cross_entropy
+from sharpen.train.loss import linear_cross_entropy, tiled_loss
 from sharpen.train.trainer import Callback, StepReport, Trainer, TrainResult
 
 __all__ = [
@@ -29,4 +29,5 @@ __all__ = [
     "Trainer",
     "choose_half",
     "linear_cross_entropy",
+    "tiled_loss",
 ]

@@ -2,27 +2,36 @@
 
 For hidden states h_i, head weight W and labels y_i, with a scale c (1 / number of valid labels)::
 
-    loss   = c * sum_i (logsumexp(W h_i) - (W h_i)[y_i])
-    dL/dh  = c * (softmax(W h_i) - onehot(y_i)) W
-    dL/dW  = c * sum_i (softmax(W h_i) - onehot(y_i)) h_i^T
+    l_i    = W h_i (+ bias)                                        with softcap t: t tanh(l_i / t)
+    s_i    = logsumexp(l_i)
+    loss   = c * sum_i (s_i - (1 - e) l_i[y_i] - e mean(l_i) + z s_i^2)
+    d_i    = c * ((1 + 2 z s_i) softmax(l_i) - (1 - e) onehot(y_i) - e / V)
+                                                     with softcap: d_i (1 - (l_i / t)^2)
+    dL/dh  = d_i W,    dL/dW = sum_i d_i h_i^T
+
+e is label smoothing (Szegedy et al., 2016), z the weight of the z-loss, which keeps s_i near 0
+(Chowdhery et al., PaLM, 2022), t the cap of the logits (Gemma Team, 2024); all are off by default.
 
 The gradients are formed tile by tile in the forward pass, while the tile's logits are at hand, so
 logits exist for one tile only and are computed once. Every tile uses the same memory, in place: 4 V
-bytes a row, and 2 V more in 16-bit types. No size depends on the number of labels, which differs
-from step to step and would leave holes in the heap. Matrix products run in the hidden states' type;
-softmax and sums in float32 (float64 for float64 input).
+bytes a row, 2 V more in 16-bit types and 4 V more with a cap. No size depends on the number of
+labels, which differs from step to step and would leave holes in the heap. Matrix products run in
+the hidden states' type; softmax and sums in float32 (float64 for float64 input).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["IGNORE", "auto_tile", "linear_cross_entropy"]
+from sharpen.core.errors import ConfigError
+
+__all__ = ["IGNORE", "auto_tile", "linear_cross_entropy", "tiled_loss"]
 
 IGNORE = -100
 _TILE_BYTES = 64 << 20
@@ -35,7 +44,16 @@ def auto_tile(vocab_size: int) -> int:
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, labels: Tensor, *, scale: float = 1.0, tile: int | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    *,
+    bias: Tensor | None = None,
+    scale: float = 1.0,
+    tile: int | None = None,
+    z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
+    softcap: float | None = None,
 ) -> Tensor:
     """Scaled sum of the cross entropy of ``hidden @ weight.T`` at labelled positions.
 
@@ -43,20 +61,98 @@ def linear_cross_entropy(
         hidden: [..., H], the model's hidden states after the final norm.
         weight: [V, H], the head's weight, of any float type.
         labels: [...], int64; the token each position must predict, or -100 for none.
+        bias: [V], added to the logits; None for none.
         scale: factor of the sum, usually 1 / number of valid labels of the whole batch.
         tile: rows of logits held at once; None holds about 64 MiB.
+        z_loss: weight of the squared log-sum-exp; PaLM's is 1e-4.
+        label_smoothing: share of the label's probability that all V tokens get alike, below 1.
+        softcap: logits are squeezed into (-softcap, softcap); None for no cap.
 
     Returns:
-        A scalar, float32 (float64 for float64 input); 0 when nothing is labelled.
+        A scalar, float32 (float64 for float64 input); 0 when nothing is labelled. First derivatives
+        only.
+
+    Raises:
+        ConfigError: an option is out of range.
     """
+    if z_loss < 0 or not 0 <= label_smoothing < 1 or (softcap is not None and softcap <= 0):
+        raise ConfigError(
+            f"z_loss={z_loss} must be at least 0, label_smoothing={label_smoothing} from 0 to "
+            f"below 1, and softcap={softcap} above 0, or None."
+        )
+    options = _Options(scale, tile or auto_tile(weight.shape[0]), z_loss, label_smoothing, softcap)
     flat = labels.reshape(-1)
     labelled = (flat != IGNORE).nonzero().squeeze(1)
     positions = labelled if labelled.numel() + _ROUND < flat.numel() else None
     rows = hidden.reshape(-1, hidden.shape[-1])
     loss: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        rows, weight, flat, positions, scale, tile or auto_tile(weight.shape[0])
+        rows, weight, bias, flat, positions, options
     )
     return loss
+
+
+def tiled_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    shards: int | Literal["auto"] = "auto",
+    *,
+    ignore_index: int = IGNORE,
+    reduction: Literal["sum", "mean"] = "sum",
+    bias: Tensor | None = None,
+    z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
+    softcap: float | None = None,
+) -> Tensor:
+    """:func:`linear_cross_entropy` with the options of ``torch.nn.functional.cross_entropy``.
+
+    Args:
+        hidden: [..., H], as there.
+        weight: [V, H], as there.
+        labels: [...], int64, of the next token already.
+        shards: tiles that the labelled rows are cut into; ``auto`` holds about 64 MiB of logits.
+        ignore_index: marks positions without a label.
+        reduction: ``mean`` is over the labels at hand. Ranks that share a batch hold different
+            numbers of them: sum there, and divide by the number on all ranks.
+        bias: as there, with ``z_loss``, ``label_smoothing`` and ``softcap``.
+        z_loss: see there.
+        label_smoothing: see there.
+        softcap: see there.
+
+    Returns:
+        A scalar; the mean of no labels is 0.
+
+    Raises:
+        ConfigError: an option is out of range.
+    """
+    if (shards != "auto" and shards < 1) or reduction not in ("sum", "mean"):
+        raise ConfigError(
+            f"shards={shards!r} must be 'auto' or at least 1, and reduction={reduction!r} 'sum' or "
+            "'mean'."
+        )
+    if ignore_index != IGNORE:
+        labels = labels.masked_fill(labels == ignore_index, IGNORE)
+    count = max(1, int((labels != IGNORE).sum()))
+    return linear_cross_entropy(
+        hidden,
+        weight,
+        labels,
+        bias=bias,
+        scale=1 / count if reduction == "mean" else 1.0,
+        tile=None if shards == "auto" else -(-count // shards),
+        z_loss=z_loss,
+        label_smoothing=label_smoothing,
+        softcap=softcap,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    scale: float
+    tile: int
+    z_loss: float
+    smoothing: float
+    softcap: float | None
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -67,19 +163,23 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any,
         hidden: Tensor,
         weight: Tensor,
+        bias: Tensor | None,
         labels: Tensor,
         positions: Tensor | None,
-        scale: float,
-        tile: int,
+        options: _Options,
     ) -> Tensor:
-        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        tile, z_loss, smoothing = options.tile, options.z_loss, options.smoothing
+        cap = options.softcap
         exact = torch.promote_types(hidden.dtype, torch.float32)
         weight_c = weight.detach().to(hidden.dtype)
         grad_hidden = torch.zeros_like(hidden) if wants_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=exact) if wants_weight else None
+        grad_bias = torch.zeros_like(bias, dtype=exact) if bias is not None and wants_bias else None
         total = torch.zeros((), dtype=exact, device=hidden.device)
         narrow = hidden.new_empty((tile, weight.shape[0]))
         wide = narrow if exact == hidden.dtype else torch.empty_like(narrow, dtype=exact)
+        slopes = None if cap is None else torch.empty_like(wide)
         gathered = hidden.new_empty((tile, hidden.shape[1]))
         for at, target in _tiles(labels, positions, tile):
             count = target.shape[0]
@@ -91,12 +191,35 @@ class _LinearCrossEntropy(torch.autograd.Function):
             torch.mm(rows, weight_c.T, out=product)
             if wide is not narrow:
                 logits.copy_(product)
-            logits.sub_(logits.amax(1, keepdim=True))
-            chosen = logits.gather(1, target)
+            if bias is not None:
+                logits += bias.detach()
+            slope = None
+            if cap is not None and slopes is not None:
+                slope = torch.square(logits.div_(cap).tanh_(), out=slopes[:count]).neg_().add_(1)
+                logits.mul_(cap)
+            # From here on logits are relative to each row's largest.
+            top = logits.amax(1, keepdim=True)
+            logits.sub_(top)
+            chosen = logits.gather(1, target).mul_(1 - smoothing)
+            if smoothing:
+                chosen.add_(logits.mean(1, keepdim=True), alpha=smoothing)
             sums = logits.exp_().sum(1, keepdim=True)
-            total += (sums.log() - chosen).mul_(valid).sum()
-            share = valid * scale
-            delta = logits.mul_(share / sums).scatter_add_(1, target, -share.to(exact))
+            losses = sums.log() - chosen
+            share = (valid * options.scale).to(exact)
+            weights = share
+            if z_loss:
+                log_sums = sums.log() + top
+                losses.addcmul_(log_sums, log_sums, value=z_loss)
+                weights = share * (1 + 2 * z_loss * log_sums)
+            total += losses.mul_(valid).sum()
+            delta = logits.mul_(weights / sums)
+            delta.scatter_add_(1, target, share * (smoothing - 1))
+            if smoothing:
+                delta.sub_(share, alpha=smoothing / weight.shape[0])
+            if slope is not None:
+                delta.mul_(slope)
+            if grad_bias is not None:
+                grad_bias += delta.sum(0)
             if wide is not narrow:
                 delta = product.copy_(delta)
             if grad_weight is not None:
@@ -104,18 +227,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if grad_hidden is not None:
                 torch.mm(delta, weight_c, out=rows)
                 grad_hidden.index_add_(0, at, rows)
-        ctx.save_for_backward(grad_hidden, grad_weight)
-        ctx.weight_dtype = weight.dtype
-        return total * scale
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+        ctx.weight_dtype, ctx.bias_dtype = weight.dtype, None if bias is None else bias.dtype
+        return total * options.scale
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden, grad_weight = ctx.saved_tensors
+        grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
         if grad_hidden is not None:
             grad_hidden = grad_hidden * grad.to(grad_hidden.dtype)
         if grad_weight is not None:
             grad_weight = (grad_weight * grad).to(ctx.weight_dtype)
-        return grad_hidden, grad_weight, None, None, None, None
+        if grad_bias is not None:
+            grad_bias = (grad_bias * grad).to(ctx.bias_dtype)
+        return grad_hidden, grad_weight, grad_bias, None, None, None
 
 
 def _tiles(labels: Tensor, positions: Tensor | None, tile: int) -> Iterator[tuple[Tensor, Tensor]]:
