@@ -1,4 +1,6 @@
+import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -6,12 +8,23 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sharpen.core.errors import ConfigError
 from sharpen.models.lora import LoraConfig, add_lora
 from sharpen.models.nf4 import quantize_model_nf4
 from sharpen.models.tiled import mlp_tile, sequence_tiled, tiled_mlp
 from small_models import small_model, small_spec
+
+
+class _Silus(TorchDispatchMode):
+    """Counts the operation that only MLPs have."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten.silu.default
+        return func(*args, **(kwargs or {}))
 
 
 def some(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
@@ -100,6 +113,26 @@ def test_only_the_input_and_the_weights_are_kept() -> None:
     assert set(kept) == {t.data_ptr() for t in tensors}
 
 
+def test_what_is_kept_is_freed_by_the_backward_pass_unless_the_graph_is_retained() -> None:
+    class Kept:
+        def __init__(self, tensor: Tensor) -> None:
+            self.tensor = tensor
+
+    alive: list[weakref.ref[Kept]] = []
+
+    def pack(t: Tensor) -> Kept:
+        kept = Kept(t)
+        alive.append(weakref.ref(kept))
+        return kept
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept.tensor):
+        out = tiled(8)(*inputs(40, bias=False)).sum()
+    out.backward(retain_graph=True)
+    assert alive and all(ref() is not None for ref in alive)
+    out.backward()
+    assert all(ref() is None for ref in alive)
+
+
 def test_a_weight_gets_its_gradient_once_for_all_tiles() -> None:
     tensors = inputs(40, bias=False)
     times: list[int] = []
@@ -144,6 +177,23 @@ def test_a_model_of_any_layers_has_the_same_gradients_with_tiles(kind: str) -> N
     for name, gradient in gradients[0].items():
         assert gradient is not None
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-11, atol=1e-11)
+
+
+def test_a_checkpointed_block_computes_the_mlp_again_in_its_backward_pass_only() -> None:
+    calls: list[int] = []
+    gradients = []
+    for mode, tile in (("none", 0), ("full", 0), ("full", 5), ("selective", 5)):
+        model = small_model(2).double().train()
+        model.checkpointing, model.mlp_tile = mode, tile  # type: ignore[assignment]
+        with _Silus() as counter:
+            model(torch.arange(24).view(2, 12)).logsumexp(-1).sum().backward()
+        calls.append(counter.count)
+        gradients.append([p.grad for p in model.parameters()])
+    # Two blocks: each once forward and once in the backward pass of swiglu, and once more where
+    # the block is computed again; five tiles of 24 tokens, forward and backward.
+    assert calls == [4, 6, 20, 20]
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0], rtol=1e-11, atol=1e-11)
 
 
 def test_decoding_and_evaluation_do_not_tile() -> None:

@@ -79,7 +79,11 @@ def tiled_mlp(
         Bekman et al., 2025, arXiv 2506.13996.
     """
     _check(tile)
-    y: Tensor = _TiledMLP.apply(x, gate, up, down, *biases, tile)  # type: ignore[no-untyped-call]
+    mark = torch.empty((), requires_grad=True)
+    kept = _Keep.apply(mark, x, gate, up, down, *biases)  # type: ignore[no-untyped-call]
+    y: Tensor = _TiledMLP.apply(  # type: ignore[no-untyped-call]
+        x, gate, up, down, *biases, tile, kept.grad_fn
+    )
     return y
 
 
@@ -113,6 +117,23 @@ def _check(tile: int) -> None:
         raise ConfigError(f"tile={tile} must be at least 1 token.")
 
 
+class _Keep(torch.autograd.Function):
+    """Keeps tensors for a node that comes after it.
+
+    A checkpointed block is computed again only until all that was kept is there. So an MLP at its
+    end is not computed again at all before its own backward pass does.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, mark: Tensor, *tensors: Tensor | None) -> Tensor:
+        ctx.save_for_backward(*tensors)
+        return torch.empty(())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> None:
+        raise AssertionError("nothing is computed from this node")
+
+
 class _TiledMLP(torch.autograd.Function):
     """a and b above are ``gate`` and ``up`` of a tile."""
 
@@ -127,6 +148,7 @@ class _TiledMLP(torch.autograd.Function):
         up_bias: Tensor | None,
         down_bias: Tensor | None,
         tile: int,
+        kept: Any,
     ) -> Tensor:
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
@@ -140,15 +162,17 @@ class _TiledMLP(torch.autograd.Function):
                 torch.mm(product, wd.T, out=out)
             if bd is not None:
                 y += bd
-        ctx.save_for_backward(rows, *tensors)
-        ctx.tile, ctx.shape, ctx.dtype = tile, x.shape, x.dtype
+        ctx.kept, ctx.tile, ctx.dtype = kept, tile, dtype
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, *tensors = ctx.saved_tensors
+        x, *tensors = ctx.kept.saved_tensors
+        if not torch._C._autograd._get_current_graph_task_keep_graph():
+            ctx.kept = None  # autograd frees what a node keeps when it has run; that one never does
         wants = ctx.needs_input_grad
+        rows = x.reshape(-1, x.shape[-1]).to(ctx.dtype)
         wg, wu, wd, bg, bu, _ = _cast(tensors, rows.dtype)
         exact = torch.promote_types(rows.dtype, torch.float32)
         sums = [
@@ -179,8 +203,8 @@ class _TiledMLP(torch.autograd.Function):
             for total, tensor in zip(sums, tensors, strict=True)
         ]
         if grad_x is not None:
-            grad_x = grad_x.view(ctx.shape).to(ctx.dtype)
-        return grad_x, *found, None
+            grad_x = grad_x.view(x.shape).to(x.dtype)
+        return grad_x, *found, None, None
 
 
 def _cast(tensors: Any, dtype: torch.dtype) -> list[Any]:
