@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+import distributed
 from sharpen.core.errors import StorageError
-from sharpen.train import ActConfig, TrainConfig, Trainer
+from sharpen.data import TokenDataset
+from sharpen.train import ActConfig, ParallelConfig, StepReport, TrainConfig, Trainer
 from sharpen.train.act import ActivationOffload, OffloadWarning, make_store
 from sharpen.train.tensor_store import FileStore
 from small_models import save_small_dataset, small_model
@@ -182,3 +184,44 @@ def test_host_memory_holds_what_a_gpu_keeps() -> None:
     assert peaks[1] < peaks[0]
     for name, gradient in gradients[0].items():
         assert gradient is not None and torch.equal(gradients[1][name], gradient)
+
+
+def losses(folder: Path, act: ActConfig, parallel: ParallelConfig) -> list[float]:
+    """Of three steps, the last after two updates."""
+    model = small_model(num_layers=3)
+    model.requires_grad_(True)
+    model.checkpointing, model.checkpoint_every = act.mode, act.every
+    model.mlp_tile = act.tiled_mlp
+    found: list[float] = []
+
+    class Losses:
+        def on_start(self, trainer: Trainer) -> None:
+            pass
+
+        def on_step(self, trainer: Trainer, report: StepReport) -> None:
+            found.append(report.loss)
+
+    config = TrainConfig(
+        steps=3, global_batch=4, micro_batch=2, act=act, parallel=parallel, warmup=0, lr=1e-2
+    )
+    Trainer(model, TokenDataset(folder, "train"), config, callbacks=[Losses()]).fit()
+    return found
+
+
+def losses_on_ranks(folder: Path) -> list[list[float]]:
+    acts = (
+        ActConfig(mode="selective", tiled_mlp=40, offload="nvme"),
+        ActConfig(mode="full", every=2, tiled_mlp=40),
+    )
+    layouts = ParallelConfig(sp=2, zero_stage=3), ParallelConfig(dp_shard=2, zero_stage=2)
+    return [losses(folder, act, layout) for act in acts for layout in layouts]
+
+
+@pytest.mark.slow
+def test_ranks_with_shared_weights_train_the_same_with_all_savings(tmp_path: Path) -> None:
+    save_small_dataset(tmp_path)
+    expected = losses(tmp_path, ActConfig(), ParallelConfig())
+    for found in distributed.run(losses_on_ranks, 2, tmp_path):
+        for one in found:
+            # Sums in float32, in another order.
+            assert one == pytest.approx(expected, rel=2e-5)

@@ -44,6 +44,7 @@ from sharpen.plan.parallel import ParallelConfig
 __all__ = ["Candidate", "ClusterJob", "Traffic", "layout_memory", "layout_problems"]
 
 _LOGITS_BYTES = 64 << 20  # the trainer's tile of logits holds about so many
+_LEAST_TILE = 1024  # tokens of a tiled MLP's tile, or as many as the model is wide
 NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8  # a weight, with its shares of the scales
 _BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -328,7 +329,7 @@ def layout_memory(
     activations += tokens * e * (2 * s.hidden_size + 2 * s.head_dim) // tp
     wide = 4 * e * s.intermediate_size * tokens // tp  # gradients of the MLP's four tensors
     if layout.tiled_mlp:
-        wide //= max(1, -(-tokens // s.hidden_size))
+        wide //= max(1, -(-tokens // max(s.hidden_size, _LEAST_TILE)))
     rows = min(tokens, max(1, _LOGITS_BYTES // (4 * s.vocab_size)))
     loss = rows * (s.vocab_size // tp) * (e + 8) + 2 * tokens * e * s.hidden_size // tp
     if job.method == "full":
