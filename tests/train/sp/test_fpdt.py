@@ -10,8 +10,9 @@ from sequence_parallel import GRID, Case, errors, grid
 from sharpen.core.errors import ConfigError
 from sharpen.plan.communication import ulysses_bytes
 from sharpen.train.comm import Axis
-from sharpen.train.sp import fpdt_attention, ulysses_attention
+from sharpen.train.sp import SPContext, fpdt_attention, shard_sequence, ulysses_attention
 from sharpen.train.tensor_store import FileStore
+from small_models import small_model
 
 LIMITS = [1e-10] * len(GRID) + [2e-6] * len(GRID)
 
@@ -87,3 +88,26 @@ def test_ranks_compute_what_one_process_computes_and_send_what_ulysses_sends():
     for rank, (found, sent) in enumerate(distributed.run(check, ranks, heads)):
         assert max(found) <= 1e-10
         assert sent[0] == sent[1] == (formula[rank].forward, formula[rank].backward)
+
+
+@pytest.mark.parametrize("mode", ["none", "full", "selective"])
+def test_a_model_attends_in_chunks_where_its_context_says_so(tmp_path, mode):
+    ids = torch.arange(60).view(2, 30)
+    documents = (torch.arange(30) // 13).expand(2, 30)
+    store, gradients = FileStore(tmp_path), []
+    for options in ({}, {"chunks": 4, "store": store}):
+        ctx = SPContext(**options)
+        model = small_model(2).double().train()
+        model.sequence, model.checkpointing = ctx, mode
+        batch = shard_sequence({"input_ids": ids, "document_ids": documents}, ctx)
+        model(batch["input_ids"]).logsumexp(-1).sum().backward()
+        gradients.append([p.grad for p in model.parameters()])
+    assert store.bytes_written > 0
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
+    store.close()
+
+
+def test_a_context_has_chunks_or_none():
+    with pytest.raises(ConfigError, match="chunks=0"):
+        SPContext(chunks=0)

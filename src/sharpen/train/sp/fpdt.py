@@ -49,7 +49,7 @@ from sharpen.train.sp.layout import number_documents, whole_rows
 from sharpen.train.sp.ring import merge_block
 from sharpen.train.tensor_store import Stored, TensorStore
 
-__all__ = ["fpdt_attention"]
+__all__ = ["ChunkPlan", "attend_in_chunks", "fpdt_attention"]
 
 
 def fpdt_attention(
@@ -108,13 +108,31 @@ def fpdt_attention(
             for x, name in ((doc_ids, "doc_ids"), (positions, "positions"))
         )
     )
-    plan = _Plan(q, k, sp, chunks, documents, causal=causal, window=window, scale=scale)
+    plan = ChunkPlan(q, k, sp, chunks, documents, causal=causal, window=window, scale=scale)
+    return attend_in_chunks(q, k, v, plan, store)
+
+
+def attend_in_chunks(
+    q: Tensor, k: Tensor, v: Tensor, plan: ChunkPlan, store: TensorStore | None
+) -> Tensor:
+    """The attention of :func:`fpdt_attention`, for tensors like those of the plan."""
     out: Tensor = _Fpdt.apply(q, k, v, plan, store)  # type: ignore[no-untyped-call]
     return out
 
 
-class _Plan:
-    """Who computes which heads, and which chunks see each other."""
+class ChunkPlan:
+    """Who computes which heads, and which chunks see each other; the same for layers alike.
+
+    Args:
+        q: [B, T, N, D]; its shape and device count.
+        k: [B, T, K, D], the same.
+        sp: P ranks.
+        chunks: u, from 1 to T.
+        documents: [B, P T] from :func:`~sharpen.train.sp.layout.number_documents`.
+        causal: a token sees no later one.
+        window: tokens seen at most on each side; None for all.
+        scale: of the scores; None for 1 / sqrt(D).
+    """
 
     def __init__(
         self,
@@ -223,7 +241,7 @@ def _stored(kept: Tensor | Stored) -> Stored:
 class _Fpdt(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: _Plan, store: TensorStore | None
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: ChunkPlan, store: TensorStore | None
     ) -> Tensor:
         keys, queries, outputs = (_Chunks(store) for _ in range(3))
         for span in plan.spans:
@@ -263,7 +281,7 @@ class _Fpdt(torch.autograd.Function):
             )
         keys, queries, outputs, log_sums = ctx.kept
         ctx.kept = None  # a graph outlives its backward pass; what it kept need not
-        plan: _Plan = ctx.plan
+        plan: ChunkPlan = ctx.plan
         exact = torch.promote_types(grad.dtype, torch.float32)
         grads = _Chunks(ctx.store)
         for span in plan.spans:

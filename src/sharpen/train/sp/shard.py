@@ -25,10 +25,12 @@ from sharpen.core.errors import ConfigError, DataError, did_you_mean
 from sharpen.train.comm import Axis
 from sharpen.train.loss import IGNORE
 from sharpen.train.sp.block import InnerAttention, check_inputs
+from sharpen.train.sp.fpdt import ChunkPlan, attend_in_chunks
 from sharpen.train.sp.heads import share_heads
 from sharpen.train.sp.layout import Layout, block_places, number_documents, padding_multiple
 from sharpen.train.sp.ring import inner_attention
 from sharpen.train.sp.ulysses import exchange_and_attend
+from sharpen.train.tensor_store import TensorStore
 
 __all__ = ["SPContext", "SequenceAttention", "shard_sequence"]
 
@@ -62,6 +64,9 @@ class SPContext:
         sp_axis: name of the axis whose ranks exchange heads.
         ring_axis: name of the axis whose ranks pass keys and values on.
         layout: of a ring's blocks; ``auto`` is zigzag when the ring has more than one rank.
+        chunks: parts of a rank's tokens that exchange heads and attend one after the other
+            (:mod:`sharpen.train.sp.fpdt`); without a ring.
+        store: where chunks wait for the backward pass; None keeps them.
 
     Attributes:
         sp: the exchange's ranks, with an account of what they send.
@@ -69,7 +74,7 @@ class SPContext:
         layout: of the ring's blocks.
 
     Raises:
-        ConfigError: the mesh has names, and neither axis is among them.
+        ConfigError: the mesh has names, and neither axis is among them; chunks and a ring.
     """
 
     def __init__(
@@ -79,6 +84,8 @@ class SPContext:
         sp_axis: str = "sp",
         ring_axis: str = "ring",
         layout: Literal["auto", "contiguous", "zigzag"] = "auto",
+        chunks: int = 1,
+        store: TensorStore | None = None,
     ) -> None:
         names = () if mesh is None else mesh.mesh_dim_names or ()
         if mesh is not None and not {sp_axis, ring_axis} & set(names):
@@ -96,6 +103,12 @@ class SPContext:
         if chosen not in ("contiguous", "zigzag"):
             raise ConfigError(f"layout={layout!r} must be 'auto', 'contiguous' or 'zigzag'.")
         self.layout: Layout = "zigzag" if chosen == "zigzag" else "contiguous"
+        if chunks < 1 or (self.ring.size > 1 and chunks > 1):
+            raise ConfigError(
+                f"chunks={chunks} must be 1 in a ring of {self.ring.size} ranks, and at least 1 "
+                "without one."
+            )
+        self.chunks, self.store = chunks, store
         self._batch: _Batch | None = None
 
     @property
@@ -171,7 +184,9 @@ class SPContext:
                 f"batch has {list(local)}. Give it what shard_sequence(batch, ctx) returned; to "
                 "run it on whole sequences, take its context off first."
             )
-        return SequenceAttention(self.sp, self.ring, self.layout, batch)
+        return SequenceAttention(
+            self.sp, self.ring, self.layout, batch, min(self.chunks, local[1]), self.store
+        )
 
 
 class SequenceAttention:
@@ -180,9 +195,19 @@ class SequenceAttention:
     What each layer attends to is worked out once for layers that are alike.
     """
 
-    def __init__(self, sp: Axis, ring: Axis, layout: Layout, batch: _Batch) -> None:
+    def __init__(
+        self,
+        sp: Axis,
+        ring: Axis,
+        layout: Layout,
+        batch: _Batch,
+        chunks: int = 1,
+        store: TensorStore | None = None,
+    ) -> None:
         self._sp, self._ring, self._layout, self._batch = sp, ring, layout, batch
+        self._chunks, self._store = chunks, store
         self._known: dict[tuple[Any, ...], InnerAttention] = {}
+        self._plans: dict[tuple[Any, ...], ChunkPlan] = {}
 
     def __call__(
         self,
@@ -209,6 +234,19 @@ class SequenceAttention:
         """
         check_inputs(q, k, v, window)
         key = (q.shape[2], k.shape[2], causal, window, scale, q.device)
+        if self._chunks > 1:
+            if key not in self._plans:
+                self._plans[key] = ChunkPlan(
+                    q,
+                    k,
+                    self._sp,
+                    self._chunks,
+                    self._batch.documents,
+                    causal=causal,
+                    window=window,
+                    scale=scale,
+                )
+            return attend_in_chunks(q, k, v, self._plans[key], self._store)
         if key not in self._known:
             shares = share_heads(q.shape[2], k.shape[2], self._sp.size)
             self._known[key] = inner_attention(
