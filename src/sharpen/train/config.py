@@ -98,11 +98,26 @@ class FTConfig:
     max_restarts: int = 10
     """Restarts from the last checkpoint before giving up."""
 
+    selfcheck: Literal["on_failure", "start", "never"] = "on_failure"
+    """When each rank checks its memory, disk, arithmetic and connections: as it starts again after
+    a failure, at every start, or never."""
+
+    straggler_every: int = 50
+    """Steps of a window over which the ranks compare their compute times."""
+
+    slow_ratio: float = 1.15
+    """A rank that computes more than so many times as long as the others' median in three windows
+    running is named."""
+
     def __post_init__(self) -> None:
         """Check the ranges."""
         for name in ("heartbeat_s", "hang_timeout_s", "init_timeout_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must be above 0.")
+        if self.straggler_every < 1:
+            raise ConfigError(f"straggler_every={self.straggler_every} must be at least 1.")
+        if not self.slow_ratio > 1:
+            raise ConfigError(f"slow_ratio={self.slow_ratio} must be above 1.")
         if self.max_restarts < 0:
             raise ConfigError(f"max_restarts={self.max_restarts} must be at least 0.")
 
@@ -114,10 +129,20 @@ class MetricsConfig:
     log_every: int = 1
     """Steps between rows of ``metrics.jsonl``."""
 
+    timeline: bool | tuple[int, int] = False
+    """Write ``timeline-<stage>.json`` into the run folder, what every rank did when: true for all
+    steps, or the first and the last step, such as ``[10, 20]``."""
+
     def __post_init__(self) -> None:
-        """Check the range."""
+        """Check the ranges."""
         if self.log_every < 1:
             raise ConfigError(f"log_every={self.log_every} must be at least 1.")
+        steps = self.timeline
+        if not isinstance(steps, bool) and not 1 <= steps[0] <= steps[1]:
+            raise ConfigError(
+                f"timeline={list(steps)} must be true, false, or the first and the last step, "
+                "from 1."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ Ranks are numbered with ``dp_replicate`` outermost and ``sp`` innermost. Groups:
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from sharpen.core.errors import ConfigError
 from sharpen.plan.parallel import ParallelConfig, ParallelLayout
+from sharpen.train.ft.straggler import ComputeClock
 
 __all__ = ["Parallel"]
 
@@ -39,6 +40,9 @@ class Parallel:
 
     sequences: DeviceMesh | None
     """[data, ring, sp] mesh; None in a job of one process."""
+
+    clock: ComputeClock = field(default_factory=ComputeClock, compare=False)
+    """What this rank computes; collectives over all ranks count as waiting."""
 
     @classmethod
     def build(cls, config: ParallelConfig, device: torch.device) -> Parallel:
@@ -108,7 +112,8 @@ class Parallel:
         if self.world_size == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(tensor)
+        with self.clock.waiting():
+            dist.all_reduce(tensor)
         return [float(value) for value in tensor]
 
     def highest(self, value: float) -> float:
@@ -116,15 +121,21 @@ class Parallel:
         if self.world_size == 1:
             return value
         tensor = torch.tensor(value, dtype=torch.float64)
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        with self.clock.waiting():
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return float(tensor)
+
+    def gather(self, value: float) -> list[float]:
+        """Every rank's value, by rank."""
+        return self.total(*(value if r == self.rank else 0.0 for r in range(self.world_size)))
 
     def broadcast(self, value: Any) -> Any:
         """Rank 0's plain value, on every rank."""
         if self.world_size == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=0)
+        with self.clock.waiting():
+            dist.broadcast_object_list(box, src=0)
         return box[0]
 
     def job_name(self) -> str:

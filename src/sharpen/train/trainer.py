@@ -25,7 +25,7 @@ import random
 import statistics
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,6 +43,8 @@ from sharpen.optim.adamw import adamw
 from sharpen.train.act import ActivationOffload, make_store
 from sharpen.train.checkpoint import Checkpoint, CheckpointManager
 from sharpen.train.config import TrainConfig
+from sharpen.train.ft.straggler import StragglerDetector
+from sharpen.train.ft.timeline import Timeline
 from sharpen.train.loss import IGNORE, auto_tile, linear_cross_entropy
 from sharpen.train.parallel import Parallel
 from sharpen.train.sp import SPContext, shard_sequence
@@ -117,6 +119,8 @@ class TrainResult:
     """Tokens a step over its seconds, medians."""
     peak_bytes: int = 0
     """Highest resident memory of the processes that took part."""
+    slow_ranks: list[int] = field(default_factory=list)
+    """Ranks that the others had to wait for, as far as this process has seen."""
 
 
 @dataclass(slots=True)
@@ -173,6 +177,7 @@ class Trainer:
         output: folder for checkpoints; None trains without them.
         seed: of the data order and of dropout.
         callbacks: told of each step.
+        timeline: records what this rank does; default as ``config.metrics.timeline`` says.
 
     Raises:
         ConfigError: the checkpoint in ``output`` belongs to another configuration.
@@ -188,6 +193,7 @@ class Trainer:
         output: str | Path | None = None,
         seed: int = 0,
         callbacks: Sequence[Callback] = (),
+        timeline: Timeline | None = None,
     ) -> None:
         self.model = model
         self.config = config
@@ -225,6 +231,8 @@ class Trainer:
             param_dtype=dtype,
         )
         self.optimizer = self._states.optimizer
+        self.timeline = timeline or Timeline(config.metrics.timeline)
+        self.stragglers = StragglerDetector(config.ft.slow_ratio)
         self._seconds: list[float] = []
         self._step_tokens: list[int] = []
         self._warm = False
@@ -284,6 +292,7 @@ class Trainer:
             step_s=step_s,
             tokens_per_s=tokens / step_s if step_s else None,
             peak_bytes=max(self._peak_bytes, peak_rss_bytes()),
+            slow_ranks=sorted(self.stragglers.slow),
         )
 
     def _open_checkpoints(self) -> CheckpointManager | None:
@@ -326,9 +335,13 @@ class Trainer:
     def _loop(self, manager: CheckpointManager | None) -> None:
         self.model.train()
         self._saved_at = time.monotonic()
-        with _manual_gc():
+        self.timeline.synchronize(self.parallel)
+        self.parallel.clock.take()
+        with _manual_gc(), self.timeline:
             while self.state.step < self.num_steps:
-                report = self._train_step()
+                self.timeline.begin_step(self.state.step + 1)
+                with self.timeline.span("step"):
+                    report = self._train_step()
                 for callback in self.callbacks:
                     callback.on_step(self, report)
                 step = self.state.step
@@ -338,13 +351,17 @@ class Trainer:
                     gc.collect(1)
                 due = step % self.config.checkpoint.every == 0 or self._overdue
                 if manager is not None and (due or step == self.num_steps):
-                    manager.save(step, self._states.groups(), self._trainer_state(), _random())
+                    with self.parallel.clock.waiting(), self.timeline.span("checkpoint"):
+                        manager.save(step, self._states.groups(), self._trainer_state(), _random())
                     self._saved_at = time.monotonic()
+                if self.parallel.world_size > 1 and step % self.config.ft.straggler_every == 0:
+                    self.stragglers.observe(self.parallel.gather(self.parallel.clock.take()))
 
     def _train_step(self) -> StepReport:
         start = time.perf_counter()
         config = self.config
-        batches = [next(self.loader) for _ in range(self._grad_accum)]
+        with self.timeline.span("data"):
+            batches = [next(self.loader) for _ in range(self._grad_accum)]
         mine = [
             sum(int((batch.labels != IGNORE).sum()) for batch in batches),
             sum(int((batch.document_ids >= 0).sum()) for batch in batches),
@@ -352,18 +369,18 @@ class Trainer:
         # Ranks of one sequence have read the same rows; only rank 0's clock counts.
         share = self.parallel.sequence_ranks
         overdue = time.monotonic() - self._saved_at > config.checkpoint.every_s
-        labels, tokens, late = (
-            round(total)
-            for total in self.parallel.total(
+        with self.timeline.span("wait"):
+            totals = self.parallel.total(
                 *(n / share for n in mine), float(overdue and self.parallel.rank == 0)
             )
-        )
+        labels, tokens, late = (round(total) for total in totals)
         self._overdue = late > 0
         lr = config.lr * self.schedule.factor(self.state.step)
         loss, norm = 0.0, 0.0
         if labels:
             loss = self._forward_backward(batches, 1.0 / labels)
-            norm = self._states.clip_grad_norm(config.max_norm)
+            with self.timeline.span("optimizer"):
+                norm = self._states.clip_grad_norm(config.max_norm)
         finite = math.isfinite(loss) and math.isfinite(norm)
         skipped = not labels or not finite
         if skipped:
@@ -371,7 +388,8 @@ class Trainer:
         else:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
-            self._states.step()
+            with self.timeline.span("optimizer"):
+                self._states.step()
             self.state.bad_in_a_row = 0
             self.state.recent = [*self.state.recent[-4:], loss]
             if self.state.loss_first is None:
@@ -401,13 +419,37 @@ class Trainer:
                     ("shift_labels", "labels"),
                 )
             }
-            if self._sequence is not None:
-                tensors = shard_sequence(tensors, self._sequence)
-            with self._states.micro_batch(last=number == len(batches)):
-                loss = self._loss(tensors, scale)
-                loss.backward()
-            total = loss.detach() if total is None else total + loss.detach()
+            loss = self._micro_batch(tensors, scale, number == len(batches))
+            total = loss if total is None else total + loss
         return self.parallel.total(float(total) if total is not None else 0.0)[0]
+
+    def _micro_batch(self, tensors: dict[str, Tensor], scale: float, last: bool) -> Tensor:
+        """The scaled loss of one forward and backward pass; after the last, gradients are summed."""
+        with ExitStack() as around:
+            around.enter_context(self._states.micro_batch(last=last))
+            with self._computing():
+                with self.timeline.span("forward"):
+                    if self._sequence is not None:
+                        tensors = shard_sequence(tensors, self._sequence)
+                    loss: Tensor = self._loss(tensors, scale)
+                with self.timeline.span("backward"):
+                    loss.backward()  # type: ignore[no-untyped-call]
+            with self.timeline.span("reduce"):
+                around.close()
+        return loss.detach()
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Leave what a forward and backward pass wait for other ranks out of the compute time."""
+        clock, sequence = self.parallel.clock, self._sequence
+        if self.config.parallel.zero_stage > 1 and self.parallel.world_size > 1:
+            with clock.processor():  # weights are gathered inside
+                yield
+            return
+        axes = (sequence.sp, sequence.ring) if sequence is not None else ()
+        before = sum(axis.seconds for axis in axes)
+        yield
+        clock.leave_out(sum(axis.seconds for axis in axes) - before)
 
     def _skip(self, finite: bool, loss: float, norm: float) -> None:
         self.state.skipped += 1

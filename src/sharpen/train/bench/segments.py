@@ -16,9 +16,10 @@ Legend: B batch, T tokens, H hidden, N query heads, K key/value heads, D head si
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -165,23 +166,24 @@ def run_segments(
         (x,) = tape.run("embedding", embed, [])
         costs["embedding"].forward_bytes += _bytes(x)  # the rows that are read, not the table
         context = model._context(ids, batch["position_ids"], batch["document_ids"], None, x.dtype)
-        for block in model.model.layers:
+        blocks: Iterable[Any] = model.model.layers
+        for block in blocks:
             attention, mlp = block.self_attn, block.mlp
             heads = (*ids.shape, -1, attention.head_dim)
 
             def qkv(
-                x: Tensor, at: nn.Module = attention, to: tuple[int, ...] = heads
+                x: Tensor, at: Any = attention, to: tuple[int, ...] = heads
             ) -> tuple[Tensor, ...]:
-                q, k, v = at.q_proj(x).view(to), at.k_proj(x).view(to), at.v_proj(x).view(to)  # type: ignore[operator]
+                q, k, v = at.q_proj(x).view(to), at.k_proj(x).view(to), at.v_proj(x).view(to)
                 if at.q_norm is not None and at.k_norm is not None:
-                    q, k = at.q_norm(q), at.k_norm(k)  # type: ignore[operator]
+                    q, k = at.q_norm(q), at.k_norm(k)
                 return q, k, v
 
             def rope(q: Tensor, k: Tensor) -> tuple[Tensor, ...]:
                 return tuple(apply_rope(y, context.cos, context.sin) for y in (q, k))
 
-            def attend(q: Tensor, k: Tensor, v: Tensor, at: nn.Module = attention) -> Tensor:
-                out: Tensor = at.attend(q, k, v, context)  # type: ignore[operator]
+            def attend(q: Tensor, k: Tensor, v: Tensor, at: Any = attention) -> Tensor:
+                out: Tensor = at.attend(q, k, v, context)
                 return out
 
             norm = block.input_layernorm
@@ -195,8 +197,8 @@ def run_segments(
             norm = block.post_attention_layernorm
             (normed,) = tape.run("norms", norm, [x], list(norm.parameters()))
 
-            def gate_up(x: Tensor, at: nn.Module = mlp) -> tuple[Tensor, ...]:
-                return at.gate_proj(x), at.up_proj(x)  # type: ignore[operator]
+            def gate_up(x: Tensor, at: Any = mlp) -> tuple[Tensor, ...]:
+                return at.gate_proj(x), at.up_proj(x)
 
             wide = _weights(mlp.gate_proj, mlp.up_proj)
             gate, up = tape.run("gate and up", gate_up, [normed], wide)

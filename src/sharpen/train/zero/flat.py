@@ -193,8 +193,9 @@ class FlatStates:
         yield
         if last:
             self._launch(len(self._buckets))
-            for work in self._works:
-                work.wait()
+            with self._parallel.clock.waiting():
+                for work in self._works:
+                    work.wait()
             self._works.clear()
             self._last = False
             self._finish()
@@ -232,14 +233,16 @@ class FlatStates:
         if self._master_grad.data_ptr() != self._grads[start:stop].data_ptr():
             self._master_grad.copy_(self._grads[start:stop])
         if self._parallel.layout.dp_replicate > 1:
-            dist.all_reduce(self._master_grad, group=self._parallel.group("replicate"))
+            with self._parallel.clock.waiting():
+                dist.all_reduce(self._master_grad, group=self._parallel.group("replicate"))
 
     def clip_grad_norm(self, max_norm: float) -> float:
         """As :meth:`States.clip_grad_norm`."""
         grads = self._grads if self._stage == 0 else self._master_grad
         square = torch.linalg.vector_norm(grads, dtype=torch.float32).square().double()
         if self._stage == 1:
-            dist.all_reduce(square, group=self._parallel.group("state"))
+            with self._parallel.clock.waiting():
+                dist.all_reduce(square, group=self._parallel.group("state"))
         norm = float(square.sqrt())
         if norm > max_norm:
             grads.mul_(max_norm / (norm + 1e-6))
@@ -263,8 +266,9 @@ class FlatStates:
             if last > first:
                 part = self._weights[first:last]
                 works.append(dist.broadcast(part, group=group, group_src=rank, async_op=True))
-        for work in works:
-            work.wait()
+        with self._parallel.clock.waiting():
+            for work in works:
+                work.wait()
 
     def zero_grad(self) -> None:
         """Gradients stay in place, as zeros."""

@@ -96,7 +96,8 @@ class ShardedStates:
         grads = [grad for grad in grads if grad.numel()]
         norms = torch._foreach_norm(grads) if grads else [torch.zeros(())]
         square = torch.stack([n.double() for n in norms]).square().sum()
-        dist.all_reduce(square, group=self._parallel.group("state"))
+        with self._parallel.clock.waiting():
+            dist.all_reduce(square, group=self._parallel.group("state"))
         norm = float(square.sqrt())
         if norm > max_norm and grads:
             torch._foreach_mul_(grads, max_norm / (norm + 1e-6))
