@@ -1,4 +1,5 @@
 import gc
+import os
 import resource
 import weakref
 from pathlib import Path
@@ -135,6 +136,16 @@ def test_a_disk_that_is_full_is_an_error_that_says_so(tmp_path: Path) -> None:
             FileStore(tmp_path).put(torch.zeros(4096)).settle()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+
+def test_a_file_that_something_has_cut_is_an_error(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    stored = store.put(torch.zeros(4096))
+    stored.drop()
+    os.truncate(store._file, 100)
+    with pytest.raises(StorageError, match="cut short"):
+        stored.get()
+    store.close()
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ class _InFile:
             self._going.add_done_callback(lambda _: release(place, size))
 
 
-class HostStore:
+class HostStore:  # pragma: no cover - tests marked gpu run it
     """Page-locked memory of the host, for tensors on a CUDA device."""
 
     def __init__(self, device: torch.device) -> None:
@@ -189,7 +189,7 @@ class HostStore:
         """See :class:`TensorStore`; host memory is freed with what is stored."""
 
 
-class _OnHost:
+class _OnHost:  # pragma: no cover
     """A copy on the host; on the device only between :meth:`fetch` and :meth:`drop`."""
 
     def __init__(self, store: HostStore, tensor: Tensor) -> None:
