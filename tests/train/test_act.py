@@ -3,6 +3,7 @@ import os
 import resource
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 import distributed
-from sharpen.core.errors import StorageError
+from sharpen.core.errors import ConfigError, StorageError
 from sharpen.data import TokenDataset
 from sharpen.train import ActConfig, ParallelConfig, StepReport, TrainConfig, Trainer
 from sharpen.train.act import ActivationOffload, OffloadWarning, make_store
@@ -152,6 +153,21 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(StorageError, match="cannot keep tensors in"):
         FileStore(tmp_path / "taken")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"offload": "nvme"}, "mode is 'none'"),
+        ({"every": 2}, "mode is 'none'"),
+        ({"mode": "full", "every": 0}, "every=0"),
+        ({"tiled_mlp": -1}, "tiled_mlp=-1"),
+        ({"tiled_loss": 0}, "tiled_loss=0"),
+    ],
+)
+def test_options_that_say_nothing_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ActConfig(**options)
 
 
 def test_host_memory_on_a_cpu_is_no_offload_and_says_so() -> None:
