@@ -371,6 +371,7 @@ class _Runner:
             output=output,
             work=work,
             folder=self.recipe.folder,
+            run_folder=self.folder,
         )
         try:
             result = self._execute(spec, context)

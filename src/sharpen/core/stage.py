@@ -190,6 +190,9 @@ class StageContext:
     folder: Path | None = None
     """Folder of the recipe's file."""
 
+    run_folder: Path | None = None
+    """The run's folder, for measurements too large for its metrics; never part of the output."""
+
     run: RunView | None = None
     """The run so far; only for stages that are not addressed."""
 

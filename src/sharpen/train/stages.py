@@ -24,6 +24,8 @@ from sharpen.plan.training import TrainingJob, step_flops
 from sharpen.train.checkpoint import CheckpointManager
 from sharpen.train.config import TrainConfig
 from sharpen.train.ft.driver import RankJob, drive
+from sharpen.train.ft.selfcheck import Needs
+from sharpen.train.ft.timeline import write_trace
 from sharpen.train.half import HalfFineTuning
 from sharpen.train.predict import predict_train, training_job
 from sharpen.train.trainer import StepReport, Trainer, TrainResult
@@ -136,22 +138,41 @@ def run_train(config: TrainConfig, context: StageContext) -> StageResult:
             done = _train_on_ranks(ref, model, data, tokenizer.fingerprint, config, context, report)
         else:
             rounds = _rounds(config, context.seed)
-            done = Trainer(
+            trainer = Trainer(
                 model,
                 data,
                 config,
                 output=context.work,
                 seed=context.seed,
                 callbacks=[*rounds, report],
-            ).fit()
+            )
+            done = trainer.fit()
+            trace = _trace(config, context)
+            if trace is not None:
+                write_trace(trace, {0: trainer.timeline.spans})
     name = context.model if context.model in ASSETS else Path(context.model).name
     result = _result(model, done)
     if done.step_s is not None:
         result.measured["mfu"] = _mfu(training_job(config, model.spec, data), done.step_s)
     if config.world_size > 1:
         result.measured["restarts"] = report.failures
+        result.measured["slow_ranks"] = done.slow_ranks
     _write(model, config, context.output, tokenizer, name)
     return result
+
+
+def _trace(config: TrainConfig, context: StageContext) -> Path | None:
+    """Where the timeline goes, if there is one."""
+    if not config.metrics.timeline or context.run_folder is None:
+        return None
+    return context.run_folder / f"timeline-{context.stage}.json"
+
+
+def _needs(model: DecoderLM, world_size: int) -> Needs:
+    """A checkpoint's parameters and moments in float32, and the weights in every rank."""
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    held = sum(p.numel() * p.element_size() for p in model.parameters())
+    return Needs(disk_bytes=12 * trained, memory_bytes=held * world_size)
 
 
 def _mfu(job: TrainingJob, step_s: float) -> float:
@@ -177,6 +198,8 @@ def _train_on_ranks(
         config=config,
         work=context.work,
         seed=context.seed,
+        trace=_trace(config, context),
+        needs=_needs(model, config.world_size),
     )
     done = TrainResult(**drive(job, report.on_event))
     manager = CheckpointManager(context.work)

@@ -119,8 +119,8 @@ class TrainResult:
     """Tokens a step over its seconds, medians."""
     peak_bytes: int = 0
     """Highest resident memory of the processes that took part."""
-    slow_ranks: list[int] = field(default_factory=list)
-    """Ranks that the others had to wait for, as far as this process has seen."""
+    slow_ranks: dict[str, float] = field(default_factory=dict)
+    """``rank_<r>`` that the others had to wait for: its compute time over theirs."""
 
 
 @dataclass(slots=True)
@@ -292,7 +292,7 @@ class Trainer:
             step_s=step_s,
             tokens_per_s=tokens / step_s if step_s else None,
             peak_bytes=max(self._peak_bytes, peak_rss_bytes()),
-            slow_ranks=sorted(self.stragglers.slow),
+            slow_ranks={f"rank_{rank}": ratio for rank, ratio in self.stragglers.slow.items()},
         )
 
     def _open_checkpoints(self) -> CheckpointManager | None:
@@ -424,7 +424,7 @@ class Trainer:
         return self.parallel.total(float(total) if total is not None else 0.0)[0]
 
     def _micro_batch(self, tensors: dict[str, Tensor], scale: float, last: bool) -> Tensor:
-        """The scaled loss of one forward and backward pass; after the last, gradients are summed."""
+        """The scaled loss of one forward and backward pass; the last one sums the gradients."""
         with ExitStack() as around:
             around.enter_context(self._states.micro_batch(last=last))
             with self._computing():

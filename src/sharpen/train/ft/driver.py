@@ -5,7 +5,8 @@ its process ends, when it gives no sign of life for a few heartbeats (killed, SI
 step is done for ``hang_timeout_s``; then the ranks that do not wait in a collective operation are
 the suspects. All ranks are stopped, and started again from the newest whole checkpoint.
 
-An error of the user's, or one that comes back at the same step, is not tried again.
+An error of the user's, or one that comes back at the same step, is not tried again. Before ranks
+train again they check themselves (:mod:`sharpen.train.ft.selfcheck`); one that fails ends the job.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from sharpen.core.errors import ExecutionError, SharpenError
 from sharpen.core.huge_pages import worker_environment
 from sharpen.train.config import TrainConfig
 from sharpen.train.ft.heartbeat import read_pulse, read_stack
+from sharpen.train.ft.selfcheck import Needs
+from sharpen.train.ft.timeline import Span, read_spans, spans_file, write_trace
 
 __all__ = ["RankJob", "drive"]
 
@@ -62,6 +65,12 @@ class RankJob:
     seed: int
     """Of the training."""
 
+    trace: Path | None = None
+    """Where the timeline of all ranks goes."""
+
+    needs: Needs = field(default_factory=Needs)
+    """What the self-check of a rank asks of the machine."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
@@ -79,8 +88,9 @@ class _Failure:
 class _Attempt:
     """The processes of one start of all ranks."""
 
-    def __init__(self, job: RankJob, folder: Path) -> None:
+    def __init__(self, job: RankJob, folder: Path, number: int) -> None:
         self.job, self.folder = job, folder
+        when = job.config.ft.selfcheck
         self.world_size = job.config.world_size
         self._reader, writer = os.pipe()
         os.set_blocking(self._reader, False)
@@ -92,6 +102,8 @@ class _Attempt:
             "folder": str(folder),
             "world_size": self.world_size,
             "heartbeat_s": job.config.ft.heartbeat_s,
+            "selfcheck": when == "start" or (when == "on_failure" and number > 0),
+            "needs": to_dict(job.needs),
             "events": writer,
             "parent": os.getpid(),
         }
@@ -171,8 +183,12 @@ class _Attempt:
         if told:
             left = json.loads(told[0].read_text())
             kind = getattr(errors, left["class"], ExecutionError)
+            rank_name = f"rank {told[0].stem[6:]}"
+            if left["check"]:
+                text = f"{rank_name} failed its self-check: {left['message']}"
+                return _Failure(text, "check", ExecutionError(text), final=True)
             return _Failure(
-                f"rank {told[0].stem[6:]} failed: {left['message'].strip().splitlines()[-1]}",
+                f"{rank_name} failed: {left['message'].strip().splitlines()[-1]}",
                 f"{left['kind']}: {left['message']}",
                 kind(left["message"]),
                 final=left["user"] or left["class"] == "TrainingError",
@@ -208,11 +224,25 @@ def drive(job: RankJob, on_event: Callable[[dict[str, Any]], None]) -> dict[str,
         SharpenError: what a rank raised, if starting again cannot help.
         ExecutionError: too many restarts.
     """
+    spans: dict[int, list[Span]] = {rank: [] for rank in range(job.config.world_size)}
+    try:
+        return _drive(job, on_event, spans)
+    finally:
+        if job.trace is not None:
+            write_trace(job.trace, spans)
+
+
+def _drive(
+    job: RankJob, on_event: Callable[[dict[str, Any]], None], spans: dict[int, list[Span]]
+) -> dict[str, Any]:
+    """As :func:`drive`, adding what the ranks recorded to ``spans``."""
     ft = job.config.ft
     reached, idle, last = -1, 0, None
     for attempt in range(ft.max_restarts + 1):
         with tempfile.TemporaryDirectory(prefix="sharpen-ranks-") as name:
-            result, failure, step = _attempt(job, Path(name), on_event)
+            result, failure, step = _attempt(job, Path(name), attempt, on_event)
+            for rank, found in spans.items():
+                found += read_spans(spans_file(Path(name), rank))
         if failure is None:
             return result
         on_event({"event": "failure", "message": failure.message})
@@ -237,10 +267,10 @@ def drive(job: RankJob, on_event: Callable[[dict[str, Any]], None]) -> dict[str,
 
 
 def _attempt(
-    job: RankJob, folder: Path, on_event: Callable[[dict[str, Any]], None]
+    job: RankJob, folder: Path, number: int, on_event: Callable[[dict[str, Any]], None]
 ) -> tuple[dict[str, Any], _Failure | None, int]:
     """One start of all ranks: its result, or its failure, and the last step done."""
-    attempt = _Attempt(job, folder)
+    attempt = _Attempt(job, folder, number)
     step, result = -1, None
     moved, limit = time.monotonic(), job.config.ft.init_timeout_s
     started = False

@@ -24,6 +24,8 @@ from sharpen.core.stage_worker import die_with_parent
 from sharpen.data import TokenDataset
 from sharpen.train.config import TrainConfig
 from sharpen.train.ft.heartbeat import Heartbeat
+from sharpen.train.ft.selfcheck import Needs, SelfCheckError, check_connections, check_process
+from sharpen.train.ft.timeline import Timeline, spans_file
 from sharpen.train.stages import prepare_model
 from sharpen.train.trainer import StepReport, Trainer
 
@@ -66,6 +68,7 @@ def main(path: str) -> int:
             "message": str(error) if known else traceback.format_exc(),
             "kind": type(error).__name__,
             "user": known and getattr(error, "exit_code", 1) == 2,
+            "check": isinstance(error, SelfCheckError),
         }
         target = folder / f"error-{rank}.json"
         target.with_suffix(".new").write_text(json.dumps(left))
@@ -80,6 +83,8 @@ def _train(job: dict[str, Any], rank: int, heartbeat: Heartbeat) -> None:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if job["selfcheck"]:
+        check_process(Path(job["work"]), Needs(**job["needs"]))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if cuda else "gloo",
         init_method=f"file://{job['folder']}/store",
@@ -87,6 +92,8 @@ def _train(job: dict[str, Any], rank: int, heartbeat: Heartbeat) -> None:
         world_size=job["world_size"],
         timeout=timedelta(seconds=config.ft.hang_timeout_s),
     )
+    if job["selfcheck"]:
+        check_connections()
     data = TokenDataset(
         Path(job["data"]), "train", tokenizer_fingerprint=job["tokenizer_fingerprint"]
     )
@@ -98,7 +105,13 @@ def _train(job: dict[str, Any], rank: int, heartbeat: Heartbeat) -> None:
     if events is not None:
         callbacks.append(events)
     trainer = Trainer(
-        model, data, config, output=Path(job["work"]), seed=job["seed"], callbacks=callbacks
+        model,
+        data,
+        config,
+        output=Path(job["work"]),
+        seed=job["seed"],
+        callbacks=callbacks,
+        timeline=Timeline(config.metrics.timeline, path=spans_file(Path(job["folder"]), rank)),
     )
     done = trainer.fit()
     peak = trainer.parallel.highest(done.peak_bytes)

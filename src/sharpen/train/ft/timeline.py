@@ -29,7 +29,15 @@ from sharpen.core.files import atomic_write_json
 if TYPE_CHECKING:
     from sharpen.train.parallel import Parallel
 
-__all__ = ["Span", "Timeline", "chrome_trace", "clock_offset", "read_spans", "write_trace"]
+__all__ = [
+    "Span",
+    "Timeline",
+    "chrome_trace",
+    "clock_offset",
+    "read_spans",
+    "spans_file",
+    "write_trace",
+]
 
 _ROUNDS = 5
 
@@ -147,6 +155,11 @@ def clock_offset(parallel: Parallel, clock: Callable[[], float]) -> float:
                     shortest = answered - asked
                     offset = float(box) - (asked + answered) / 2
     return offset
+
+
+def spans_file(folder: Path, rank: int) -> Path:
+    """Where a rank writes its spans."""
+    return folder / f"spans-{rank}"
 
 
 def read_spans(path: Path) -> list[Span]:
