@@ -333,12 +333,12 @@ def test_a_tampered_checkpoint_is_passed_over(work: Path, model: Path) -> None:
         process.wait()
     time.sleep(0.2)  # the kernel is ending the worker
     latest = max(work.glob("out/.work/*/step-????????"))
-    with (latest / "model.safetensors").open("r+b") as file:
+    with (latest / "model-00000-of-00001.safetensors").open("r+b") as file:
         file.seek(-4, 2)
         file.write(b"\xff\xff\xff\xff")
     done = sharpen("run", recipe, "-o", "out", cwd=work)
     assert done.returncode == 0, done.stderr
-    assert f"{latest.name}/model.safetensors does not have the sha256" in done.stderr
+    assert f"{latest.name}/model-00000-of-00001.safetensors does not have the sha256" in done.stderr
     losses = [r["step"] for r in load_run("out").metrics if r["name"] == "loss"]
     assert losses == list(range(1, 31))
 
