@@ -76,8 +76,12 @@ def test_utilization_is_flops_over_time_and_peak() -> None:
     assert again.hfu == pytest.approx(again.mfu * 4 / 3)
     assert again.step_s > cost.step_s
     tiled = layout_cost(JOB, dataclasses.replace(plain, tiled_mlp=True), cluster)
-    mlp = 2 * 3 * 4096 * 14_336 * 32
-    assert tiled.hfu / tiled.mfu == pytest.approx(1 + mlp / 57_912_852_480)
+    gate_up = 2 * 2 * 4096 * 14_336 * 32
+    assert tiled.hfu / tiled.mfu == pytest.approx(1 + gate_up / 57_912_852_480)
+    selective = layout_cost(JOB, dataclasses.replace(plain, recompute="selective"), cluster)
+    weights = 2 * LLAMA3_8B.matmul_parameters
+    assert selective.hfu / selective.mfu == pytest.approx(1 + weights / 57_912_852_480)
+    assert cost.step_s < selective.step_s < again.step_s
 
 
 def test_time_is_the_sum_of_its_parts_and_computing_is_flops_over_rates() -> None:

@@ -94,6 +94,9 @@ def test_recomputation_keeps_a_blocks_input_and_tiling_drops_the_mlp() -> None:
     assert layout_memory(JOB, layout)["activations"] == 32 * block + ends
     full = layout_memory(JOB, dataclasses.replace(layout, recompute="full"))
     assert full["activations"] == 32 * 8192 * 2 * 4096 + block + ends
+    selective = layout_memory(JOB, dataclasses.replace(layout, recompute="selective"))
+    attention = 8192 * (2 * (2 * 4096 + 2 * 1024) + 4 * 32)
+    assert selective["activations"] == full["activations"] + 32 * attention
     tiled = layout_memory(JOB, dataclasses.replace(layout, tiled_mlp=True))
     assert tiled["activations"] == 32 * (block - 8192 * 3 * 2 * 14_336) + ends
     assert tiled["scratch"] < layout_memory(JOB, layout)["scratch"]
@@ -114,7 +117,7 @@ def test_a_pipelines_first_stage_holds_as_many_passes_as_stages() -> None:
     ring=st.sampled_from([1, 2, 5]),
     shard=st.sampled_from([1, 2, 4]),
     stage=st.integers(0, 3),
-    recompute=st.sampled_from(["none", "full"]),
+    recompute=st.sampled_from(["none", "selective", "full"]),
     tiled=st.booleans(),
 )
 def test_memory_grows_with_the_micro_batch_and_falls_with_every_saving(
@@ -135,6 +138,7 @@ def test_memory_grows_with_the_micro_batch_and_falls_with_every_saving(
 
     assert peak(micro_batch=1) <= peak(micro_batch=2)  # of 16 / shard, so more than one pass
     assert peak(tiled_mlp=True) <= peak(tiled_mlp=False)
+    assert peak(recompute="full") <= peak(recompute="selective")
     assert peak(recompute="full") <= peak(recompute="none")
 
 
@@ -224,6 +228,7 @@ def test_the_trainers_config_of_a_layout() -> None:
         Candidate(tp=2).parallel()
     full = Candidate(pp=2, chunks=2, recompute="full", tiled_mlp=True)
     assert full.label().endswith("micro_batch 1, recompute, tiled MLP")
+    assert Candidate(recompute="selective").label().endswith("selective recompute")
 
 
 def test_a_job_has_ranges() -> None:

@@ -400,6 +400,6 @@ def _own_layout(config: Any, devices: int) -> Candidate:
         sp=degrees.sp,
         zero_stage=config.parallel.zero_stage,
         micro_batch=config.micro_batch,
-        recompute="full" if config.act.mode == "full" else "none",
+        recompute=config.act.mode,
         tiled_mlp=bool(config.act.tiled_mlp),
     )

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sharpen.plan.flops import attention_flops_per_token, training_flops_per_token
 from sharpen.plan.hardware import Cluster
@@ -111,22 +111,28 @@ class LayoutCost:
 
 
 def step_flops(
-    job: ClusterJob, *, causal: bool = False, recompute: bool = False, tiled_mlp: bool = False
+    job: ClusterJob,
+    *,
+    causal: bool = False,
+    recompute: Literal["none", "selective", "full"] = "none",
+    tiled_mlp: bool = False,
 ) -> float:
     """FLOPs of one optimizer step over all devices.
 
     Args:
         job: what is trained.
         causal: count only the positions that attention sees.
-        recompute: count the forward pass that full recomputation repeats.
-        tiled_mlp: count the MLP that tiling computes again.
+        recompute: count the forward pass that is repeated; selectively, attention is not.
+        tiled_mlp: count what tiling computes again of the MLP: gate and up.
     """
     s = job.spec
     per_token = training_flops_per_token(
-        s, job.seq_len, causal=causal, recompute=recompute, lora=job.method == "lora"
+        s, job.seq_len, causal=causal, recompute=recompute != "none", lora=job.method == "lora"
     )
-    if tiled_mlp and not recompute:
-        per_token += 2 * 3 * s.hidden_size * s.intermediate_size * s.num_layers
+    if recompute == "selective":
+        per_token -= attention_flops_per_token(s, job.seq_len, causal=causal)
+    if tiled_mlp and recompute == "none":
+        per_token += 2 * 2 * s.hidden_size * s.intermediate_size * s.num_layers
     return per_token * job.global_batch * job.seq_len
 
 
@@ -136,22 +142,22 @@ def _compute(job: ClusterJob, layout: Candidate, cluster: Cluster) -> dict[str, 
     peak = device.peak_flops(job.dtype)
     layers, tp = s.num_layers // layout.pp, layout.tp
     products = 2 * tokens * layers * s.layer_matmul_parameters / tp / (peak * device.products)
-    mlp = 3 * s.hidden_size * s.intermediate_size / s.layer_matmul_parameters
+    gate_up = 2 * s.hidden_size * s.intermediate_size / s.layer_matmul_parameters
     uneven = most_heads(s, layout.sp)[0] * layout.sp / s.num_heads
     seen = attention_flops_per_token(s, job.seq_len, causal=True) * tokens / layout.pp / tp
     attention = uneven * seen / (peak * device.attention)
     rate = device.memory_gb_s * 1e9 * cluster.assume.memory
     kept = tokens * layers * kept_bytes(s, job.element_bytes, False) / tp
     elementwise = kept * _PASSES / 2 / rate
-    again = 1.0 if layout.recompute == "full" else 0.0
+    again = 0.0 if layout.recompute == "none" else 1.0
     weights = 1 + (job.method == "full")  # products of the backward pass for one of the forward
-    tiled = mlp if layout.tiled_mlp and not again else 0.0
+    tiled = gate_up if layout.tiled_mlp and not again else 0.0
     head = 2 * tokens * s.embedding_parameters / tp / (peak * device.products) / layout.pp
     return {
         "products": products,
         "products_backward": products * (weights + again + tiled),
         "attention": attention,
-        "attention_backward": attention * (2 + again),
+        "attention_backward": attention * (3 if layout.recompute == "full" else 2),
         "elementwise": elementwise,
         "elementwise_backward": elementwise * (1 + again),
         "head": head * (1 + weights),
@@ -279,7 +285,7 @@ def layout_cost(
     }
     step_s = sum(times.values())
     peak = cluster.device.peak_flops(job.dtype) * cluster.count * step_s
-    done = step_flops(job, causal=causal, recompute=again, tiled_mlp=layout.tiled_mlp)
+    done = step_flops(job, causal=causal, recompute=layout.recompute, tiled_mlp=layout.tiled_mlp)
     return LayoutCost(
         layout=layout,
         memory=layout_memory(job, layout, assume),

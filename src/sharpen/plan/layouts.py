@@ -124,8 +124,9 @@ class Candidate:
     micro_batch: int = 1
     """Sequences a forward pass."""
 
-    recompute: Literal["none", "full"] = "none"
-    """``full`` keeps only each block's input (``train.act.mode``)."""
+    recompute: Literal["none", "selective", "full"] = "none"
+    """``full`` keeps only each block's input, ``selective`` also what attention needs
+    (``train.act.mode``)."""
 
     tiled_mlp: bool = False
     """The MLP runs over tiles of tokens and is computed again in the backward pass."""
@@ -184,7 +185,9 @@ class Candidate:
         words = [f"{n} {getattr(self, n)}" for n in degrees if getattr(self, n) > 1]
         words += [f"chunks {self.chunks}"] if self.chunks > 1 else []
         words += [f"stage {self.zero_stage}", f"micro_batch {self.micro_batch}"]
-        words += ["recompute"] if self.recompute == "full" else []
+        words += {"none": [], "selective": ["selective recompute"], "full": ["recompute"]}[
+            self.recompute
+        ]
         words += ["tiled MLP"] if self.tiled_mlp else []
         return ", ".join(words)
 
@@ -322,10 +325,13 @@ def layout_memory(
     # Passes under way at once on the first pipeline stage, each of layers / (pp chunks) layers.
     under_way = min(m * v, pp if v == 1 else 2 * (pp - 1) + (v - 1) * pp + 1)
     layers = under_way * (s.num_layers // (pp * v))
-    if layout.recompute == "full":
-        activations = layers * tokens * e * s.hidden_size // tp + block
-    else:
+    if layout.recompute == "none":
         activations = layers * block
+    else:
+        kept = e * s.hidden_size
+        if layout.recompute == "selective":
+            kept += e * (2 * s.query_size + 2 * s.kv_size) + 4 * s.num_heads
+        activations = layers * tokens * kept // tp + block
     activations += tokens * e * (2 * s.hidden_size + 2 * s.head_dim) // tp
     wide = 4 * e * s.intermediate_size * tokens // tp  # gradients of the MLP's four tensors
     if layout.tiled_mlp:
