@@ -158,8 +158,6 @@ def sharpen_steps(
         parallel=ParallelConfig(sp=WORLD, zero_stage=3),
         lr=1e-4,
     )
-    model.checkpointing, model.checkpoint_every = act.mode, act.every
-    model.mlp_tile = act.tiled_mlp
     clock = Clock()
     trainer = Trainer(
         model, TokenDataset(folder, "train", tokenizer_fingerprint="random"), config,

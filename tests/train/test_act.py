@@ -14,7 +14,7 @@ import distributed
 from sharpen.core.errors import ConfigError, StorageError
 from sharpen.data import TokenDataset
 from sharpen.train import ActConfig, ParallelConfig, StepReport, TrainConfig, Trainer
-from sharpen.train.act import ActivationOffload, OffloadWarning, make_store
+from sharpen.train.act import ActivationOffload, OffloadWarning, apply_act, make_store
 from sharpen.train.tensor_store import FileStore
 from small_models import save_small_dataset, small_model
 
@@ -170,6 +170,12 @@ def test_options_that_say_nothing_are_refused(options: dict[str, Any], message: 
         ActConfig(**options)
 
 
+def test_a_model_that_cannot_compute_again_is_refused_unless_nothing_is_asked() -> None:
+    apply_act(torch.nn.Linear(2, 2), ActConfig())
+    with pytest.raises(ConfigError, match="the model is a Linear"):
+        apply_act(torch.nn.Linear(2, 2), ActConfig(tiled_mlp="auto"))
+
+
 def test_host_memory_on_a_cpu_is_no_offload_and_says_so() -> None:
     with pytest.warns(OffloadWarning, match="host memory already"):
         assert make_store("cpu", torch.device("cpu"), None) is None
@@ -185,10 +191,10 @@ def test_the_trainer_trains_to_the_same_weights_and_takes_its_store_off(tmp_path
         ActConfig(mode="full", every=2, offload="nvme"),
     ):
         model = small_model(num_layers=3)
-        model.checkpointing, model.checkpoint_every = act.mode, act.every
         config = TrainConfig(steps=2, global_batch=2, act=act, warmup=0)
         Trainer(model, data, config, output=tmp_path / f"{act.mode}{act.every}").fit()
         assert model.offload is None
+        assert (model.checkpointing, model.checkpoint_every) == (act.mode, act.every)
         weights.append(torch.cat([p.detach().view(-1) for p in model.parameters()]))
     assert torch.equal(weights[0], weights[2])
     # Other tiles of the loss: sums of the head's gradient in another order.
@@ -217,8 +223,6 @@ def losses(folder: Path, act: ActConfig, parallel: ParallelConfig) -> list[float
     """Of three steps, the last after two updates."""
     model = small_model(num_layers=3)
     model.requires_grad_(True)
-    model.checkpointing, model.checkpoint_every = act.mode, act.every
-    model.mlp_tile = act.tiled_mlp
     found: list[float] = []
 
     class Losses:

@@ -148,7 +148,6 @@ def test_accumulation_gives_the_gradient_of_the_big_batch(tmp_path: Path) -> Non
 def test_checkpointing_changes_no_gradient(tmp_path: Path) -> None:
     data = make_data(tmp_path)
     plain, recomputed = make_model(), make_model()
-    recomputed.checkpointing = "full"
     Trainer(plain, data, config()).fit()
     Trainer(recomputed, data, config(act=ActConfig(mode="full"))).fit()
     for name, value in parameters(plain).items():

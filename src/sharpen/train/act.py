@@ -27,18 +27,41 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from sharpen.core.errors import ConfigError
+from sharpen.models.decoder import DecoderLM
+from sharpen.train.config import ActConfig
 from sharpen.train.tensor_store import FileStore, HostStore, Stored, TensorStore
 
-__all__ = ["ActivationOffload", "OffloadWarning", "make_store"]
+__all__ = ["ActivationOffload", "OffloadWarning", "apply_act", "make_store"]
 
 _LEAST_BYTES = 4096
 
 
 class OffloadWarning(UserWarning):
     """Offloading was asked for and changes nothing."""
+
+
+def apply_act(model: nn.Module, act: ActConfig) -> None:
+    """Make a model keep what ``act`` says; tiles of the loss and offload are the trainer's.
+
+    Args:
+        model: its attributes change.
+        act: the config.
+
+    Raises:
+        ConfigError: it is no :class:`~sharpen.models.decoder.DecoderLM`, and something was asked.
+    """
+    if isinstance(model, DecoderLM):
+        model.checkpointing, model.checkpoint_every = act.mode, act.every
+        model.mlp_tile = act.tiled_mlp
+    elif act.mode != "none" or act.tiled_mlp:
+        raise ConfigError(
+            f"act.mode={act.mode} and act.tiled_mlp={act.tiled_mlp} need a DecoderLM, and the "
+            f"model is a {type(model).__name__}. Set act.mode=none and act.tiled_mlp=0."
+        )
 
 
 def make_store(
@@ -163,7 +186,7 @@ class ActivationOffload:
     def _pack(self, unit: _Unit, tensor: Tensor) -> Tensor | _Kept:
         small = tensor.numel() * tensor.element_size() < _LEAST_BYTES
         whole = tensor if tensor._base is None else tensor._base
-        if small or not tensor.is_floating_point() or isinstance(whole, torch.nn.Parameter):
+        if small or not tensor.is_floating_point() or isinstance(whole, nn.Parameter):
             return tensor
         key = tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
         kept = unit.kept.get(key)

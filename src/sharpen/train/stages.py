@@ -40,7 +40,7 @@ def prepare_model(ref: str | Path, config: TrainConfig, *, seed: int) -> Decoder
 
     Args:
         ref: an asset's name, a folder in Hugging Face layout, or a ``.gguf`` file.
-        config: ``method``, ``dtype``, ``act`` and the LoRA fields decide.
+        config: ``method``, ``dtype``, ``context`` and the LoRA fields decide.
         seed: of the adapters' first values.
     """
     model = load_model(ref, dtype=_DTYPES[config.dtype] if config.adapts else torch.float32)
@@ -54,8 +54,6 @@ def prepare_model(ref: str | Path, config: TrainConfig, *, seed: int) -> Decoder
         add_lora(model, lora_config(config), seed=seed)
     else:
         model.requires_grad_(True)
-    model.checkpointing, model.checkpoint_every = config.act.mode, config.act.every
-    model.mlp_tile = config.act.tiled_mlp
     return model
 
 

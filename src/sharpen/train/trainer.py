@@ -40,7 +40,7 @@ from sharpen.core.huge_pages import has_huge_allocator
 from sharpen.core.metrics import peak_rss_bytes
 from sharpen.data import TokenDataset, TokenLoader
 from sharpen.optim.adamw import adamw
-from sharpen.train.act import ActivationOffload, make_store
+from sharpen.train.act import ActivationOffload, apply_act, make_store
 from sharpen.train.checkpoint import Checkpoint, CheckpointManager
 from sharpen.train.config import TrainConfig
 from sharpen.train.ft.straggler import StragglerDetector
@@ -180,7 +180,8 @@ class Trainer:
         timeline: records what this rank does; default as ``config.metrics.timeline`` says.
 
     Raises:
-        ConfigError: the checkpoint in ``output`` belongs to another configuration.
+        ConfigError: the checkpoint in ``output`` belongs to another configuration; ``config.act``
+            asks for what the model cannot do.
         BusyError: another job writes ``output``.
     """
 
@@ -195,6 +196,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         timeline: Timeline | None = None,
     ) -> None:
+        apply_act(model, config.act)
         self.model = model
         self.config = config
         self.seed = seed
