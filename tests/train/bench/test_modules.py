@@ -76,6 +76,7 @@ def test_the_costs_count_every_part_and_the_bytes_it_cannot_do_without() -> None
     assert costs["down"].forward_bytes == 2 * (rows * (hidden + wide) + weight)
     assert costs["down"].backward_bytes == 2 * (rows * (hidden + 2 * wide) + 2 * weight)
     assert costs["embedding"].forward_bytes == 2 * rows * hidden
+    assert costs["embedding"].backward_bytes == rows * hidden + 304 * 64 * 4
     assert all(cost.forward_s > 0 and cost.backward_s > 0 for cost in costs.values())
 
 

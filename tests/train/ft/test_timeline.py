@@ -1,5 +1,6 @@
 """Spans of real steps, on one clock, in Chrome's format."""
 
+import dataclasses
 import itertools
 import json
 import time
@@ -14,7 +15,7 @@ from plan_profile import PROFILE
 from sharpen.core.errors import ConfigError
 from sharpen.core.run import run as run_recipe
 from sharpen.plan import ParallelConfig
-from sharpen.train import MetricsConfig, TrainConfig, Trainer
+from sharpen.train import FTConfig, MetricsConfig, TrainConfig, Trainer
 from sharpen.train.ft.straggler import ComputeClock, StragglerDetector
 from sharpen.train.ft.timeline import (
     Span,
@@ -127,10 +128,6 @@ class Sleeper:
 
 def train_on_rank(folder: str) -> dict[str, Any]:
     """Clock offsets, then trainings in which rank 1 sleeps, in several layouts."""
-    import dataclasses
-
-    from sharpen.train import FTConfig
-
     found: dict[str, Any] = {}
     parallel = Parallel.build(ParallelConfig(), torch.device("cpu"))
     skew = 1000.0 * parallel.rank
@@ -243,3 +240,9 @@ def test_a_run_leaves_its_timeline_beside_its_metrics(
     trace = json.loads((tmp_path / "run" / "timeline-train.json").read_text())
     assert {e["args"]["step"] for e in trace["traceEvents"] if e["ph"] == "X"} == {1, 2}
     assert done.summary["train.steps"] == 2
+
+
+@pytest.mark.parametrize("changes", [{"straggler_every": 0}, {"slow_ratio": 1.0}])
+def test_windows_and_ratios_that_cannot_be_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(changes))):
+        FTConfig(**changes)

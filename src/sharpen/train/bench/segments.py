@@ -215,6 +215,8 @@ def run_segments(
 
     (loss,) = tape.run("head and loss", head, [x], [model.lm_head.weight])
     tape.backward()
+    if embedding.weight.requires_grad:  # its gradient is dense
+        costs["embedding"].backward_bytes += _bytes(embedding.weight)
     return loss.detach(), costs
 
 
