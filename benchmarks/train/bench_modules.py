@@ -70,7 +70,7 @@ def profiled(model: DecoderLM, config: ModuleBench, steps: int) -> dict[str, flo
 
 def main() -> int:
     options = arguments(__doc__, "train_modules")
-    rounds, repeats, seq = (1, 1, 128) if options.quick else (3, 3, 512)
+    rounds, repeats, seq = (1, 1, 128) if options.quick else (3, 2, 256)
     model = make_model(options.quick)
     machine = probe()
     config = ModuleBench(seq_len=seq, repeats=repeats)

@@ -1,7 +1,7 @@
 """A timeline of training steps: what each rank did when, on one clock, for chrome://tracing.
 
 Jiang et al., MegaScale, 2024 (arXiv 2402.15627), section 5. A span is a name, a start and an end,
-read from a clock and kept in a list: two readings and an append, about a microsecond. Ranks write
+read from a clock and kept in a list: two readings and an append, a few microseconds. Ranks write
 their spans as JSON lines once a step, so that those of a rank that dies are there too; the driver
 merges them into one file in Chrome's trace format (Perfetto reads it as well).
 
@@ -18,8 +18,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +58,26 @@ class Span:
 
     step: int
     """The optimizer step it belongs to, from 1."""
+
+
+class _Open:
+    """A span under way."""
+
+    __slots__ = ("_name", "_start", "_timeline")
+
+    def __init__(self, timeline: Timeline, name: str) -> None:
+        self._timeline, self._name = timeline, name
+
+    def __enter__(self) -> None:
+        self._start = self._timeline._clock()
+
+    def __exit__(self, *_: object) -> None:
+        timeline = self._timeline
+        end, offset = timeline._clock(), timeline.offset_s
+        timeline.spans.append(Span(self._name, self._start + offset, end + offset, timeline._step))
+
+
+_NOTHING = nullcontext()
 
 
 class Timeline:
@@ -103,17 +123,7 @@ class Timeline:
 
     def span(self, name: str) -> AbstractContextManager[None]:
         """Record what the block takes; nothing outside the steps asked for."""
-        return self._record(name) if self._on else nullcontext()
-
-    @contextmanager
-    def _record(self, name: str) -> Iterator[None]:
-        start = self._clock()
-        try:
-            yield
-        finally:
-            end = self._clock()
-            offset = self.offset_s
-            self.spans.append(Span(name, start + offset, end + offset, self._step))
+        return _Open(self, name) if self._on else _NOTHING
 
     def __enter__(self) -> Timeline:
         return self
