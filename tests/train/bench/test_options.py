@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from plan_profile import PROFILE
-from sharpen.core.errors import ConfigError, ExecutionError
+from sharpen.core.errors import (
+    ConfigError,
+    ExecutionError,
+    Interrupted,
+    OutOfMemoryError,
+    SharpenError,
+)
 from sharpen.core.report import write_html
 from sharpen.train.bench.options import (
     Cell,
@@ -126,6 +132,18 @@ def test_a_recipe_that_fails_as_it_is_tells_why(recipe: Path) -> None:
     given = ["train.lr=1e30", "train.max_norm=1e30", BAD, "train.warmup=0"]
     with pytest.raises(ExecutionError, match=r"as it is: failed: .* not finite"):
         bench_options(recipe, given, cells=[], config=OptionBench(steps=3, rounds=1))
+
+
+@pytest.mark.parametrize("error", [Interrupted, OutOfMemoryError])
+def test_what_ends_the_recipe_as_it_is_ends_the_measurement(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, error: type[SharpenError]
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error("enough")
+
+    monkeypatch.setattr("sharpen.train.bench.options.run", fail)
+    with pytest.raises(error, match="enough"):
+        bench_options(recipe, cells=[], config=OptionBench(rounds=1))
 
 
 def test_wrong_cells_and_counts_are_refused_before_any_run(recipe: Path) -> None:

@@ -20,7 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from sharpen.core.config import read_json, to_dict
-from sharpen.core.errors import ConfigError, ExecutionError, OutOfMemoryError, SharpenError
+from sharpen.core.errors import (
+    ConfigError,
+    ExecutionError,
+    Interrupted,
+    OutOfMemoryError,
+    SharpenError,
+)
 from sharpen.core.recipe import Recipe, StageSpec, load_recipe
 from sharpen.core.report import Chart, Section, Series, Table, Text
 from sharpen.core.run import run
@@ -299,6 +305,8 @@ def _measure(
     output = folder / "run"
     try:
         done = run(recipe, overrides, output=output, until=stage, store=folder / "store")
+    except Interrupted:
+        raise
     except OutOfMemoryError as error:
         cell.status, cell.message = "out of memory", str(error)
     except SharpenError as error:
