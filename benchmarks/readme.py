@@ -18,7 +18,10 @@ from typing import Any
 from benchmarks.common import OURS, PEER, RESULTS
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/plan/plan.md", "docs/train/train.md", "docs/compress/quantize.md")
+PAGES = (
+    *("README.md", "docs/plan/plan.md", "docs/train/train.md", "docs/train/long_sequences.md"),
+    "docs/compress/quantize.md",
+)
 PLOT = ROOT / "docs" / "benchmarks.png"
 
 
@@ -126,7 +129,34 @@ def quantized() -> str:
     return "\n".join(lines)
 
 
+def long() -> str:
+    document = load("train_long")
+    loss, models = document["results"]["loss"], document["results"]["models"]
+    lines = [
+        "| two ranks of one thread, stage 3 | memory a rank, GiB | longest, FSDP2 alone | longest, "
+        "all savings | tokens/s where both fit: all savings | tiled loss only |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, found in models.items():
+        longest, speed = found["longest"], found["speed_ratio"]
+        lines.append(
+            f"| {name} | {found['limit_bytes'] / 2**30:.2f} | {longest['plain']} | "
+            f"{longest['ours']} or more | {speed['all savings']:.2f} x | "
+            f"{speed['tiled loss']:.2f} x |"
+        )
+    lines += [
+        "",
+        f"The tiled loss of 8192 tokens over 32,000 words takes {loss['memory_ratio']:.2f} x the "
+        f"extra memory of whole logits and {loss['time_ratio']:.2f} x their time. All savings: "
+        "`mode: full`, `offload: nvme`, `tiled_mlp: auto`, both ranks on one sequence; lengths are "
+        "doubled, ours up to eight times. Computing every block again costs about a quarter of the "
+        f"speed. {_where(document)}; `benchmarks/train/bench_long.py`.",
+    ]
+    return "\n".join(lines)
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
+    "long": long,
     "lora": lora,
     "plan": plan,
     "quantized": quantized,
