@@ -13,6 +13,7 @@ whole step. The claim: the parts sum to the whole step within 5 %.
 from __future__ import annotations
 
 import statistics
+import subprocess
 import sys
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from benchmarks.common import arguments, draw_bars, save
 from torch.profiler import ProfilerActivity, profile
 
+from sharpen.core.huge_pages import has_huge_allocator, worker_environment
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.decoder import DecoderLM
 from sharpen.plan.device import probe
@@ -69,8 +71,10 @@ def profiled(model: DecoderLM, config: ModuleBench, steps: int) -> dict[str, flo
 
 
 def main() -> int:
+    if not has_huge_allocator():  # as a training's process is started
+        return subprocess.call([sys.executable, *sys.orig_argv[1:]], env=worker_environment())
     options = arguments(__doc__, "train_modules")
-    rounds, repeats, seq = (1, 1, 128) if options.quick else (3, 2, 256)
+    rounds, repeats, seq = (1, 1, 128) if options.quick else (3, 1, 256)
     model = make_model(options.quick)
     machine = probe()
     config = ModuleBench(seq_len=seq, repeats=repeats)
