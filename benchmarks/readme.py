@@ -20,7 +20,7 @@ from benchmarks.common import OURS, PEER, RESULTS
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     *("README.md", "docs/plan/plan.md", "docs/train/train.md", "docs/train/long_sequences.md"),
-    "docs/compress/quantize.md",
+    *("docs/compress/quantize.md", "docs/train/zero.md"),
 )
 PLOT = ROOT / "docs" / "benchmarks.png"
 
@@ -70,6 +70,23 @@ def plan() -> str:
         lines.append("| " + " | ".join(cells) + " |")
     where = f"{_where(document)}; `benchmarks/plan/bench_plan.py`."
     return "\n".join([*lines, "", where])
+
+
+def zero() -> str:
+    document = load("train_zero")
+    rows, claims = document["results"]["rows"], document["results"]["claims"]
+    lines = ["| | ms a step | optimizer states, bytes a parameter |", "| --- | ---: | ---: |"]
+    for name, row in rows.items():
+        held = max(row["state_bytes_a_parameter"])
+        lines.append(f"| {name} | {row['summary_s']['median'] * 1e3:.0f} | {held:.1f} |")
+    lines += [
+        "",
+        f"Stage 0 takes {claims['stage 0 over DDP']:.2f} x DDP's time, stage 1 "
+        f"{claims['stage 1 over DDP']:.2f} x, stage 3 {claims['stage 3 over FSDP2']:.2f} x that of "
+        f"FSDP2 alone. {_where(document)}, 2 ranks of one thread; "
+        "`benchmarks/train/bench_zero.py`.",
+    ]
+    return "\n".join(lines)
 
 
 def summary() -> str:
@@ -161,6 +178,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "plan": plan,
     "quantized": quantized,
     "summary": summary,
+    "zero": zero,
 }
 
 
