@@ -34,7 +34,7 @@ def make_job(inputs: tuple[str, Path, str], work: Path, **changes: Any) -> RankJ
         "parallel": ParallelConfig(zero_stage=1),
         "nproc": 2,
         "checkpoint": CheckpointConfig(every=2),
-        "ft": FTConfig(heartbeat_s=0.3, hang_timeout_s=20),
+        "ft": FTConfig(heartbeat_s=2, hang_timeout_s=60),
     }
     config = TrainConfig(**{**options, **changes})
     return RankJob(
