@@ -24,7 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sharpen.models.mkl import settle_kernels
+
 __all__ = ["lora_linear", "rms_norm", "rotate", "swiglu"]
+
+settle_kernels()
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
