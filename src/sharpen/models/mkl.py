@@ -12,7 +12,7 @@ import torch
 
 __all__ = ["settle_kernels"]
 
-_FUNCTIONS = [
+_FUNCTIONS = (
     "acos",
     "asin",
     "atan",
@@ -32,7 +32,7 @@ _FUNCTIONS = [
     "sqrt",
     "tan",
     "tanh",
-]
+)
 
 
 def settle_kernels() -> None:
