@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import sharpen as sh
+from distributed import run
 from e2e.command import document, sharpen, small_recipe, start, write_chats, write_recipe
 
 
@@ -201,3 +202,46 @@ def test_training_as_a_function(work: Path) -> None:
     # The same folder again: everything is done, and nothing is trained twice.
     again = Trainer(load_model("tiny"), data, config, output="runs/a").fit()
     assert (again.steps, again.loss_last) == (3, result.loss_last)
+
+
+def train_on_two_ranks(data: Path, folder: Path) -> tuple[float, int, float]:
+    """The page's two calls; the loss, the steps and the error of attention on this rank."""
+    import torch
+    import torch.distributed as dist
+    import torch.nn.functional as F
+    from torch.distributed.device_mesh import init_device_mesh
+
+    from sharpen.models import load_model
+    from sharpen.train import ParallelConfig, TrainConfig, Trainer
+    from sharpen.train.sp import ulysses_attention
+
+    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("sp",))
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 16, heads, 8) for heads in (9, 3, 3))
+    share = slice(8 * dist.get_rank(), 8 * dist.get_rank() + 8)
+    out = ulysses_attention(
+        q[:, share], k[:, share], v[:, share], group=mesh["sp"].get_group(), causal=True
+    )
+    heads_first = (x.transpose(1, 2) for x in (q, k, v))
+    whole = F.scaled_dot_product_attention(*heads_first, is_causal=True, enable_gqa=True)
+    error = float((out - whole.transpose(1, 2)[:, share]).abs().max())
+
+    config = TrainConfig(
+        steps=2, global_batch=2, parallel=ParallelConfig(sp=2, zero_stage=3), lr=1e-3
+    )
+    result = Trainer(load_model("tiny"), data, config, output=folder).fit()
+    return result.loss_last, result.steps, error
+
+
+@pytest.mark.slow
+def test_training_on_several_ranks(small_run: sh.Run, work: Path) -> None:
+    from sharpen.models import load_model
+    from sharpen.train import TrainConfig, Trainer
+
+    data = small_run.artifact("data")
+    config = TrainConfig(steps=2, global_batch=2, lr=1e-3)
+    alone = Trainer(load_model("tiny"), data, config, output="runs/alone").fit()
+    for loss, steps, error in run(train_on_two_ranks, 2, data, work / "runs" / "a"):
+        assert steps == 2
+        assert loss == pytest.approx(alone.loss_last, abs=1e-5)
+        assert error < 1e-6
