@@ -3,7 +3,8 @@
 Both decode 64 tokens after a prompt of 32, with the end of sequence ignored. Before anything is
 timed the logits of the prompt must agree with those of a float32 model: within 1e-3 in float32; in
 bfloat16, where rounding differs from kernel to kernel, our mean distance may not exceed the peer's
-by more than half. The ceiling is memory: a step reads every weight once, so
+by more than half. The first new token must be the peer's. The ceiling is memory: a step reads
+every weight once, so
 
     tokens/s <= batch * bandwidth / weight bytes,  bandwidth measured here by a large copy-free sum.
 """
@@ -53,6 +54,12 @@ def distance(logits: torch.Tensor, reference: torch.Tensor) -> float:
     return float((logits[0].float() - reference).abs().mean())
 
 
+def first_token(ours: torch.Tensor, peer: torch.Tensor) -> tuple[bool, float]:
+    """Whether both choose the same first token, and the largest difference of its logits."""
+    one, other = ours[0, -1].float(), peer[0, -1].float()
+    return bool(one.argmax() == other.argmax()), float((one - other).abs().max())
+
+
 def contenders(
     ours: InferenceLM, peer: Any, prompts: list[list[int]], new_tokens: int
 ) -> dict[str, Callable[[], Any]]:
@@ -100,10 +107,12 @@ def main() -> int:
                 Path(folder) / "model", dtype=dtype, attn_implementation="sdpa"
             ).eval()
             with torch.inference_mode():
-                gap = distance(ours(torch.tensor([prompt])), reference)
-                peer_gap = distance(peer(torch.tensor([prompt])).logits, reference)
+                our_logits = ours(torch.tensor([prompt]))
+                peer_logits = peer(torch.tensor([prompt])).logits
+            gap, peer_gap = distance(our_logits, reference), distance(peer_logits, reference)
+            same, apart = first_token(our_logits, peer_logits)
             agrees = gap < 1e-3 if name == "float32" else gap < 1.5 * peer_gap
-            if not agrees:
+            if not agrees or not same:
                 print(f"{name}: logits are off by {gap:.3g}, the peer's by {peer_gap:.3g}")
                 return 1
             for batch in (1, 8):
@@ -120,6 +129,7 @@ def main() -> int:
                     },
                     "ratio": ratio(samples["transformers"], samples["sharpen"]),
                     "logits_mean_error": {"sharpen": gap, "transformers": peer_gap},
+                    "first_token_max_difference": apart,
                     "bandwidth_bytes_per_s": speed,
                     "ceiling_tokens_per_s": batch * speed / (weight_count * dtype.itemsize),
                 }
