@@ -43,6 +43,7 @@ specs = st.builds(
     tie_word_embeddings=st.booleans(),
     attention_bias=st.booleans(),
     mlp_bias=st.booleans(),
+    block=st.sampled_from(["serial", "parallel"]),
 )
 
 
@@ -59,6 +60,20 @@ def test_counts_are_those_of_the_built_model(spec: ModelSpec) -> None:
     assert spec.matmul_parameters == (
         spec.num_layers * spec.layer_matmul_parameters + model.lm_head.weight.numel()
     )
+
+
+def test_a_parallel_block_is_read_from_its_key_or_from_the_names_it_is_saved_by() -> None:
+    asked = from_config(block="parallel")
+    assert asked.block == "parallel"
+    assert from_config().block == "serial"
+    assert asked.num_parameters == from_config().num_parameters - 2 * 32
+    saved = asked.to_config()
+    assert saved["architectures"] == ["LlamaParallelForCausalLM"]
+    assert saved["model_type"] == "llama_parallel"
+    bare = {k: v for k, v in saved.items() if k not in ("architectures", "block")}
+    assert ModelSpec.from_config(bare) == asked
+    with pytest.raises(FileFormatError, match=r"m/config.json: block 'both' is not supported"):
+        from_config(block="both")
 
 
 SCALINGS = [

@@ -17,6 +17,8 @@ LAYOUTS = [
     {"attention_bias": True, "mlp_bias": True},
     {"num_kv_heads": 1},
     {"num_kv_heads": 4},
+    {"block": "parallel"},
+    {"block": "parallel", "family": "qwen2", "sliding_window": 4},
 ]
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14, 15], [16, 17]]
 

@@ -16,6 +16,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mistral": {"family": "mistral", "sliding_window": 6},
     "qwen2": {"family": "qwen2", "sliding_window": 5, "sliding_layers": (True, False)},
     "qwen3": {"family": "qwen3", "head_dim": 32},
+    "parallel": {"family": "mistral", "sliding_window": 6, "block": "parallel"},
 }
 families = pytest.mark.parametrize("changes", FAMILIES.values(), ids=FAMILIES.keys())
 
@@ -72,7 +73,8 @@ def reference(model: DecoderLM, ids: list[int]) -> torch.Tensor:
                 out[t] = scores.softmax(0) @ v[first : t + 1]
             heads.append(out)
         x = x + linear(torch.cat(heads, 1), f"{at}.self_attn.o_proj")
-        h = norm(x, f"{at}.post_attention_layernorm")
+        if spec.block == "serial":
+            h = norm(x, f"{at}.post_attention_layernorm")
         gate = F.silu(linear(h, f"{at}.mlp.gate_proj"))
         x = x + linear(gate * linear(h, f"{at}.mlp.up_proj"), f"{at}.mlp.down_proj")
     head = "model.embed_tokens" if spec.tie_word_embeddings else "lm_head"
@@ -162,17 +164,21 @@ def test_neighbouring_rows_with_equal_numbers_are_different_documents() -> None:
     assert torch.equal(model(changed, document_ids=documents)[1], found[1])
 
 
-def test_recomputing_blocks_gives_the_same_gradients() -> None:
+@pytest.mark.parametrize("block", ["serial", "parallel"])
+def test_recomputing_blocks_gives_the_same_gradients(block: str) -> None:
     gradients = []
     for mode, every in (("none", 1), ("full", 1), ("selective", 1), ("full", 2), ("selective", 3)):
-        model = small_model(2, num_layers=3).train()
+        model = small_model(2, num_layers=3, block=block).train()
         model.checkpointing = mode  # type: ignore[assignment]
         model.checkpoint_every = every
         model(some_ids(2, 9)).logsumexp(-1).sum().backward()
         gradients.append({n: p.grad for n, p in model.named_parameters()})
     for name, gradient in gradients[0].items():
         assert gradient is not None
-        assert all(torch.equal(other[name], gradient) for other in gradients[1:])
+        for other in gradients[1:]:
+            # A parallel block that keeps attention alone takes its norm twice: one more rounding.
+            tolerance = 0 if block == "serial" else 1e-5 * float(gradient.abs().max())
+            torch.testing.assert_close(other[name], gradient, rtol=0, atol=tolerance)
 
 
 @torch.no_grad()

@@ -5,7 +5,8 @@ No weights are read and no torch is loaded, so that planning works for models of
 Counts (``L`` layers, ``h`` hidden, ``f`` MLP width, ``h_q = heads * d``, ``h_kv = kv_heads * d``,
 ``V`` vocabulary)::
 
-    layer        = h h_q + 2 h h_kv + h_q h + 3 h f + 2 h   (+ biases, + 2 d with query/key norms)
+    layer        = h h_q + 2 h h_kv + h_q h + 3 h f + 2 h   (+ biases, + 2 d with query/key norms;
+                                                             a parallel block has h for the 2 h)
     parameters   = L layer + V h (1 if tied else 2) + h
     in matmuls   = L (h h_q + 2 h h_kv + h_q h + 3 h f) + V h
 """
@@ -31,6 +32,8 @@ ARCHITECTURES: dict[str, Family] = {
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
 }
+# How a family with parallel blocks is called: names that no other tool takes for its own.
+_PARALLEL = {name.replace("For", "ParallelFor"): family for name, family in ARCHITECTURES.items()}
 _GGUF_FAMILIES: dict[str, Family] = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 _MAX_DIM = 1 << 24
 _MAX_LAYERS = 1 << 12
@@ -129,6 +132,10 @@ class ModelSpec:
     sliding_layers: tuple[bool, ...] | None = None
     """Which layers slide; None is all of them."""
 
+    block: Literal["serial", "parallel"] = "serial"
+    """``parallel``: attention and MLP read one norm and are added together; no other tool reads
+    such a model."""
+
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
     pad_token_id: int | None = None
@@ -190,6 +197,11 @@ class ModelSpec:
         return self.attention_bias and self.family != "qwen2"
 
     @property
+    def block_norms(self) -> int:
+        """Norms of the hidden states in one block: before attention, and before a serial MLP."""
+        return 1 if self.block == "parallel" else 2
+
+    @property
     def query_size(self) -> int:
         """``num_heads * head_dim``."""
         return self.num_heads * self.head_dim
@@ -208,7 +220,7 @@ class ModelSpec:
     @property
     def layer_parameters(self) -> int:
         """Parameters of one block."""
-        count = self.layer_matmul_parameters + 2 * self.hidden_size
+        count = self.layer_matmul_parameters + self.block_norms * self.hidden_size
         if self.qkv_bias:
             count += self.query_size + 2 * self.kv_size
         if self.output_bias:
@@ -267,7 +279,7 @@ class ModelSpec:
         """
         if not isinstance(data, Mapping):
             raise FileFormatError(f"{where} is not a JSON object.")
-        family = _family(data, where)
+        family, block = _family(data, where)
         activation = data.get("hidden_act", "silu")
         if activation not in ("silu", "swish"):
             raise FileFormatError(
@@ -301,6 +313,7 @@ class ModelSpec:
                 mlp_bias=family == "llama" and bool(data.get("mlp_bias", False)),
                 sliding_window=window,
                 sliding_layers=layers,
+                block=block,
                 bos_token_id=data.get("bos_token_id"),
                 eos_token_ids=tuple(map(int, eos)) if isinstance(eos, list) else _one(eos),
                 pad_token_id=data.get("pad_token_id"),
@@ -372,15 +385,21 @@ class ModelSpec:
             raise FileFormatError(f"{where} cannot be used: {error}") from None
 
     def to_config(self, *, dtype: str = "bfloat16") -> dict[str, Any]:
-        """The ``config.json`` that ``transformers`` reads, in its older and newer keys."""
-        architecture = next(k for k, v in ARCHITECTURES.items() if v == self.family)
+        """The ``config.json`` that ``transformers`` reads, in its older and newer keys.
+
+        With parallel blocks it names an architecture and a model type that only Sharpen knows, so
+        that other tools refuse the folder.
+        """
+        parallel = self.block == "parallel"
+        architectures = _PARALLEL if parallel else ARCHITECTURES
+        architecture = next(k for k, v in architectures.items() if v == self.family)
         rope: dict[str, Any] = {"rope_type": "default", "rope_theta": self.rope_theta}
         if self.rope_scaling is not None:
             rope |= _rope_config(self.rope_scaling)
         eos = list(self.eos_token_ids)
         config: dict[str, Any] = {
             "architectures": [architecture],
-            "model_type": self.family,
+            "model_type": f"{self.family}_parallel" if parallel else self.family,
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,
@@ -404,6 +423,8 @@ class ModelSpec:
             "dtype": dtype,
             "torch_dtype": dtype,
         }
+        if parallel:
+            config["block"] = self.block
         if self.rope_scaling is not None:
             config["rope_scaling"] = _rope_config(self.rope_scaling)
         if self.family == "llama":
@@ -419,15 +440,24 @@ class ModelSpec:
         return config
 
 
-def _family(data: Mapping[str, Any], where: str) -> Family:
+def _family(data: Mapping[str, Any], where: str) -> tuple[Family, Literal["serial", "parallel"]]:
+    """The family, and how its blocks are built: by the architecture's name or the key ``block``."""
+    block = data.get("block", "serial")
+    if block not in ("serial", "parallel"):
+        raise FileFormatError(f"{where}: block {block!r} is not supported; 'serial' or 'parallel'.")
     names = data.get("architectures") or []
     names = names if isinstance(names, list) else [names]
     for name in names:
         if isinstance(name, str) and name in ARCHITECTURES:
-            return ARCHITECTURES[name]
-    if not names and data.get("model_type") in ARCHITECTURES.values():
-        return cast(Family, data["model_type"])
-    given = ", ".join(map(str, names)) or repr(data.get("model_type"))
+            return ARCHITECTURES[name], block
+        if isinstance(name, str) and name in _PARALLEL:
+            return _PARALLEL[name], "parallel"
+    kind = data.get("model_type")
+    if not names and isinstance(kind, str):
+        plain = kind.removesuffix("_parallel")
+        if plain in ARCHITECTURES.values():
+            return cast(Family, plain), block if plain == kind else "parallel"
+    given = ", ".join(map(str, names)) or repr(kind)
     raise FileFormatError(
         f"{where}: the architecture {given} is not supported; supported: "
         f"{', '.join(ARCHITECTURES)}."

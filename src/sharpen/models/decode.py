@@ -9,6 +9,12 @@ and, for small models, by the number of operations. For each block, with R = B T
     x, y <- x + d, norm(x + d)
     d = Wd gate([Wg; Wu] y)              one product, then one operation
 
+A parallel block has one norm, and one product for all that reads it::
+
+    x, y <- x + d, norm(x + d)
+    q, k, v, g, u = [Wq; Wk; Wv; Wg; Wu] y
+    d = Wo attend(q, k, v) + Wd gate(g, u)
+
 The products are those of ``models/products.py``, the rest is ``models/step.py``. Weights move here
 and are not copied, except as said there and for a bfloat16 head tied to the embedding (V H e
 bytes).
@@ -22,6 +28,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sharpen.core.model_spec import ModelSpec
 from sharpen.models.attention import attention_mask
 from sharpen.models.decoder import Attention, Block, DecoderLM
 from sharpen.models.kv_cache import KVCache
@@ -35,20 +42,26 @@ __all__ = ["InferenceLM", "prepare_for_inference"]
 class _Block:
     """One layer; takes the weights out of ``block``."""
 
-    def __init__(self, fused: TorchStep, block: Block, layer: int) -> None:
+    def __init__(self, spec: ModelSpec, fused: TorchStep, block: Block, layer: int) -> None:
         attention: Attention = block.self_attn
         mlp = block.mlp
         self._fused = fused
         self._layer = layer
         self._window = attention.window
         self._input_norm = block.input_layernorm.weight.detach()
-        self._mlp_norm = block.post_attention_layernorm.weight.detach()
         self._head_norms = None
         if attention.q_norm is not None and attention.k_norm is not None:
             self._head_norms = attention.q_norm.weight.detach(), attention.k_norm.weight.detach()
-        self._qkv = product(attention.q_proj, attention.k_proj, attention.v_proj)
+        qkv = attention.q_proj, attention.k_proj, attention.v_proj
+        gate_up = mlp.gate_proj, mlp.up_proj
+        self._mlp_norm = None
+        if block.post_attention_layernorm is not None:
+            self._mlp_norm = block.post_attention_layernorm.weight.detach()
+            self._qkv, self._gate_up = product(*qkv), product(*gate_up)
+        else:
+            self._qkv_gate_up = product(*qkv, *gate_up)
+            self._qkv_size = spec.query_size + 2 * spec.kv_size
         self._o = product(attention.o_proj)
-        self._gate_up = product(mlp.gate_proj, mlp.up_proj)
         self._down = product(mlp.down_proj)
         del block.self_attn, block.mlp
 
@@ -56,6 +69,13 @@ class _Block:
         """[R, H] and what is to be added to it -> the same for the next block."""
         fused = self._fused
         x, normed = fused.add_norm(x, delta, self._input_norm)
+        if self._mlp_norm is None:
+            both = self._qkv_gate_up(normed)
+            qkv, gate_up = both[:, : self._qkv_size], both[:, self._qkv_size :]
+            attended = fused.attend(
+                qkv.contiguous(), self._head_norms, self._layer, self._window, step
+            )
+            return x, self._o(attended) + self._down(fused.gate(gate_up.contiguous()))
         qkv = self._qkv(normed)
         attended = fused.attend(qkv, self._head_norms, self._layer, self._window, step)
         x, normed = fused.add_norm(x, self._o(attended), self._mlp_norm)
@@ -78,7 +98,7 @@ class InferenceLM:
         weight = self._norm.weight
         self._dtype = weight.dtype
         self._fused = fused_step(model.spec, weight.dtype, weight.device)
-        self._blocks = [_Block(self._fused, block, i) for i, block in enumerate(blocks)]
+        self._blocks = [_Block(model.spec, self._fused, block, i) for i, block in enumerate(blocks)]
         self._rope = Rope(model.spec)
 
     def __call__(

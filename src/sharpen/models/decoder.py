@@ -2,8 +2,14 @@
 
 A block, pre-norm with grouped-query attention and a gated MLP (Touvron et al., 2023)::
 
-    x < -x + O(attention(rope(Q(norm(x))), rope(K(norm(x))), V(norm(x))))
-    x < -x + down(silu(gate(norm(x))) * up(norm(x)))
+    x' = x + O(attention(rope(Q(norm(x))), rope(K(norm(x))), V(norm(x))))
+    x'' = x' + down(silu(gate(norm(x'))) * up(norm(x')))
+
+A parallel block has one norm for both, which then need not wait for each other (Chowdhery et al.,
+PaLM, 2022, section 2; Jiang et al., MegaScale, 2024, arXiv 2402.15627, section 3.1)::
+
+    y = norm(x)
+    x' = x + O(attention(rope(Q(y)), rope(K(y)), V(y))) + down(silu(gate(y)) * up(y))
 
 Parameters carry Hugging Face's names. Families differ in biases (Qwen2: on q, k, v), per-head norms
 of queries and keys (Qwen3) and sliding windows (Mistral, Qwen2). Packed rows hold several
@@ -171,7 +177,9 @@ class Block(nn.Module):
         super().__init__()
         self.input_layernorm = RMSNorm(spec.hidden_size, spec.rms_norm_eps)
         self.self_attn = Attention(spec, layer)
-        self.post_attention_layernorm = RMSNorm(spec.hidden_size, spec.rms_norm_eps)
+        self.post_attention_layernorm: RMSNorm | None = None
+        if spec.block == "serial":
+            self.post_attention_layernorm = RMSNorm(spec.hidden_size, spec.rms_norm_eps)
         self.mlp = MLP(spec)
 
     def forward(self, x: Tensor, context: _Context, selective: bool = False) -> Tensor:
@@ -181,8 +189,9 @@ class Block(nn.Module):
         pass; all around the kernel is computed again.
         """
         if not selective:
-            heads = self.self_attn.attend(*self._before(x, context), context)
-            return self._after(x, heads, context)
+            normed = self.input_layernorm(x)
+            q, k, v = self.self_attn.project(normed, context)
+            return self._after(x, self.self_attn.attend(q, k, v, context), context, normed)
         q, k, v = checkpoint(self._before, x, context, use_reentrant=False)
         heads = self.self_attn.attend(q, k, v, context)
         out: Tensor = checkpoint(self._after, x, heads, context, use_reentrant=False)
@@ -191,9 +200,16 @@ class Block(nn.Module):
     def _before(self, x: Tensor, context: _Context) -> tuple[Tensor, Tensor, Tensor]:
         return self.self_attn.project(self.input_layernorm(x), context)
 
-    def _after(self, x: Tensor, heads: Tensor, context: _Context) -> Tensor:
-        x = x + self.self_attn.merge(heads)
-        out: Tensor = x + self.mlp(self.post_attention_layernorm(x), context.mlp_tile)
+    def _after(
+        self, x: Tensor, heads: Tensor, context: _Context, normed: Tensor | None = None
+    ) -> Tensor:
+        """What follows attention; ``normed`` is what went into it, where that is at hand."""
+        attended = x + self.self_attn.merge(heads)
+        if self.post_attention_layernorm is not None:
+            normed = self.post_attention_layernorm(attended)
+        elif normed is None:
+            normed = self.input_layernorm(x)
+        out: Tensor = attended + self.mlp(normed, context.mlp_tile)
         return out
 
 

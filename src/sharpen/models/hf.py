@@ -51,7 +51,7 @@ _DTYPES: dict[str, torch.dtype] = {
 _log = logging.getLogger(__name__)
 _MAX_HEADER = 100 << 20
 _MAX_RANK = 8
-_TENSORS_A_LAYER = 9
+_LINEARS_A_LAYER = 7
 _SHARD_BYTES = 5 * 10**9
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -228,7 +228,8 @@ def fill(
     device: torch.device | str,
 ) -> DecoderLM:
     """A model with the tensors that ``read(name)`` gives, each checked by name and shape."""
-    if spec.num_layers * _TENSORS_A_LAYER > len(shapes):  # before building a module for each
+    least = spec.num_layers * (_LINEARS_A_LAYER + spec.block_norms)
+    if least > len(shapes):  # before building a module for each
         raise FileFormatError(
             f"{where} does not hold this model: {len(shapes)} tensors are too few for "
             f"{spec.num_layers} layers."

@@ -17,7 +17,8 @@ built), so the first rank's share may be above 1/N.
 Activations a Llama block keeps for its backward pass, for T tokens and e bytes an element, with
 flash attention and unfused element-wise operations::
 
-    norms        2 x (norm output e h + saved)    saved: 8 h + 4 composite, e h + 4 fused
+    norms        2 x (norm output e h + saved)    saved: 8 h + 4 composite, e h + 4 fused; one
+                                                  norm in a parallel block
     attention    e (2 h_q + 2 h_kv) + 4 heads     q, k, v, output, log-sum-exp
     MLP          4 e f                            gate, up, silu(gate), product
     MLP, fused   3 e f                            gate, up, product
@@ -66,7 +67,8 @@ def row_share(spec: ModelSpec, ranks: int) -> int:
         ranks: N; rank 0 holds ceil(rows / N) rows of every tensor.
     """
     h, f, q, kv = spec.hidden_size, spec.intermediate_size, spec.query_size, spec.kv_size
-    layer = [(q, h), (kv, h), (kv, h), (h, q), (f, h), (f, h), (h, f), (h, 1), (h, 1)]
+    layer = [(q, h), (kv, h), (kv, h), (h, q), (f, h), (f, h), (h, f)]
+    layer += [(h, 1)] * spec.block_norms
     if spec.qkv_bias:
         layer += [(q, 1), (kv, 1), (kv, 1)]
     if spec.output_bias:
@@ -189,7 +191,7 @@ def activation_bytes(
     """
     h, e = spec.hidden_size, element_bytes
     saved = {"composite": 8 * h + 4, "fused": e * h + 4, "transformers": 6 * h + 4}[norm]
-    norms = 2 * (e * h + saved)
+    norms = spec.block_norms * (e * h + saved)
     attention = e * (2 * spec.query_size + 2 * spec.kv_size) + 4 * spec.num_heads
     mlp = 0 if tiled_mlp else (3 if fused_mlp else 4) * e * spec.intermediate_size
     return tokens * (norms + attention + mlp)

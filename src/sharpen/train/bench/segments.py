@@ -195,7 +195,8 @@ def run_segments(
             (y,) = tape.run("output", attention.merge, [y], _weights(attention.o_proj))
             (x,) = tape.run("residual", torch.add, [x, y])
             norm = block.post_attention_layernorm
-            (normed,) = tape.run("norms", norm, [x], list(norm.parameters()))
+            if norm is not None:  # a parallel block's MLP reads what attention reads
+                (normed,) = tape.run("norms", norm, [x], list(norm.parameters()))
 
             def gate_up(x: Tensor, at: Any = mlp) -> tuple[Tensor, ...]:
                 return at.gate_proj(x), at.up_proj(x)
