@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 
@@ -51,13 +52,24 @@ def collectives(axis: Axis) -> dict[str, Any]:
     return {**found, "after_reset": axis.bytes_sent}
 
 
-def broken() -> str | None:
-    """Rank 0 waits for a rank that never sends; its message."""
+def broken() -> list[str]:
+    """What rank 0 is told of a rank that sends nothing, through sockets and shared memory, and of
+    one that has ended."""
     group = dist.new_group(timeout=timedelta(seconds=1))
-    message = None
-    if dist.get_rank() == 0:
-        try:
-            Axis(group, "ring").rotate(torch.zeros(4)).wait()
-        except ExecutionError as error:
-            message = str(error)
-    return message
+    silent, gone = (Axis(group, name) for name in ("ring", "sp"))
+    parts = [[torch.ones(2)], [torch.ones(2)]]
+    for axis in (silent, gone):
+        axis.exchange(parts, [[torch.empty(2)], [torch.empty(2)]])
+    if dist.get_rank():
+        del gone, axis
+        dist.barrier()
+        return []
+    found = []
+    for axis in (silent, gone):
+        with pytest.raises(ExecutionError) as caught:
+            axis.exchange(parts, [[torch.empty(2)], [torch.empty(2)]])
+        found.append(str(caught.value))
+    with pytest.raises(ExecutionError) as caught:
+        silent.rotate(torch.zeros(4)).wait()
+    dist.barrier()
+    return [str(caught.value), *found]

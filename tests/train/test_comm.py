@@ -34,10 +34,16 @@ def test_collectives_move_what_they_say_and_count_what_they_send():
 
 @pytest.mark.slow
 def test_a_rank_that_ends_is_named_by_the_collective_of_the_others():
-    error, outside = distributed.run(broken, 2)
-    assert error.startswith("collective 1 (rotate) of axis 'ring' failed on rank 0 of 2: ")
+    (error, silent, gone), outside = distributed.run(broken, 2)
+    assert error.startswith("collective 3 (rotate) of axis 'ring' failed on rank 0 of 2: ")
     assert "Look at the other ranks' messages" in error
-    assert outside is None
+    assert silent.startswith(
+        "collective 2 (exchange) of axis 'ring' failed on rank 0 of 2: rank 1 of the group said "
+        "nothing for 0:00:01. Look at"
+    )
+    assert "collective 2 (exchange) of axis 'sp'" in gone
+    assert "rank 1 of the group has ended" in gone
+    assert outside == []
 
 
 def test_alone_every_collective_is_free():

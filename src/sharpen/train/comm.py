@@ -189,14 +189,15 @@ class Axis:
         memory.next_turn(sum(lengths.values()))
         at, starts = 0, {}
         for rank, parts in out.items():
-            starts[rank] = [torch.tensor([at])]
+            starts[rank] = at
             for x in parts:
                 memory.room(at, x).copy_(x)
                 at += _aligned(x)
-        told = {rank: [torch.empty(1, dtype=torch.int64)] for rank in out}
-        self._messages("exchange", number, starts, told).wait()
+        with self._timed("exchange", number):
+            memory.tell(starts)
+            told = {rank: memory.hear(rank) for rank in into}
         for rank, parts in into.items():
-            at = int(told[rank][0])
+            at = told[rank]
             for x in parts:
                 x.copy_(memory.of(rank, at, x))
                 at += _aligned(x)
