@@ -91,8 +91,10 @@ def test_the_document_has_a_stable_schema() -> None:
         "dp_replicate",
         "dp_shard",
         "micro_batch",
+        "offload",
         "pp",
         "recompute",
+        "recompute_every",
         "ring",
         "runs",
         "sp",
@@ -159,6 +161,25 @@ def test_adapters_take_their_part_of_the_states(recipe: dict[str, Any]) -> None:
     nf4 = sh.plan.on_devices(recipe, {"train.method": "qlora"}, devices="2xL40S")
     assert nf4.to_dict()["job"]["method"] == "qlora"
     assert nf4.best.memory["parameters"] < found.best.memory["parameters"]
+
+
+def test_methods_and_savings_of_the_recipe_are_planned(recipe: dict[str, Any]) -> None:
+    full = sh.plan.on_devices(recipe, devices="1xL40S")
+    half = sh.plan.on_devices(recipe, {"train.method": "half"}, devices="1xL40S")
+    assert half.best.memory["optimizer"] == full.best.memory["optimizer"] // 2
+    assert half.to_dict()["job"]["method"] == "half"
+    lora, dora = (
+        sh.plan.on_devices(recipe, {"train.method": m}, devices="1xL40S") for m in ("lora", "dora")
+    )
+    outputs = 2 * (2 * 64 + 2 * 32 + 2 * 128 + 64)  # of the layers in two blocks
+    assert dora.job.trained_parameters - lora.job.trained_parameters == outputs
+    assert dora.best.memory["activations"] > lora.best.memory["activations"]
+    act = {"mode": "full", "every": 2, "offload": "cpu"}
+    saving = sh.plan.on_devices(recipe, {"train.act": act}, devices="1xL40S")
+    words = [f"train.act.{key}={value}" for key, value in act.items()]
+    assert set(words) <= set(saving.overrides(saving.best))
+    again = sh.plan.on_devices(recipe, saving.overrides(saving.best), devices="1xL40S")
+    assert again.best == saving.best
 
 
 def test_one_device_sends_nothing(recipe: dict[str, Any]) -> None:

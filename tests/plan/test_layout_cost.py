@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from plan_shapes import GPT_175B, LLAMA3_8B
-from sharpen.plan import Candidate, Cluster, ClusterJob, layout_problems, parse_devices
+from sharpen.plan import Adapters, Candidate, Cluster, ClusterJob, layout_problems, parse_devices
 from sharpen.plan.hardware import Assumptions
 from sharpen.plan.layout_cost import layout_cost, step_flops
 
@@ -82,6 +82,29 @@ def test_utilization_is_flops_over_time_and_peak() -> None:
     weights = 2 * LLAMA3_8B.matmul_parameters
     assert selective.hfu / selective.mfu == pytest.approx(1 + weights / 57_912_852_480)
     assert cost.step_s < selective.step_s < again.step_s
+    half = dataclasses.replace(plain, recompute="full", recompute_every=2)
+    every_second = layout_cost(JOB, half, cluster)
+    extra = again.hfu / again.mfu - 1
+    assert every_second.hfu / every_second.mfu == pytest.approx(1 + extra / 2)
+    assert every_second.step_s == pytest.approx((cost.step_s + again.step_s) / 2, rel=0.05)
+
+
+def test_offload_takes_what_does_not_hide_behind_computing() -> None:
+    full = Candidate(dp_shard=8, zero_stage=3, recompute="full")
+    away = dataclasses.replace(full, offload=True)
+    sent = 32 * 8192 * 2 * 4096  # bytes a micro-batch, each way
+    for gb_s, overlap in ((64, 0.0), (0.5, 0.8)):
+        cluster = parse_devices(f"8xH100:host_gb_s={gb_s}")
+        cluster = dataclasses.replace(cluster, assume=Assumptions(overlap=overlap))
+        cost, plain = (layout_cost(JOB, layout, cluster) for layout in (away, full))
+        each = sent / (gb_s * 0.8e9)
+        least = 8 * 2 * each * (1 - overlap)
+        longer = cost.step_s - plain.step_s
+        assert least * (1 - 1e-9) <= longer <= 8 * 2 * each * (1 + 1e-9)
+        assert plain.step_s_by["offload"] == 0
+    fast = parse_devices("8xH100:host_gb_s=64")
+    hidden = layout_cost(JOB, away, fast).step_s_by["offload"]
+    assert hidden == pytest.approx(8 * 2 * 0.2 * sent / (64 * 0.8e9))
 
 
 def test_time_is_the_sum_of_its_parts_and_computing_is_flops_over_rates() -> None:
@@ -158,7 +181,7 @@ def test_what_is_too_large_says_by_how_much() -> None:
 
 
 def test_training_adapters_skips_the_weights_gradients() -> None:
-    lora = dataclasses.replace(JOB, method="lora", adapter_parameters=10_000_000)
+    lora = dataclasses.replace(JOB, adapters=Adapters(rank=8))
     cluster = parse_devices("8xH100")
     layout = Candidate(dp_shard=8, zero_stage=3)
     full, light = layout_cost(JOB, layout, cluster), layout_cost(lora, layout, cluster)

@@ -5,7 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plan_shapes import LLAMA3_8B, small_spec
-from sharpen.plan import Candidate, ClusterJob, layout_problems, parse_devices, search_layouts
+from sharpen.plan import (
+    Adapters,
+    Candidate,
+    ClusterJob,
+    layout_problems,
+    parse_devices,
+    search_layouts,
+)
 from sharpen.plan.layout_cost import layout_cost
 from sharpen.plan.layout_search import degrees
 from sharpen.plan.layouts import divisors, layout_memory
@@ -22,7 +29,7 @@ jobs = st.builds(
     job,
     seq_len=st.sampled_from([100, 2048, 5000]),
     global_batch=st.integers(1, 48),
-    method=st.just("full"),
+    adapters=st.sampled_from([None, Adapters(rank=4)]),
     dtype=st.sampled_from(["float32", "bfloat16"]),
 )
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from plan_shapes import LLAMA3_8B, small_spec
 from sharpen.core.errors import ConfigError
 from sharpen.plan import (
+    Adapters,
     Candidate,
     ClusterJob,
     TrainingJob,
@@ -75,16 +76,18 @@ def test_one_device_holds_what_the_calibrated_model_of_one_process_says() -> Non
 
 
 def test_adapters_alone_have_gradients_and_states() -> None:
-    job = dataclasses.replace(JOB, method="lora", adapter_parameters=1_000_000)
+    job = dataclasses.replace(JOB, adapters=Adapters(rank=16))
     found = layout_memory(job, Candidate(dp_shard=8, zero_stage=3))
-    assert found["parameters"] == 2 * LLAMA3_8B.num_parameters // 8 + 500_000
-    assert (found["gradients"], found["optimizer"]) == (500_000, 1_000_000)
+    # Rank 16 times inputs and outputs of q and o, k and v, gate, up and down.
+    adapters = 32 * 16 * (2 * 8192 + 2 * 5120 + 3 * 18_432)
+    assert found["parameters"] == 2 * LLAMA3_8B.num_parameters // 8 + adapters // 2
+    assert (found["gradients"], found["optimizer"]) == (adapters // 2, adapters)
     four_bits = layout_memory(
         dataclasses.replace(job, nf4=True), Candidate(dp_shard=8, zero_stage=3)
     )
     blocks = LLAMA3_8B.num_layers * LLAMA3_8B.layer_matmul_parameters / 8
     assert found["parameters"] - four_bits["parameters"] == pytest.approx(blocks * 1.484, rel=1e-3)
-    assert sent(job, Candidate(dp_shard=8, zero_stage=1))["states"] == 1_000_000 * 4 * 7 // 8
+    assert sent(job, Candidate(dp_shard=8, zero_stage=1))["states"] == adapters * 4 * 7 // 8
 
 
 def test_recomputation_keeps_a_blocks_input_and_tiling_drops_the_mlp() -> None:
@@ -97,6 +100,11 @@ def test_recomputation_keeps_a_blocks_input_and_tiling_drops_the_mlp() -> None:
     selective = layout_memory(JOB, dataclasses.replace(layout, recompute="selective"))
     attention = 8192 * (2 * (2 * 4096 + 2 * 1024) + 4 * 32)
     assert selective["activations"] == full["activations"] + 32 * attention
+    some = dataclasses.replace(layout, recompute="full", recompute_every=3)  # 11 of 32 blocks
+    kept = 21 * block + 11 * 8192 * 2 * 4096 + block + ends
+    assert layout_memory(JOB, some)["activations"] == kept
+    away = layout_memory(JOB, dataclasses.replace(some, offload=True))
+    assert away["activations"] == kept - (11 - 3) * 8192 * 2 * 4096
     tiled = layout_memory(JOB, dataclasses.replace(layout, tiled_mlp=True))
     assert tiled["activations"] == 32 * (block - 8192 * 3 * 2 * 14_336) + ends
     assert tiled["scratch"] < layout_memory(JOB, layout)["scratch"]
@@ -226,6 +234,8 @@ def test_the_trainers_config_of_a_layout() -> None:
     assert layout.label() == "dp_replicate 2, dp_shard 3, ring 4, sp 5, stage 1, micro_batch 1"
     with pytest.raises(ConfigError, match="tp=2 and pp=1 are planned only"):
         Candidate(tp=2).parallel()
+    some = Candidate(recompute="full", recompute_every=2, offload=True)
+    assert some.label().endswith("recompute, every 2 blocks, offload")
     full = Candidate(pp=2, chunks=2, recompute="full", tiled_mlp=True)
     assert full.label().endswith("micro_batch 1, recompute, tiled MLP")
     assert Candidate(recompute="selective").label().endswith("selective recompute")

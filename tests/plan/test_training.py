@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from plan_profile import PROFILE
-from sharpen.plan import TrainingJob, training_memory, training_step_s
+from sharpen.plan import Adapters, TrainingJob, training_memory, training_step_s
 from sharpen.plan.training import step_flops
 from small_models import small_spec
 
@@ -27,14 +27,14 @@ def test_states_are_exact() -> None:
         4 * count,
         8 * count,
     )
-    lora = changed(method="lora", rank=4, dtype="bfloat16")
+    lora = changed(adapters=Adapters(rank=4), dtype="bfloat16")
     # 2 layers of q and o (64 + 64), k and v (64 + 32), gate, up and down (64 + 128).
     adapters = 2 * 4 * (2 * 128 + 2 * 96 + 3 * 192)
     assert lora.trained_parameters == adapters
     parts = training_memory(lora, 0)
     assert parts["weights"] == 2 * count + 4 * adapters
     assert parts["optimizer"] == 8 * adapters
-    only = changed(method="lora", rank=4, targets=("q_proj",))
+    only = changed(adapters=Adapters(rank=4, targets=("q_proj",)))
     assert only.trained_parameters == 2 * 4 * 128
 
 
@@ -49,9 +49,9 @@ def test_what_ought_to_lower_memory_does() -> None:
     assert total(dataclasses.replace(deep, offload=True)) < total(deep)
     assert total(changed(seq_len=64)) < total(JOB)
     assert total(changed(micro_batch=2)) > total(JOB)
-    assert total(changed(method="lora")) < total(JOB)
+    assert total(changed(adapters=Adapters())) < total(JOB)
     assert total(changed(grad_accum=4)) == total(JOB)
-    lora = changed(method="lora")
+    lora = changed(adapters=Adapters())
     assert total(dataclasses.replace(lora, dtype="bfloat16")) < total(lora)
 
 

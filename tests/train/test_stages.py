@@ -12,6 +12,7 @@ from sharpen.core.run import run
 from sharpen.core.stage import Artifact, StageContext
 from sharpen.data.stages import DataConfig, SourceConfig, SplitConfig
 from sharpen.models import load_model
+from sharpen.plan.job import Adapters
 from sharpen.plan.training import TrainingJob, training_memory
 from sharpen.train import TrainConfig
 from sharpen.train.predict import training_job
@@ -190,8 +191,7 @@ def test_kept_activations_are_those_of_the_formula(
     job = TrainingJob(
         spec=small_spec(),
         seq_len=tokens,
-        method=method,  # type: ignore[arg-type]
-        rank=4,
+        adapters=Adapters(rank=4) if method == "lora" else None,
         dtype=dtype,  # type: ignore[arg-type]
         document_tokens=tokens // documents if documents > 1 else None,
         checkpointing=mode,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sharpen.plan.device import DeviceProfile, load_profile, probe
     from sharpen.plan.flops import forward_flops_per_token, training_flops_per_token
     from sharpen.plan.hardware import Cluster, parse_devices
+    from sharpen.plan.job import Adapters
     from sharpen.plan.layout_cost import LayoutCost
     from sharpen.plan.layout_search import SearchResult, search_layouts
     from sharpen.plan.layouts import Candidate, ClusterJob, layout_memory, layout_problems
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sharpen.plan.training import TrainingJob, training_memory, training_step_s
 
 _EXPORTS = {
+    "Adapters": "job",
     "Candidate": "layouts",
     "Cluster": "hardware",
     "ClusterJob": "layouts",
@@ -63,6 +65,7 @@ _EXPORTS = {
 }
 
 __all__ = [
+    "Adapters",
     "Candidate",
     "Cluster",
     "ClusterJob",

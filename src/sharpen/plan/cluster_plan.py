@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sharpen.core.assets import ASSETS, asset_path
 from sharpen.core.config import Document, Marks, apply_overrides, load_yaml
@@ -17,7 +17,6 @@ from sharpen.plan.layout_cost import LayoutCost, layout_cost, step_flops
 from sharpen.plan.layout_search import SearchResult, search_layouts
 from sharpen.plan.layouts import Candidate, ClusterJob, layout_problems
 from sharpen.plan.memory import live_bytes, model_states
-from sharpen.plan.training import TrainingJob
 
 __all__ = ["ClusterPlan", "on_devices"]
 
@@ -114,6 +113,8 @@ class ClusterPlan:
         keys = ("dp_replicate", "dp_shard", "ring", "sp", "zero_stage")
         found += [f"parallel.{key}={getattr(layout, key)}" for key in keys]
         found += [f"micro_batch={layout.micro_batch}", f"act.mode={layout.recompute}"]
+        found += [f"act.every={layout.recompute_every}"]
+        found += [f"act.offload={'cpu' if layout.offload else 'none'}"]
         found.append(f"act.tiled_mlp={'auto' if layout.tiled_mlp else 0}")
         return [f"{self.stage}.{change}" for change in found]
 
@@ -136,7 +137,7 @@ class ClusterPlan:
                 "trained_parameters": job.trained_parameters,
             },
             "job": {
-                "method": "qlora" if job.nf4 else job.method,
+                "method": job.method,
                 "dtype": job.dtype,
                 "seq_len": job.seq_len,
                 "global_batch": job.global_batch,
@@ -338,21 +339,14 @@ def cluster_job(recipe: Recipe, stage: StageSpec) -> ClusterJob:
     path = asset_path(context.model) if context.model in ASSETS else context.resolve(context.model)
     spec = ModelSpec.from_ref(path)
     data = next((c for c in context.stages.values() if hasattr(c, "max_tokens")), None)
-    method: Literal["full", "lora"] = "lora" if config.adapts else "full"
-    adapters = TrainingJob(
-        spec=spec,
-        seq_len=1,
-        method=method,
-        rank=config.rank,
-        targets=() if config.targets == "all-linear" else config.targets,
-    )
     return ClusterJob(
         spec=spec,
         seq_len=getattr(data, "max_tokens", _SEQ_LEN),
         global_batch=config.global_batch,
-        method=method,
+        adapters=config.adapters,
         nf4=config.method == "qlora",
-        adapter_parameters=adapters.adapter_parameters,
+        # Which half trains is known when it starts; of tied embeddings, both or none.
+        frozen_parameters=spec.num_parameters // 2 if config.method == "half" else 0,
         dtype=config.dtype,
     )
 
@@ -401,5 +395,7 @@ def _own_layout(config: Any, devices: int) -> Candidate:
         zero_stage=config.parallel.zero_stage,
         micro_batch=config.micro_batch,
         recompute=config.act.mode,
+        recompute_every=config.act.every,
+        offload=config.act.offload != "none",
         tiled_mlp=bool(config.act.tiled_mlp),
     )

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from sharpen.plan.flops import attention_flops_per_token, training_flops_per_token
 from sharpen.plan.hardware import Cluster
@@ -110,29 +110,28 @@ class LayoutCost:
         }
 
 
-def step_flops(
-    job: ClusterJob,
-    *,
-    causal: bool = False,
-    recompute: Literal["none", "selective", "full"] = "none",
-    tiled_mlp: bool = False,
-) -> float:
+def step_flops(job: ClusterJob, *, causal: bool = False, layout: Candidate | None = None) -> float:
     """FLOPs of one optimizer step over all devices.
 
     Args:
         job: what is trained.
         causal: count only the positions that attention sees.
-        recompute: count the forward pass that is repeated; selectively, attention is not.
-        tiled_mlp: count what tiling computes again of the MLP: gate and up.
+        layout: count what it computes again, too: blocks (selectively, without attention), and of
+            tiled MLPs gate and up.
     """
     s = job.spec
     per_token = training_flops_per_token(
-        s, job.seq_len, causal=causal, recompute=recompute != "none", lora=job.method == "lora"
+        s, job.seq_len, causal=causal, lora=job.adapters is not None
     )
-    if recompute == "selective":
-        per_token -= attention_flops_per_token(s, job.seq_len, causal=causal)
-    if tiled_mlp and recompute == "none":
-        per_token += 2 * 2 * s.hidden_size * s.intermediate_size * s.num_layers
+    per_token -= 2 * s.matmul_parameters * job.frozen_parameters / s.num_parameters
+    if layout is not None:
+        again = layout.recomputed(s.num_layers) / s.num_layers
+        per_token += again * 2 * s.matmul_parameters
+        if layout.recompute == "full":
+            per_token += again * attention_flops_per_token(s, job.seq_len, causal=causal)
+        if layout.tiled_mlp:
+            gate_up = 2 * 2 * s.hidden_size * s.intermediate_size * s.num_layers
+            per_token += (1 - again) * gate_up
     return per_token * job.global_batch * job.seq_len
 
 
@@ -147,17 +146,17 @@ def _compute(job: ClusterJob, layout: Candidate, cluster: Cluster) -> dict[str, 
     seen = attention_flops_per_token(s, job.seq_len, causal=True) * tokens / layout.pp / tp
     attention = uneven * seen / (peak * device.attention)
     rate = device.memory_gb_s * 1e9 * cluster.assume.memory
-    kept = tokens * layers * kept_bytes(s, job.element_bytes, False) / tp
+    kept = tokens * layers * kept_bytes(job, False) / tp
     elementwise = kept * _PASSES / 2 / rate
-    again = 0.0 if layout.recompute == "none" else 1.0
-    weights = 1 + (job.method == "full")  # products of the backward pass for one of the forward
-    tiled = gate_up if layout.tiled_mlp and not again else 0.0
+    again = layout.recomputed(s.num_layers) / s.num_layers
+    weights = 1 + job.trained_share  # products of the backward pass for one of the forward
+    tiled = gate_up * (1 - again) if layout.tiled_mlp else 0.0
     head = 2 * tokens * s.embedding_parameters / tp / (peak * device.products) / layout.pp
     return {
         "products": products,
         "products_backward": products * (weights + again + tiled),
         "attention": attention,
-        "attention_backward": attention * (3 if layout.recompute == "full" else 2),
+        "attention_backward": attention * (2 + again * (layout.recompute == "full")),
         "elementwise": elementwise,
         "elementwise_backward": elementwise * (1 + again),
         "head": head * (1 + weights),
@@ -216,7 +215,7 @@ def layout_cost(
 
     # Exchanges inside a layer stop computing; a ring's hide behind its attention.
     exchange = {"forward": 0.0, "backward": 0.0}
-    again = layout.recompute == "full"
+    again = layout.recomputed(s.num_layers) / s.num_layers if layout.recompute == "full" else 0.0
     for purpose, (there, back) in layer_exchanges(job, layout).items():
         if purpose == "ring":
             rate = cluster.neighbour_rate(layout.ring, tp * layout.sp)
@@ -232,7 +231,7 @@ def layout_cost(
             rate, start = cluster.ring_rate(tp, 1), cluster.start_s(tp, 1)
             first, second = there / rate + 4 * start, back / rate + 6 * start
         exchange["forward"] += layers * first
-        exchange["backward"] += layers * (second + (first if again else 0.0))
+        exchange["backward"] += layers * (second + again * first)
 
     # States of stage 3 are gathered a layer at a time.
     sent = states_bytes(job, layout)
@@ -266,6 +265,15 @@ def layout_cost(
         once += often * sent.replicas / cluster.ring_rate(layout.dp_replicate, stride)
         once += often * layers * cluster.start_s(layout.dp_replicate, stride)
 
+    # What blocks keep leaves in the forward pass and comes back in the backward pass, beside both.
+    away = 0.0
+    if layout.offload:
+        moved = layout.recomputed(layers) * layout.tokens(job)
+        moved *= job.checkpoint_bytes(layout.recompute)
+        seconds = moved / tp / (cluster.device.host_gb_s * 1e9 * assume.links)
+        for beside in (first_pass, second_pass):
+            away += max(seconds - overlap * beside, (1 - overlap) * seconds)
+
     bubble = pass_s * (layout.pp - 1) / layout.chunks
     if layout.pp > 1:
         hops = next(t for t in layout_traffic(job, layout) if t.purpose == "pipeline")
@@ -280,12 +288,13 @@ def layout_cost(
         "elementwise": m * (compute["elementwise"] + compute["elementwise_backward"]),
         "exchange": m * (exchange["forward"] + exchange["backward"]),
         "states": m * (pass_s - plain) + once,
+        "offload": m * away,
         "bubble": bubble,
         "update": update,
     }
     step_s = sum(times.values())
     peak = cluster.device.peak_flops(job.dtype) * cluster.count * step_s
-    done = step_flops(job, causal=causal, recompute=layout.recompute, tiled_mlp=layout.tiled_mlp)
+    done = step_flops(job, causal=causal, layout=layout)
     return LayoutCost(
         layout=layout,
         memory=layout_memory(job, layout, assume),

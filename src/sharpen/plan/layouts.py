@@ -38,59 +38,31 @@ from sharpen.plan.communication import (
     zero_step_bytes,
 )
 from sharpen.plan.hardware import Assumptions
-from sharpen.plan.memory import activation_bytes, row_share, share_states
+from sharpen.plan.job import HELD, Job, job_states
 from sharpen.plan.parallel import ParallelConfig
 
 __all__ = ["Candidate", "ClusterJob", "Traffic", "layout_memory", "layout_problems"]
 
 _LOGITS_BYTES = 64 << 20  # the trainer's tile of logits holds about so many
 _LEAST_TILE = 1024  # tokens of a tiled MLP's tile, or as many as the model is wide
-NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8  # a weight, with its shares of the scales
-_BYTES = {"float32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ClusterJob:
-    """A training job, whatever it runs on."""
-
-    spec: ModelSpec
-    """The model's shape."""
-
-    seq_len: int
-    """Tokens of a sequence."""
+class ClusterJob(Job):
+    """What decides a job's cost on many devices."""
 
     global_batch: int
     """Sequences an optimizer step, over all devices."""
-
-    method: Literal["full", "lora"] = "full"
-    """All weights, or adapters on frozen ones."""
-
-    adapter_parameters: int = 0
-    """Parameters of the adapters, when the method has them."""
-
-    nf4: bool = False
-    """The frozen weights of the blocks are stored in 4 bits and a scale for every 64."""
 
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Compute type; masters and optimizer states stay float32."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.seq_len < 1 or self.global_batch < 1 or self.adapter_parameters < 0:
+        if self.seq_len < 1 or self.global_batch < 1:
             raise ConfigError(
-                f"seq_len={self.seq_len} and global_batch={self.global_batch} must be at least 1, "
-                f"adapter_parameters={self.adapter_parameters} at least 0."
+                f"seq_len={self.seq_len} and global_batch={self.global_batch} must be at least 1."
             )
-
-    @property
-    def element_bytes(self) -> int:
-        """e, bytes of an activation's element."""
-        return _BYTES[self.dtype]
-
-    @property
-    def trained_parameters(self) -> int:
-        """Parameters that get gradients and optimizer states."""
-        return self.adapter_parameters if self.method == "lora" else self.spec.num_parameters
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +100,12 @@ class Candidate:
     """``full`` keeps only each block's input, ``selective`` also what attention needs
     (``train.act.mode``)."""
 
+    recompute_every: int = 1
+    """Every n-th block is computed again (``train.act.every``)."""
+
+    offload: bool = False
+    """What such blocks keep waits in host memory (``train.act.offload``)."""
+
     tiled_mlp: bool = False
     """The MLP runs over tiles of tokens and is computed again in the backward pass."""
 
@@ -159,6 +137,10 @@ class Candidate:
         """T, tokens of a rank in a forward pass; sequences are padded to divide."""
         return self.micro_batch * -(-job.seq_len // (self.ring * self.sp))
 
+    def recomputed(self, layers: int) -> int:
+        """Of so many blocks, those that are computed again."""
+        return 0 if self.recompute == "none" else -(-layers // self.recompute_every)
+
     def parallel(self) -> ParallelConfig:
         """The same as the trainer's config.
 
@@ -188,6 +170,8 @@ class Candidate:
         words += {"none": [], "selective": ["selective recompute"], "full": ["recompute"]}[
             self.recompute
         ]
+        words += [f"every {self.recompute_every} blocks"] if self.recompute_every > 1 else []
+        words += ["offload"] if self.offload else []
         words += ["tiled MLP"] if self.tiled_mlp else []
         return ", ".join(words)
 
@@ -253,56 +237,38 @@ def local_parameters(spec: ModelSpec, tp: int, pp: int) -> tuple[int, int]:
     return matmul + extra + layers * norms + spec.hidden_size, matmul
 
 
-_row_share = functools.lru_cache(maxsize=4096)(row_share)
-
-
 def _states(job: ClusterJob, layout: Candidate) -> dict[str, int]:
     """Bytes of parameters, gradients, optimizer states and what is gathered of them."""
     s, e, n, stage = job.spec, job.element_bytes, layout.state_ranks, layout.zero_stage
-    split = layout.tp * layout.pp
     count, matmul = local_parameters(s, layout.tp, layout.pp)
-    share = _row_share(s, n) if split == 1 and n > 1 else -(-count // n)
+    split = layout.tp * layout.pp
+    found = job_states(job, stage=stage, ranks=n, split=split, count=count, matmul=matmul)
     block = s.layer_parameters // layout.tp
     rest = count - block * (s.num_layers // layout.pp)  # embedding, head, last norm: one unit
     shared = n > 1 and stage >= 2
     # Two blocks and the rest at a time in stage 3, everything in stage 2.
     live = e * (rest + 2 * block) if shared and stage == 3 else 0
-    if job.method == "full":
-        found = share_states(
-            count, stage=stage, ranks=n, share=share, matmul=matmul, element_bytes=e
-        )
+    buckets = 0
+    if job.adapters is None:
         # Stages 2, 3: a block's gradients about to be reduced, and those of the rest, which are
-        # there from the first to the last moment of a backward pass. Stage 1: the owners' in
-        # float32.
+        # there from the first to the last moment of a backward pass.
         buckets = 4 * block + e * rest if shared else 0
-        if stage == 1 and e == 2:
-            buckets = 4 * -(-count // n)
-        return {
-            "parameters": found.parameters,
-            "gradients": found.gradients,
-            "optimizer": found.optimizer,
-            "gathered": found.copies + live,
-            "buckets": buckets,
-        }
-    adapters = -(-job.adapter_parameters // split)
-    own = share_states(adapters, stage=stage, ranks=n, element_bytes=4)
-    frozen = share if stage >= 2 else count
-    saved = (e - NF4_BYTES) * s.num_layers * s.layer_matmul_parameters / split if job.nf4 else 0
+    if stage == 1 and e == 2:  # the owners' gradients in float32
+        trained = count if job.adapters is None else -(-job.adapter_parameters // split)
+        buckets = 4 * -(-trained // n)
     return {
-        "parameters": e * frozen - round(saved * frozen / count) + own.parameters,
-        "gradients": own.gradients,
-        "optimizer": own.optimizer,
-        "gathered": (e * count if stage == 2 and n > 1 else live) + own.copies,
-        "buckets": 0,
+        "parameters": found.parameters,
+        "gradients": found.gradients,
+        "optimizer": found.optimizer,
+        "gathered": found.copies + live,
+        "buckets": buckets,
     }
 
 
 @functools.lru_cache(maxsize=4096)
-def kept_bytes(spec: ModelSpec, element_bytes: int, tiled: bool) -> int:
-    """Bytes a token leaves in a block for its backward pass; the trainer's norms are fused."""
-    return activation_bytes(
-        spec, 1, element_bytes=element_bytes, norm="fused", fused_mlp=True, tiled_mlp=tiled
-    )
+def kept_bytes(job: Job, tiled: bool) -> int:
+    """:meth:`Job.kept_bytes`, kept for a search."""
+    return job.kept_bytes(tiled=tiled)
 
 
 def layout_memory(
@@ -319,26 +285,22 @@ def layout_memory(
     s, e, tokens, tp = job.spec, job.element_bytes, layout.tokens(job), layout.tp
     m, pp, v = layout.micro_batches(job), layout.pp, layout.chunks
     parts = _states(job, layout)
-    block = tokens * kept_bytes(s, e, layout.tiled_mlp) // tp
-    if job.method == "lora":
-        block += tokens * e * job.adapter_parameters // (s.num_layers * s.hidden_size) // tp
+    block = tokens * kept_bytes(job, layout.tiled_mlp) // tp
     # Passes under way at once on the first pipeline stage, each of layers / (pp chunks) layers.
     under_way = min(m * v, pp if v == 1 else 2 * (pp - 1) + (v - 1) * pp + 1)
     layers = under_way * (s.num_layers // (pp * v))
-    if layout.recompute == "none":
-        activations = layers * block
-    else:
-        kept = e * s.hidden_size
-        if layout.recompute == "selective":
-            kept += e * (2 * s.query_size + 2 * s.kv_size) + 4 * s.num_heads
-        activations = layers * tokens * kept // tp + block
+    again = layout.recomputed(layers)
+    activations = (layers - again) * block
+    if again:
+        held = min(again, HELD) if layout.offload else again
+        activations += held * tokens * job.checkpoint_bytes(layout.recompute) // tp + block
     activations += tokens * e * (2 * s.hidden_size + 2 * s.head_dim) // tp
     wide = 4 * e * s.intermediate_size * tokens // tp  # gradients of the MLP's four tensors
     if layout.tiled_mlp:
         wide //= max(1, -(-tokens // max(s.hidden_size, _LEAST_TILE)))
     rows = min(tokens, max(1, _LOGITS_BYTES // (4 * s.vocab_size)))
     loss = rows * (s.vocab_size // tp) * (e + 8) + 2 * tokens * e * s.hidden_size // tp
-    if job.method == "full":
+    if job.adapters is None and job.trains_head:
         loss += 4 * s.embedding_parameters // tp
     exchange = 0
     if layout.sp > 1:
@@ -433,7 +395,7 @@ def states_bytes(job: ClusterJob, layout: Candidate) -> StatesBytes:
     e, n, stage = job.element_bytes, layout.state_ranks, layout.zero_stage
     split = layout.tp * layout.pp
     count = local_parameters(job.spec, layout.tp, layout.pp)[0]
-    trained = count if job.method == "full" else -(-job.adapter_parameters // split)
+    trained = count if job.adapters is None else -(-job.adapter_parameters // split)
 
     def once(parameters: int, size: int) -> int:
         """One gather or reduction within the group that shares."""

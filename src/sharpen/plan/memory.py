@@ -27,6 +27,7 @@ flash attention and unfused element-wise operations::
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,6 +39,7 @@ __all__ = [
     "activation_bytes",
     "live_bytes",
     "model_states",
+    "parameter_shapes",
     "row_share",
     "share_states",
 ]
@@ -59,6 +61,37 @@ class ModelStates:
         return self.parameters + self.gradients + self.optimizer + self.copies
 
 
+def parameter_shapes(spec: ModelSpec) -> dict[str, tuple[int, int]]:
+    """Rows and width of every parameter of the built model, by name; a tied head is left out."""
+    h, f, q, kv = spec.hidden_size, spec.intermediate_size, spec.query_size, spec.kv_size
+    layer = {f"self_attn.{n}.weight": (rows, h) for n, rows in _projections(q, kv)}
+    layer |= {"self_attn.o_proj.weight": (h, q)}
+    if spec.qkv_bias:
+        layer |= {f"self_attn.{n}.bias": (rows, 1) for n, rows in _projections(q, kv)}
+    if spec.output_bias:
+        layer |= {"self_attn.o_proj.bias": (h, 1)}
+    if spec.qk_norm:
+        layer |= {f"self_attn.{n}_norm.weight": (spec.head_dim, 1) for n in "qk"}
+    mlp = {"gate_proj": (f, h), "up_proj": (f, h), "down_proj": (h, f)}
+    layer |= {f"mlp.{n}.weight": shape for n, shape in mlp.items()}
+    if spec.mlp_bias:
+        layer |= {f"mlp.{n}.bias": (rows, 1) for n, (rows, _) in mlp.items()}
+    norms = ("input_layernorm", "post_attention_layernorm")[: spec.block_norms]
+    layer |= {f"{n}.weight": (h, 1) for n in norms}
+    found = {"model.embed_tokens.weight": (spec.vocab_size, h)}
+    for i in range(spec.num_layers):
+        found |= {f"model.layers.{i}.{name}": shape for name, shape in layer.items()}
+    found["model.norm.weight"] = (h, 1)
+    if not spec.tie_word_embeddings:
+        found["lm_head.weight"] = (spec.vocab_size, h)
+    return found
+
+
+def _projections(query_size: int, kv_size: int) -> list[tuple[str, int]]:
+    return [("q_proj", query_size), ("k_proj", kv_size), ("v_proj", kv_size)]
+
+
+@functools.lru_cache(maxsize=4096)
 def row_share(spec: ModelSpec, ranks: int) -> int:
     """Parameters of the rank that holds most, when each tensor is dealt out by rows.
 
@@ -66,23 +99,7 @@ def row_share(spec: ModelSpec, ranks: int) -> int:
         spec: the model's shape.
         ranks: N; rank 0 holds ceil(rows / N) rows of every tensor.
     """
-    h, f, q, kv = spec.hidden_size, spec.intermediate_size, spec.query_size, spec.kv_size
-    layer = [(q, h), (kv, h), (kv, h), (h, q), (f, h), (f, h), (h, f)]
-    layer += [(h, 1)] * spec.block_norms
-    if spec.qkv_bias:
-        layer += [(q, 1), (kv, 1), (kv, 1)]
-    if spec.output_bias:
-        layer += [(h, 1)]
-    if spec.mlp_bias:
-        layer += [(f, 1), (f, 1), (h, 1)]
-    if spec.qk_norm:
-        layer += [(spec.head_dim, 1)] * 2
-
-    def most(tensors: list[tuple[int, int]]) -> int:
-        return sum(-(-rows // ranks) * width for rows, width in tensors)
-
-    heads = 1 if spec.tie_word_embeddings else 2
-    return spec.num_layers * most(layer) + most([(spec.vocab_size, h)] * heads + [(h, 1)])
+    return sum(-(-rows // ranks) * width for rows, width in parameter_shapes(spec).values())
 
 
 def share_states(

@@ -16,8 +16,9 @@ A block that is checkpointed keeps e h, or (selective) also what attention needs
 time has the above; offloaded, what three blocks keep is here at once. A tiled MLP keeps nothing of
 its own. The loss holds one tile of logits: 4 V bytes a row in float32, 6 V in bfloat16. A
 checkpoint copies what trains and
-its optimizer state, 12 bytes a parameter, while the training goes on. Time adds the products and
-the element-wise operations at their measured rates, and the start of every operation.
+its optimizer state, 12 bytes a parameter, while the training goes on. What a training holds by its
+method, :mod:`sharpen.plan.job` counts. Time adds the products and the element-wise operations at
+their measured rates, and the start of every operation.
 """
 
 from __future__ import annotations
@@ -25,16 +26,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from sharpen.core.model_spec import ModelSpec
 from sharpen.plan.device import DeviceProfile
 from sharpen.plan.flops import attention_flops_per_token, training_flops_per_token
-from sharpen.plan.memory import activation_bytes
+from sharpen.plan.job import HELD, Job, job_states
+from sharpen.plan.memory import live_bytes
 
 __all__ = ["TrainingJob", "training_memory", "training_step_s"]
 
-_BYTES = {"float32": 4, "bfloat16": 2}
-_MLP = ("gate_proj", "up_proj", "down_proj")
-_HELD = 3  # blocks whose kept tensors are here when offloaded: one in use, one on its way, the last
 # Calibrated by benchmarks/plan/bench_plan.py on the shapes listed there.
 _PASSES = 13.5  # element-wise operations a kept activation takes part in, forward and backward
 _OPS_A_BLOCK = 110  # operations started a block, forward and backward
@@ -44,40 +42,18 @@ _ALLOCATOR = 0.2  # of what is allocated and freed all the time
 _PROCESS = 90 << 20  # beside the imports: rooms, data set, buffers of the libraries
 _VOCABULARY = 1500  # bytes a token of the vocabulary takes in the tokenizer
 _SETTLED = 120 << 20  # of a bf16 heap after tens of steps with documents of varying length
-_NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8  # a weight, with its shares of the scales
 _SHORT = 512  # documents of up to so many tokens attend in float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingJob:
-    """What decides a job's cost."""
-
-    spec: ModelSpec
-    """The model's shape."""
-
-    seq_len: int
-    """Tokens of a sequence."""
+class TrainingJob(Job):
+    """What decides a job's cost on one machine."""
 
     micro_batch: int = 1
     """Sequences a forward pass."""
 
     grad_accum: int = 1
     """Forward passes a step."""
-
-    method: Literal["full", "lora"] = "full"
-    """All weights, or adapters on frozen ones."""
-
-    rank: int = 16
-    """Of the adapters."""
-
-    targets: tuple[str, ...] = ()
-    """Adapted layers; empty is all seven."""
-
-    nf4: bool = False
-    """The frozen weights of the blocks are stored in 4.13 bits."""
-
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Compute type."""
 
     checkpointing: Literal["none", "selective", "full"] = "none"
     """What a block keeps: all, its input and what attention needs, or its input."""
@@ -133,62 +109,22 @@ class TrainingJob:
             return 0
         return -(-self.spec.num_layers // self.checkpoint_every)
 
-    @property
-    def element_bytes(self) -> int:
-        """Bytes of an activation's element."""
-        return _BYTES[self.dtype]
-
-    def linears(self) -> dict[str, tuple[int, int]]:
-        """Input and output size of a block's seven linear layers."""
-        s = self.spec
-        return {
-            "q_proj": (s.hidden_size, s.query_size),
-            "k_proj": (s.hidden_size, s.kv_size),
-            "v_proj": (s.hidden_size, s.kv_size),
-            "o_proj": (s.query_size, s.hidden_size),
-            "gate_proj": (s.hidden_size, s.intermediate_size),
-            "up_proj": (s.hidden_size, s.intermediate_size),
-            "down_proj": (s.intermediate_size, s.hidden_size),
-        }
-
-    def adapted(self) -> dict[str, tuple[int, int]]:
-        """The layers with adapters."""
-        if self.method != "lora":
-            return {}
-        layers = self.linears()
-        return {n: layers[n] for n in layers if not self.targets or n in self.targets}
-
-    @property
-    def adapter_parameters(self) -> int:
-        """Parameters of all adapters."""
-        return self.spec.num_layers * sum(self.rank * (a + b) for a, b in self.adapted().values())
-
-    @property
-    def trained_parameters(self) -> int:
-        """Parameters that get gradients and optimizer state."""
-        return self.adapter_parameters if self.method == "lora" else self.spec.num_parameters
-
 
 def block_activation_bytes(job: TrainingJob) -> int:
     """Bytes one block keeps for its backward pass, checkpointing aside."""
-    s, e, tokens, tiled = job.spec, job.element_bytes, job.tokens, job.mlp_tile > 0
-    kept = activation_bytes(
-        s, tokens, element_bytes=e, norm="fused", fused_mlp=True, tiled_mlp=tiled
-    )
-    counted = {n: shape for n, shape in job.linears().items() if not (tiled and n in _MLP)}
-    if job.method == "full":
-        copies = sum(a * b for a, b in counted.values()) if e == 2 else 0  # kept by autocast
-        return kept + 2 * copies
-    return kept + tokens * len(counted.keys() & job.adapted()) * e * job.rank
+    tiled = job.mlp_tile > 0
+    kept = job.tokens * job.kept_bytes(tiled=tiled)
+    if job.adapters is None and job.element_bytes == 2:  # copies of weights, kept by autocast
+        copies = job.spec.layer_matmul_parameters
+        if tiled:
+            copies -= 3 * job.spec.hidden_size * job.spec.intermediate_size
+        kept += 2 * copies
+    return kept
 
 
 def checkpointed_block_bytes(job: TrainingJob) -> int:
     """Bytes one checkpointed block keeps until it is computed again."""
-    s, e = job.spec, job.element_bytes
-    kept = e * s.hidden_size
-    if job.checkpointing == "selective":  # q, k, v, the output and the log-sum-exp
-        kept += e * (2 * s.query_size + 2 * s.kv_size) + 4 * s.num_heads
-    return job.tokens * kept
+    return job.tokens * job.checkpoint_bytes(job.checkpointing)
 
 
 def training_memory(job: TrainingJob, base_bytes: int) -> dict[str, int]:
@@ -203,31 +139,28 @@ def training_memory(job: TrainingJob, base_bytes: int) -> dict[str, int]:
     again = job.checkpointed_blocks
     activations = (s.num_layers - again) * block
     if again:
-        held = min(again, _HELD) if job.offload else again
+        held = min(again, HELD) if job.offload else again
         activations += held * checkpointed_block_bytes(job) + block
     activations += tokens * e * (2 * s.hidden_size + 2 * s.head_dim)  # final norm, cos and sin
     labelled = max(1, round(job.labelled * tokens))
     tile = min(job.tile, labelled)
     loss = tile * s.vocab_size * (6 if e == 2 else 4) + 2 * labelled * e * s.hidden_size
-    if job.method == "full":
-        loss += 2 * 4 * s.embedding_parameters  # gradient of the head, and the sum it goes into
+    if job.adapters is None:
+        if job.trains_head:  # its gradient, and the sum it goes into
+            loss += 2 * 4 * s.embedding_parameters
         if e == 2:
             loss += 2 * s.embedding_parameters
     # The widest temporaries of a block's backward pass: gradients of the MLP's four tensors.
     scratch = min(tokens, job.mlp_tile or tokens) * e * 4 * s.intermediate_size
-    weights = (e if job.method == "lora" else 4) * s.num_parameters + 4 * job.adapter_parameters
-    if job.nf4:
-        weights -= round((e - _NF4_BYTES) * s.num_layers * s.layer_matmul_parameters)
-    gradients, optimizer = 4 * job.trained_parameters, 8 * job.trained_parameters
-    if job.world_size > 1:
-        n, low = job.state_ranks, e == 2 and job.zero_stage == 1
-        optimizer = (12 if low else 8) * job.trained_parameters // (n if job.zero_stage else 1)
-        gradients = (e if low else 4) * job.trained_parameters // (n if job.zero_stage > 1 else 1)
-        if low:
-            weights = e * (s.num_parameters + job.adapter_parameters)
-        if job.zero_stage > 1:  # cut, and what is gathered: all, or the two largest units
-            unit = max(s.layer_parameters, s.embedding_parameters)
-            weights = weights // n + e * (s.num_parameters if job.zero_stage == 2 else 2 * unit)
+    stage = job.zero_stage if job.world_size > 1 else 0
+    states = job_states(job, stage=stage, ranks=job.state_ranks)
+    weights, gradients, optimizer = states.parameters, states.gradients, states.optimizer
+    if stage == 1 and e == 2:  # the owners' are summed in float32
+        gradients += 4 * -(-job.trained_parameters // job.state_ranks)
+    if stage == 2:
+        weights += states.copies
+    if stage == 3:
+        weights += live_bytes(s, parameter_bytes=e)
     moving = activations + loss + scratch
     settled = _SETTLED if job.document_tokens is not None and e == 2 else 0
     parts = {
@@ -239,7 +172,7 @@ def training_memory(job: TrainingJob, base_bytes: int) -> dict[str, int]:
         "loss": loss,
         "scratch": scratch + round(_ALLOCATOR * moving),
     }
-    shares = job.state_ranks if job.zero_stage > 1 else 1
+    shares = job.state_ranks if stage > 1 else 1
     copy = 4 * job.trained_parameters // shares + optimizer
     if not job.saves_midway:  # the last copy is made when the step's own memory is free again
         copy = max(0, copy - gradients - moving)
@@ -256,14 +189,19 @@ def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]
     s, tokens = job.spec, job.tokens
     again = job.checkpointed_blocks / s.num_layers
     # Passes over each product: forward, input gradient, weight gradient, forward once more.
-    passes = 2 + (job.method == "full") + again
+    passes = 2 + job.trained_share + again
     each = {n: device.seconds(job.dtype, tokens, a, b) for n, (a, b) in job.linears().items()}
     linear = sum(each.values())
     adapters = sum(
-        device.seconds(job.dtype, tokens, a, job.rank)
-        + device.seconds(job.dtype, tokens, job.rank, b)
+        device.seconds(job.dtype, tokens, a, job.adapters.rank)
+        + device.seconds(job.dtype, tokens, job.adapters.rank, b)
         for a, b in job.adapted().values()
+        if job.adapters is not None
     )
+    if job.adapters is not None and job.adapters.dora:  # W A^T, for the norms of the rows
+        adapters += sum(
+            device.seconds(job.dtype, b, a, job.adapters.rank) for a, b in job.adapted().values()
+        )
     tiled = each["gate_proj"] + each["up_proj"] if job.mlp_tile else 0.0
     products = s.num_layers * (passes * linear + tiled + (3 + again) * adapters)
     short = job.document_tokens is not None and job.document_tokens <= _SHORT
@@ -274,14 +212,14 @@ def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]
     attention = tokens * per_token * (3 + again * (job.checkpointing == "full")) / rate
     labelled = max(1.0, job.labelled * tokens)
     rows = min(job.tile, labelled)
-    head_passes = 3 if job.method == "full" else 2
+    head_passes = 3 if job.adapters is None and job.trains_head else 2
     # Small tiles run the head at the rate of few rows, and move its weight once a tile and pass.
     head = (
         labelled / rows * head_passes * device.seconds(job.dtype, rows, s.hidden_size, s.vocab_size)
     )
     softmax = 6 * 4 * labelled * s.vocab_size / (device.copy_gbps * 1e9)
-    made = block_activation_bytes(replace(job, mlp_tile=0))  # in tiles or not
-    kept = s.num_layers * made / job.element_bytes
+    made = replace(job, mlp_tile=0) if job.mlp_tile else job  # in tiles or not
+    kept = s.num_layers * block_activation_bytes(made) / job.element_bytes
     passes_each = _PASSES * (1 + 0.4 * again)
     elementwise = kept * passes_each * device.elementwise[job.dtype]
     if job.nf4:  # each weight is unpacked for each product with it
@@ -306,5 +244,7 @@ def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]
 
 def step_flops(job: TrainingJob) -> float:
     """Model FLOPs of one optimizer step, no causal discount, recomputation not counted."""
-    per_token = training_flops_per_token(job.spec, job.seq_len, lora=job.method == "lora")
+    s = job.spec
+    per_token = training_flops_per_token(s, job.seq_len, lora=job.adapters is not None)
+    per_token -= 2 * s.matmul_parameters * job.frozen_parameters / s.num_parameters
     return per_token * job.step_tokens

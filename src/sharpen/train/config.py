@@ -7,6 +7,7 @@ from typing import Literal
 
 from sharpen.core.errors import ConfigError
 from sharpen.optim.schedules import Schedule
+from sharpen.plan.job import Adapters
 from sharpen.plan.parallel import ParallelConfig
 
 __all__ = [
@@ -315,6 +316,14 @@ class TrainConfig:
     def adapts(self) -> bool:
         """Whether adapters are trained, on frozen weights."""
         return self.method in ("lora", "dora", "qlora")
+
+    @property
+    def adapters(self) -> Adapters | None:
+        """What is trained on frozen weights, as plans count it."""
+        if not self.adapts:
+            return None
+        targets = () if self.targets == "all-linear" else self.targets
+        return Adapters(rank=self.rank, targets=targets, dora=self.method == "dora")
 
     def grad_accum(self, data_ranks: int = 1) -> int:
         """Forward passes an optimizer step and rank.

@@ -10,25 +10,31 @@ from sharpen.core.model_spec import ModelSpec
 from sharpen.core.stage import Prediction, RecipeContext
 from sharpen.models.tiled import mlp_tile
 from sharpen.plan.device import DeviceProfile, load_profile
+from sharpen.plan.memory import parameter_shapes
 from sharpen.plan.training import TrainingJob, step_flops, training_memory, training_step_s
 from sharpen.train.config import TrainConfig
+from sharpen.train.half import choose_half
 from sharpen.train.loss import auto_tile
 
 __all__ = ["predict_train", "training_job"]
 
 _SEQ_LEN = 512
+_ROUNDS = 20  # of half fine-tuning that are looked at: they differ little
 # Measured on functions with docstrings: 30 % of the tokens are the answer, 145 tokens an example.
 _LABELLED_SHARE = 0.3
 _EXAMPLE_TOKENS = 145
 
 
-def training_job(config: TrainConfig, spec: ModelSpec, data: Any = None) -> TrainingJob:
+def training_job(
+    config: TrainConfig, spec: ModelSpec, data: Any = None, *, seed: int = 0
+) -> TrainingJob:
     """The job that ``config`` describes.
 
     Args:
         config: the ``train`` stage's.
         spec: the model's shape.
         data: config of the ``data`` stage before it, or None for 512 tokens, all of them labelled.
+        seed: the stage's; which half of the weights trains goes by it.
     """
     seq_len = getattr(data, "max_tokens", _SEQ_LEN)
     turns = getattr(data, "format", "text") != "text"
@@ -36,8 +42,12 @@ def training_job(config: TrainConfig, spec: ModelSpec, data: Any = None) -> Trai
     parallel = config.parallel
     layout = parallel.layout(config.world_size)
     tokens = -(-seq_len // parallel.sequence_ranks) * config.micro_batch
+    frozen, trains_head = _frozen_half(config, spec, seed) if config.method == "half" else (0, True)
     return TrainingJob(
         spec=spec,
+        adapters=config.adapters,
+        frozen_parameters=frozen,
+        trains_head=trains_head,
         world_size=layout.world_size,
         sequence_ranks=parallel.sequence_ranks,
         state_ranks=layout.state_ranks,
@@ -45,10 +55,7 @@ def training_job(config: TrainConfig, spec: ModelSpec, data: Any = None) -> Trai
         seq_len=seq_len,
         micro_batch=config.micro_batch,
         grad_accum=config.grad_accum(layout.data_ranks),
-        method="lora" if config.adapts else "full",
         nf4=config.method == "qlora",
-        rank=config.rank,
-        targets=() if config.targets == "all-linear" else config.targets,
         dtype=config.dtype,
         checkpointing=config.act.mode,
         checkpoint_every=config.act.every,
@@ -61,6 +68,20 @@ def training_job(config: TrainConfig, spec: ModelSpec, data: Any = None) -> Trai
     )
 
 
+def _frozen_half(config: TrainConfig, spec: ModelSpec, seed: int) -> tuple[int, bool]:
+    """Weights that get no gradient, and whether the head does, in the round that trains most."""
+    sizes = {name: rows * width for name, (rows, width) in parameter_shapes(spec).items()}
+    rounds = 1
+    if config.half_every is not None:
+        rounds = -(-config.num_steps(0) // config.half_every) if config.epochs is None else _ROUNDS
+    head = "model.embed_tokens.weight" if spec.tie_word_embeddings else "lm_head.weight"
+    chosen = max(
+        (choose_half(sizes, seed=seed, round=i) for i in range(min(rounds, _ROUNDS))),
+        key=lambda names: sum(sizes[name] for name in names),
+    )
+    return sum(size for name, size in sizes.items() if name not in chosen), head in chosen
+
+
 def predict_train(config: TrainConfig, context: RecipeContext) -> Prediction:
     """Memory and step time of the stage on ``context.device``, or on this machine."""
     assert context.model is not None
@@ -68,7 +89,7 @@ def predict_train(config: TrainConfig, context: RecipeContext) -> Prediction:
     spec = ModelSpec.from_ref(path)
     data = next((c for c in context.stages.values() if hasattr(c, "max_tokens")), None)
     device: DeviceProfile = context.device or load_profile()
-    job = training_job(config, spec, data)
+    job = training_job(config, spec, data, seed=context.seed)
     parts = training_memory(job, device.base_bytes)
     times = training_step_s(job, device)
     step_s = sum(times.values())
