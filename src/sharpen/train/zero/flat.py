@@ -1,8 +1,8 @@
 """ZeRO stages 0 and 1: whole weights on every rank, gradients summed from one flat buffer.
 
 Rajbhandari et al., ZeRO, 2019 (arXiv 1910.02054), P_os. Gradients are views of one buffer, laid
-in the order in which the backward pass makes them and cut into buckets; a bucket is summed over the
-ranks while the backward pass goes on. With N ranks and Ψ parameters of e bytes, in bytes a rank::
+in the order in which the backward pass makes them. With N ranks and Ψ parameters of e bytes, in
+bytes a rank::
 
     stage    weights   gradients   optimizer         sent a step
     0        e Ψ       e Ψ         8 Ψ               2 e Ψ (N-1)/N     all-reduce
@@ -11,6 +11,11 @@ ranks while the backward pass goes on. With N ranks and Ψ parameters of e bytes
 
 In stage 1 a rank owns a contiguous part of the buffer, cut between rows of a parameter, so that
 each owned piece is a matrix as the optimizer and the checkpoint know it.
+
+Ranks on CPUs of one machine keep the buffers where the others can read them: after the backward
+pass each adds the others' gradients of its part to its own, and in stage 1, after the update, it
+copies the other parts' weights; stage 0 copies their gradients. Other ranks send messages: the
+gradients are cut into buckets, and a bucket is summed while the backward pass goes on.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ from torch import Tensor, nn
 from sharpen.core.errors import ConfigError
 from sharpen.train.checkpoint import Checkpoint, Piece
 from sharpen.train.parallel import Parallel
+from sharpen.train.zero.shared import SharedTensor
 from sharpen.train.zero.states import (
     Groups,
     MakeOptimizer,
@@ -93,7 +99,9 @@ class FlatStates:
         stage: 0 or 1.
         param_dtype: stage 1: of weights and gradients; the owners keep float32 masters when it is
             another.
-        bucket_bytes: gradients summed at once.
+        bucket_bytes: gradients summed at once, where ranks send messages.
+        shared_memory: let ranks on CPUs of one machine read each other's buffers. All ranks must
+            say the same.
 
     Raises:
         ConfigError: nothing is trainable, or trainable parameters differ in type.
@@ -108,8 +116,13 @@ class FlatStates:
         stage: int,
         param_dtype: torch.dtype = torch.float32,
         bucket_bytes: int = 25 << 20,
+        shared_memory: bool = True,
     ) -> None:
         self._parallel, self._stage = parallel, stage
+        group = parallel.group("state") if stage == 1 else dist.group.WORLD
+        assert group is not None, "a job of one process has nothing to share"
+        self._group = group
+        self._ranks = dist.get_world_size(self._group)
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         kinds = {p.dtype for _, p in named}
         if len(kinds) != 1:
@@ -125,13 +138,20 @@ class FlatStates:
             self._slots.append(_Slot(name, parameter, total))
             total += parameter.numel()
         device = named[0][1].device
-        self._grads = torch.zeros(total, dtype=dtype, device=device)
-        masters = self._move(dtype) if stage == 1 else None
+        share = shared_memory and device.type == "cpu"
+        self._shared_grads = SharedTensor.open(total, dtype, self._group) if share else None
+        self._grads = (
+            self._shared_grads.tensor
+            if self._shared_grads
+            else torch.zeros(total, dtype=dtype, device=device)
+        )
+        masters = self._move(dtype, share) if stage == 1 else None
         for slot in self._slots:
             slot.parameter.grad = self._grads[slot.start : slot.stop].view(slot.shape)
-            slot.parameter.register_post_accumulate_grad_hook(self._arrived)  # type: ignore[no-untyped-call]
+            if self._shared_grads is None:
+                slot.parameter.register_post_accumulate_grad_hook(self._arrived)  # type: ignore[no-untyped-call]
         sizes = [(s.shape[0] if s.shape else 1, s.row) for s in self._slots]
-        self._cuts = cut_rows(sizes, parallel.layout.state_ranks if stage == 1 else 1)
+        self._cuts = cut_rows(sizes, self._ranks)
         self._named = dict(named)
         self._pieces = {n: Piece(p.detach(), 0, tuple(p.shape)) for n, p in named}
         if masters is not None:
@@ -144,10 +164,14 @@ class FlatStates:
         self._next = 0
         self._last = False
 
-    def _move(self, dtype: torch.dtype) -> Tensor:
+    def _move(self, dtype: torch.dtype, share: bool) -> Tensor:
         """Weights into one buffer; returns their exact values."""
         exact = torch.cat([slot.parameter.detach().reshape(-1) for slot in self._slots])
-        self._weights = exact.to(dtype)  # the same tensor when the type is
+        self._shared_weights = SharedTensor.open(len(exact), dtype, self._group) if share else None
+        if self._shared_weights:
+            self._weights = self._shared_weights.tensor.copy_(exact)
+        else:
+            self._weights = exact.to(dtype)  # the same tensor when the type is
         for slot in self._slots:
             slot.parameter.data = self._weights[slot.start : slot.stop].view(slot.shape)
         return exact
@@ -192,13 +216,30 @@ class FlatStates:
         self._next = 0
         yield
         if last:
-            self._launch(len(self._buckets))
             with self._parallel.clock.waiting():
-                for work in self._works:
-                    work.wait()
+                if self._shared_grads:
+                    self._sum_shared(self._shared_grads)
+                else:
+                    self._launch(len(self._buckets))
+                    for work in self._works:
+                        work.wait()
             self._works.clear()
             self._last = False
             self._finish()
+
+    def _sum_shared(self, grads: SharedTensor) -> None:
+        grads.meet()
+        grads.add(*self._range(grads.rank))
+        if self._stage == 0:
+            grads.meet()
+            self._read_parts(grads)
+        grads.meet()
+
+    def _read_parts(self, buffer: SharedTensor) -> None:
+        """Take the other ranks' parts of a buffer from them."""
+        for rank in range(self._ranks):
+            if rank != buffer.rank:
+                buffer.read(rank, *self._range(rank))
 
     def _arrived(self, parameter: Tensor) -> None:
         if not self._last:
@@ -216,13 +257,12 @@ class FlatStates:
             if self._stage == 0:
                 self._works.append(dist.all_reduce(self._grads[start:end], async_op=True))
                 continue
-            group = self._parallel.group("state")
-            for rank in range(self._parallel.layout.state_ranks):
+            for rank in range(self._ranks):
                 first, last = self._range(rank)
                 part = self._grads[max(start, first) : min(end, last)]
                 if part.numel():
                     self._works.append(
-                        dist.reduce(part, group=group, group_dst=rank, async_op=True)
+                        dist.reduce(part, group=self._group, group_dst=rank, async_op=True)
                     )
         self._next = max(self._next, stop)
 
@@ -242,7 +282,7 @@ class FlatStates:
         square = torch.linalg.vector_norm(grads, dtype=torch.float32).square().double()
         if self._stage == 1:
             with self._parallel.clock.waiting():
-                dist.all_reduce(square, group=self._parallel.group("state"))
+                dist.all_reduce(square, group=self._group)
         norm = float(square.sqrt())
         if norm > max_norm:
             grads.mul_(max_norm / (norm + 1e-6))
@@ -259,14 +299,20 @@ class FlatStates:
         mine = self._weights[start:stop]
         if mine.data_ptr() != self._master.data_ptr():
             mine.copy_(self._master)
-        group = self._parallel.group("state")
-        works = []
-        for rank in range(self._parallel.layout.state_ranks):
-            first, last = self._range(rank)
-            if last > first:
-                part = self._weights[first:last]
-                works.append(dist.broadcast(part, group=group, group_src=rank, async_op=True))
         with self._parallel.clock.waiting():
+            if self._shared_weights:
+                self._shared_weights.meet()
+                self._read_parts(self._shared_weights)
+                self._shared_weights.meet()
+                return
+            works = []
+            for rank in range(self._ranks):
+                first, last = self._range(rank)
+                if last > first:
+                    part = self._weights[first:last]
+                    works.append(
+                        dist.broadcast(part, group=self._group, group_src=rank, async_op=True)
+                    )
             for work in works:
                 work.wait()
 
