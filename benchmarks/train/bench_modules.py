@@ -25,7 +25,8 @@ from sharpen.core.huge_pages import has_huge_allocator, worker_environment
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.decoder import DecoderLM
 from sharpen.plan.device import probe
-from sharpen.train.bench.modules import ModuleBench, _batch, _whole_step, measure_modules
+from sharpen.train.bench.module_times import ModuleBench
+from sharpen.train.bench.modules import measure_modules, random_batch, whole_step
 from sharpen.train.loss import auto_tile
 
 PRODUCTS = ("qkv", "output", "gate and up", "down", "head and loss")
@@ -53,12 +54,12 @@ def make_model(quick: bool) -> DecoderLM:
 
 def profiled(model: DecoderLM, config: ModuleBench, steps: int) -> dict[str, float]:
     """Seconds a step as the profiler sums them: products, attention, all."""
-    batch = _batch(config, model.spec.vocab_size, 0)
+    batch = random_batch(config, model.spec.vocab_size, 0)
     tile = auto_tile(model.spec.vocab_size)
     with profile(activities=[ProfilerActivity.CPU]) as found:
         for _ in range(steps):
             model.zero_grad(set_to_none=True)
-            _whole_step(model, batch, torch.float32, tile)
+            whole_step(model, batch, torch.float32, tile)
     sums = {"products": 0.0, "attention": 0.0, "all": 0.0}
     for event in found.key_averages():
         seconds = event.self_cpu_time_total / 1e6 / steps

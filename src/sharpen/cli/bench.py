@@ -14,7 +14,7 @@ from sharpen.cli.run import Overrides, Recipe
 
 if TYPE_CHECKING:
     from sharpen.core.report import Section
-    from sharpen.train.bench.modules import ModuleBench
+    from sharpen.train.bench.module_times import ModuleBench
     from sharpen.train.bench.options import Cell
 
 __all__ = ["app"]
@@ -104,7 +104,8 @@ def _module_job(
     """The model, and what to measure: the recipe's settings where the user gave none."""
     from sharpen.core.config import from_dict, to_dict
     from sharpen.core.errors import ConfigError
-    from sharpen.train.bench.modules import ModuleBench, recipe_bench
+    from sharpen.train.bench.module_times import ModuleBench
+    from sharpen.train.bench.modules import recipe_bench
 
     if source.endswith((".yaml", ".yml")):
         model, found = recipe_bench(source, overrides)

@@ -14,14 +14,14 @@ from sharpen.core.report import write_html
 from sharpen.models.decoder import DecoderLM
 from sharpen.models.lora import LoraConfig, add_lora
 from sharpen.train import TrainConfig
+from sharpen.train.bench.module_times import ModuleBench
 from sharpen.train.bench.modules import (
-    ModuleBench,
-    _batch,
     _job,
-    _whole_step,
     bench_modules,
     measure_modules,
     part_flops,
+    random_batch,
+    whole_step,
 )
 from sharpen.train.bench.segments import PARTS, run_segments
 from small_models import save_small_model, small_model
@@ -51,10 +51,10 @@ def test_a_cut_step_has_the_loss_and_gradients_of_the_step(
     method: str, dtype: torch.dtype, documents: int | None
 ) -> None:
     model = make_model(method, family="qwen3" if documents else "llama")
-    batch = _batch(
+    batch = random_batch(
         ModuleBench(batch=2, seq_len=48, document_tokens=documents, labelled=0.7), 304, 0
     )
-    whole = _whole_step(model, batch, dtype, 64)
+    whole = whole_step(model, batch, dtype, 64)
     expected = gradients(model)
     model.zero_grad()
     loss, costs = run_segments(model, batch, dtype=dtype, tile=64)
@@ -67,7 +67,7 @@ def test_a_cut_step_has_the_loss_and_gradients_of_the_step(
 
 def test_the_costs_count_every_part_and_the_bytes_it_cannot_do_without() -> None:
     model = make_model("full")
-    batch = _batch(ModuleBench(batch=2, seq_len=32), 304, 0)
+    batch = random_batch(ModuleBench(batch=2, seq_len=32), 304, 0)
     _, costs = run_segments(model, batch, dtype=torch.float32, tile=64)
     calls = {name: cost.calls for name, cost in costs.items()}
     assert (calls["qkv"], calls["norms"], calls["residual"], calls["head and loss"]) == (2, 5, 4, 1)
@@ -90,7 +90,7 @@ def test_flops_are_those_that_torch_counts(method: str) -> None:
     assert attention == 2 * 2 * (64 * 65 / 2) * 4 * 64 * 3
     counter = FlopCounterMode(display=False)
     with counter:
-        _whole_step(model, _batch(config, 304, 0), torch.float32, 64)
+        whole_step(model, random_batch(config, 304, 0), torch.float32, 64)
     counted = sum(
         count
         for op, count in counter.get_flop_counts()["Global"].items()
