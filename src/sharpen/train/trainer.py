@@ -148,7 +148,7 @@ class _Loss(nn.Module):
     def forward(self, batch: dict[str, Tensor], scale: float) -> Tensor:
         """Sum of the cross entropies times ``scale``."""
         device = batch["input_ids"].device.type
-        with torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32):
+        with torch.autocast(device, self.dtype, enabled=self.dtype == torch.bfloat16):
             hidden = self.model.hidden(  # type: ignore[operator]
                 batch["input_ids"],
                 position_ids=batch["position_ids"],
