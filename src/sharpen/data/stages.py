@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import platform
 from collections import Counter
@@ -21,7 +22,7 @@ from sharpen.data.shards import write_dataset
 from sharpen.data.stdlib import docstring_examples, stdlib_texts
 from sharpen.models.tokenizer import Tokenizer, load_tokenizer
 
-__all__ = ["DATA", "DataConfig", "SourceConfig", "SplitConfig", "split_rows"]
+__all__ = ["DATA", "DataConfig", "SourceConfig", "SplitConfig", "sample_texts", "split_rows"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -216,8 +217,25 @@ def _name(source: SourceConfig) -> str:
     return source.path or f"the asset {source.asset} ({source.view})"
 
 
+def sample_texts(config: DataConfig, context: RecipeContext, rows: int) -> list[str]:
+    """The first texts of a source, for a forecast of what becomes of them.
+
+    Args:
+        config: of format ``text``.
+        context: resolves paths.
+        rows: at most so many, and no more than ``config.limit``.
+
+    Raises:
+        MissingFileError: the source does not exist.
+        DataError: it cannot be read, or not as text.
+    """
+    rows = min(rows, config.limit or rows)
+    found = itertools.islice(_rows(config, context, Counter()), rows)
+    return [normalize(row, "text", where)["text"] for where, row in found]
+
+
 def _rows(
-    config: DataConfig, context: StageContext, dropped: Counter[str]
+    config: DataConfig, context: RecipeContext | StageContext, dropped: Counter[str]
 ) -> Iterable[tuple[str, dict[str, Any]]]:
     """Rows of the source, each with the place it lies at."""
     source = config.source

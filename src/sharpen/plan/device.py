@@ -1,7 +1,14 @@
-"""What this machine can do, measured: GFLOP/s of matrix products, GB/s of memory, sizes.
+"""What this machine can do, measured: GFLOP/s of products and attention, GB/s of memory, sizes.
 
 Rates depend on the shape: a product of [M, K] and [K, N] is timed over a small grid of M and of the
-width sqrt(K N), for each type, and interpolated on logarithmic axes in between. The profile is kept
+width sqrt(K N), for each type, and interpolated on logarithmic axes in between. Attention is timed
+on documents of a few lengths, forward and backward. Its time has a part for each pair of tokens and
+one for each token, so the inverse rate is linear in 1 / S between two lengths, and beyond the
+longest::
+
+    1 / rate(S) = a + b / S
+
+The profile is kept
 in the user's cache, by processor, torch version and number of threads. Measuring takes seconds, and
 what a machine can do changes with what else it does: a profile counts for ten minutes.
 """
@@ -33,9 +40,11 @@ from sharpen.core.huge_pages import worker_environment
 __all__ = ["DeviceProfile", "RateTable", "load_profile", "probe"]
 
 _log = logging.getLogger(__name__)
-_FORMAT = 4
+_FORMAT = 5
 _ROWS = (16, 128, 512, 2048)
 _WIDTHS = (96, 320, 1024, 2048)
+_LENGTHS = (128, 512, 4096)
+_HEAD_DIMS = (32, 128)
 _DTYPES = ("float32", "bfloat16")
 _COPY_BYTES = 64 << 20
 _MAX_AGE_S = 600
@@ -44,13 +53,13 @@ _IMPORTS = "import torch, numpy, tokenizers, safetensors.torch, jinja2, sqlalche
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateTable:
-    """GFLOP/s of matrix products over a grid of shapes."""
+    """GFLOP/s of matrix products, or of attention, over a grid of shapes."""
 
     rows: tuple[int, ...]
-    """M, ascending."""
+    """M, ascending; of attention, the length."""
 
     widths: tuple[int, ...]
-    """sqrt(K N), ascending."""
+    """sqrt(K N), ascending; of attention, the head size."""
 
     gflops: tuple[tuple[float, ...], ...]
     """One row for each of ``rows``, a value for each of ``widths``."""
@@ -98,6 +107,9 @@ class DeviceProfile:
     matmul: dict[str, RateTable]
     """GFLOP/s by type: ``float32`` and ``bfloat16``."""
 
+    attention: dict[str, RateTable]
+    """GFLOP/s of causal attention, forward and backward, by type; only what is seen counts."""
+
     copy_gbps: float
     """GB/s of a large copy, bytes read plus bytes written."""
 
@@ -118,6 +130,17 @@ class DeviceProfile:
         rate = self.matmul[dtype].at(rows, math.sqrt(k * n))
         return 2 * rows * k * n / (rate * 1e9)
 
+    def attention_gflops(self, dtype: str, length: float, head_dim: int) -> float:
+        """GFLOP/s of attention within documents of ``length`` tokens."""
+        table = self.attention[dtype]
+        i, _ = _place(table.rows, length)
+        short, long = table.rows[i], table.rows[i + 1]
+        slow, fast = 1 / table.at(short, head_dim), 1 / table.at(long, head_dim)
+        share = (1 / max(length, table.rows[0]) - 1 / long) / (1 / short - 1 / long)
+        inverse = fast + share * (slow - fast)
+        # Beyond the longest: no lower a rate than there, and no more than twice it.
+        return 1 / (min(max(inverse, fast / 2), fast) if share < 0 else inverse)
+
 
 def cache_file() -> Path:
     """Where this machine's profile is kept."""
@@ -134,7 +157,7 @@ def _identity() -> dict[str, Any]:
         "threads": threads,
         "torch": metadata.version("torch"),
         "python": platform.python_version(),
-        "grid": [list(_ROWS), list(_WIDTHS)],
+        "grid": [list(_ROWS), list(_WIDTHS), list(_LENGTHS), list(_HEAD_DIMS)],
     }
 
 
@@ -177,7 +200,7 @@ def _probe_in_child() -> DeviceProfile:
 
 
 def probe(*, repeats: int = 5) -> DeviceProfile:
-    """Measure this machine: about three seconds.
+    """Measure this machine: about six seconds.
 
     Args:
         repeats: timings of each shape; the shortest counts.
@@ -191,6 +214,7 @@ def probe(*, repeats: int = 5) -> DeviceProfile:
         memory_bytes=psutil.virtual_memory().total,
         caches=_caches(),
         matmul={name: _measure_matmul(getattr(torch, name), repeats) for name in _DTYPES},
+        attention={name: _measure_attention(getattr(torch, name), repeats) for name in _DTYPES},
         copy_gbps=_measure_copy(repeats),
         elementwise={n: _measure_elementwise(getattr(torch, n), repeats) for n in _DTYPES},
         op_s=_measure_op(),
@@ -230,6 +254,32 @@ def _measure_matmul(dtype: Any, repeats: int) -> RateTable:
                 line.append(round(2 * rows * width * width / seconds / 1e9, 3))
             table.append(tuple(line))
     return RateTable(rows=_ROWS, widths=_WIDTHS, gflops=tuple(table))
+
+
+def _measure_attention(dtype: Any, repeats: int) -> RateTable:
+    """One head for each thread, which share work in the backward pass head by head."""
+    import torch
+    import torch.nn.functional as F
+
+    heads = torch.get_num_threads()
+    table = []
+    for length in _LENGTHS:
+        line = []
+        rows = _LENGTHS[-1] // length
+        for size in _HEAD_DIMS:
+            shape = rows, heads, length, size
+            q, k, v = (torch.randn(shape).to(dtype).requires_grad_() for _ in range(3))
+            grad = torch.randn(shape).to(dtype)
+
+            def work(q: Any = q, k: Any = k, v: Any = v, grad: Any = grad) -> None:
+                out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+                torch.autograd.grad(out, (q, k, v), grad)
+
+            seconds = _shortest(work, 2 if length == _LENGTHS[-1] else repeats)
+            flops = 3 * 2 * rows * heads * length * (length + 1) * size
+            line.append(round(flops / seconds / 1e9, 3))
+        table.append(tuple(line))
+    return RateTable(rows=_LENGTHS, widths=_HEAD_DIMS, gflops=tuple(table))
 
 
 def _measure_copy(repeats: int) -> float:

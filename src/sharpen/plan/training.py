@@ -36,7 +36,6 @@ __all__ = ["TrainingJob", "training_memory", "training_step_s"]
 # Calibrated by benchmarks/plan/bench_plan.py on the shapes listed there.
 _PASSES = 13.5  # element-wise operations a kept activation takes part in, forward and backward
 _OPS_A_BLOCK = 110  # operations started a block, forward and backward
-_ATTENTION_RATE = {"float32": 0.27, "bfloat16": 0.07}  # of the products' rate, by type
 _NODE = 36  # bare operations that one with its autograd node costs
 _ALLOCATOR = 0.2  # of what is allocated and freed all the time
 _PROCESS = 90 << 20  # beside the imports: rooms, data set, buffers of the libraries
@@ -71,7 +70,8 @@ class TrainingJob(Job):
     """Rows of logits held at once."""
 
     document_tokens: int | None = None
-    """Mean tokens of a document when rows hold several; None when a row is one."""
+    """Tokens of the document that a token is in, on average, when rows hold several; None when a
+    row is one."""
 
     labelled: float = 1.0
     """Share of the tokens with a label."""
@@ -206,8 +206,8 @@ def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]
     products = s.num_layers * (passes * linear + tiled + (3 + again) * adapters)
     short = job.document_tokens is not None and job.document_tokens <= _SHORT
     kind = "float32" if short else job.dtype
-    rate = device.matmul[kind].at(tokens, s.hidden_size) * 1e9 * _ATTENTION_RATE[kind]
     span = min(job.document_tokens or job.seq_len, job.seq_len)
+    rate = device.attention_gflops(kind, span, s.head_dim) * 1e9
     per_token = attention_flops_per_token(s, span, causal=True)
     attention = tokens * per_token * (3 + again * (job.checkpointing == "full")) / rate
     labelled = max(1.0, job.labelled * tokens)
