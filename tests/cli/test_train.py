@@ -35,3 +35,12 @@ def test_training_stops_before_what_follows_it(invoke: Invoke, recipe: Path) -> 
     assert {"data", "train"} <= set(summary)
     assert "eval" not in summary
     assert (recipe.parent / "out" / "train" / "adapter_model.safetensors").exists()
+    for key in ("peak_bytes", "step_s", "tokens_per_s", "mfu"):
+        assert summary["plan"]["train"][key] > 0
+        assert summary["train"][key] > 0
+    text = invoke("train", recipe, "train.steps=3", "--output", "out").out
+    lines = [line.split() for line in text.splitlines() if line.split()[:1] == ["train"]]
+    names = ("peak memory", "seconds a step", "tokens a second", "MFU")
+    for line, name in zip(lines, names, strict=True):
+        assert " ".join(line[1:]).startswith(name)
+    assert [len(line) for line in lines] == [9, 6, 6, 5]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,12 @@ Processes = Annotated[
     typer.Option("--nproc", help="Processes that train, on this machine.", min=1),
 ]
 Seed = Annotated[int | None, typer.Option(help="The recipe's seed.")]
+_QUANTITIES = {
+    "peak_bytes": ("peak memory of a process, GiB", 2**30),
+    "step_s": ("seconds a step", 1),
+    "tokens_per_s": ("tokens a second", 1),
+    "mfu": ("MFU, %", 0.01),
+}
 
 
 def carry_out(
@@ -58,6 +65,11 @@ def carry_out(
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 table.add_row(name, format_value(value))
         console.print(table)
+        compared = Table("stage", "", "planned", "measured", box=None, header_style="bold")
+        for cells in _compared(done.summary):
+            compared.add_row(*map(format_value, cells))
+        if compared.row_count:
+            console.print(compared)
         console.print(f"run folder: {done.folder}")
         if done.report.exists():
             console.print(f"report: {done.report}")
@@ -69,6 +81,17 @@ def carry_out(
         "summary": done.summary,
     }
     return Output(document, render)
+
+
+def _compared(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, float, float]]:
+    """What was planned of a stage beside what was measured."""
+    for stage, planned in summary.get("plan", {}).items():
+        measured = summary.get(stage)
+        if not isinstance(planned, Mapping) or not isinstance(measured, Mapping):
+            continue
+        for key, (name, unit) in _QUANTITIES.items():
+            if planned.get(key) is not None and measured.get(key) is not None:
+                yield stage, name, planned[key] / unit, measured[key] / unit
 
 
 def register(app: typer.Typer) -> None:

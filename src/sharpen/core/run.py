@@ -517,6 +517,7 @@ def plan_errors(
             pairs.append(("time_error", prediction.step_s, measured.get("step_s")))
         if prediction.time_s is not None:
             row["time_s"] = prediction.time_s
+        row |= {k: v for k, v in prediction.details.items() if k in ("tokens_per_s", "mfu")}
         for key, foreseen, seen in pairs:
             if seen:
                 row[key] = abs(foreseen - seen) / seen
