@@ -13,7 +13,7 @@ Legend: B batch, T tokens, N query heads, K key/value heads, D head size, S keys
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -35,8 +35,26 @@ _SHORT = 512
 class ShardedAttention(Protocol):
     """Causal attention of a rank's tokens to tokens on other ranks."""
 
+    @property
+    def chunked(self) -> bool:
+        """Whether :meth:`projected` is to be used."""
+
+    @property
+    def stored(self) -> bool:
+        """Whether what attention needs in the backward pass waits elsewhere."""
+
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None) -> Tensor:
         """[B, T, N, D] from [B, T, heads, D]; ``window`` as for :func:`document_attention`."""
+
+    def projected(
+        self,
+        x: Tensor,
+        project: Callable[[Tensor, slice], tuple[Tensor, Tensor, Tensor]],
+        heads: tuple[int, int],
+        *,
+        window: int | None = None,
+    ) -> Tensor:
+        """[B, T, N, D] from [B, T, H], of which ``project`` takes a chunk and where it lies."""
 
 
 class SequenceContext(Protocol):

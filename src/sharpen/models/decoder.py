@@ -97,6 +97,7 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer
         self.head_dim = spec.head_dim
+        self.heads = spec.num_heads, spec.num_kv_heads
         self.window = spec.sliding_window if spec.slides(layer) else None
         self.q_proj = nn.Linear(spec.hidden_size, spec.query_size, bias=spec.qkv_bias)
         self.k_proj = nn.Linear(spec.hidden_size, spec.kv_size, bias=spec.qkv_bias)
@@ -188,14 +189,31 @@ class Block(nn.Module):
         ``selective`` keeps only the input and what the attention kernel needs for the backward
         pass; all around the kernel is computed again.
         """
-        if not selective:
+        if context.sharded is not None and context.sharded.chunked:
+            heads = self._attend_in_chunks(x, context.sharded, context)
+        elif selective:
+            q, k, v = checkpoint(self._before, x, context, use_reentrant=False)
+            heads = self.self_attn.attend(q, k, v, context)
+        else:
             normed = self.input_layernorm(x)
             q, k, v = self.self_attn.project(normed, context)
             return self._after(x, self.self_attn.attend(q, k, v, context), context, normed)
-        q, k, v = checkpoint(self._before, x, context, use_reentrant=False)
-        heads = self.self_attn.attend(q, k, v, context)
+        if not selective:
+            return self._after(x, heads, context)
         out: Tensor = checkpoint(self._after, x, heads, context, use_reentrant=False)
         return out
+
+    def _attend_in_chunks(
+        self, x: Tensor, attention: ShardedAttention, context: _Context
+    ) -> Tensor:
+        """[B, T, N, D]; norm and projections are computed again, a chunk at a time."""
+
+        def project(part: Tensor, at: slice) -> tuple[Tensor, Tensor, Tensor]:
+            cos, sin = context.cos[:, at], context.sin[:, at]
+            return self._before(part, dataclasses.replace(context, cos=cos, sin=sin))
+
+        layer = self.self_attn
+        return attention.projected(x, project, layer.heads, window=layer.window)
 
     def _before(self, x: Tensor, context: _Context) -> tuple[Tensor, Tensor, Tensor]:
         return self.self_attn.project(self.input_layernorm(x), context)
@@ -379,7 +397,8 @@ class DecoderLM(nn.Module):
 
     def _checkpointed(self, block: nn.Module, number: int, x: Tensor, context: _Context) -> Tensor:
         with nullcontext() if self.offload is None else self.offload.unit(number):
-            if self.checkpointing == "selective":
+            stored = context.sharded is not None and context.sharded.stored
+            if self.checkpointing == "selective" or stored:
                 out: Tensor = block(x, context, selective=True)
             else:
                 out = checkpoint(block, x, context, use_reentrant=False)

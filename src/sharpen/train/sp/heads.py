@@ -90,7 +90,7 @@ def gather_tokens(axis: Axis, groups: Sequence[Sequence[tuple[Tensor, slice]]]) 
     own = [heads.stop - heads.start for _, heads in groups[axis.rank]]
     whole = first.new_empty((batch, sum(own), axis.size * tokens, size))
     sends = [[x[:, :, heads].transpose(1, 2) for x, heads in group] for group in groups]
-    receives = [torch.split(part, own, 1) for part in whole.split(tokens, 2)]
+    receives = [torch.split(part, own, 1) for part in torch.split(whole, tokens, 2)]
     axis.exchange(sends, receives)
     for part, mine in zip(receives[axis.rank], sends[axis.rank], strict=True):
         part.copy_(mine)

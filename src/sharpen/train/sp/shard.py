@@ -25,7 +25,7 @@ from sharpen.core.errors import ConfigError, DataError, did_you_mean
 from sharpen.train.comm import Axis
 from sharpen.train.loss import IGNORE
 from sharpen.train.sp.block import InnerAttention, check_inputs
-from sharpen.train.sp.fpdt import ChunkPlan, attend_in_chunks
+from sharpen.train.sp.fpdt import ChunkPlan, Project, attend_in_chunks, project_in_chunks
 from sharpen.train.sp.heads import share_heads
 from sharpen.train.sp.layout import Layout, block_places, number_documents, padding_multiple
 from sharpen.train.sp.ring import inner_attention
@@ -234,19 +234,8 @@ class SequenceAttention:
         """
         check_inputs(q, k, v, window)
         key = (q.shape[2], k.shape[2], causal, window, scale, q.device)
-        if self._chunks > 1:
-            if key not in self._plans:
-                self._plans[key] = ChunkPlan(
-                    q,
-                    k,
-                    self._sp,
-                    self._chunks,
-                    self._batch.documents,
-                    causal=causal,
-                    window=window,
-                    scale=scale,
-                )
-            return attend_in_chunks(q, k, v, self._plans[key], self._store)
+        if self.chunked:
+            return attend_in_chunks(q, k, v, self._plan(key), self._store)
         if key not in self._known:
             shares = share_heads(q.shape[2], k.shape[2], self._sp.size)
             self._known[key] = inner_attention(
@@ -261,6 +250,51 @@ class SequenceAttention:
                 kv_index=shares[self._sp.rank].kv_index(q.device),
             )
         return exchange_and_attend(q, k, v, self._sp, self._known[key])
+
+    @property
+    def chunked(self) -> bool:
+        """Whether tokens are projected, exchanged and attended in chunks: :meth:`projected`."""
+        return self._chunks > 1
+
+    @property
+    def stored(self) -> bool:
+        """Whether chunks wait in a store for the backward pass."""
+        return self.chunked and self._store is not None
+
+    def projected(
+        self, x: Tensor, project: Project, heads: tuple[int, int], *, window: int | None = None
+    ) -> Tensor:
+        """Causal attention whose queries, keys and values exist for one chunk at a time.
+
+        Args:
+            x: [b, t, H], this rank's tokens.
+            project: q [b, c, n_h, d] and k, v [b, c, n_kv, d] of a chunk [b, c, H] of them, and a
+                slice that says which.
+            heads: n_h and n_kv.
+            window: as for a call.
+
+        Returns:
+            [b, t, n_h, d].
+        """
+        plan = self._plan((*heads, True, window, None, x.device))
+        return project_in_chunks(x, project, plan, self._store)
+
+    def _plan(
+        self, key: tuple[int, int, bool, int | None, float | None, torch.device]
+    ) -> ChunkPlan:
+        heads, kv_heads, causal, window, scale, device = key
+        if key not in self._plans:
+            self._plans[key] = ChunkPlan(
+                (self._batch.rows, self._batch.length // self._sp.size, heads, kv_heads),
+                self._sp,
+                self._chunks,
+                self._batch.documents,
+                causal=causal,
+                window=window,
+                scale=scale,
+                device=device,
+            )
+        return self._plans[key]
 
 
 def shard_sequence(
