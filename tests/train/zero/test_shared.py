@@ -24,6 +24,7 @@ def share(dtype: torch.dtype) -> Tensor:
     """Each rank's tensor once it has added the others' to its part and read theirs."""
     shared = SharedTensor.open(LENGTH, dtype, dist.group.WORLD)
     assert shared is not None and not shared.tensor.any()
+    assert shared.tensor.data_ptr() % (2 << 20) == 0  # where huge pages can begin
     shared.tensor.copy_(torch.arange(LENGTH) % 64 * 10**shared.rank)
     shared.meet()
     shared.add(*PARTS[shared.rank])

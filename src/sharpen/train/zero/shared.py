@@ -10,6 +10,7 @@ Ranks must agree on when a tensor may be read and when it may change again; for 
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 
@@ -17,10 +18,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from sharpen.core.huge_pages import collapse
 from sharpen.train.shared_memory import create_file, open_files
 
 __all__ = ["SharedTensor"]
 
+_HUGE_PAGE = 2 << 20
+_MAP_FIXED = 0x10
 _BLOCK_BYTES = 1 << 20  # read and added while it lies in the processor's cache
 
 
@@ -55,7 +59,7 @@ class SharedTensor:
         try:
             if others is None:
                 return None
-            tensor = torch.frombuffer(mmap.mmap(own, num_bytes), dtype=dtype)
+            tensor = _map(own, length, dtype)
         finally:
             if own >= 0:
                 os.close(own)  # what is mapped, and open elsewhere, stays
@@ -87,6 +91,27 @@ class SharedTensor:
         """Copy elements ``start`` to ``stop`` of another rank's tensor into this rank's."""
         part = self.tensor[start:stop]
         _read(self._others[rank], start * part.element_size(), part)
+
+
+def _map(file: int, length: int, dtype: torch.dtype) -> Tensor:
+    """The tensor that a file in memory is, in huge pages where the kernel has them.
+
+    These must begin at multiples of their size, in the file and in memory. So a larger region is
+    set aside, and the file takes the place of its middle; it goes with the region.
+    """
+    num_bytes = length * dtype.itemsize
+    region = mmap.mmap(-1, num_bytes + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(region))
+    offset = -address % _HUGE_PAGE
+    place = ctypes.CDLL(None, use_errno=True).mmap
+    place.restype = ctypes.c_void_p
+    place.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
+    writable = mmap.PROT_READ | mmap.PROT_WRITE
+    placed = place(address + offset, num_bytes, writable, mmap.MAP_SHARED | _MAP_FIXED, file, 0)
+    if placed != address + offset:
+        raise OSError(ctypes.get_errno(), "cannot map memory that ranks share")
+    collapse([(placed, num_bytes - num_bytes % _HUGE_PAGE)])
+    return torch.frombuffer(region, dtype=dtype, count=length, offset=offset)
 
 
 def _read(file: int, at: int, into: Tensor) -> None:
