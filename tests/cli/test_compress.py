@@ -5,7 +5,10 @@ import torch
 from typer.testing import CliRunner
 
 from sharpen.cli.main import build_app
-from sharpen.models import load_model
+from sharpen.compress import Grid, PruneConfig, prune_model, save_quantized
+from sharpen.compress.calibration import calibration_dataset
+from sharpen.data import TokenDataset
+from sharpen.models import load_model, load_tokenizer
 from small_models import save_small_model
 
 
@@ -58,6 +61,16 @@ def test_an_existing_folder_is_replaced_only_by_force(model, tmp_path):
         (["--clip", "best"], "--clip is none or mse"),
         (["--head", "int4"], "--head is keep or int8"),
         (["--dtype", "int8"], "--dtype is bfloat16 or float32"),
+        (["--prune", "random"], "--prune is wanda or magnitude, got 'random'"),
+        (["--prune", "wanda"], "--calibration FILE"),
+        (["--prune", "wanda", "--calibration", "no.txt"], "no such data file"),
+        (["--sparsity", "0.5"], "Add --prune wanda"),
+        (["--prune", "magnitude", "--calibration", "x"], "leave --calibration out"),
+        (["--prune", "magnitude", "--sparsity", "1.5"], "sparsity=1.5 must be above 0"),
+        (["--prune", "magnitude", "--pattern", "4:2"], "pattern='4:2' must be 'n:m'"),
+        (["--prune", "magnitude", "--pattern", "5:7"], "7 must divide"),
+        (["--prune", "magnitude", "--sparsity", "0.3", "--pattern", "2:4"], "contradicts"),
+        (["--prune", "magnitude", "--group", "32"], "belong to quantization"),
     ],
 )
 def test_wrong_usage_says_what_is_right_and_writes_nothing(model, tmp_path, options, message):
@@ -65,3 +78,52 @@ def test_wrong_usage_says_what_is_right_and_writes_nothing(model, tmp_path, opti
     assert done.exit_code == 2
     assert message in json.loads(done.stdout)["error"]["message"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pruned_weights_are_zero_and_the_rest_is_as_it_was(model, tmp_path):
+    out = tmp_path / "pruned"
+    pruning = ("--prune", "magnitude", "--sparsity", 0.25, "--dtype", "float32")
+    done = invoke("compress", model, out, *pruning, "--json")
+    assert done.exit_code == 0, done.stdout
+    document = json.loads(done.stdout)
+    assert document["zeros"] == pytest.approx(0.25, abs=0.01)
+    assert "bits" not in document
+    before, after = load_model(model), load_model(out)
+    for name, weight in before.named_parameters():
+        found = after.get_parameter(name)
+        assert bool(((found == weight) | (found == 0)).all())
+    assert torch.equal(after.lm_head.weight, before.lm_head.weight)
+    text = invoke("compress", model, out, *pruning, "--force").stdout
+    assert "of the blocks' weights are zero" in text
+
+
+def test_wanda_looks_at_texts_as_the_stage_does(model, tmp_path):
+    (tmp_path / "texts").mkdir()
+    rows = [{"text": f"{i} and {i * i} are numbers. " * 40} for i in range(30)]
+    (tmp_path / "texts" / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    texts, data = tmp_path / "texts", tmp_path / "data"
+    found = []
+    for source in (texts, data):
+        if source == data:
+            data.mkdir()
+            calibration_dataset(texts, load_tokenizer(model), data, rows=64)
+        out = tmp_path / f"from-{source.name}"
+        pruning = ("--prune", "wanda", "--pattern", "2:4", "--calibration", source)
+        done = invoke("compress", model, out, *pruning, "--bits", 8, "--json")
+        assert done.exit_code == 0, done.stdout
+        document = json.loads(done.stdout)
+        assert (document["zeros"], document["bits"]) == (0.5, 8)
+        found.append((out / "model.safetensors").read_bytes())
+    assert found[0] == found[1]
+    plain = load_model(model)
+    prune_model(plain, PruneConfig(pattern="2:4"), TokenDataset(data, "train"))
+    save_quantized(plain, tmp_path / "direct", Grid(bits=8), dtype=torch.bfloat16)
+    assert (tmp_path / "direct" / "model.safetensors").read_bytes() == found[0]
+
+
+def test_texts_without_text_are_said(model, tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    pruning = ("--prune", "wanda", "--calibration", tmp_path / "empty.jsonl")
+    done = invoke("compress", model, tmp_path / "q", *pruning, "--json")
+    assert done.exit_code == 2
+    assert "has no text to calibrate on" in json.loads(done.stdout)["error"]["message"]

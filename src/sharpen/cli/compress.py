@@ -1,7 +1,10 @@
-"""``sharpen compress``: quantize a model's weights into a folder."""
+"""``sharpen compress``: quantize or prune a model's weights into a folder."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +16,10 @@ __all__ = ["register"]
 
 Model = Annotated[str, typer.Argument(help="An asset's name, a model folder, or a .gguf file.")]
 Out = Annotated[Path, typer.Argument(help="Folder to write.")]
-Bits = Annotated[int, typer.Option(help="4 or 8.")]
+Bits = Annotated[
+    int | None,
+    typer.Option(help="4 or 8; default 4, or with --prune none.", show_default=False),
+]
 Group = Annotated[
     int | None,
     typer.Option(help="Weights a scale: 32, 64, 128 or -1 (a row); default 32, or -1 at 8 bits."),
@@ -21,6 +27,24 @@ Group = Annotated[
 Asymmetric = Annotated[bool, typer.Option("--asymmetric", help="With zero points.")]
 Clip = Annotated[str, typer.Option(help="none, or mse: search scales for least squared error.")]
 HeadOption = Annotated[str, typer.Option("--head", help="keep, or int8: embedding and head too.")]
+Prune = Annotated[
+    str | None,
+    typer.Option(help="wanda or magnitude: zero unimportant weights first.", show_default=False),
+]
+Sparsity = Annotated[
+    float | None, typer.Option(help="Share of zeros; default 0.5.", show_default=False)
+]
+Pattern = Annotated[
+    str | None,
+    typer.Option(help="Keep n of every m weights: 2:4; instead of --sparsity.", show_default=False),
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        help="Texts for wanda: a file or folder of JSONL ('text'), text or Parquet, or a data set.",
+        show_default=False,
+    ),
+]
 Adapter = Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to fold in first.")]
 Dtype = Annotated[str, typer.Option(help="Of what is not quantized: bfloat16 or float32.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
@@ -33,20 +57,24 @@ def register(app: typer.Typer) -> None:
     def compress(
         model: Model,
         out: Out,
-        bits: Bits = 4,
+        bits: Bits = None,
         group: Group = None,
         asymmetric: Asymmetric = False,
         clip: Clip = "none",
         head: HeadOption = "keep",
+        prune: Prune = None,
+        sparsity: Sparsity = None,
+        pattern: Pattern = None,
+        calibration: Calibration = None,
         adapter: Adapter = None,
         dtype: Dtype = "bfloat16",
         force: Force = False,
     ) -> Output:
-        """Quantize a model's weights; the folder then works wherever a model does."""
+        """Quantize or prune a model's weights; the folder then works wherever a model does."""
         from sharpen.core.config import from_dict
         from sharpen.core.errors import BusyError, ConfigError
 
-        if bits not in (4, 8):
+        if bits not in (None, 4, 8):
             raise ConfigError(f"--bits is 4 or 8, got {bits}.")
         if clip not in ("none", "mse"):
             raise ConfigError(f"--clip is none or mse, got {clip!r}.")
@@ -54,6 +82,7 @@ def register(app: typer.Typer) -> None:
             raise ConfigError(f"--head is keep or int8, got {head!r}.")
         if dtype not in ("bfloat16", "float32"):
             raise ConfigError(f"--dtype is bfloat16 or float32, got {dtype!r}.")
+        pruning = _pruning(prune, sparsity, pattern, calibration)
         if out.exists() and not force:
             raise BusyError(f"{out} exists. Replace it with --force, or choose another folder.")
         if out.exists() and not (out.is_dir() and (out / "config.json").exists()):
@@ -61,43 +90,95 @@ def register(app: typer.Typer) -> None:
 
         import torch
 
-        from sharpen.compress import Grid, save_quantized
-        from sharpen.models import load_model, load_tokenizer
+        from sharpen.compress import prune_model, save_quantized, zero_share
+        from sharpen.compress.stages import VariantConfig
+        from sharpen.models import load_model, load_tokenizer, save_model
 
-        fields = {"bits": bits, "group": group, "symmetric": not asymmetric, "clip": clip}
-        grid = from_dict(Grid, fields)
+        fields = {
+            "bits": 4 if bits is None and pruning is None else bits,
+            "group": group,
+            "symmetric": not asymmetric,
+            "clip": clip,
+            "head": head,
+            "prune": pruning,
+        }
+        variant = from_dict(VariantConfig, fields)
         tokenizer = load_tokenizer(model)
         loaded = load_model(model, adapter=adapter)
         stored = getattr(torch, dtype)
         before = sum(p.numel() for p in loaded.parameters()) * stored.itemsize
-        num_bytes = save_quantized(
-            loaded,
-            out,
-            grid,
-            head="int8" if head == "int8" else "keep",
-            tokenizer=tokenizer,
-            dtype=stored,
-        )
+        document: dict[str, Any] = {"model": model, "output": str(out)}
+        if variant.prune is not None:
+            with _calibrating(calibration, tokenizer, variant.prune.calibration) as dataset:
+                prune_model(loaded, variant.prune, dataset)
+            document |= {"prune": variant.prune.method, "zeros": zero_share(loaded)}
+        if variant.grid is not None:
+            save_quantized(
+                loaded, out, variant.grid, head=variant.head, tokenizer=tokenizer, dtype=stored
+            )
+            document |= {
+                "bits": variant.bits,
+                "group": variant.grid.group_size,
+                "symmetric": variant.symmetric,
+                "head": head,
+            }
+        else:
+            save_model(loaded, out, tokenizer=tokenizer, dtype=stored)
         weights = sum(file.stat().st_size for file in out.glob("*.safetensors"))
-        document: dict[str, Any] = {
-            "model": model,
-            "output": str(out),
-            "bits": bits,
-            "group": grid.group_size,
-            "symmetric": grid.symmetric,
-            "head": head,
+        document |= {
             "weight_bytes": weights,
-            "folder_bytes": num_bytes,
+            "folder_bytes": sum(file.stat().st_size for file in out.iterdir()),
             "weight_bytes_before": before,
             "ratio": before / weights,
         }
         return Output(document, lambda console: _render(console, document, dtype))
 
 
+def _pruning(
+    prune: str | None, sparsity: float | None, pattern: str | None, calibration: Path | None
+) -> dict[str, Any] | None:
+    """The flags as the recipe's ``prune``; None when nothing is pruned."""
+    from sharpen.core.errors import ConfigError
+
+    if prune is None:
+        if sparsity is not None or pattern is not None or calibration is not None:
+            raise ConfigError(
+                "--sparsity, --pattern and --calibration say how to prune. Add --prune wanda, or "
+                "--prune magnitude, which needs no texts."
+            )
+        return None
+    if prune not in ("wanda", "magnitude"):
+        raise ConfigError(f"--prune is wanda or magnitude, got {prune!r}.")
+    if prune == "wanda" and calibration is None:
+        raise ConfigError(
+            "--prune wanda looks at what goes into each layer: name texts for it, --calibration "
+            "FILE, or use --prune magnitude."
+        )
+    if prune == "magnitude" and calibration is not None:
+        raise ConfigError("--prune magnitude looks at no texts: leave --calibration out.")
+    given = {"method": prune, "sparsity": sparsity, "pattern": pattern}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+@contextmanager
+def _calibrating(source: Path | None, tokenizer: Any, rows: int) -> Iterator[Any]:
+    """Rows of the texts in ``source``, while they are needed; None without a source."""
+    from sharpen.compress.calibration import calibration_dataset
+
+    if source is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield calibration_dataset(source, tokenizer, Path(folder), rows=rows)
+
+
 def _render(console: Any, document: dict[str, Any], dtype: str) -> None:
     before, after = document["weight_bytes_before"], document["weight_bytes"]
-    console.print(
-        f"{document['output']}: {after / 1e6:,.1f} MB of weights, {document['ratio']:.2f} times "
-        f"less than the {before / 1e6:,.1f} MB in {dtype}."
-    )
+    if "zeros" in document:
+        console.print(f"{document['zeros']:.1%} of the blocks' weights are zero.")
+    if "bits" in document:
+        console.print(
+            f"{document['output']}: {after / 1e6:,.1f} MB of weights, {document['ratio']:.2f} "
+            f"times less than the {before / 1e6:,.1f} MB in {dtype}."
+        )
     console.print(f"Try it:  sharpen chat {document['output']}")
