@@ -239,10 +239,39 @@ def losses(folder: Path, act: ActConfig, parallel: ParallelConfig) -> list[float
     return found
 
 
+@pytest.mark.parametrize("mode", ["none", "full"])
+def test_a_trainer_attends_in_chunks(tmp_path: Path, mode: Any) -> None:
+    save_small_dataset(tmp_path)
+    expected = losses(tmp_path, ActConfig(), ParallelConfig())
+    for store in ("none", "nvme"):
+        act = ActConfig(mode=mode, attention_chunk=30, attention_store=store)  # type: ignore[arg-type]
+        found = losses(tmp_path, act, ParallelConfig())
+        # Sums in float32, in another order.
+        assert found == pytest.approx(expected, rel=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attention_chunk": -1}, "attention_chunk=-1 must be 0 for none"),
+        ({"attention_store": "nvme"}, "attention_chunk is 0. Give it a number of tokens"),
+    ],
+)
+def test_chunks_of_attention_must_be_of_some_tokens(options: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ActConfig(**options)
+
+
+def test_chunks_of_attention_do_not_go_round_a_ring() -> None:
+    with pytest.raises(ConfigError, match=r"attention_chunk=8 needs parallel.ring=1, not 2"):
+        TrainConfig(act=ActConfig(attention_chunk=8), parallel=ParallelConfig(ring=2))
+
+
 def losses_on_ranks(folder: Path) -> list[list[float]]:
     acts = (
         ActConfig(mode="selective", tiled_mlp=40, offload="nvme"),
         ActConfig(mode="full", every=2, tiled_mlp=40),
+        ActConfig(mode="full", attention_chunk=20, attention_store="nvme"),
     )
     layouts = ParallelConfig(sp=2, zero_stage=3), ParallelConfig(dp_shard=2, zero_stage=2)
     return [losses(folder, act, layout) for act in acts for layout in layouts]

@@ -57,22 +57,28 @@ def apply_act(model: nn.Module, act: ActConfig) -> None:
     if isinstance(model, DecoderLM):
         model.checkpointing, model.checkpoint_every = act.mode, act.every
         model.mlp_tile = act.tiled_mlp
-    elif act.mode != "none" or act.tiled_mlp:
+    elif act.mode != "none" or act.tiled_mlp or act.attention_chunk:
         raise ConfigError(
-            f"act.mode={act.mode} and act.tiled_mlp={act.tiled_mlp} need a DecoderLM, and the "
-            f"model is a {type(model).__name__}. Set act.mode=none and act.tiled_mlp=0."
+            f"act.mode={act.mode}, act.tiled_mlp={act.tiled_mlp} and act.attention_chunk="
+            f"{act.attention_chunk} need a DecoderLM, and the model is a {type(model).__name__}. "
+            "Set act.mode=none, act.tiled_mlp=0 and act.attention_chunk=0."
         )
 
 
 def make_store(
-    kind: Literal["none", "cpu", "nvme"], device: torch.device, folder: str | Path | None
+    kind: Literal["none", "cpu", "nvme"],
+    device: torch.device,
+    folder: str | Path | None,
+    *,
+    key: str = "offload",
 ) -> TensorStore | None:
-    """The store that ``act.offload`` names.
+    """The store that a key of ``act`` names.
 
     Args:
         kind: ``cpu`` is host memory, ``nvme`` a file.
         device: where the model computes.
         folder: for the file; None for the system's temporary one.
+        key: which, for the warning.
 
     Returns:
         None for ``none``, and with an :class:`OffloadWarning` for ``cpu`` on a CPU.
@@ -86,8 +92,8 @@ def make_store(
         return HostStore(device)
     if kind == "cpu":
         warnings.warn(
-            f"the model is on {device.type}, in host memory already: act.offload=cpu changes "
-            "nothing. act.offload=nvme takes activations to a file.",
+            f"the model is on {device.type}, in host memory already: act.{key}=cpu changes "
+            f"nothing. act.{key}=nvme takes activations to a file.",
             OffloadWarning,
             stacklevel=2,
         )

@@ -66,6 +66,14 @@ class ActConfig:
     tiled_loss: int | Literal["auto"] = "auto"
     """Rows of logits held at once; ``auto`` holds about 64 MiB of them."""
 
+    attention_chunk: int = 0
+    """Tokens of a rank that are projected to queries, keys and values, exchanged and attended at a
+    time; 0 for all."""
+
+    attention_store: Literal["none", "cpu", "nvme"] = "none"
+    """Where chunks wait for the backward pass: where they are, or as for ``offload``. Attention is
+    then not computed again, whatever ``mode`` says."""
+
     def __post_init__(self) -> None:
         """Check the ranges and combinations."""
         if self.tiled_loss != "auto" and self.tiled_loss < 1:
@@ -73,6 +81,15 @@ class ActConfig:
         if self.tiled_mlp != "auto" and self.tiled_mlp < 0:
             raise ConfigError(
                 f"tiled_mlp={self.tiled_mlp} must be 'auto', 0 for none, or a number of tokens."
+            )
+        if self.attention_chunk < 0:
+            raise ConfigError(
+                f"attention_chunk={self.attention_chunk} must be 0 for none, or a number of tokens."
+            )
+        if self.attention_store != "none" and not self.attention_chunk:
+            raise ConfigError(
+                f"attention_store={self.attention_store!r} says where chunks wait, and "
+                "attention_chunk is 0. Give it a number of tokens, such as 4096."
             )
         if self.every < 1:
             raise ConfigError(f"every={self.every} must be at least 1.")
@@ -301,6 +318,11 @@ class TrainConfig:
             self.make_schedule(self.steps)
         if self.nproc is not None and self.nproc < 1:
             raise ConfigError(f"nproc={self.nproc} must be at least 1.")
+        if self.act.attention_chunk and self.parallel.ring > 1:
+            raise ConfigError(
+                f"act.attention_chunk={self.act.attention_chunk} needs parallel.ring=1, not "
+                f"{self.parallel.ring}: share the sequence with parallel.sp, or leave chunks out."
+            )
         if self.method == "half" and self.world_size > 1:
             raise ConfigError("method 'half' trains on one process: leave nproc and parallel out.")
         self.grad_accum(self.parallel.layout(self.world_size).data_ranks)

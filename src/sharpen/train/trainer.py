@@ -215,10 +215,13 @@ class Trainer:
             self.data, config.micro_batch, seed=seed, rank=self.parallel.data_rank, world=readers
         )
         self._sequence: SPContext | None = None
-        if self.parallel.sequence_ranks > 1:
-            layout = "zigzag" if config.parallel.zigzag else "contiguous"
-            self._sequence = SPContext(self.parallel.sequences, layout=layout)  # type: ignore[arg-type]
-            model.sequence = self._sequence  # type: ignore[assignment]
+        chunk, ranks = config.act.attention_chunk, self.parallel.sequence_ranks
+        if ranks > 1 or chunk:
+            self._sequence = SPContext(
+                self.parallel.sequences,
+                layout="zigzag" if config.parallel.zigzag else "contiguous",
+                chunks=-(-self.data.max_tokens // (ranks * chunk)) if chunk else 1,
+            )
         self.state = _State()
         tile, dtype = config.act.tiled_loss, _DTYPES[config.dtype]
         rows = auto_tile(model.lm_head.weight.shape[0]) if tile == "auto" else tile  # type: ignore[union-attr,index,arg-type]
@@ -271,7 +274,7 @@ class Trainer:
         try:
             for callback in self.callbacks:
                 callback.on_start(self)
-            with self._offload():
+            with self._prepared():
                 self._loop(manager)
         finally:
             if manager is not None:
@@ -321,18 +324,26 @@ class Trainer:
         return manager
 
     @contextmanager
-    def _offload(self) -> Iterator[None]:
-        """What checkpointed blocks keep goes where the config says."""
-        store = make_store(self.config.act.offload, self.device, self.output)
-        if store is None:
-            yield
-            return
-        self.model.offload = ActivationOffload(store)  # type: ignore[assignment]
+    def _prepared(self) -> Iterator[None]:
+        """The model knows who shares a sequence and where what it keeps for backward goes."""
+        act, sequence = self.config.act, self._sequence
+        kinds = {"offload": act.offload, "attention_store": act.attention_store}
+        stores = {k: make_store(v, self.device, self.output, key=k) for k, v in kinds.items()}
         try:
+            if (store := stores["offload"]) is not None:
+                self.model.offload = ActivationOffload(store)  # type: ignore[assignment]
+            if sequence is not None:
+                sequence.store = stores["attention_store"]
+                self.model.sequence = sequence  # type: ignore[assignment]
             yield
         finally:
-            self.model.offload = None  # type: ignore[assignment]
-            store.close()
+            if act.offload != "none":
+                self.model.offload = None  # type: ignore[assignment]
+            if sequence is not None:
+                self.model.sequence = sequence.store = None  # type: ignore[assignment]
+            for store in stores.values():
+                if store is not None:
+                    store.close()
 
     def _loop(self, manager: CheckpointManager | None) -> None:
         self.model.train()

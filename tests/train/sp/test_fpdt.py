@@ -4,6 +4,7 @@ import tempfile
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import distributed
 from sequence_parallel import GRID, Case, errors, grid
@@ -94,22 +95,49 @@ def test_ranks_compute_what_one_process_computes_and_send_what_ulysses_sends():
         assert sent[0] == sent[1] == (formula[rank].forward, formula[rank].backward)
 
 
+@pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize("mode", ["none", "full", "selective"])
-def test_a_model_attends_in_chunks_where_its_context_says_so(tmp_path, mode):
+def test_a_model_attends_in_chunks_where_its_context_says_so(tmp_path, mode, stored):
     ids = torch.arange(60).view(2, 30)
     documents = (torch.arange(30) // 13).expand(2, 30)
     store, gradients = FileStore(tmp_path), []
-    for options in ({}, {"chunks": 4, "store": store}):
+    for options in ({}, {"chunks": 4, "store": store if stored else None}):
         ctx = SPContext(**options)
         model = small_model(2).double().train()
         model.sequence, model.checkpointing = ctx, mode
         batch = shard_sequence({"input_ids": ids, "document_ids": documents}, ctx)
         model(batch["input_ids"]).logsumexp(-1).sum().backward()
         gradients.append([p.grad for p in model.parameters()])
-    assert store.bytes_written > 0
+    assert (store.bytes_written > 0) == stored
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
     store.close()
+
+
+class Lengths(TorchDispatchMode):
+    """Tokens of every matrix that queries' weights are multiplied with."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight, self.seen = weight, []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten.mm.default and args[1].data_ptr() == self.weight.data_ptr():
+            self.seen.append(args[0].shape[0])
+        return function(*args, **(kwargs or {}))
+
+
+def test_queries_and_keys_are_projected_a_chunk_at_a_time():
+    ctx = SPContext(chunks=4)
+    model = small_model(2, num_layers=1).train()
+    model.sequence = ctx
+    batch = shard_sequence({"input_ids": torch.arange(30)[None]}, ctx)
+    with Lengths(model.model.layers[0].self_attn.q_proj.weight) as lengths:
+        model(batch["input_ids"]).sum().backward()
+    forward, backward = [8, 8, 7, 7], [7, 7, 8, 8]
+    assert [n for n in lengths.seen if n <= 8][:4] == forward
+    assert max(lengths.seen) == 8
+    assert len(lengths.seen) >= len(forward + backward)
 
 
 def test_a_context_has_chunks_or_none():
