@@ -14,9 +14,9 @@ Activations of a block, T tokens, e bytes an element::
 
 A block that is checkpointed keeps e h, or (selective) also what attention needs, and one block at a
 time has the above; offloaded, what three blocks keep is here at once. A tiled MLP keeps nothing of
-its own. The loss holds one tile of logits: 4 V bytes a row in float32, 6 V in bfloat16. A
-checkpoint copies what trains and
-its optimizer state, 12 bytes a parameter, while the training goes on. What a training holds by its
+its own. With chunks of attention the norm before it is computed again, and q, k, v and the output
+may wait elsewhere. The loss holds one tile of logits: 4 V bytes a row in float32, 6 V in bfloat16.
+A checkpoint copies what trains and its optimizer state, 12 bytes a parameter, while the training goes on. What a training holds by its
 method, :mod:`sharpen.plan.job` counts. Time adds the products and the element-wise operations at
 their measured rates, and the start of every operation.
 """
@@ -65,6 +65,12 @@ class TrainingJob(Job):
 
     mlp_tile: int = 0
     """Tokens an MLP takes at a time; 0 for all."""
+
+    attention_chunk: int = 0
+    """Tokens that are projected and attend at a time; 0 for all."""
+
+    attention_stored: bool = False
+    """What these chunks leave waits elsewhere; attention is then not computed again."""
 
     tile: int = 256
     """Rows of logits held at once."""
@@ -119,12 +125,25 @@ def block_activation_bytes(job: TrainingJob) -> int:
         if tiled:
             copies -= 3 * job.spec.hidden_size * job.spec.intermediate_size
         kept += 2 * copies
+    if job.attention_chunk:  # the norm before it is computed again
+        kept -= job.tokens * (job.element_bytes * job.spec.hidden_size + 4)
+        kept += _chunk_bytes(job)
     return kept
+
+
+def _chunk_bytes(job: TrainingJob) -> int:
+    """What chunks of attention leave beyond what attention at once does."""
+    s, e = job.spec, job.element_bytes
+    # The output twice; but of what may wait elsewhere only its second copy.
+    stored = 2 * (s.query_size + s.kv_size) if job.attention_stored else 0
+    return job.tokens * e * (s.query_size - stored)
 
 
 def checkpointed_block_bytes(job: TrainingJob) -> int:
     """Bytes one checkpointed block keeps until it is computed again."""
-    return job.tokens * job.checkpoint_bytes(job.checkpointing)
+    if not job.attention_chunk or (job.checkpointing == "full" and not job.attention_stored):
+        return job.tokens * job.checkpoint_bytes(job.checkpointing)
+    return job.tokens * job.checkpoint_bytes("selective") + _chunk_bytes(job)
 
 
 def training_memory(job: TrainingJob, base_bytes: int) -> dict[str, int]:
@@ -152,6 +171,8 @@ def training_memory(job: TrainingJob, base_bytes: int) -> dict[str, int]:
             loss += 2 * s.embedding_parameters
     # The widest temporaries of a block's backward pass: gradients of the MLP's four tensors.
     scratch = min(tokens, job.mlp_tile or tokens) * e * 4 * s.intermediate_size
+    if job.attention_chunk:  # the gradient of all queries in float32
+        scratch = max(scratch, tokens * 4 * s.query_size)
     stage = job.zero_stage if job.world_size > 1 else 0
     states = job_states(job, stage=stage, ranks=job.state_ranks)
     weights, gradients, optimizer = states.parameters, states.gradients, states.optimizer
@@ -203,13 +224,15 @@ def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]
             device.seconds(job.dtype, b, a, job.adapters.rank) for a, b in job.adapted().values()
         )
     tiled = each["gate_proj"] + each["up_proj"] if job.mlp_tile else 0.0
-    products = s.num_layers * (passes * linear + tiled + (3 + again) * adapters)
+    chunks = each["q_proj"] + each["k_proj"] + each["v_proj"] if job.attention_chunk else 0.0
+    products = s.num_layers * (passes * linear + tiled + chunks + (3 + again) * adapters)
     short = job.document_tokens is not None and job.document_tokens <= _SHORT
     kind = "float32" if short else job.dtype
     span = min(job.document_tokens or job.seq_len, job.seq_len)
     rate = device.attention_gflops(kind, span, s.head_dim) * 1e9
     per_token = attention_flops_per_token(s, span, causal=True)
-    attention = tokens * per_token * (3 + again * (job.checkpointing == "full")) / rate
+    attends = 3 + again * (job.checkpointing == "full" and not job.attention_stored)
+    attention = tokens * per_token * attends / rate
     labelled = max(1.0, job.labelled * tokens)
     rows = min(job.tile, labelled)
     head_passes = 3 if job.adapters is None and job.trains_head else 2
@@ -218,7 +241,7 @@ def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]
         labelled / rows * head_passes * device.seconds(job.dtype, rows, s.hidden_size, s.vocab_size)
     )
     softmax = 6 * 4 * labelled * s.vocab_size / (device.copy_gbps * 1e9)
-    made = replace(job, mlp_tile=0) if job.mlp_tile else job  # in tiles or not
+    made = replace(job, mlp_tile=0, attention_chunk=0)  # in tiles and chunks or not
     kept = s.num_layers * block_activation_bytes(made) / job.element_bytes
     passes_each = _PASSES * (1 + 0.4 * again)
     elementwise = kept * passes_each * device.elementwise[job.dtype]

@@ -77,6 +77,8 @@ def training_job(
         checkpoint_every=config.act.every,
         offload=config.act.offload == "nvme",
         mlp_tile=mlp_tile(config.act.tiled_mlp, spec.hidden_size, tokens),
+        attention_chunk=config.act.attention_chunk,
+        attention_stored=config.act.attention_store == "nvme",
         tile=auto_tile(spec.vocab_size) if tile == "auto" else tile,
         document_tokens=documents,
         labelled=_LABELLED_SHARE if turns and getattr(data, "mask_prompt", False) else 1.0,

@@ -1,16 +1,21 @@
 """Chunked attention against float64 attention in one process, and against Ulysses."""
 
 import tempfile
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import distributed
 from sequence_parallel import GRID, Case, errors, grid
 from sharpen.core.errors import ConfigError
 from sharpen.plan.communication import ulysses_bytes
+from sharpen.plan.training import block_activation_bytes, checkpointed_block_bytes
+from sharpen.train import ActConfig, TrainConfig
 from sharpen.train.comm import Axis
+from sharpen.train.predict import training_job
 from sharpen.train.sp import SPContext, fpdt_attention, shard_sequence, ulysses_attention
 from sharpen.train.tensor_store import FileStore
 from small_models import small_model
@@ -138,6 +143,40 @@ def test_queries_and_keys_are_projected_a_chunk_at_a_time():
     assert [n for n in lengths.seen if n <= 8][:4] == forward
     assert max(lengths.seen) == 8
     assert len(lengths.seen) >= len(forward + backward)
+
+
+def kept_bytes(model, batch):
+    """Of all tensors that wait for the backward pass, parameters left out."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    seen = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            seen[storage.data_ptr()] = storage
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        hidden = model.hidden(batch["input_ids"])
+    assert hidden.requires_grad
+    return sum(storage.nbytes() for storage in seen.values())
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("mode", ["none", "selective", "full"])
+def test_a_block_keeps_what_is_planned(tmp_path, mode, stored):
+    ids, found, store = torch.arange(256)[None], [], FileStore(tmp_path)
+    for layers in (2, 3):
+        ctx = SPContext(chunks=4, store=store if stored else None)
+        model = small_model(num_layers=layers).train()
+        model.sequence, model.checkpointing = ctx, mode
+        found.append(kept_bytes(model, shard_sequence({"input_ids": ids}, ctx)))
+    act = ActConfig(mode=mode, attention_chunk=64, attention_store="nvme" if stored else "none")
+    data = SimpleNamespace(max_tokens=256, format="text")
+    job = training_job(TrainConfig(act=act), model.spec, data)
+    planned = block_activation_bytes if mode == "none" else checkpointed_block_bytes
+    assert found[1] - found[0] == planned(job)
+    store.close()
 
 
 def test_a_context_has_chunks_or_none():
