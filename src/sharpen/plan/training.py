@@ -16,9 +16,9 @@ A block that is checkpointed keeps e h, or (selective) also what attention needs
 time has the above; offloaded, what three blocks keep is here at once. A tiled MLP keeps nothing of
 its own. With chunks of attention the norm before it is computed again, and q, k, v and the output
 may wait elsewhere. The loss holds one tile of logits: 4 V bytes a row in float32, 6 V in bfloat16.
-A checkpoint copies what trains and its optimizer state, 12 bytes a parameter, while the training goes on. What a training holds by its
-method, :mod:`sharpen.plan.job` counts. Time adds the products and the element-wise operations at
-their measured rates, and the start of every operation.
+A checkpoint copies what trains and its optimizer state, 12 bytes a parameter, while the training
+goes on. What a training holds by its method, :mod:`sharpen.plan.job` counts. Time adds the products
+and the element-wise operations at their measured rates, and the start of every operation.
 """
 
 from __future__ import annotations
