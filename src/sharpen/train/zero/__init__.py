@@ -7,10 +7,9 @@ from torch import nn
 
 from sharpen.train.parallel import Parallel
 from sharpen.train.zero.flat import FlatStates
-from sharpen.train.zero.sharded import ShardedStates
 from sharpen.train.zero.states import LocalStates, MakeOptimizer, States
 
-__all__ = ["FlatStates", "LocalStates", "ShardedStates", "States", "shard"]
+__all__ = ["FlatStates", "LocalStates", "States", "shard"]
 
 
 def shard(
@@ -44,6 +43,8 @@ def shard(
             stage=stage,
             param_dtype=param_dtype,
         )
+    from sharpen.train.zero.sharded import ShardedStates  # loads FSDP: a second of every start
+
     return ShardedStates(
         root,
         model,
