@@ -15,33 +15,11 @@ import time
 from typing import Any
 
 from benchmarks.common import OURS, PEER, arguments, save, summarize
+from benchmarks.plan.shapes import GPT_175B, LLAMA3_70B
 
-from sharpen.core.model_spec import ModelSpec
 from sharpen.plan import Candidate, ClusterJob, parse_devices, search_layouts
 from sharpen.plan.layout_cost import layout_cost
 
-GPT_175B = ModelSpec(
-    family="llama",
-    vocab_size=64_000,
-    hidden_size=12_288,
-    intermediate_size=32_768,  # three matrices with as many weights as two of width 4 h
-    num_layers=96,
-    num_heads=128,
-    num_kv_heads=128,
-    head_dim=96,
-    max_positions=2048,
-)
-LLAMA3_70B = ModelSpec(
-    family="llama",
-    vocab_size=128_256,
-    hidden_size=8192,
-    intermediate_size=28_672,
-    num_layers=80,
-    num_heads=64,
-    num_kv_heads=8,
-    head_dim=128,
-    max_positions=8192,
-)
 # Devices, sequences a step; seconds a step and MFU in percent, of Megatron-LM and of MegaScale.
 MEGASCALE = [
     (256, 768, 40.0, 53.0, 32.0, 65.3),

@@ -46,21 +46,10 @@ def test_recompute_adds_a_forward_and_lora_leaves_out_weight_gradients() -> None
 
 
 def test_a_window_counts_only_what_is_seen() -> None:
-    windowed = ModelSpec(
-        family="mistral",
-        vocab_size=100,
-        hidden_size=8,
-        intermediate_size=8,
-        num_layers=1,
-        num_heads=1,
-        num_kv_heads=1,
-        head_dim=8,
-        max_positions=64,
-        sliding_window=3,
-    )
+    windowed = small_spec(family="mistral", num_layers=1, sliding_window=3)
     seen = sum(min(i, 3) for i in range(1, 11)) / 10
-    weights = 2 * windowed.matmul_parameters
-    assert forward_flops_per_token(windowed, 10) == pytest.approx(weights + 4 * 8 * seen)
+    expected = 2 * windowed.matmul_parameters + 4 * windowed.query_size * seen
+    assert forward_flops_per_token(windowed, 10) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +88,7 @@ def test_the_table_of_the_zero_paper(stage: int, gigabytes: float) -> None:
         small_spec(tie_word_embeddings=True, attention_bias=True, mlp_bias=True),
         small_spec(family="qwen2"),
         small_spec(family="qwen3"),
+        small_spec(block="parallel"),
     ],
 )
 def test_the_fullest_rank_holds_the_first_rows_of_every_tensor(spec: ModelSpec) -> None:
@@ -124,17 +114,8 @@ def test_live_bytes_are_those_of_the_largest_unit() -> None:
 
 def test_activations_of_a_block() -> None:
     """Counted by saved-tensor hooks on a bf16 block with torch's RMSNorm, without rotation."""
-    block = ModelSpec(
-        family="llama",
-        vocab_size=100,
-        hidden_size=256,
-        intermediate_size=688,
-        num_layers=1,
-        num_heads=8,
-        num_kv_heads=2,
-        head_dim=32,
-        max_positions=128,
-    )
+    heads = {"num_heads": 8, "num_kv_heads": 2, "head_dim": 32}
+    block = small_spec(hidden_size=256, intermediate_size=688, **heads)
     assert activation_bytes(block, 256) == 3_057_664
     assert activation_bytes(block, 256, norm="transformers") == 2_795_520
     fused = activation_bytes(block, 256, norm="fused", fused_mlp=True)
