@@ -1,9 +1,19 @@
 import dataclasses
+from typing import Any
 
 import pytest
 
 from plan_profile import PROFILE
-from sharpen.plan import Adapters, TrainingJob, training_memory, training_step_s
+from sharpen.plan import (
+    Adapters,
+    Candidate,
+    ClusterJob,
+    TrainingJob,
+    layout_memory,
+    live_bytes,
+    training_memory,
+    training_step_s,
+)
 from sharpen.plan.training import step_flops
 from small_models import small_spec
 
@@ -77,3 +87,40 @@ def test_what_ought_to_take_longer_does() -> None:
 def test_model_flops_leave_out_recomputation() -> None:
     assert step_flops(changed(checkpointing="full")) == step_flops(JOB)
     assert step_flops(changed(grad_accum=3)) == pytest.approx(3 * step_flops(JOB))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("adapters", [None, Adapters(rank=4)])
+def test_ranks_of_one_machine_share_states_as_ranks_of_many_do(
+    dtype: Any, stage: Any, adapters: Adapters | None
+) -> None:
+    spec = small_spec(tie_word_embeddings=False)
+    shared = {"spec": spec, "seq_len": 128, "dtype": dtype, "adapters": adapters}
+    job = TrainingJob(world_size=2, state_ranks=2, zero_stage=stage, **shared)
+    found = training_memory(job, 0)
+    many = layout_memory(
+        ClusterJob(global_batch=2, **shared), Candidate(dp_shard=2, zero_stage=stage)
+    )
+    # One owner's gradients in float32 are a bucket there; here they are gradients.
+    owned = many["buckets"] if stage == 1 else 0
+    assert found["gradients"] == many["gradients"] + owned
+    assert found["optimizer"] == many["optimizer"]
+    gathered = many["gathered"] if stage == 2 else 0
+    live = live_bytes(spec, parameter_bytes=job.element_bytes) if stage == 3 else 0
+    assert found["weights"] == many["parameters"] + gathered + live
+    alone = training_memory(dataclasses.replace(job, world_size=1), 0)
+    assert alone["optimizer"] == 8 * job.trained_parameters
+    assert job.step_tokens == 2 * 128
+
+
+def test_methods_differ_in_what_they_train() -> None:
+    lora, dora = (changed(adapters=Adapters(rank=4, dora=d)) for d in (False, True))
+    assert sum(training_step_s(dora, PROFILE).values()) > sum(
+        training_step_s(lora, PROFILE).values()
+    )
+    assert total(dora) > total(lora)
+    half = changed(frozen_parameters=JOB.spec.num_parameters // 2)
+    assert step_flops(lora) < step_flops(half) < step_flops(JOB)
+    assert total(half) < total(JOB)
+    assert total(dataclasses.replace(half, trains_head=False)) < total(half)
