@@ -147,7 +147,9 @@ class _InFile:
 
     def fetch(self) -> None:
         if self._tensor is None and self._coming is None:
-            self._coming = self._store._thread.submit(self._bring)
+            # Memory of the thread that uses it: a second one's would lie beside it unused.
+            dense = torch.empty(self._shape, dtype=self._dtype)
+            self._coming = self._store._thread.submit(self._bring, dense)
 
     def get(self) -> Tensor:
         self.fetch()
@@ -160,8 +162,7 @@ class _InFile:
         self.settle()
         self._tensor = None
 
-    def _bring(self) -> Tensor:
-        dense = torch.empty(self._shape, dtype=self._dtype)
+    def _bring(self, dense: Tensor) -> Tensor:
         self._store._read(dense, self._place)
         return dense.to(self._device).permute(self._back)
 

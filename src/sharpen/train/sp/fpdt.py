@@ -216,6 +216,8 @@ class ChunkPlan:
 
     def gather_queries(self, x: Tensor) -> Tensor:
         """[B, P t, own heads, D] of a chunk [B, t, N, D]."""
+        if self.sp.size == 1:
+            return x
         return gather_tokens(self.sp, [[(x, s.queries)] for s in self.shares])
 
     def halves(self, both: Tensor) -> tuple[Tensor, ...]:
@@ -297,8 +299,8 @@ class _Work:
         """Of q, k and v."""
         self.sums: list[Tensor] = []
         """Log-sum-exp [B, own heads, P t] of each chunk that has attended."""
-        self.heads: list[Tensor] = []
-        """Outputs [B, t, N, D] of the same."""
+        self.out: Tensor | None = None
+        """Outputs of the same, in their places in [B, T, N, D]."""
         self._marks: list[Tensor] = []
 
     def enter(self, q: Tensor, k: Tensor, v: Tensor) -> None:
@@ -318,13 +320,15 @@ class _Work:
         self.keys.add(number, keys)
         self.queries.add(number, queries)
         del queries, keys
+        if self.out is None:
+            self.out = q.new_empty((q.shape[0], sum(self.plan.sizes), *q.shape[2:]))
         while len(self.sums) <= number and self.plan.seen_by(len(self.sums))[-1] <= number:
-            self._attend(len(self.sums), q.dtype)
+            self._attend(len(self.sums), self.out)
 
-    def _attend(self, i: int, dtype: torch.dtype) -> None:
+    def _attend(self, i: int, whole: Tensor) -> None:
         plan = self.plan
         ((_, chunk),) = self.queries.visit([i])
-        exact = torch.promote_types(dtype, torch.float32)
+        exact = torch.promote_types(whole.dtype, torch.float32)
         out = torch.zeros(chunk.shape, dtype=exact, device=chunk.device)
         sums = out.new_full((chunk.shape[0], chunk.shape[2], chunk.shape[1]), float("-inf"))
         for j, both in self.keys.visit(plan.seen_by(i)):
@@ -337,8 +341,8 @@ class _Work:
             ):
                 at = piece.rows, piece.queries
                 merge_block(out[at], sums[at[0], :, at[1]], part, part_sums)
-        done = out.to(dtype)
-        self.heads.append(plan.scatter_queries(done))
+        done = out.to(whole.dtype)
+        whole[:, plan.spans[i]] = plan.scatter_queries(done)
         self.outputs.add(i, done)
         self.sums.append(sums)
 
@@ -404,13 +408,14 @@ class _Enter(torch.autograd.Function):
 class _Leave(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, work: _Work, *marks: Tensor) -> Tensor:
-        heads, work.heads = work.heads, []
+        out, work.out = work.out, None
+        assert out is not None, "a pass has at least one chunk"
         sums, work.sums = work.sums, []
         chunks = work.keys, work.queries, work.outputs
         # What is here is autograd's to free, or a checkpointed block's to compute again.
         ctx.save_for_backward(*(x for kind in chunks for x in kind.take_all()), *sums)
         ctx.work, ctx.number = work, len(marks)
-        return torch.cat(heads, 1)
+        return out
 
     @staticmethod
     @once_differentiable
