@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sharpen.core.lazy import exports
 
 if TYPE_CHECKING:
     from sharpen.plan.cluster_plan import ClusterPlan, on_devices
@@ -25,44 +26,6 @@ if TYPE_CHECKING:
     from sharpen.plan.planner import Plan, recipe
     from sharpen.plan.schedule import ScheduleSim, pipeline_schedule, sharded_schedule
     from sharpen.plan.training import TrainingJob, training_memory, training_step_s
-
-_EXPORTS = {
-    "Adapters": "job",
-    "Candidate": "layouts",
-    "Cluster": "hardware",
-    "ClusterJob": "layouts",
-    "ClusterPlan": "cluster_plan",
-    "DeviceProfile": "device",
-    "LayoutCost": "layout_cost",
-    "ModelStates": "memory",
-    "ParallelConfig": "parallel",
-    "ParallelLayout": "parallel",
-    "Plan": "planner",
-    "ScheduleSim": "schedule",
-    "SearchResult": "layout_search",
-    "TrainingJob": "training",
-    "activation_bytes": "memory",
-    "forward_flops_per_token": "flops",
-    "layout_memory": "layouts",
-    "layout_problems": "layouts",
-    "live_bytes": "memory",
-    "load_profile": "device",
-    "megatron_bytes": "communication",
-    "model_states": "memory",
-    "on_devices": "cluster_plan",
-    "parse_devices": "hardware",
-    "pipeline_schedule": "schedule",
-    "probe": "device",
-    "recipe": "planner",
-    "ring_bytes": "communication",
-    "search_layouts": "layout_search",
-    "sharded_schedule": "schedule",
-    "training_flops_per_token": "flops",
-    "training_memory": "training",
-    "training_step_s": "training",
-    "ulysses_bytes": "communication",
-    "zero_step_bytes": "communication",
-}
 
 __all__ = [
     "Adapters",
@@ -102,11 +65,43 @@ __all__ = [
     "zero_step_bytes",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use."""
-    if name in _EXPORTS:
-        value = getattr(importlib.import_module(f"sharpen.plan.{_EXPORTS[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'sharpen.plan' has no attribute {name!r}")
+__getattr__ = exports(
+    __name__,
+    {
+        "Adapters": "sharpen.plan.job",
+        "Candidate": "sharpen.plan.layouts",
+        "Cluster": "sharpen.plan.hardware",
+        "ClusterJob": "sharpen.plan.layouts",
+        "ClusterPlan": "sharpen.plan.cluster_plan",
+        "DeviceProfile": "sharpen.plan.device",
+        "LayoutCost": "sharpen.plan.layout_cost",
+        "ModelStates": "sharpen.plan.memory",
+        "ParallelConfig": "sharpen.plan.parallel",
+        "ParallelLayout": "sharpen.plan.parallel",
+        "Plan": "sharpen.plan.planner",
+        "ScheduleSim": "sharpen.plan.schedule",
+        "SearchResult": "sharpen.plan.layout_search",
+        "TrainingJob": "sharpen.plan.training",
+        "activation_bytes": "sharpen.plan.memory",
+        "forward_flops_per_token": "sharpen.plan.flops",
+        "layout_memory": "sharpen.plan.layouts",
+        "layout_problems": "sharpen.plan.layouts",
+        "live_bytes": "sharpen.plan.memory",
+        "load_profile": "sharpen.plan.device",
+        "megatron_bytes": "sharpen.plan.communication",
+        "model_states": "sharpen.plan.memory",
+        "on_devices": "sharpen.plan.cluster_plan",
+        "parse_devices": "sharpen.plan.hardware",
+        "pipeline_schedule": "sharpen.plan.schedule",
+        "probe": "sharpen.plan.device",
+        "recipe": "sharpen.plan.planner",
+        "ring_bytes": "sharpen.plan.communication",
+        "search_layouts": "sharpen.plan.layout_search",
+        "sharded_schedule": "sharpen.plan.schedule",
+        "training_flops_per_token": "sharpen.plan.flops",
+        "training_memory": "sharpen.plan.training",
+        "training_step_s": "sharpen.plan.training",
+        "ulysses_bytes": "sharpen.plan.communication",
+        "zero_step_bytes": "sharpen.plan.communication",
+    },
+)
