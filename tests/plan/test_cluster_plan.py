@@ -182,6 +182,21 @@ def test_methods_and_savings_of_the_recipe_are_planned(recipe: dict[str, Any]) -
     assert again.best == saving.best
 
 
+def test_parallel_blocks_are_planned_from_the_models_config(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "parallel"
+    folder.mkdir()
+    config = json.loads((Path(recipe["model"]) / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "block": "parallel"}))
+    serial = sh.plan.on_devices(recipe, devices="1xL40S")
+    parallel = sh.plan.on_devices({**recipe, "model": str(folder)}, devices="1xL40S")
+    assert serial.job.spec.num_parameters - parallel.job.spec.num_parameters == 2 * 64
+    tokens, norm = 2 * 256, 2 * 2 * 64 + 4  # input and output in bfloat16, and the scale
+    kept = serial.best.memory["activations"] - parallel.best.memory["activations"]
+    assert kept == 2 * tokens * norm
+
+
 def test_one_device_sends_nothing(recipe: dict[str, Any]) -> None:
     plan = sh.plan.on_devices(recipe, devices="1xL40S")
     assert plan.best.traffic == () and "  nothing" in plan.table()
