@@ -55,7 +55,7 @@ class Turn:
 
 def run_ours(data: str, steps: int) -> None:
     from sharpen.train import StepReport, TrainConfig, Trainer
-    from sharpen.train.stages import prepare_model
+    from sharpen.train.prepare import prepare_model
 
     turn = Turn()
 

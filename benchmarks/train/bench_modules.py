@@ -24,10 +24,10 @@ from torch.profiler import ProfilerActivity, profile
 from sharpen.core.huge_pages import has_huge_allocator, worker_environment
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.decoder import DecoderLM
+from sharpen.models.tile_sizes import logits_tile
 from sharpen.plan.device import probe
 from sharpen.train.bench.module_times import ModuleBench
 from sharpen.train.bench.modules import measure_modules, random_batch, whole_step
-from sharpen.train.loss import auto_tile
 
 PRODUCTS = ("qkv", "output", "gate and up", "down", "head and loss")
 
@@ -55,7 +55,7 @@ def make_model(quick: bool) -> DecoderLM:
 def profiled(model: DecoderLM, config: ModuleBench, steps: int) -> dict[str, float]:
     """Seconds a step as the profiler sums them: products, attention, all."""
     batch = random_batch(config, model.spec.vocab_size, 0)
-    tile = auto_tile(model.spec.vocab_size)
+    tile = logits_tile(model.spec.vocab_size)
     with profile(activities=[ProfilerActivity.CPU]) as found:
         for _ in range(steps):
             model.zero_grad(set_to_none=True)

@@ -9,8 +9,8 @@ from torch import nn
 
 from sharpen.compress import Grid, QuantizedEmbedding, QuantizedLinear, dequantize, quantize
 from sharpen.compress import linear as linear_module
+from sharpen.compress.groupwise import QuantizedWeight
 from sharpen.compress.linear import weight_bytes
-from sharpen.compress.quantize import QuantizedWeight
 
 
 def layer_of(rows, columns, grid, *, seed=0, bias=False, kernel="auto"):

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharpen.compress import PruneConfig, prune_mask, prune_model, zero_share
-from sharpen.compress.stages import COMPRESS, CompressConfig, VariantConfig
+from sharpen.compress.config import CompressConfig, VariantConfig
+from sharpen.compress.stages import COMPRESS
 from sharpen.core.config import from_dict
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.core.stage import Artifact, StageContext

@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
+from sharpen.compress.config import CompressConfig
 from sharpen.compress.linear import weight_bytes
-from sharpen.compress.stages import COMPRESS, CompressConfig, decode_speed, folder_bytes
+from sharpen.compress.run import decode_speed, folder_bytes
+from sharpen.compress.stages import COMPRESS
 from sharpen.core.config import from_dict
 from sharpen.core.errors import ConfigError
 from sharpen.core.files import sha256_file

@@ -11,7 +11,9 @@ from sharpen.core.errors import ConfigError, MissingFileError
 from sharpen.core.stage import Artifact, RecipeContext, StageContext
 from sharpen.data.shards import TokenDataset
 from sharpen.eval import dataset_loss, perplexity
-from sharpen.eval.stages import EVAL, EvalConfig, model_folder
+from sharpen.eval.config import EvalConfig
+from sharpen.eval.run import model_folder
+from sharpen.eval.stages import EVAL
 from sharpen.models import LoraConfig, add_lora, generate, load_model, save_adapter
 from small_models import byte_tokenizer, save_small_dataset, save_small_model, small_model
 

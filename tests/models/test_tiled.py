@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sharpen.core.errors import ConfigError
 from sharpen.models.lora import LoraConfig, add_lora
 from sharpen.models.nf4 import quantize_model_nf4
-from sharpen.models.tiled import mlp_tile, sequence_tiled, tiled_mlp
-from small_models import small_model, small_spec
+from sharpen.models.tiled import sequence_tiled, tiled_mlp
+from small_models import small_model
 
 
 class _Silus(TorchDispatchMode):
@@ -201,14 +201,6 @@ def test_decoding_and_evaluation_do_not_tile() -> None:
     model.mlp_tile = 1
     ids = torch.arange(12)[None]
     assert torch.equal(model(ids), small_model(2)(ids))
-
-
-def test_a_tile_is_as_long_as_the_model_is_wide_unless_all_fits() -> None:
-    assert mlp_tile("auto", 4096, 10_000) == 4096
-    assert mlp_tile("auto", 64, 10_000) == 1024
-    assert mlp_tile("auto", 4096, 4096) == 0
-    assert mlp_tile(0, 4096, 10_000) == 0
-    assert mlp_tile(300, small_spec().hidden_size, 10) == 300
 
 
 def test_an_empty_tile_is_refused() -> None:

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from sharpen.core.errors import ConfigError
-from sharpen.optim import adamw, split_decay
+from sharpen.optim import make_adamw, split_decay
 
 
 def _layers() -> nn.Module:
@@ -26,9 +26,9 @@ def test_frozen_parameters_are_left_out_and_all_frozen_is_an_error() -> None:
     model = _layers()
     model.requires_grad_(False)
     with pytest.raises(ConfigError, match="no parameter is trainable"):
-        adamw(model.named_parameters(), lr=1e-3)
+        make_adamw(model.named_parameters(), lr=1e-3)
     model.linear.weight.requires_grad_(True)
-    optimizer = adamw(model.named_parameters(), lr=1e-3)
+    optimizer = make_adamw(model.named_parameters(), lr=1e-3)
     assert sum(len(g["params"]) for g in optimizer.param_groups) == 1
 
 
@@ -38,7 +38,7 @@ def test_updates_follow_the_formula() -> None:
     linear = nn.Linear(4, 3, bias=False).double()
     w = linear.weight.detach().clone()
     m, v = torch.zeros_like(w), torch.zeros_like(w)
-    optimizer = adamw(linear.named_parameters(), lr=0.1, betas=(0.8, 0.9), weight_decay=0.5)
+    optimizer = make_adamw(linear.named_parameters(), lr=0.1, betas=(0.8, 0.9), weight_decay=0.5)
     for t in range(1, 4):
         grad = torch.randn(3, 4, dtype=torch.float64)
         linear.weight.grad = grad.clone()

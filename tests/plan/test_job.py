@@ -13,7 +13,7 @@ from sharpen.plan.job import job_states
 from sharpen.train import TrainConfig, Trainer
 from sharpen.train.half import HalfFineTuning
 from sharpen.train.predict import training_job
-from sharpen.train.stages import prepare_model
+from sharpen.train.prepare import prepare_model
 from small_models import save_small_dataset, save_small_model
 
 METHODS: list[dict[str, Any]] = [

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
-from sharpen.train.loss import IGNORE, auto_tile, linear_cross_entropy, tiled_loss
+from sharpen.train.loss import IGNORE, linear_cross_entropy, tiled_loss
 
 
 def _case(
@@ -133,8 +133,3 @@ def test_logits_are_never_held_whole() -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         linear_cross_entropy(h, w.detach(), labels, tile=16)
     assert max(kept) <= 64 * 8
-
-
-def test_auto_tile_holds_about_64_mib() -> None:
-    assert auto_tile(49_152) * 49_152 * 4 <= 64 << 20
-    assert auto_tile(10**9) == 16

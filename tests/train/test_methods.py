@@ -16,7 +16,9 @@ from sharpen.plan.training import training_memory, training_step_s
 from sharpen.train import ActConfig, TrainConfig
 from sharpen.train.half import choose_half
 from sharpen.train.predict import training_job
-from sharpen.train.stages import TRAIN, prepare_model, run_train
+from sharpen.train.prepare import prepare_model
+from sharpen.train.run import run_train
+from sharpen.train.stages import TRAIN
 from small_models import save_small_dataset, save_small_model, small_model, small_spec
 
 IDS = torch.tensor([[5, 9, 40]])

@@ -16,7 +16,8 @@ from sharpen.plan.job import Adapters
 from sharpen.plan.training import TrainingJob, training_memory
 from sharpen.train import TrainConfig
 from sharpen.train.predict import training_job
-from sharpen.train.stages import TRAIN, run_train
+from sharpen.train.run import run_train
+from sharpen.train.stages import TRAIN
 from small_models import save_small_dataset, save_small_model, small_model, small_spec
 
 

@@ -91,7 +91,7 @@ def register(app: typer.Typer) -> None:
         import torch
 
         from sharpen.compress import prune_model, save_quantized, zero_share
-        from sharpen.compress.stages import VariantConfig
+        from sharpen.compress.config import VariantConfig
         from sharpen.models import load_model, load_tokenizer, save_model
 
         fields = {

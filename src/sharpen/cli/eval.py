@@ -74,7 +74,7 @@ def register(app: typer.Typer) -> None:
             score_exact_match,
             windowed_loss,
         )
-        from sharpen.eval.stages import read_text_ids
+        from sharpen.eval.run import read_text_ids
         from sharpen.models import load_model, load_tokenizer
 
         match = from_dict(ExactMatchConfig, {"max_new_tokens": max_new_tokens, "extract": extract})

@@ -1,9 +1,18 @@
 """Making models smaller: integer weights, their files and layers; pruning."""
 
-from sharpen.compress.files import load_quantized, save_quantized
-from sharpen.compress.linear import QuantizedEmbedding, QuantizedLinear, weight_bytes
-from sharpen.compress.prune import PruneConfig, prune_mask, prune_model, zero_share
-from sharpen.compress.quantize import Grid, QuantizedWeight, dequantize, quantize
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sharpen.core.lazy import exports
+
+if TYPE_CHECKING:
+    from sharpen.compress.config import PruneConfig
+    from sharpen.compress.files import load_quantized, save_quantized
+    from sharpen.compress.grid import Grid
+    from sharpen.compress.groupwise import QuantizedWeight, dequantize, quantize
+    from sharpen.compress.linear import QuantizedEmbedding, QuantizedLinear, weight_bytes
+    from sharpen.compress.prune import prune_mask, prune_model, zero_share
 
 __all__ = [
     "Grid",
@@ -20,3 +29,22 @@ __all__ = [
     "weight_bytes",
     "zero_share",
 ]
+
+__getattr__ = exports(
+    __name__,
+    {
+        "Grid": "sharpen.compress.grid",
+        "PruneConfig": "sharpen.compress.config",
+        "QuantizedEmbedding": "sharpen.compress.linear",
+        "QuantizedLinear": "sharpen.compress.linear",
+        "QuantizedWeight": "sharpen.compress.groupwise",
+        "dequantize": "sharpen.compress.groupwise",
+        "load_quantized": "sharpen.compress.files",
+        "prune_mask": "sharpen.compress.prune",
+        "prune_model": "sharpen.compress.prune",
+        "quantize": "sharpen.compress.groupwise",
+        "save_quantized": "sharpen.compress.files",
+        "weight_bytes": "sharpen.compress.linear",
+        "zero_share": "sharpen.compress.prune",
+    },
+)

@@ -11,14 +11,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sharpen.compress.grid import Grid, Head
+from sharpen.compress.groupwise import QuantizedWeight, quantize
 from sharpen.compress.linear import Kernel, QuantizedEmbedding, QuantizedLinear
 from sharpen.compress.packing import pack_weight, unpack_weight
-from sharpen.compress.quantize import Grid, QuantizedWeight, quantize
 from sharpen.core.config import read_json
 from sharpen.core.errors import ConfigError, FileFormatError
 from sharpen.core.files import atomic_dir, atomic_write_json
@@ -27,9 +28,8 @@ from sharpen.models.decoder import DecoderLM
 from sharpen.models.hf import TensorFile, open_tensors, write_tensors
 from sharpen.models.tokenizer import Tokenizer
 
-__all__ = ["Head", "load_quantized", "save_quantized", "write_quantized"]
+__all__ = ["load_quantized", "save_quantized", "write_quantized"]
 
-Head = Literal["keep", "int8"]
 _HEAD_GRID = Grid(bits=8)
 _EMBEDDING = "model.embed_tokens"
 _PARTS = ("weight_packed", "weight_scale", "weight_shape", "weight_zero_point")

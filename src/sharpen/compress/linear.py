@@ -32,8 +32,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sharpen.compress.groupwise import QuantizedWeight, dequantize
 from sharpen.compress.packing import pack_int32, unpack_int32
-from sharpen.compress.quantize import QuantizedWeight, dequantize
 
 __all__ = ["Kernel", "QuantizedEmbedding", "QuantizedLinear", "weight_bytes"]
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sharpen.compress.quantize import QuantizedWeight
+from sharpen.compress.groupwise import QuantizedWeight
 from sharpen.core.errors import FileFormatError
 
 __all__ = ["pack_int32", "pack_weight", "unpack_int32", "unpack_weight"]

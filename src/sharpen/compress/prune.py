@@ -18,71 +18,21 @@ beside the model.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sharpen.compress.config import PruneConfig
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.data.shards import PADDING, TokenDataset
 from sharpen.eval.scoring import evaluating
 from sharpen.models.decoder import DecoderLM
 
-__all__ = ["PruneConfig", "prune_mask", "prune_model", "zero_share"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PruneConfig:
-    """Which weights become zero."""
-
-    method: Literal["wanda", "magnitude"] = "wanda"
-    """``wanda`` needs a data set to calibrate on."""
-
-    sparsity: float = 0.5
-    """Share of zeros in each matrix; not with ``pattern``."""
-
-    pattern: str | None = None
-    """``n:m`` keeps n of every m weights in a row, such as ``2:4``."""
-
-    calibration: int = 64
-    """Wanda: rows of the training split it looks at."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if not 0 < self.sparsity < 1:
-            raise ConfigError(f"sparsity={self.sparsity} must be above 0 and below 1.")
-        if self.calibration < 1:
-            raise ConfigError(f"calibration={self.calibration} must be at least 1.")
-        if self.pattern is not None:
-            found = re.fullmatch(r"(\d{1,3}):(\d{1,3})", self.pattern)
-            if not found or not 0 < int(found[1]) < int(found[2]):
-                raise ConfigError(
-                    f"pattern={self.pattern!r} must be 'n:m' with 0 < n < m, such as '2:4'."
-                )
-            if self.sparsity not in (0.5, 1 - int(found[1]) / int(found[2])):
-                raise ConfigError(
-                    f"sparsity={self.sparsity} contradicts pattern={self.pattern!r}; give one."
-                )
-
-    @property
-    def kept(self) -> tuple[int, int] | None:
-        """N and m of the pattern."""
-        if self.pattern is None:
-            return None
-        n, m = self.pattern.split(":")
-        return int(n), int(m)
-
-    @property
-    def label(self) -> str:
-        """A name for what comes out, such as ``wanda50`` or ``magnitude2of4``."""
-        if self.pattern is not None:
-            return self.method + self.pattern.replace(":", "of")
-        return f"{self.method}{self.sparsity:.0%}".rstrip("%")
+__all__ = ["prune_mask", "prune_model", "zero_share"]
 
 
 def prune_mask(

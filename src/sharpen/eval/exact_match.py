@@ -11,50 +11,19 @@ import re
 import string
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
-from sharpen.core.errors import ConfigError, DataError
+from sharpen.core.errors import DataError
+from sharpen.eval.config import ExactMatchConfig
 from sharpen.eval.tasks import Task
 from sharpen.models.decoder import DecoderLM
 from sharpen.models.generation import generate
 from sharpen.models.tokenizer import Tokenizer
 
-__all__ = ["ExactMatchConfig", "ExactMatchResult", "normalize_answer", "score_exact_match"]
+__all__ = ["ExactMatchResult", "normalize_answer", "score_exact_match"]
 
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExactMatchConfig:
-    """How answers are generated and compared."""
-
-    max_new_tokens: int = 32
-    """Longest answer, in tokens."""
-
-    batch_size: int = 8
-    """Questions answered at once."""
-
-    extract: Literal["all", "first_line", "last_number"] = "first_line"
-    """Which part of the answer is compared: all of it, its first line that is not empty, or the
-    last number in it (thousands separators dropped)."""
-
-    ignore_case: bool = True
-    """Compare in lower case."""
-
-    ignore_punctuation: bool = True
-    """Drop ASCII punctuation."""
-
-    ignore_articles: bool = False
-    """Drop the words a, an, the."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens={self.max_new_tokens} must be at least 1.")
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size={self.batch_size} must be at least 1.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

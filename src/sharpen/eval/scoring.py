@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from sharpen.models.decoder import DecoderLM
+from sharpen.models.tile_sizes import logits_tile
 
 __all__ = ["evaluating", "token_nats"]
-
-_TILE_BYTES = 64 << 20
 
 
 @contextmanager
@@ -46,7 +45,7 @@ def token_nats(model: DecoderLM, hidden: Tensor, targets: Tensor) -> Tensor:
     Returns:
         [T] float64.
     """
-    tile = max(16, _TILE_BYTES // (4 * model.spec.vocab_size))
+    tile = logits_tile(model.spec.vocab_size)
     parts = [torch.empty(0, dtype=torch.float64, device=hidden.device)]
     for start in range(0, hidden.shape[0], tile):
         logits = model.lm_head(hidden[start : start + tile])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sharpen.core.lazy import exports
 
 if TYPE_CHECKING:
     from sharpen.core.model_spec import ModelSpec
@@ -17,30 +18,6 @@ if TYPE_CHECKING:
     from sharpen.models.lora import LoraConfig, add_lora, load_adapter, merge_lora, save_adapter
     from sharpen.models.nf4 import NF4Linear, dequantize_model_nf4, quantize_model_nf4
     from sharpen.models.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
-
-_EXPORTS = {
-    "DecoderLM": "decoder",
-    "Generation": "generation",
-    "InferenceLM": "decode",
-    "KVCache": "kv_cache",
-    "LoraConfig": "lora",
-    "NF4Linear": "nf4",
-    "StreamDecoder": "tokenizer",
-    "Tokenizer": "tokenizer",
-    "add_lora": "lora",
-    "dequantize_model_nf4": "nf4",
-    "generate": "generation",
-    "load_adapter": "lora",
-    "load_model": "load",
-    "load_spec": "load",
-    "load_tokenizer": "tokenizer",
-    "merge_lora": "lora",
-    "prepare_for_inference": "decode",
-    "quantize_model_nf4": "nf4",
-    "render": "chat",
-    "save_adapter": "lora",
-    "save_model": "hf",
-}
 
 __all__ = [
     "DecoderLM",
@@ -67,11 +44,30 @@ __all__ = [
     "save_model",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use."""
-    if name == "ModelSpec":
-        return importlib.import_module("sharpen.core.model_spec").ModelSpec
-    if name in _EXPORTS:
-        return getattr(importlib.import_module(f"sharpen.models.{_EXPORTS[name]}"), name)
-    raise AttributeError(f"module 'sharpen.models' has no attribute {name!r}")
+__getattr__ = exports(
+    __name__,
+    {
+        "DecoderLM": "sharpen.models.decoder",
+        "Generation": "sharpen.models.generation",
+        "InferenceLM": "sharpen.models.decode",
+        "KVCache": "sharpen.models.kv_cache",
+        "LoraConfig": "sharpen.models.lora",
+        "ModelSpec": "sharpen.core.model_spec",
+        "NF4Linear": "sharpen.models.nf4",
+        "StreamDecoder": "sharpen.models.tokenizer",
+        "Tokenizer": "sharpen.models.tokenizer",
+        "add_lora": "sharpen.models.lora",
+        "dequantize_model_nf4": "sharpen.models.nf4",
+        "generate": "sharpen.models.generation",
+        "load_adapter": "sharpen.models.lora",
+        "load_model": "sharpen.models.load",
+        "load_spec": "sharpen.models.load",
+        "load_tokenizer": "sharpen.models.tokenizer",
+        "merge_lora": "sharpen.models.lora",
+        "prepare_for_inference": "sharpen.models.decode",
+        "quantize_model_nf4": "sharpen.models.nf4",
+        "render": "sharpen.models.chat",
+        "save_adapter": "sharpen.models.lora",
+        "save_model": "sharpen.models.hf",
+    },
+)

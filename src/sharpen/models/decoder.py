@@ -43,7 +43,8 @@ from sharpen.models.attention import (
 from sharpen.models.functional import rms_norm, swiglu
 from sharpen.models.kv_cache import KVCache
 from sharpen.models.rope import Rope, apply_rope
-from sharpen.models.tiled import mlp_tile, sequence_tiled, tiled_mlp
+from sharpen.models.tile_sizes import mlp_tile
+from sharpen.models.tiled import sequence_tiled, tiled_mlp
 
 __all__ = ["ActivationStore", "DecoderLM"]
 

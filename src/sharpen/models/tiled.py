@@ -20,7 +20,7 @@ third of the MLP's products is computed twice.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,23 +30,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sharpen.core.errors import ConfigError
 
-__all__ = ["mlp_tile", "sequence_tiled", "tiled_mlp"]
-
-_LEAST = 1024
-
-
-def mlp_tile(tile: int | Literal["auto"], hidden_size: int, tokens: int) -> int:
-    """Tokens of a tile, or 0 when all fit into one.
-
-    Args:
-        tile: as asked for; ``auto`` is as many tokens as the model is wide, 1024 at least, so that
-            the products stay fast. 0 is none.
-        hidden_size: the model's width.
-        tokens: of the batch at hand.
-    """
-    size = max(hidden_size, _LEAST) if tile == "auto" else tile
-    # A given size holds even where it makes one tile: nothing but the input is kept then.
-    return 0 if tile == "auto" and tokens <= size else size
+__all__ = ["sequence_tiled", "tiled_mlp"]
 
 
 def tiled_mlp(

@@ -19,7 +19,7 @@ from torch import nn
 
 from sharpen.core.errors import ConfigError
 
-__all__ = ["adamw", "split_decay"]
+__all__ = ["make_adamw", "split_decay"]
 
 
 def split_decay(
@@ -44,7 +44,7 @@ def split_decay(
     return [group for group in groups if group["params"]]
 
 
-def adamw(
+def make_adamw(
     named_parameters: Iterable[tuple[str, nn.Parameter]],
     *,
     lr: float,

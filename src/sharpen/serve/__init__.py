@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sharpen.core.lazy import exports
 
 if TYPE_CHECKING:
     from sharpen.serve.engine import Engine, Piece, TokenLogprob
@@ -18,25 +19,6 @@ if TYPE_CHECKING:
     )
     from sharpen.serve.reference import Reference, make_reference, read_prompts
     from sharpen.serve.sampling import SamplingParams
-
-_EXPORTS = {
-    "LLM": "llm",
-    "Completion": "llm",
-    "DriftReport": "monitor",
-    "Engine": "engine",
-    "Monitor": "monitor",
-    "MonitorConfig": "monitor",
-    "Piece": "engine",
-    "Reference": "reference",
-    "RequestOutput": "llm",
-    "SamplingParams": "sampling",
-    "Signal": "monitor",
-    "TokenLogprob": "engine",
-    "check_prompts": "monitor",
-    "compare": "monitor",
-    "make_reference": "reference",
-    "read_prompts": "reference",
-}
 
 __all__ = [
     "LLM",
@@ -57,9 +39,24 @@ __all__ = [
     "read_prompts",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use."""
-    if name in _EXPORTS:
-        return getattr(importlib.import_module(f"sharpen.serve.{_EXPORTS[name]}"), name)
-    raise AttributeError(f"module 'sharpen.serve' has no attribute {name!r}")
+__getattr__ = exports(
+    __name__,
+    {
+        "Completion": "sharpen.serve.llm",
+        "DriftReport": "sharpen.serve.monitor",
+        "Engine": "sharpen.serve.engine",
+        "LLM": "sharpen.serve.llm",
+        "Monitor": "sharpen.serve.monitor",
+        "MonitorConfig": "sharpen.serve.monitor",
+        "Piece": "sharpen.serve.engine",
+        "Reference": "sharpen.serve.reference",
+        "RequestOutput": "sharpen.serve.llm",
+        "SamplingParams": "sharpen.serve.sampling",
+        "Signal": "sharpen.serve.monitor",
+        "TokenLogprob": "sharpen.serve.engine",
+        "check_prompts": "sharpen.serve.monitor",
+        "compare": "sharpen.serve.monitor",
+        "make_reference": "sharpen.serve.reference",
+        "read_prompts": "sharpen.serve.reference",
+    },
+)

@@ -30,17 +30,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
+from sharpen.models.tile_sizes import logits_tile
 
-__all__ = ["IGNORE", "auto_tile", "linear_cross_entropy", "tiled_loss"]
+__all__ = ["IGNORE", "linear_cross_entropy", "tiled_loss"]
 
 IGNORE = -100
-_TILE_BYTES = 64 << 20
 _ROUND = 32
-
-
-def auto_tile(vocab_size: int) -> int:
-    """Rows whose float32 logits take about 64 MiB."""
-    return max(16, _TILE_BYTES // (4 * vocab_size))
 
 
 def linear_cross_entropy(
@@ -80,7 +75,9 @@ def linear_cross_entropy(
             f"z_loss={z_loss} must be at least 0, label_smoothing={label_smoothing} from 0 to "
             f"below 1, and softcap={softcap} above 0, or None."
         )
-    options = _Options(scale, tile or auto_tile(weight.shape[0]), z_loss, label_smoothing, softcap)
+    options = _Options(
+        scale, tile or logits_tile(weight.shape[0]), z_loss, label_smoothing, softcap
+    )
     flat = labels.reshape(-1)
     labelled = (flat != IGNORE).nonzero().squeeze(1)
     positions = labelled if labelled.numel() + _ROUND < flat.numel() else None

@@ -13,14 +13,13 @@ from sharpen.core.errors import SharpenError
 from sharpen.core.model_spec import ModelSpec
 from sharpen.core.stage import Prediction, RecipeContext
 from sharpen.data.stages import DataConfig, sample_texts
-from sharpen.models.tiled import mlp_tile
+from sharpen.models.tile_sizes import logits_tile, mlp_tile
 from sharpen.models.tokenizer import load_tokenizer
 from sharpen.plan.device import DeviceProfile, load_profile
 from sharpen.plan.memory import parameter_shapes
 from sharpen.plan.training import TrainingJob, step_flops, training_memory, training_step_s
 from sharpen.train.config import TrainConfig
 from sharpen.train.half import choose_half
-from sharpen.train.loss import auto_tile
 
 __all__ = ["predict_train", "training_job"]
 
@@ -79,7 +78,7 @@ def training_job(
         mlp_tile=mlp_tile(config.act.tiled_mlp, spec.hidden_size, tokens),
         attention_chunk=config.act.attention_chunk,
         attention_stored=config.act.attention_store == "nvme",
-        tile=auto_tile(spec.vocab_size) if tile == "auto" else tile,
+        tile=logits_tile(spec.vocab_size) if tile == "auto" else tile,
         document_tokens=documents,
         labelled=_LABELLED_SHARE if turns and getattr(data, "mask_prompt", False) else 1.0,
         saves_midway=config.steps is None or config.steps > config.checkpoint.every,

@@ -39,13 +39,14 @@ from sharpen.core.errors import ConfigError, DataError, TrainingError
 from sharpen.core.huge_pages import has_huge_allocator
 from sharpen.core.metrics import peak_rss_bytes
 from sharpen.data import TokenDataset, TokenLoader
-from sharpen.optim.adamw import adamw
+from sharpen.models.tile_sizes import logits_tile
+from sharpen.optim.adamw import make_adamw
 from sharpen.train.act import ActivationOffload, apply_act, make_store
 from sharpen.train.checkpoint import Checkpoint, CheckpointManager
 from sharpen.train.config import TrainConfig
 from sharpen.train.ft.straggler import StragglerDetector
 from sharpen.train.ft.timeline import Timeline
-from sharpen.train.loss import IGNORE, auto_tile, linear_cross_entropy
+from sharpen.train.loss import IGNORE, linear_cross_entropy
 from sharpen.train.parallel import Parallel
 from sharpen.train.sp import SPContext, shard_sequence
 from sharpen.train.zero import shard
@@ -224,7 +225,7 @@ class Trainer:
             )
         self.state = _State()
         tile, dtype = config.act.tiled_loss, _DTYPES[config.dtype]
-        rows = auto_tile(model.lm_head.weight.shape[0]) if tile == "auto" else tile  # type: ignore[union-attr,index,arg-type]
+        rows = logits_tile(model.lm_head.weight.shape[0]) if tile == "auto" else tile  # type: ignore[union-attr,index,arg-type]
         self._loss = _Loss(model, rows, dtype)
         self._states = shard(
             self._loss,
@@ -249,7 +250,7 @@ class Trainer:
         self, named_parameters: Iterable[tuple[str, nn.Parameter]]
     ) -> torch.optim.Optimizer:
         config = self.config
-        return adamw(
+        return make_adamw(
             named_parameters,
             lr=config.lr,
             betas=config.betas,

@@ -38,14 +38,15 @@ from sharpen.core.huge_pages import worker_environment
 from sharpen.core.model_spec import ModelSpec
 from sharpen.core.recipe import load_recipe
 from sharpen.models.decoder import DecoderLM
+from sharpen.models.tile_sizes import logits_tile
 from sharpen.plan.device import DeviceProfile, load_profile
 from sharpen.plan.training import TrainingJob
 from sharpen.train.bench.module_times import ModuleBench, ModuleRow, ModuleTimes
 from sharpen.train.bench.options import train_stage
 from sharpen.train.bench.segments import PARTS, Cost, run_segments
-from sharpen.train.loss import IGNORE, auto_tile, linear_cross_entropy
+from sharpen.train.loss import IGNORE, linear_cross_entropy
 from sharpen.train.predict import training_job
-from sharpen.train.stages import prepare_model
+from sharpen.train.prepare import prepare_model
 
 __all__ = ["bench_modules", "measure_modules", "random_batch", "recipe_bench", "whole_step"]
 
@@ -134,7 +135,7 @@ def measure_modules(
     """Measure a model's parts in this process.
 
     Args:
-        model: as :func:`sharpen.train.stages.prepare_model` makes it, on the CPU.
+        model: as :func:`sharpen.train.prepare.prepare_model` makes it, on the CPU.
         name: of the model, for the table.
         config: what to measure.
         profile: the machine's rates.
@@ -146,7 +147,7 @@ def measure_modules(
     batch = random_batch(config, model.spec.vocab_size, seed)
     dtype = _DTYPES[config.train.dtype]
     tiled = config.train.act.tiled_loss
-    tile = auto_tile(model.spec.vocab_size) if tiled == "auto" else tiled
+    tile = logits_tile(model.spec.vocab_size) if tiled == "auto" else tiled
     trained = [p for p in model.parameters() if p.requires_grad]
 
     def timed(work: Callable[[], Any]) -> tuple[float, Any]:

@@ -26,7 +26,7 @@ from sharpen.train.config import TrainConfig
 from sharpen.train.ft.heartbeat import Heartbeat
 from sharpen.train.ft.selfcheck import Needs, SelfCheckError, check_connections, check_process
 from sharpen.train.ft.timeline import Timeline, spans_file
-from sharpen.train.stages import prepare_model
+from sharpen.train.prepare import prepare_model
 from sharpen.train.trainer import StepReport, Trainer
 
 __all__ = ["main"]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharpen.compress import Grid, dequantize, quantize
-from sharpen.compress.quantize import quantize_on
+from sharpen.compress.groupwise import quantize_on
 from sharpen.core.errors import ConfigError, DataError
 
 grids = st.builds(
