@@ -37,6 +37,8 @@ CASES = [
     {"name": "9/3, 4096", "heads": 9, "kv_heads": 3, "tokens": 4096, "causal": True},
     {"name": "8/8, 1024", "heads": 8, "kv_heads": 8, "tokens": 1024, "causal": True},
     {"name": "8/2, 1024", "heads": 8, "kv_heads": 2, "tokens": 1024, "causal": True},
+    {"name": "8/2, 512", "heads": 8, "kv_heads": 2, "tokens": 512, "causal": True},
+    {"name": "9/3, 512", "heads": 9, "kv_heads": 3, "tokens": 512, "causal": True},
 ]
 
 
