@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from docs.page import agrees, as_request, blocks_of
+from e2e.command import UNTRACED
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -36,17 +37,10 @@ def _cases() -> list[Any]:
 def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
     name = str(page.relative_to(ROOT))
     request = as_request(name, blocks_of(page.read_text(encoding="utf-8")))
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "OMP_NUM_THREADS": "1",
-        "GOMP_SPINCOUNT": "1000",
-        "COLUMNS": "100",
-    }
     child = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("page.py")), request],
         cwd=tmp_path,
-        env=environment,
+        env=UNTRACED,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
