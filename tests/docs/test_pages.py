@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from docs.page import agrees, as_request, blocks_of
-from e2e.command import UNTRACED
+from e2e.command import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -40,7 +40,7 @@ def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
     child = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("page.py")), request],
         cwd=tmp_path,
-        env=UNTRACED,
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

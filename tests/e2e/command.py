@@ -21,8 +21,6 @@ ENVIRONMENT = {
     "GOMP_SPINCOUNT": "1000",
     "COLUMNS": "100",
 }
-UNTRACED = {k: v for k, v in ENVIRONMENT.items() if not k.startswith("COVERAGE")}
-"""For processes whose lines other tests cover: tracing slows their start by a fifth."""
 
 
 def sharpen(*arguments: object, cwd: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
@@ -33,14 +31,12 @@ def sharpen(*arguments: object, cwd: Path, **changes: Any) -> subprocess.Complet
 
 
 @contextmanager
-def start(
-    *arguments: object, cwd: Path, env: dict[str, str] = ENVIRONMENT
-) -> Iterator[subprocess.Popen[str]]:
+def start(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
     """Start the command in a process group of its own; it is ended on leaving."""
     process = subprocess.Popen(
         [sys.executable, "-m", "sharpen.cli.main", *map(str, arguments)],
         cwd=cwd,
-        env=env,
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.command import UNTRACED, document, sharpen
+from e2e.command import ENVIRONMENT, document, sharpen
 from sharpen.core.run import load_run
 from sharpen.core.study import load_study
 from sharpen.models import load_model, load_tokenizer
@@ -86,7 +86,7 @@ def test_pretraining_writes_a_model_that_loads(work: Path) -> None:
     subprocess.run(
         [sys.executable, "examples/pretrain_tiny.py", "out", "--steps", "2", "--modules", "12"],
         cwd=work,
-        env=UNTRACED,
+        env=ENVIRONMENT,
         check=True,
         stdout=subprocess.DEVNULL,
     )
@@ -120,29 +120,8 @@ def _check_quickstart(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_quickstart_runs_on_the_small_model(work: Path) -> None:
-    changes = [
-        "model=tiny",
-        "data.limit=300",
-        "data.max_tokens=256",
-        "train.steps=8",
-        "train.lr=2e-3",
-        "eval.limit=8",
-        "eval.samples=2",
-        "eval.max_new_tokens=8",
-        "compress.limit=4",
-        "compress.new_tokens=8",
-        "serve.check.max_tokens=8",
-    ]
-    first = sharpen("run", "examples/quickstart.yaml", *changes, "--json", cwd=work, env=UNTRACED)
-    assert first.returncode == 0, first.stderr
-    assert Path(document(first)["run"]) == work / "runs" / "quickstart"
-    _check_quickstart(work / "runs" / "quickstart")
-
-
-@pytest.mark.slow
 @pytest.mark.asset
-def test_the_quickstart_runs_on_its_own_model(work: Path) -> None:
+def test_the_quickstart_runs(work: Path) -> None:
     changes = [
         "data.limit=200",
         "data.max_tokens=256",
@@ -155,7 +134,7 @@ def test_the_quickstart_runs_on_its_own_model(work: Path) -> None:
         "compress.new_tokens=8",
         "serve.check.max_tokens=8",
     ]
-    done = sharpen("run", "examples/quickstart.yaml", *changes, "-o", "out", cwd=work, env=UNTRACED)
+    done = sharpen("run", "examples/quickstart.yaml", *changes, "-o", "out", cwd=work)
     assert done.returncode == 0, done.stderr
     _check_quickstart(work / "out")
 

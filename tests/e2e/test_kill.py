@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from e2e.command import UNTRACED, sharpen, small_recipe, start, write_recipe
+from e2e.command import sharpen, small_recipe, start, write_recipe
 from sharpen.core.files import sha256_file
 from sharpen.core.run import load_run
 
@@ -110,11 +110,11 @@ def _kill(process: subprocess.Popen[str], target: str) -> list[psutil.Process]:
 def test_a_recipe_killed_in_every_stage_ends_in_the_same_bytes(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, small_recipe())
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    done = sharpen("run", recipe, "-o", whole, cwd=tmp_path, env=UNTRACED)
+    done = sharpen("run", recipe, "-o", whole, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     draw, hits = random.Random(0), Counter[str]()
     for stage, moment, target in KILLS:
-        with start("run", recipe, "-o", killed, cwd=tmp_path, env=UNTRACED) as process:
+        with start("run", recipe, "-o", killed, cwd=tmp_path) as process:
             _wait(lambda s=stage, m=moment, p=process: _begun(killed, s) and m(killed, p), process)
             time.sleep(draw.uniform(0, 0.1))
             under_way = next((name for name in STAGES if not (killed / name).exists()), "report")
@@ -126,7 +126,7 @@ def test_a_recipe_killed_in_every_stage_ends_in_the_same_bytes(tmp_path: Path) -
         assert process.returncode == (1 if target == "worker" else -signal.SIGKILL), told
         hits[under_way] += 1
     assert set(hits) >= set(STAGES), f"some stage was never killed: {hits}"
-    last = sharpen("run", recipe, "-o", killed, cwd=tmp_path, env=UNTRACED)
+    last = sharpen("run", recipe, "-o", killed, cwd=tmp_path)
     assert last.returncode == 0, last.stderr
     assert _hashes(killed / ".store") == _hashes(whole / ".store")
     assert max(_rows(killed).values()) == 1, "a row of the metrics was written twice"
@@ -141,10 +141,10 @@ def test_a_recipe_killed_in_every_stage_ends_in_the_same_bytes(tmp_path: Path) -
 def test_a_second_process_is_told_who_writes_the_folder(tmp_path: Path) -> None:
     parts = small_recipe(train={"steps": 4000, "global_batch": 2})
     recipe = write_recipe(tmp_path, {k: parts[k] for k in ("sharpen", "model", "data", "train")})
-    with start("run", recipe, "-o", "out", cwd=tmp_path, env=UNTRACED) as first:
+    with start("run", recipe, "-o", "out", cwd=tmp_path) as first:
         _wait(lambda: _begun(tmp_path / "out", "train"), first)
         before = _hashes(tmp_path / "out" / ".store")
-        second = sharpen("run", recipe, "-o", "out", cwd=tmp_path, env=UNTRACED)
+        second = sharpen("run", recipe, "-o", "out", cwd=tmp_path)
         assert second.returncode == 2
         assert f"pid {first.pid} " in second.stderr
         assert "Traceback" not in second.stderr

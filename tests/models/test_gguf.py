@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from sharpen.core.assets import asset_path
 from sharpen.core.errors import FileFormatError, MissingFileError
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models import gguf as ours
+from sharpen.models.chat import render_chat
 from sharpen.models.decoder import DecoderLM
 from sharpen.models.gguf import cache_folder, load_gguf
 from sharpen.models.load import load_model
@@ -236,34 +238,41 @@ def test_a_truncated_file_is_refused(tmp_path: Path, cut: int) -> None:
         load_gguf(tmp_path / "m.gguf")
 
 
+def peer_results(path: Path, text: str, conversation: list[dict[str, str]], out: Path) -> Any:
+    """What transformers makes of the file, in a process of its own: tracing slows it threefold."""
+    arguments = json.dumps([str(path.parent), path.name, text, conversation, str(out)])
+    program = (
+        "import json, sys, torch\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        "folder, name, text, conversation, out = json.loads(sys.argv[1])\n"
+        "tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)\n"
+        "ids = tokenizer(text, add_special_tokens=False).input_ids\n"
+        "chat = tokenizer.apply_chat_template(conversation, tokenize=False)\n"
+        "load = AutoModelForCausalLM.from_pretrained\n"
+        "model = load(folder, gguf_file=name, dtype=torch.float32)\n"
+        "with torch.no_grad():\n"
+        "    logits = model(torch.tensor([ids[:600]])).logits\n"
+        "torch.save((ids, chat, logits), out)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, arguments], check=True, capture_output=True)
+    return torch.load(out)
+
+
 @pytest.mark.peer
 @pytest.mark.slow
 @pytest.mark.asset
-@pytest.mark.filterwarnings("ignore")
 @torch.no_grad()
-def test_smollm2_is_what_transformers_loads_from_the_same_file() -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+def test_smollm2_is_what_transformers_loads_from_the_same_file(tmp_path: Path) -> None:
     path = asset_path("smollm2-135m-instruct")
     tokenizer = load_tokenizer("smollm2-135m-instruct")
     assert tokenizer.encode("The capital of France is") == [504, 3575, 282, 4649, 314]
     text = (asset_path("python-stdlib") / "argparse.py").read_text(encoding="utf-8")
-    peer_tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    assert tokenizer.encode(text) == peer_tokenizer(text, add_special_tokens=False).input_ids
     conversation = [{"role": "user", "content": "2 < 3?"}, {"role": "assistant", "content": "Yes"}]
-    from sharpen.models.chat import render_chat
-
-    assert render_chat(tokenizer, conversation) == peer_tokenizer.apply_chat_template(
-        conversation, tokenize=False
-    )
-    ids = torch.tensor([tokenizer.encode(text)[:600]])
+    peer_ids, chat, expected = peer_results(path, text, conversation, tmp_path / "peer.pt")
+    assert tokenizer.encode(text) == peer_ids
+    assert render_chat(tokenizer, conversation) == chat
     model = load_model("smollm2-135m-instruct")
-    found = model(ids)
-    peer = AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=torch.float32
-    )
-    expected = peer(ids).logits
-    del peer
+    found = model(torch.tensor([peer_ids[:600]]))
     # Both in float32 over 30 layers; logits reach 30.
     assert float((found - expected).abs().max()) < 1e-3
     assert torch.equal(found.argmax(-1), expected.argmax(-1))
