@@ -13,6 +13,13 @@ import torch.distributed as dist
 from torch import multiprocessing
 
 TIMEOUT_S = 60
+# Loaded once by a server that the ranks are forked from: each would take seconds to do so.
+PRELOADED = [
+    "torch._dynamo",
+    "torch.distributed.fsdp",
+    "sharpen.models.load",
+    "sharpen.train.trainer",
+]
 
 
 def run(target: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
@@ -29,9 +36,11 @@ def run(target: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        given = folder, dict(os.environ), target, args
         processes = [
-            context.Process(target=_rank, args=(folder, rank, world_size, target, args))
+            context.Process(target=_rank, args=(rank, world_size, *given))
             for rank in range(world_size)
         ]
         for process in processes:
@@ -52,9 +61,16 @@ def run(target: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
 
 
 def _rank(
-    folder: Path, rank: int, world_size: int, target: Callable[..., Any], args: tuple[Any, ...]
+    rank: int,
+    world_size: int,
+    folder: Path,
+    environment: dict[str, str],
+    target: Callable[..., Any],
+    args: tuple[Any, ...],
 ) -> None:
     torch.set_num_threads(1)
+    os.environ.clear()
+    os.environ.update(environment)
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(rank))
     try:
         dist.init_process_group(
