@@ -23,7 +23,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "eval: {metrics: [loss]}\n"
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sharpen.plan.device.probe", lambda: PROFILE)
+    monkeypatch.setattr("sharpen.plan.device._probe_in_child", lambda: PROFILE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "recipe.yaml"
 

@@ -123,16 +123,16 @@ def _check_quickstart(folder: Path) -> None:
 @pytest.mark.asset
 def test_the_quickstart_runs(work: Path) -> None:
     changes = [
-        "data.limit=200",
-        "data.max_tokens=256",
+        "data.limit=60",
+        "data.max_tokens=192",
         "train.steps=2",
         "train.global_batch=1",
-        "eval.limit=2",
+        "eval.limit=1",
         "eval.samples=1",
-        "eval.max_new_tokens=8",
-        "compress.limit=2",
-        "compress.new_tokens=8",
-        "serve.check.max_tokens=8",
+        "eval.max_new_tokens=4",
+        "compress.limit=1",
+        "compress.new_tokens=4",
+        "serve.check.max_tokens=4",
     ]
     done = sharpen("run", "examples/quickstart.yaml", *changes, "-o", "out", cwd=work)
     assert done.returncode == 0, done.stderr
@@ -142,7 +142,7 @@ def test_the_quickstart_runs(work: Path) -> None:
 @pytest.mark.slow
 def test_long_context(work: Path) -> None:
     """The recipe as it is takes minutes; here with short sequences on its two processes."""
-    changes = ("data.max_tokens=2560", "train.context=2560", "train.steps=2", "data.limit=4")
+    changes = ("data.max_tokens=2304", "train.context=2304", "train.steps=2", "data.limit=4")
     recipe = "examples/long_context.yaml"
     done = sharpen("train", recipe, *changes, "--nproc", "2", "-o", "out", "--json", cwd=work)
     found = json.loads(done.stdout)["summary"]
@@ -150,6 +150,6 @@ def test_long_context(work: Path) -> None:
     assert found["train"]["tokens_per_s"] > 0 and 0 < found["train"]["mfu"] < 1
     assert abs(found["plan"]["train"]["memory_error"]) < 1
     config = json.loads((work / "out" / "train" / "config.json").read_text())
-    assert config["max_position_embeddings"] == 2560
+    assert config["max_position_embeddings"] == 2304
     rope = config.get("rope_scaling") or config["rope_parameters"]
-    assert rope["rope_type"] == "yarn" and rope["factor"] == 1.25
+    assert rope["rope_type"] == "yarn" and rope["factor"] == 1.125

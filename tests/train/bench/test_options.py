@@ -75,7 +75,6 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "train: {epochs: 1, global_batch: 2, lr: 1.0e-3}\n"
         "eval: {metrics: [loss]}\n"
     )
-    monkeypatch.setattr("sharpen.plan.device.probe", lambda: PROFILE)
     monkeypatch.setattr("sharpen.plan.device._probe_in_child", lambda: PROFILE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "recipe.yaml"
