@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from sharpen.core.errors import ConfigError
-from sharpen.optim import make_adamw, split_decay
+from sharpen.optim.adamw import make_adamw, split_decay
 
 
 def _layers() -> nn.Module:

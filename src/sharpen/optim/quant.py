@@ -1,0 +1,224 @@
+"""Tensors in 8 or 4 bits a value with a scale for each block: states of an optimizer.
+
+Dettmers et al., 8-bit Optimizers via Block-wise Quantization, ICLR 2022 (arXiv 2110.02861); the
+4-bit codes are those of Li et al., Memory Efficient Optimizers with 4-bit States, NeurIPS 2023
+(arXiv 2309.01507). Blocks of ``block_size`` values share a scale, their largest magnitude::
+
+    code  = number of midpoints between neighbouring codes that are below x (1 / absmax)
+    value = codebook[code] absmax
+
+so a tie goes to the lower code. Dynamic codes of b bits: in the decade of 10^(i - b + 2) lie 2^i
+values of each sign (signed) or 2^(i + 1) (unsigned), evenly, and beside them 0 and 1. Unsigned
+4-bit codes are (k + 1) / 16.
+
+Differs from the paper: blocks of 256, not 2048; a value that rounds to 0 in an unsigned tensor
+reads as 1.6e-7 of the scale when asked (``floor``), because m / sqrt(0) would be without bound.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = [
+    "BlockQuantTensor",
+    "Layout",
+    "codebook",
+    "dequantize_blockwise",
+    "midpoints",
+    "quantize_blockwise",
+]
+
+Layout = Literal["flat", "row"]
+Rounding = Literal["nearest", "lut16"]
+_FLOOR = 1.6e-7  # just under the first midpoint above zero, so that it encodes to zero again
+
+
+@lru_cache(maxsize=8)
+def codebook(signed: bool, bits: int = 8) -> Tensor:
+    """The values of the codes, ascending: float32 [2^bits], from -0.993 or 0 to 1.
+
+    Examples:
+        >>> float(codebook(signed=False)[255])
+        1.0
+    """
+    if not signed and bits == 4:
+        return torch.arange(1, 17, dtype=torch.float32) / 16
+    values = [0.0, 1.0]
+    decades = bits - 1
+    for i in range(decades):
+        count = 2**i if signed else 2 ** (i + 1)
+        edges = torch.linspace(0.1, 1, count + 1, dtype=torch.float32)
+        centres = (edges[:-1] + edges[1:]) / 2
+        decade = (centres.double() * 10.0 ** (i - decades + 1)).tolist()
+        values += decade
+        if signed:
+            values += [-value for value in decade]
+    return torch.tensor(sorted(values), dtype=torch.float64).to(torch.float32)
+
+
+@lru_cache(maxsize=8)
+def midpoints(signed: bool, bits: int = 8) -> Tensor:
+    """Float32 [2^bits - 1] between neighbouring codes."""
+    values = codebook(signed, bits)
+    return 0.5 * (values[:-1] + values[1:])
+
+
+def quantize_blockwise(
+    x: Tensor,
+    *,
+    signed: bool = True,
+    bits: int = 8,
+    block_size: int = 256,
+    layout: Layout = "flat",
+    rounding: Rounding = "nearest",
+) -> tuple[Tensor, Tensor]:
+    """Codes and scales of a tensor.
+
+    Args:
+        x: finite values; 0 or more when not ``signed``.
+        signed: which codebook.
+        bits: 8 or 4.
+        block_size: values that share a scale.
+        layout: blocks over the flat tensor, or over each row (first index) by itself.
+        rounding: to the nearest code; or ``lut16``: 8-bit codes as bitsandbytes' CPU path has them,
+            by the centre of one of 65,536 cells of [-1, 1].
+
+    Returns:
+        uint8 codes, two 4-bit ones a byte with the first in the low half, and float32 scales: of
+        shapes [bytes] and [blocks], or [rows, bytes] and [rows, blocks].
+
+    Examples:
+        >>> codes, absmax = quantize_blockwise(torch.tensor([0.0, -1.0, 2.0]))
+        >>> codes.tolist(), absmax.tolist()
+        ([127, 35, 255], [2.0])
+    """
+    rows = _rows(x.shape, layout)
+    blocks = _blocks(x.detach().to(torch.float32).reshape(rows, -1), block_size)
+    absmax = blocks.abs().amax(2)
+    inverse = torch.where(absmax > 0, 1.0 / absmax, 1.0)
+    scaled = blocks * inverse.unsqueeze(2)
+    if rounding == "lut16":
+        cell = ((scaled.clamp(-1, 1) + 1) * 0.5 * 65535 + 0.5).long()
+        scaled = 2 * cell.to(torch.float32) / 65535 - 1
+    codes = torch.searchsorted(midpoints(signed, bits).to(x.device), scaled)
+    width = x.numel() // max(rows, 1)
+    codes = codes.to(torch.uint8).view(rows, -1)[:, :width]
+    if bits == 4:
+        codes = F.pad(codes, (0, width % 2))
+        codes = codes[:, ::2] | codes[:, 1::2] << 4
+    if layout == "flat":
+        return codes.reshape(-1), absmax.reshape(-1)
+    return codes.contiguous(), absmax
+
+
+def dequantize_blockwise(
+    codes: Tensor,
+    absmax: Tensor,
+    shape: tuple[int, ...],
+    *,
+    signed: bool = True,
+    bits: int = 8,
+    block_size: int = 256,
+    layout: Layout = "flat",
+    floor: bool = False,
+) -> Tensor:
+    """Float32 values of codes; arguments as for :func:`quantize_blockwise`.
+
+    Args:
+        codes: uint8.
+        absmax: float32.
+        shape: of the tensor.
+        signed: which codebook.
+        bits: 8 or 4.
+        block_size: values that share a scale.
+        layout: how the blocks run.
+        floor: unsigned 8-bit code 0 stands for a little more than 0, except where the scale is 0.
+    """
+    rows = _rows(shape, layout)
+    book = codebook(signed, bits).to(codes.device)
+    if floor and not signed and bits == 8:
+        book = book.clone()
+        book[0] = _FLOOR
+    codes = codes.view(rows, -1)
+    width = math.prod(shape) // max(rows, 1)
+    if bits == 4:
+        codes = torch.stack([codes & 15, codes >> 4], -1).view(rows, -1)[:, :width]
+    values = _blocks(book[codes.long()], block_size) * absmax.view(rows, -1, 1)
+    return values.view(rows, -1)[:, :width].reshape(shape)
+
+
+def _rows(shape: tuple[int, ...], layout: Layout) -> int:
+    return shape[0] if layout == "row" and len(shape) > 1 else 1
+
+
+def _blocks(x: Tensor, block_size: int) -> Tensor:
+    """[rows, width] -> [rows, blocks, block_size], filled up with zeros."""
+    width = x.shape[1]
+    return F.pad(x, (0, -width % block_size)).view(x.shape[0], -1, block_size)
+
+
+@dataclass(slots=True)
+class BlockQuantTensor:
+    """A tensor kept as codes and scales; two plain tensors, so that they save and shard as such."""
+
+    codes: Tensor
+    absmax: Tensor
+    shape: tuple[int, ...]
+    signed: bool = True
+    bits: int = 8
+    block_size: int = 256
+    layout: Layout = "flat"
+
+    @classmethod
+    def quantize(
+        cls,
+        x: Tensor,
+        *,
+        signed: bool = True,
+        bits: int = 8,
+        block_size: int = 256,
+        layout: Layout = "flat",
+    ) -> BlockQuantTensor:
+        """Of a tensor's values; arguments as for :func:`quantize_blockwise`."""
+        codes, absmax = quantize_blockwise(
+            x, signed=signed, bits=bits, block_size=block_size, layout=layout
+        )
+        return cls(codes, absmax, tuple(x.shape), signed, bits, block_size, layout)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of codes and scales."""
+        return self.codes.nbytes + self.absmax.nbytes
+
+    def dequantize(self, *, floor: bool = False) -> Tensor:
+        """Float32 values; ``floor`` as for :func:`dequantize_blockwise`."""
+        return dequantize_blockwise(
+            self.codes,
+            self.absmax,
+            self.shape,
+            signed=self.signed,
+            bits=self.bits,
+            block_size=self.block_size,
+            layout=self.layout,
+            floor=floor,
+        )
+
+    def copy_(self, x: Tensor, *, rounding: Rounding = "nearest") -> None:
+        """Take over the values of a tensor of the same shape."""
+        codes, absmax = quantize_blockwise(
+            x,
+            signed=self.signed,
+            bits=self.bits,
+            block_size=self.block_size,
+            layout=self.layout,
+            rounding=rounding,
+        )
+        self.codes.copy_(codes)
+        self.absmax.copy_(absmax)
