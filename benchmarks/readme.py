@@ -82,8 +82,10 @@ def zero() -> str:
     lines += [
         "",
         f"Stage 0 takes {claims['stage 0 over DDP']:.2f} x DDP's time, stage 1 "
-        f"{claims['stage 1 over DDP']:.2f} x, stage 3 {claims['stage 3 over FSDP2']:.2f} x that of "
-        f"FSDP2 alone. {_where(document)}, 2 ranks of one thread; "
+        f"{claims['stage 1 over DDP']:.2f} x and {claims['stage 1 over DeepSpeed']:.2f} x that of "
+        f"DeepSpeed's stage 1; stage 3 {claims['stage 3 over FSDP2']:.2f} x that of FSDP2 alone and "
+        f"{claims['stage 3 over DeepSpeed']:.2f} x that of DeepSpeed's stage 3. DeepSpeed 0.19.8 "
+        f"has torch's fused AdamW here, too. {_where(document)}, 2 ranks of one thread; "
         "`benchmarks/train/bench_zero.py`.",
     ]
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """Tensors that ranks read from each other, and the same training with and without them."""
 
 import itertools
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,15 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from distributed import run
 from sharpen.plan import ParallelConfig
 from sharpen.train.parallel import Parallel
+from sharpen.train.shared_memory import SharedMemory
 from sharpen.train.zero.flat import FlatStates
+from sharpen.train.zero.local_collectives import LocalGather, LocalReduceScatter
+from sharpen.train.zero.sharded import ShardedStates
 from sharpen.train.zero.shared import SharedTensor
 
 LENGTH = 700_001  # several blocks of a megabyte, and a part of one
@@ -64,19 +69,27 @@ def make_model() -> nn.Sequential:
     return nn.Sequential(nn.Linear(7, 33), nn.Tanh(), nn.Linear(33, 5), nn.LayerNorm(5))
 
 
+def make_optimizer(named: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW([p for _, p in named], lr=0.1)
+
+
 def train(stage: int, dtype: torch.dtype, shared_memory: bool) -> dict[str, Any]:
     parallel = Parallel.build(ParallelConfig(), torch.device("cpu"))
     model = make_model()
-    states = FlatStates(
-        model,
-        lambda named: torch.optim.AdamW([p for _, p in named], lr=0.1),
-        parallel,
-        stage=stage,
-        param_dtype=dtype,
-        bucket_bytes=256,
-        shared_memory=shared_memory,
-    )
-    kind = next(model.parameters()).dtype
+    options: dict[str, Any] = {"param_dtype": dtype, "shared_memory": shared_memory}
+    states: FlatStates | ShardedStates
+    if stage < 2:
+        states = FlatStates(
+            model, make_optimizer, parallel, stage=stage, bucket_bytes=256, **options
+        )
+        shared = states._shared_grads is not None
+    else:
+        units = [model[0], model[2]]
+        states = ShardedStates(
+            model, model, units, make_optimizer, parallel, stage=stage, **options
+        )
+        shared = states._memory is not None
+    kind = torch.float32 if stage > 1 else next(model.parameters()).dtype
     generator = torch.Generator().manual_seed(parallel.rank)
     norms = []
     for _ in range(3):
@@ -87,11 +100,15 @@ def train(stage: int, dtype: torch.dtype, shared_memory: bool) -> dict[str, Any]
         norms.append(states.clip_grad_norm(1.0))
         states.step()
         states.zero_grad()
-    weights = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
-    return {"norms": norms, "weights": weights, "shared": states._shared_grads is not None}
+    whole = [p.full_tensor() if isinstance(p, DTensor) else p for p in model.parameters()]
+    weights = torch.cat([p.detach().reshape(-1) for p in whole])
+    return {"norms": norms, "weights": weights, "shared": shared}
 
 
-CASES = [(0, torch.float32), (1, torch.float32), (1, torch.bfloat16)]
+CASES = [
+    *((0, torch.float32), (1, torch.float32), (1, torch.bfloat16)),
+    *((2, torch.float32), (3, torch.float32), (3, torch.bfloat16)),
+]
 
 
 def train_both() -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -108,3 +125,35 @@ def test_two_ranks_that_share_memory_train_to_the_bit_as_with_messages() -> None
         assert torch.equal(mine[0]["weights"], other[0]["weights"])
     start = torch.cat([p.detach().reshape(-1) for p in make_model().parameters()])
     assert (ranks[0][0][0]["weights"] - start).abs().mean() > 0.01
+
+
+SIZES = (1, 1000, 1_100_001)  # of a rank's part: within a block, and over some
+
+
+def collect() -> list[dict[str, Any]]:
+    """What gathering and summing through memory give, and what the group's own do."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    memory = SharedMemory.open(dist.group.WORLD)
+    assert memory is not None
+    gather, reduce = (kind(memory, rank, world) for kind in (LocalGather, LocalReduceScatter))
+    out = []
+    for size in SIZES:
+        generator = torch.Generator().manual_seed(rank)
+        parts = torch.randint(-50, 50, (world, size), generator=generator).float()
+        gathered, mine = torch.empty(world * size), torch.empty(size)
+        gather(gathered, parts[0].contiguous(), dist.group.WORLD)
+        reduce(mine, parts.view(-1), dist.group.WORLD, dist.ReduceOp.SUM)
+        everybody = [torch.empty_like(parts) for _ in range(world)]
+        dist.all_gather(everybody, parts)
+        out.append(
+            {
+                "gathered": torch.equal(gathered, torch.cat([p[0] for p in everybody])),
+                "summed": torch.equal(mine, torch.stack([p[rank] for p in everybody]).sum(0)),
+            }
+        )
+    return out
+
+
+def test_parts_are_gathered_and_summed_through_memory() -> None:
+    for rank in run(collect, 3):
+        assert rank == [{"gathered": True, "summed": True}] * len(SIZES)

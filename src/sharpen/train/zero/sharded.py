@@ -24,6 +24,8 @@ from torch.distributed.tensor import DTensor
 
 from sharpen.train.checkpoint import Checkpoint, Piece
 from sharpen.train.parallel import Parallel
+from sharpen.train.shared_memory import SharedMemory
+from sharpen.train.zero.local_collectives import LocalGather, LocalReduceScatter
 from sharpen.train.zero.states import (
     Groups,
     MakeOptimizer,
@@ -46,6 +48,8 @@ class ShardedStates:
         parallel: the job.
         stage: 2 or 3.
         param_dtype: of gathered weights.
+        shared_memory: let ranks on CPUs of one machine exchange through memory. All ranks must say
+            the same.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class ShardedStates:
         *,
         stage: int,
         param_dtype: torch.dtype = torch.float32,
+        shared_memory: bool = True,
     ) -> None:
         assert parallel.states is not None, "a job of one process needs no sharding"
         self._parallel = parallel
@@ -77,9 +82,23 @@ class ShardedStates:
             module.set_force_sum_reduction_for_comms(True)
         self._root: Any = root
         self._stage = stage
+        self._memory = self._share_memory() if shared_memory else None
         self._all = dict(model.named_parameters())
         self._named = {n: p for n, p in self._all.items() if p.requires_grad}
         self.optimizer = make_optimizer(self._named.items())
+
+    def _share_memory(self) -> SharedMemory | None:
+        """Let ranks on CPUs of one machine gather and sum through memory instead of sockets."""
+        group = self._parallel.group("state")
+        place = dist.get_rank(group), dist.get_world_size(group)
+        if place[1] == 1 or next(self._root.parameters()).device.type != "cpu":
+            return None
+        memory = SharedMemory.open(group)
+        if memory is not None:
+            for module in self._modules:
+                module.set_custom_all_gather(LocalGather(memory, *place))
+                module.set_custom_reduce_scatter(LocalReduceScatter(memory, *place))
+        return memory
 
     @contextmanager
     def micro_batch(self, *, last: bool) -> Iterator[None]:
