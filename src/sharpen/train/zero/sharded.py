@@ -96,8 +96,8 @@ class ShardedStates:
         memory = SharedMemory.open(group)
         if memory is not None:
             for module in self._modules:
-                module.set_custom_all_gather(LocalGather(memory, *place))
-                module.set_custom_reduce_scatter(LocalReduceScatter(memory, *place))
+                module.set_custom_all_gather(LocalGather(memory, *place))  # type: ignore[arg-type]
+                module.set_custom_reduce_scatter(LocalReduceScatter(memory, *place))  # type: ignore[arg-type]
         return memory
 
     @contextmanager
