@@ -121,6 +121,7 @@ class Optimizer(torch.optim.Optimizer):
         if any(is_sharded(p) for p in group["params"]):
             group["layout"] = "row"
         check_group(type(self).__name__, self.rules, group)
+        self.check(group)
         self.owners.clear()
         self.param_groups.append(group)
 
@@ -204,6 +205,13 @@ class Optimizer(torch.optim.Optimizer):
         step_whole(self, [(p, g) for p, g in entries if self._is_whole(p, g)], scale)
         return loss
 
+    def check(self, group: dict[str, Any]) -> None:
+        """Check a method's own options of a group that is added; may settle those left open.
+
+        Raises:
+            ConfigError: one is out of its range.
+        """
+
     def begin_step(self) -> None:
         """Called first in each step; a method may choose here what takes part."""
 
@@ -272,7 +280,7 @@ class Optimizer(torch.optim.Optimizer):
         shards = is_sharded(p) and not self.rules[group["rule"]].mixes
         for name, spec in self.specs(p, group, tuple(weights.shape)).items():
             kind = stored_kind(spec, group)
-            dtype = torch.bfloat16 if kind == "bf16" else work
+            dtype = torch.bfloat16 if kind == "bf16" else torch.int32 if spec.integer else work
             value = torch.full(spec.shape, spec.init, dtype=dtype, device=weights.device)
             if name == "master":
                 value.copy_(weights)

@@ -76,7 +76,7 @@ def _values(entry: Entry, work: torch.dtype) -> dict[str, Tensor]:
     return {
         name: slot.dequantize(floor=entry.group["v_floor"])
         if isinstance(slot, BlockQuantTensor)
-        else slot.to(work)
+        else (slot.to(work) if slot.is_floating_point() else slot)
         for name, slot in entry.state.items()
         if name != "master"
     }

@@ -86,7 +86,7 @@ class Rule:
         Args:
             p: weights before decay; not changed.
             g: gradient; not changed.
-            state: the slots, in the type of ``p``.
+            state: the slots, in the type of ``p`` unless they hold whole numbers.
             group: options; ``lr`` may be a tensor.
             t: steps of this parameter, this one included.
             index: of the parameter, from 1.

@@ -37,6 +37,9 @@ class SlotSpec:
     projection: bool = False
     """A basis that could be made again, counted apart."""
 
+    integer: bool = False
+    """Holds whole numbers, kept as int32."""
+
     @property
     def numel(self) -> int:
         """Elements."""
@@ -83,7 +86,7 @@ def slot_bytes(spec: SlotSpec, group: Mapping[str, Any], full: int = 4) -> int:
         return 0  # numbers, not counted
     kind = stored_kind(spec, group)
     if kind == "fp32":
-        return full * spec.numel
+        return (4 if spec.integer else full) * spec.numel
     if kind == "bf16":
         return 2 * spec.numel
     bits = 8 if kind == "q8" else 4
