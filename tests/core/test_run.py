@@ -267,3 +267,36 @@ def test_a_foreign_exception_in_a_worker_keeps_its_traceback() -> None:
         rebuilt = _rebuild(_describe(error, "s"))
     assert isinstance(rebuilt, ExecutionError)
     assert "Traceback" in str(rebuilt)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WalkConfig:
+    steps: int = 4
+    stop_at: int = 99
+
+
+def walk(config: WalkConfig, context: StageContext) -> StageResult:
+    done = context.work / "done"
+    first = len(done.read_text()) if done.exists() else 0
+    for step in range(first, config.steps):
+        if step == config.stop_at:
+            raise TrainingError("stopped")
+        done.write_text("x" * (step + 1))
+    return StageResult(results={"first": first})
+
+
+@pytest.mark.parametrize(("may_change", "first"), [(("stop_at",), 2), ((), 0)])
+def test_work_goes_on_under_another_config_where_the_stage_says_it_may(
+    tmp_path: Path, may_change: tuple[str, ...], first: int
+) -> None:
+    register(
+        StageType(
+            name="walk", version=1, config=WalkConfig, run=walk, makes="x", may_change=may_change
+        )
+    )
+    with pytest.raises(TrainingError):
+        run({"sharpen": 1, "walk": {"stop_at": 2}}, output=tmp_path / "r")
+    done = run({"sharpen": 1, "walk": {}}, output=tmp_path / "r")
+    assert done.summary["walk.first"] == first
+    again = run({"sharpen": 1, "walk": {"stop_at": 3}}, output=tmp_path / "r")
+    assert again.reused == []  # a finished output is of its whole config

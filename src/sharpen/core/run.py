@@ -5,12 +5,13 @@
     runs/<name>/
         recipe.yaml resolved.yaml environment.json plan.json metrics.jsonl summary.json report.html
         .store/<key>/   a finished output with its stage.json
-        .work/<key>/    checkpoints of a stage under way
+        .work/<key>/    checkpoints of a stage under way; its key leaves out what may change
         <stage>         a relative link into .store
         .lock           held while a process writes here
 
 A stage's key is the digest of its type, version, resolved config, seed, model and inputs. A stage
-whose key is in the store is not run again, so a killed run goes on where it stopped.
+whose key is in the store is not run again, so a killed run goes on where it stopped. What may
+change on the way, such as the number of processes, is no part of the key of a stage's work.
 """
 
 from __future__ import annotations
@@ -301,7 +302,7 @@ class _Runner:
         made = self._find(spec, key)
         reused = made is not None
         if made is None:
-            made = self._make(spec, key, inputs)
+            made = self._make(spec, key, inputs, self._key(spec, inputs, spec.type.may_change))
         else:
             self.reused.append(spec.name)
         self.artifacts[spec.name] = made
@@ -309,18 +310,21 @@ class _Runner:
         self.summary[spec.name] = _merge(made.results, self._measured(spec.name))
         self.observer.stage_finished(spec.name, self.summary[spec.name], reused)
 
-    def _key(self, spec: StageSpec, inputs: Mapping[str, Artifact]) -> str:
+    def _key(
+        self, spec: StageSpec, inputs: Mapping[str, Artifact], left_out: tuple[str, ...] = ()
+    ) -> str:
         fingerprint = None
         if spec.type.fingerprint is not None:
             fingerprint = spec.type.fingerprint(spec.config, self.recipe.context(spec))
         if spec.type.needs_model and self._model_print is None:
             assert self.recipe.model is not None
             self._model_print = model_fingerprint(self.recipe.model)
+        config = {k: v for k, v in to_dict(spec.config).items() if k not in left_out}
         return digest(
             {
                 "type": spec.type.name,
                 "version": spec.type.version,
-                "config": to_dict(spec.config),
+                "config": config,
                 "seed": spec.seed,
                 "model": self._model_print if spec.type.needs_model else None,
                 "inputs": {kind: artifact.key for kind, artifact in inputs.items()},
@@ -354,8 +358,10 @@ class _Runner:
             results=record["results"],
         )
 
-    def _make(self, spec: StageSpec, key: str, inputs: Mapping[str, Artifact]) -> Artifact:
-        work = self.work / key
+    def _make(
+        self, spec: StageSpec, key: str, inputs: Mapping[str, Artifact], work_key: str
+    ) -> Artifact:
+        work = self.work / work_key
         resumed = work.exists()
         work.mkdir(exist_ok=True)
         output = work / ".output"

@@ -256,6 +256,10 @@ class StageType:
     needs_model: bool = False
     """Whether the recipe's ``model`` must be given (it is part of the address then)."""
 
+    may_change: tuple[str, ...] = ()
+    """Keys of the config that a stage under way may be given anew and still go on from its work;
+    they say how, not what. A finished output is of its whole config all the same."""
+
     fingerprint: Callable[[Any, RecipeContext], Any] | None = None
     """Plain data that belongs in the address too, such as hashes of the files it reads."""
 

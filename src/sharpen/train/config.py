@@ -11,6 +11,7 @@ from sharpen.plan.job import Adapters
 from sharpen.plan.parallel import ParallelConfig
 
 __all__ = [
+    "MAY_CHANGE",
     "ActConfig",
     "CheckpointConfig",
     "FTConfig",
@@ -18,6 +19,12 @@ __all__ = [
     "ParallelConfig",
     "TrainConfig",
 ]
+
+MAY_CHANGE = (
+    *("checkpoint", "metrics", "gc_freq", "ft"),
+    *("nproc", "parallel", "act", "micro_batch"),
+)
+"""Keys that may differ between a checkpoint and the training that goes on from it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

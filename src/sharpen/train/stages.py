@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sharpen.core.report import Section, Table
 from sharpen.core.stage import StageContext, StageResult, StageType
-from sharpen.train.config import TrainConfig
+from sharpen.train.config import MAY_CHANGE, TrainConfig
 from sharpen.train.predict import predict_train
 
 __all__ = ["TRAIN"]
@@ -42,6 +42,7 @@ TRAIN = StageType(
     needs=("dataset",),
     optional=("model",),
     needs_model=True,
+    may_change=MAY_CHANGE,
     predict=predict_train,
     report=_report,
 )

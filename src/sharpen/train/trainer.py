@@ -43,7 +43,7 @@ from sharpen.models.tile_sizes import logits_tile
 from sharpen.optim.adamw import make_adamw
 from sharpen.train.act import ActivationOffload, apply_act, make_store
 from sharpen.train.checkpoint import Checkpoint, CheckpointManager
-from sharpen.train.config import TrainConfig
+from sharpen.train.config import MAY_CHANGE, TrainConfig
 from sharpen.train.ft.straggler import StragglerDetector
 from sharpen.train.ft.timeline import Timeline
 from sharpen.train.loss import IGNORE, linear_cross_entropy
@@ -55,11 +55,6 @@ __all__ = ["Callback", "StepReport", "TrainResult", "Trainer"]
 
 _log = logging.getLogger(__name__)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# What may change between a checkpoint and the training that goes on from it.
-_NOT_IDENTITY = (
-    *("checkpoint", "metrics", "gc_freq", "ft"),
-    *("nproc", "parallel", "act", "micro_batch"),
-)
 _KEPT_TIMES = 200  # steps whose seconds a checkpoint keeps
 
 
@@ -521,7 +516,7 @@ class Trainer:
     def _identity(self) -> str:
         """Digest of all that determines the trajectory; where and when to save does not."""
         config = to_dict(self.config)
-        for key in _NOT_IDENTITY:
+        for key in MAY_CHANGE:
             config.pop(key)
         return digest({"config": config, "seed": self.seed, "data": self.data.fingerprint})
 
