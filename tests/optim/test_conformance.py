@@ -21,6 +21,60 @@ class TestAdamW4bit(GradientOptimizerConformance):
     options: ClassVar[dict[str, Any]] = {"lr": 0.01, "min_quant_size": 256}
 
 
+class TestMuon(GradientOptimizerConformance):
+    name = "muon"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.02, "ns_dtype": "fp32"}
+    steps = 80
+
+
+class TestSoap(GradientOptimizerConformance):
+    name = "soap"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.02, "precondition_frequency": 3}
+    steps = 80
+
+
+class TestCosmos(GradientOptimizerConformance):
+    name = "cosmos"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.05, "rank": 8, "ns_dtype": "fp32"}
+    steps = 80
+
+
+class TestApollo(GradientOptimizerConformance):
+    name = "apollo"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.02, "rank": 4, "update_proj_gap": 5}
+    steps = 100
+
+
+class TestApolloMini(GradientOptimizerConformance):
+    name = "apollo_mini"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.02, "update_proj_gap": 5, "scale": 32.0}
+    steps = 100
+
+
+class TestGaLore(GradientOptimizerConformance):
+    name = "galore"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.05, "rank": 8, "update_proj_gap": 5}
+    steps = 100
+
+
+class TestGaLore8bit(GradientOptimizerConformance):
+    name = "galore_8bit"
+    options: ClassVar[dict[str, Any]] = {
+        "lr": 0.05,
+        "rank": 8,
+        "update_proj_gap": 5,
+        "proj": "randsvd",
+        "min_quant_size": 128,
+    }
+    steps = 100
+
+
+class TestFira(GradientOptimizerConformance):
+    name = "fira"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.02, "rank": 8, "update_proj_gap": 5}
+    steps = 100
+
+
 def test_every_optimizer_is_tested() -> None:
     tested = {kind.name for kind in GradientOptimizerConformance.__subclasses__()}
     assert tested == set(available())

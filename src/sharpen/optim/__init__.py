@@ -8,32 +8,48 @@ from sharpen.core.lazy import exports
 
 if TYPE_CHECKING:
     from sharpen.optim.adamw import AdamW, AdamW4bit, AdamW8bit
+    from sharpen.optim.apollo import Apollo, ApolloMini
     from sharpen.optim.backward import fuse_into_backward
     from sharpen.optim.base import Optimizer
+    from sharpen.optim.cosmos import Cosmos
     from sharpen.optim.estimate import MemoryReport, estimate
+    from sharpen.optim.fira import Fira
+    from sharpen.optim.galore import GaLore, GaLore8bit
     from sharpen.optim.groups import describe, param_groups, roles
+    from sharpen.optim.muon import Muon
+    from sharpen.optim.orthogonal import orthogonalize
     from sharpen.optim.quant import BlockQuantTensor, dequantize_blockwise, quantize_blockwise
     from sharpen.optim.registry import available, create, parse_options
     from sharpen.optim.rule import Rule
     from sharpen.optim.schedules import Schedule
     from sharpen.optim.slots import SlotSpec
+    from sharpen.optim.soap import Soap
 
 __all__ = [
     "AdamW",
     "AdamW4bit",
     "AdamW8bit",
+    "Apollo",
+    "ApolloMini",
     "BlockQuantTensor",
+    "Cosmos",
+    "Fira",
+    "GaLore",
+    "GaLore8bit",
     "MemoryReport",
+    "Muon",
     "Optimizer",
     "Rule",
     "Schedule",
     "SlotSpec",
+    "Soap",
     "available",
     "create",
     "dequantize_blockwise",
     "describe",
     "estimate",
     "fuse_into_backward",
+    "orthogonalize",
     "param_groups",
     "parse_options",
     "quantize_blockwise",
@@ -42,15 +58,22 @@ __all__ = [
 
 _MODULES = {
     "adamw": ("AdamW", "AdamW4bit", "AdamW8bit"),
+    "apollo": ("Apollo", "ApolloMini"),
     "backward": ("fuse_into_backward",),
     "base": ("Optimizer",),
+    "cosmos": ("Cosmos",),
     "estimate": ("MemoryReport", "estimate"),
+    "fira": ("Fira",),
+    "galore": ("GaLore", "GaLore8bit"),
     "groups": ("describe", "param_groups", "roles"),
+    "muon": ("Muon",),
+    "orthogonal": ("orthogonalize",),
     "quant": ("BlockQuantTensor", "dequantize_blockwise", "quantize_blockwise"),
     "registry": ("available", "create", "parse_options"),
     "rule": ("Rule",),
     "schedules": ("Schedule",),
     "slots": ("SlotSpec",),
+    "soap": ("Soap",),
 }
 
 __getattr__ = exports(

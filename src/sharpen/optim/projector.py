@@ -187,7 +187,8 @@ class Projector:
             return chosen.sort().values.to(torch.int32)
         if self.kind == "svd":
             u, _, vh = torch.linalg.svd(g, full_matrices=False)
-            return vh[: self.rank] if self.right else u[:, : self.rank]
+            found: Tensor = vh[: self.rank] if self.right else u[:, : self.rank]
+            return found
         if self.kind == "gaussian" and self.rng == "torch":
             generator = torch.Generator(g.device).manual_seed(_torch_seed(seed, count))
             shape = self.basis_shape
@@ -222,7 +223,8 @@ class Projector:
         q = torch.linalg.qr(tall.T @ (tall @ rows.T)).Q
         b = tall @ q
         vectors = torch.linalg.eigh(b.T @ b).eigenvectors.flip(1)
-        return (q @ vectors[:, : self.rank]).T.contiguous()
+        leading: Tensor = q @ vectors[:, : self.rank]
+        return leading.T.contiguous()
 
     def down(self, g: Tensor, basis: Tensor) -> Tensor:
         """R of a gradient, of :attr:`low_shape`."""
@@ -250,7 +252,8 @@ class Projector:
 def _orthonormal_rows(rows: Tensor) -> Tensor:
     q, r = torch.linalg.qr(rows.T)
     # The signs make the distribution uniform, and the result unique.
-    return (q * torch.where(r.diagonal() < 0, -1.0, 1.0)).T.contiguous()
+    signed: Tensor = q * torch.where(r.diagonal() < 0, -1.0, 1.0)
+    return signed.T.contiguous()
 
 
 @lru_cache(maxsize=4096)

@@ -20,6 +20,14 @@ _CLASSES = {
     "adamw": "adamw.AdamW",
     "adamw_8bit": "adamw.AdamW8bit",
     "adamw_4bit": "adamw.AdamW4bit",
+    "apollo": "apollo.Apollo",
+    "apollo_mini": "apollo.ApolloMini",
+    "fira": "fira.Fira",
+    "galore": "galore.GaLore",
+    "galore_8bit": "galore.GaLore8bit",
+    "muon": "muon.Muon",
+    "soap": "soap.Soap",
+    "cosmos": "cosmos.Cosmos",
 }
 # Names that transformers' trainer has, and short ones.
 _ALIASES = {
@@ -31,6 +39,9 @@ _ALIASES = {
     "adamw_torch_4bit": "adamw_4bit",
     "adamw_torch_8bit": "adamw_8bit",
     "adamw_bnb_8bit": "adamw_8bit",
+    "apollo_adamw": "apollo",
+    "galore_adamw": "galore",
+    "galore_adamw_8bit": "galore_8bit",
 }
 
 
