@@ -269,7 +269,7 @@ class Optimizer(torch.optim.Optimizer):
         """Slots of a parameter's rows: the rule's, and float32 copies of half-precision weights."""
         slots = self.rules[group["rule"]].slots(shape, group)
         if group["master_weights"] and p.dtype in (torch.bfloat16, torch.float16):
-            slots = {"master": SlotSpec(shape), **slots}
+            slots = {"master": SlotSpec(shape, init="weights"), **slots}
         return slots
 
     def init_state(self, p: Tensor, group: Group, weights: Tensor) -> None:
@@ -281,9 +281,10 @@ class Optimizer(torch.optim.Optimizer):
         for name, spec in self.specs(p, group, tuple(weights.shape)).items():
             kind = stored_kind(spec, group)
             dtype = torch.bfloat16 if kind == "bf16" else torch.int32 if spec.integer else work
-            value = torch.full(spec.shape, spec.init, dtype=dtype, device=weights.device)
-            if name == "master":
-                value.copy_(weights)
+            if isinstance(spec.init, str):
+                value = weights.to(dtype, copy=True).contiguous()
+            else:
+                value = torch.full(spec.shape, spec.init, dtype=dtype, device=weights.device)
             parts = {name: value}
             if kind in ("q8", "q4"):
                 packed = BlockQuantTensor.quantize(value, **_packing(spec, kind, group))

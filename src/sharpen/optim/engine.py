@@ -47,6 +47,9 @@ def step_one(entry: Entry, rule: Rule, scale: float) -> tuple[int, bool]:
     if finite is not None:
         before = {n: v.clone() for n, v in values.items() if v.shape == w.shape}
     step = rule.update(w, g, values, group, entry.t, entry.index)
+    if entry.t <= rule.fills:
+        _keep(entry, values)
+        return bad, True
     if group["cautious"]:
         agree = (step * g > 0).to(work)
         step = step * (agree / agree.mean().clamp(min=1e-3))

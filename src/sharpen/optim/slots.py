@@ -31,8 +31,8 @@ class SlotSpec:
     rows: bool = True
     """Its first dimension is the parameter's, so that it is cut between rows where that is."""
 
-    init: float = 0.0
-    """What it starts with."""
+    init: float | Literal["weights"] = 0.0
+    """What it starts with: a number, or the parameter's values."""
 
     projection: bool = False
     """A basis that could be made again, counted apart."""
