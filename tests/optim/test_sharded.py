@@ -15,6 +15,9 @@ from sharpen.optim.registry import available, find
 from sharpen.testing.optim import batch_loss
 
 WORLD, STEPS = 2, 6
+# Few gradients leave the bases of these free in a null space, and they turn with the last bit of the
+# global norm, which is summed in another order over ranks.
+UNCLIPPED = {"soap"}
 SUITES = {kind.name: kind for kind in GradientOptimizerConformance.__subclasses__()}
 
 
@@ -39,7 +42,7 @@ def steps(name: str, model: nn.Module) -> Optimizer:
     optimizer = make_optimizer(name, model)
     for step in range(STEPS):
         batch_loss(model, step).backward()
-        optimizer.step(max_norm=1.0)
+        optimizer.step(max_norm=None if name in UNCLIPPED else 1.0)
         optimizer.zero_grad()
     return optimizer
 
