@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from sharpen.core.errors import FileFormatError, MissingFileError, UserError
+from sharpen.core.errors import FileFormatError, MissingFileError, StorageError, UserError
 from sharpen.core.model_spec import ModelSpec, RopeScaling
 from sharpen.models.hf import (
     copy_tokenizer,
@@ -21,6 +21,7 @@ from sharpen.models.hf import (
     open_tensors,
     read_safetensors_header,
     save_model,
+    save_tensors,
 )
 from small_models import byte_tokenizer, save_small_model, small_model, small_spec
 
@@ -389,3 +390,8 @@ def test_an_index_that_lies_is_refused(tmp_path: Path, index: Any, message: str)
 def test_the_config_we_write_says_what_the_spec_says(tmp_path: Path) -> None:
     spec = small_spec(rope_scaling=SCALINGS["llama3"])
     assert ModelSpec.from_config(spec.to_config()) == spec
+
+
+def test_what_keeps_tensors_from_being_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"cannot write .*missing: No such file"):
+        save_tensors({"w": torch.zeros(4)}, tmp_path / "missing" / "model.safetensors")

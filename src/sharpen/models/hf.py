@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
+import re
 import shutil
 import struct
 from collections.abc import Iterator, Mapping
@@ -17,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from sharpen.core.config import read_json
-from sharpen.core.errors import FileFormatError, MissingFileError
+from sharpen.core.errors import FileFormatError, MissingFileError, storage_errors
 from sharpen.core.files import atomic_dir, atomic_write_json, follow_umask
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.decoder import DecoderLM
@@ -347,8 +350,20 @@ def write_tensors(
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write one safetensors file, with the mode the umask gives (the library makes it private)."""
-    save_file(tensors, path, metadata={"format": "pt"})
+    """Write one safetensors file, with the mode the umask gives (the library makes it private).
+
+    Raises:
+        StorageError: the disk is full, or the folder cannot be written.
+    """
+    with storage_errors(path.parent):
+        try:
+            save_file(tensors, path, metadata={"format": "pt"})
+        except SafetensorError as error:  # tells the system's number in its text only
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            if number is None:
+                raise
+            code = int(number[1])
+            raise OSError(code, os.strerror(code)) from error
     follow_umask(path)
 
 
