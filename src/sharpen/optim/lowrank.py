@@ -259,5 +259,5 @@ class LowRankOptimizer(Optimizer):
 
 def _bfloat16_is_fast(params: list[Tensor]) -> bool:
     if params and params[0].is_cuda:
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return "avx512_bf16" in cpu_flags()
