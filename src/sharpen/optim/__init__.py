@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from sharpen.optim.galore import GaLore, GaLore8bit
     from sharpen.optim.groups import describe, param_groups, roles
     from sharpen.optim.muon import Muon
+    from sharpen.optim.names import available
     from sharpen.optim.orthogonal import orthogonalize
     from sharpen.optim.quant import BlockQuantTensor, dequantize_blockwise, quantize_blockwise
-    from sharpen.optim.registry import available, create, parse_options
+    from sharpen.optim.registry import create, parse_options
     from sharpen.optim.rule import Rule
     from sharpen.optim.schedules import Schedule
     from sharpen.optim.slots import SlotSpec
@@ -69,7 +70,8 @@ _MODULES = {
     "muon": ("Muon",),
     "orthogonal": ("orthogonalize",),
     "quant": ("BlockQuantTensor", "dequantize_blockwise", "quantize_blockwise"),
-    "registry": ("available", "create", "parse_options"),
+    "names": ("available",),
+    "registry": ("create", "parse_options"),
     "rule": ("Rule",),
     "schedules": ("Schedule",),
     "slots": ("SlotSpec",),

@@ -1,4 +1,4 @@
-"""Optimizers by name."""
+"""Optimizers made by name."""
 
 from __future__ import annotations
 
@@ -7,47 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from sharpen.core.errors import ConfigError, did_you_mean
+from sharpen.core.errors import ConfigError
 from sharpen.optim.groups import param_groups
+from sharpen.optim.names import CLASSES, available, canonical
 
 if TYPE_CHECKING:
     from sharpen.optim.base import Optimizer
 
 __all__ = ["available", "create", "find", "parse_options"]
-
-# Name: module and class.
-_CLASSES = {
-    "adamw": "adamw.AdamW",
-    "adamw_8bit": "adamw.AdamW8bit",
-    "adamw_4bit": "adamw.AdamW4bit",
-    "apollo": "apollo.Apollo",
-    "apollo_mini": "apollo.ApolloMini",
-    "fira": "fira.Fira",
-    "galore": "galore.GaLore",
-    "galore_8bit": "galore.GaLore8bit",
-    "muon": "muon.Muon",
-    "soap": "soap.Soap",
-    "cosmos": "cosmos.Cosmos",
-}
-# Names that transformers' trainer has, and short ones.
-_ALIASES = {
-    "adamw8": "adamw_8bit",
-    "adamw8bit": "adamw_8bit",
-    "adamw4bit": "adamw_4bit",
-    "adamw_torch": "adamw",
-    "adamw_torch_fused": "adamw",
-    "adamw_torch_4bit": "adamw_4bit",
-    "adamw_torch_8bit": "adamw_8bit",
-    "adamw_bnb_8bit": "adamw_8bit",
-    "apollo_adamw": "apollo",
-    "galore_adamw": "galore",
-    "galore_adamw_8bit": "galore_8bit",
-}
-
-
-def available() -> list[str]:
-    """Names that :func:`create` takes."""
-    return sorted(_CLASSES)
 
 
 def find(name: str) -> type[Optimizer]:
@@ -60,12 +27,7 @@ def find(name: str) -> type[Optimizer]:
         >>> find("adamw-8bit").__name__
         'AdamW8bit'
     """
-    key = name.lower().replace("-", "_")
-    key = _ALIASES.get(key, key)
-    if key not in _CLASSES:
-        hint = did_you_mean(key, [*_CLASSES, *_ALIASES])
-        raise ConfigError(f"there is no optimizer {name!r}.{hint} Known: {', '.join(available())}.")
-    module, _, attribute = _CLASSES[key].rpartition(".")
+    module, _, attribute = CLASSES[canonical(name)].rpartition(".")
     found: type[Optimizer] = getattr(importlib.import_module(f"sharpen.optim.{module}"), attribute)
     return found
 

@@ -1,0 +1,60 @@
+"""The names of optimizers; loads no torch, so that recipes are checked without it."""
+
+from __future__ import annotations
+
+from sharpen.core.errors import ConfigError, did_you_mean
+
+__all__ = ["ALIASES", "CLASSES", "available", "canonical"]
+
+CLASSES = {
+    "adamw": "adamw.AdamW",
+    "adamw_8bit": "adamw.AdamW8bit",
+    "adamw_4bit": "adamw.AdamW4bit",
+    "apollo": "apollo.Apollo",
+    "apollo_mini": "apollo.ApolloMini",
+    "fira": "fira.Fira",
+    "galore": "galore.GaLore",
+    "galore_8bit": "galore.GaLore8bit",
+    "muon": "muon.Muon",
+    "soap": "soap.Soap",
+    "cosmos": "cosmos.Cosmos",
+}
+"""Name: module of this package, and class."""
+
+ALIASES = {
+    "adamw8": "adamw_8bit",
+    "adamw8bit": "adamw_8bit",
+    "adamw4bit": "adamw_4bit",
+    "adamw_torch": "adamw",
+    "adamw_torch_fused": "adamw",
+    "adamw_torch_4bit": "adamw_4bit",
+    "adamw_torch_8bit": "adamw_8bit",
+    "adamw_bnb_8bit": "adamw_8bit",
+    "apollo_adamw": "apollo",
+    "galore_adamw": "galore",
+    "galore_adamw_8bit": "galore_8bit",
+}
+"""Other names for the same: those of transformers' trainer, and short ones."""
+
+
+def available() -> list[str]:
+    """The names, without the aliases."""
+    return sorted(CLASSES)
+
+
+def canonical(name: str) -> str:
+    """The name that an optimizer has here; ``-`` and ``_`` are the same.
+
+    Raises:
+        ConfigError: there is none; the message has the nearest.
+
+    Examples:
+        >>> canonical("AdamW-8bit")
+        'adamw_8bit'
+    """
+    key = name.lower().replace("-", "_")
+    key = ALIASES.get(key, key)
+    if key not in CLASSES:
+        hint = did_you_mean(key, [*CLASSES, *ALIASES])
+        raise ConfigError(f"there is no optimizer {name!r}.{hint} Known: {', '.join(available())}.")
+    return key
