@@ -219,6 +219,17 @@ class Optimizer(torch.optim.Optimizer):
         """Whether a parameter with a gradient is updated in this step."""
         return True
 
+    def needs_whole(self, p: Tensor) -> bool:
+        """Whether the rule of a parameter cannot do with a part of its rows."""
+        return self.rules[self._group_of(p)["rule"]].mixes
+
+    def has_states(self, p: Tensor) -> bool:
+        """Whether this rank keeps states of a parameter's: of its rows, or as its owner."""
+        return not self._is_whole(p, self._group_of(p)) or local_rank(p) == owner_of(self, p)
+
+    def _group_of(self, p: Tensor) -> Group:
+        return next(g for g in self.param_groups if any(q is p for q in g["params"]))
+
     def _is_whole(self, p: Tensor, group: Group) -> bool:
         return is_sharded(p) and self.rules[group["rule"]].mixes
 
@@ -274,11 +285,17 @@ class Optimizer(torch.optim.Optimizer):
 
     def init_state(self, p: Tensor, group: Group, weights: Tensor) -> None:
         """Make the states of a parameter whose values here are ``weights``."""
+        self.state[p]["step"] = torch.zeros((), dtype=torch.float32)
+        self.add_slots(p, group, weights, self.specs(p, group, tuple(weights.shape)))
+
+    def add_slots(
+        self, p: Tensor, group: Group, weights: Tensor, specs: Mapping[str, SlotSpec]
+    ) -> None:
+        """Make some states of a parameter."""
         state = self.state[p]
-        state["step"] = torch.zeros((), dtype=torch.float32)
         work = torch.promote_types(p.dtype, torch.float32)
         shards = is_sharded(p) and not self.rules[group["rule"]].mixes
-        for name, spec in self.specs(p, group, tuple(weights.shape)).items():
+        for name, spec in specs.items():
             kind = stored_kind(spec, group)
             dtype = torch.bfloat16 if kind == "bf16" else torch.int32 if spec.integer else work
             if isinstance(spec.init, str):
