@@ -74,28 +74,27 @@ class CosmosRule(MatrixRule):
         beta1, beta2 = group["betas"]
         eps = float(group["eps"])
         momentum = state["momentum"].view(g.shape)
-        momentum.mul_(beta1).add_(g)
+        torch.add(g, momentum, alpha=beta1, out=momentum)
         k1, k2 = (1 - beta1**t) / (1 - beta1), 1 - beta2**t
-        if group["nesterov"]:
-            blend = g.add(momentum, alpha=beta1).div_(1 + beta1 * k1)
-        else:
-            blend = momentum / k1
+        # N without its factor, which counts only beside V.
+        blend = g.add(momentum, alpha=beta1) if group["nesterov"] else momentum.clone()
+        factor = 1 / (1 + beta1 * k1 if group["nesterov"] else k1)
         flips = _flips(g.shape[-2], g.shape[-1], group)
         if flips:
             g, blend = g.mT, blend.mT
         basis, v = state["basis"], state["exp_avg_sq"]
-        if not basis.numel():
-            out = _scaled(_orthogonal(blend, group), eps)
-        else:
+        if basis.numel():
             within = _turn(g, basis, state["spectrum"], group, t, index)
             v.mul_(beta2).addcmul_(within, within, value=1 - beta2)
             z = blend @ basis
-            rest = _plus_product(blend, z, basis.mT, -1.0)
-            b = _scaled(_orthogonal(rest, group), eps).mul_(group["gamma"])
+            c = _orthogonal(_add_product(blend, z, basis.mT, -1.0), group)
+            c.mul_(_unit(c, eps) * group["gamma"])
             lower = v.sqrt().div_(math.sqrt(k2)).add_(eps)
-            out = _scaled(_plus_product(b, z.div_(lower), basis.mT, 1.0), eps)
-        out = out.mul_(float(group["lr"]) * group["lr_ratio"])
-        return out.mT if flips else out
+            _add_product(c, z.mul_(factor).div_(lower), basis.mT, 1.0)
+        else:
+            c = _orthogonal(blend, group)
+        c.mul_(_unit(c, eps) * (float(group["lr"]) * group["lr_ratio"]))
+        return c.mT if flips else c
 
 
 def _orthogonal(x: Tensor, group: Group) -> Tensor:
@@ -108,14 +107,14 @@ def _flips(m: int, n: int, group: Group) -> bool:
     return group["side"] == "short" and m < n
 
 
-def _plus_product(x: Tensor, a: Tensor, b: Tensor, alpha: float) -> Tensor:
-    product = torch.addmm if x.ndim == 2 else torch.baddbmm
-    return product(x, a, b, alpha=alpha)
+def _add_product(x: Tensor, a: Tensor, b: Tensor, alpha: float) -> Tensor:
+    """Add a product in place."""
+    return x.addmm_(a, b, alpha=alpha) if x.ndim == 2 else x.baddbmm_(a, b, alpha=alpha)
 
 
-def _scaled(x: Tensor, eps: float) -> Tensor:
-    """Each matrix with a root mean square of 1; zeros stay."""
-    return x * (math.sqrt(x.shape[-2] * x.shape[-1]) / (frobenius(x) + eps))
+def _unit(x: Tensor, eps: float) -> Tensor:
+    """The factor that gives each matrix a root mean square of 1; zeros stay zeros."""
+    return math.sqrt(x.shape[-2] * x.shape[-1]) / (frobenius(x) + eps)
 
 
 def _turn(g: Tensor, basis: Tensor, spectrum: Tensor, group: Group, t: int, index: int) -> Tensor:
