@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.distributed import run
-from tests.optim.test_conformance import GradientOptimizerConformance
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 
+from distributed import run
+from optim.test_conformance import GradientOptimizerConformance
 from sharpen.optim.base import Optimizer
 from sharpen.optim.groups import param_groups
 from sharpen.optim.registry import available, find

@@ -156,10 +156,18 @@ def regroup(
     Args:
         groups: of :func:`param_groups`.
         named: some of their names, with the tensors to take instead.
+
+    Returns:
+        Groups that are not empty; ``members`` are the names, indices and elements of all that the
+        given group has, for methods that choose among them.
     """
     tensors = dict(named)
     out = []
     for group in groups:
+        members = [
+            (name, index, p.numel())
+            for (name, p), index in zip(group["params"], group["indices"], strict=True)
+        ]
         kept = [
             (name, index)
             for (name, _), index in zip(group["params"], group["indices"], strict=True)
@@ -167,7 +175,8 @@ def regroup(
         ]
         if kept:
             pairs = [(name, tensors[name]) for name, _ in kept]
-            out.append({**group, "params": pairs, "indices": [index for _, index in kept]})
+            rows = {"params": pairs, "indices": [index for _, index in kept]}
+            out.append({**group, **rows, "members": members})
     return out
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from sharpen.core.errors import ConfigError
+from sharpen.optim.names import canonical
 from sharpen.optim.schedules import Schedule
 from sharpen.plan.job import Adapters
 from sharpen.plan.parallel import ParallelConfig
@@ -215,17 +217,20 @@ class TrainConfig:
     """Stretch the model's context to so many tokens (YaRN) before training on them; the result is
     a whole model, so adapters need ``merge``."""
 
-    optimizer: Literal["adamw"] = "adamw"
-    """The gradient optimizer."""
+    optimizer: str = "adamw"
+    """The gradient optimizer: a name of ``sharpen.optim.available()``."""
+
+    optimizer_options: Mapping[str, Any] = field(default_factory=dict)
+    """More options of the optimizer, such as ``{rank: 256}`` or ``{state_dtype: q8}``."""
 
     lr: float = 3e-4
     """Peak learning rate."""
 
-    betas: tuple[float, float] = (0.9, 0.95)
-    """Decay rates of the moments."""
+    betas: tuple[float, float] | None = None
+    """Decay rates of the moments; default (0.9, 0.95) for AdamW, else the optimizer's own."""
 
-    eps: float = 1e-8
-    """Added to the root of the second moment."""
+    eps: float | None = None
+    """Added to the root of the second moment; default the optimizer's own."""
 
     weight_decay: float = 0.1
     """Decoupled decay of matrices."""
@@ -300,12 +305,15 @@ class TrainConfig:
             )
         if not 0 < self.lr < float("inf"):
             raise ConfigError(f"lr={self.lr} must be above 0 and finite.")
-        if not all(0 <= beta < 1 for beta in self.betas):
+        canonical(self.optimizer)
+        if self.betas is not None and not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas={self.betas} must both be at least 0 and below 1.")
-        if self.eps <= 0 or self.weight_decay < 0 or not self.max_norm > 0:
+        if self.eps is not None and self.eps <= 0:
+            raise ConfigError(f"eps={self.eps} must be above 0.")
+        if self.weight_decay < 0 or not self.max_norm > 0:
             raise ConfigError(
-                f"eps={self.eps} and max_norm={self.max_norm} must be above 0 and "
-                f"weight_decay={self.weight_decay} at least 0."
+                f"max_norm={self.max_norm} must be above 0 and weight_decay={self.weight_decay} "
+                "at least 0."
             )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout={self.dropout} must be at least 0 and below 1.")
@@ -353,6 +361,15 @@ class TrainConfig:
             return None
         targets = () if self.targets == "all-linear" else self.targets
         return Adapters(rank=self.rank, targets=targets, dora=self.method == "dora")
+
+    @property
+    def moments(self) -> dict[str, Any]:
+        """``betas`` and ``eps`` of the optimizer, as far as they are not its own."""
+        betas = self.betas
+        if betas is None and canonical(self.optimizer).startswith("adamw"):
+            betas = (0.9, 0.95)
+        given = {"betas": betas, "eps": self.eps}
+        return {name: value for name, value in given.items() if value is not None}
 
     def grad_accum(self, data_ranks: int = 1) -> int:
         """Forward passes an optimizer step and rank.

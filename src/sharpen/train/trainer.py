@@ -24,7 +24,7 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,13 +40,13 @@ from sharpen.core.huge_pages import has_huge_allocator
 from sharpen.core.metrics import peak_rss_bytes
 from sharpen.data import TokenDataset, TokenLoader
 from sharpen.models.tile_sizes import logits_tile
-from sharpen.optim.adamw import make_adamw
 from sharpen.train.act import ActivationOffload, apply_act, make_store
 from sharpen.train.checkpoint import Checkpoint, CheckpointManager
 from sharpen.train.config import MAY_CHANGE, TrainConfig
 from sharpen.train.ft.straggler import StragglerDetector
 from sharpen.train.ft.timeline import Timeline
 from sharpen.train.loss import IGNORE, linear_cross_entropy
+from sharpen.train.optimizer import OptimizerMaker
 from sharpen.train.parallel import Parallel
 from sharpen.train.sp import SPContext, shard_sequence
 from sharpen.train.zero import shard
@@ -226,7 +226,7 @@ class Trainer:
             self._loss,
             model,
             list(model.model.layers),  # type: ignore[union-attr,arg-type]
-            self._make_optimizer,
+            OptimizerMaker(model, config),
             self.parallel,
             stage=config.parallel.zero_stage,
             param_dtype=dtype,
@@ -240,18 +240,6 @@ class Trainer:
         self._peak_bytes = 0
         self._saved_at = 0.0
         self._overdue = False
-
-    def _make_optimizer(
-        self, named_parameters: Iterable[tuple[str, nn.Parameter]]
-    ) -> torch.optim.Optimizer:
-        config = self.config
-        return make_adamw(
-            named_parameters,
-            lr=config.lr,
-            betas=config.betas,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-        )
 
     @property
     def step(self) -> int:

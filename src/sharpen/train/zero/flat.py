@@ -150,7 +150,11 @@ class FlatStates:
             slot.parameter.grad = self._grads[slot.start : slot.stop].view(slot.shape)
             if self._shared_grads is None:
                 slot.parameter.register_post_accumulate_grad_hook(self._arrived)  # type: ignore[no-untyped-call]
-        sizes = [(s.shape[0] if s.shape else 1, s.row) for s in self._slots]
+        whole: frozenset[str] = getattr(make_optimizer, "whole", frozenset())
+        sizes = [
+            (1, s.parameter.numel()) if s.name in whole else (s.shape[0] if s.shape else 1, s.row)
+            for s in self._slots
+        ]
         self._cuts = cut_rows(sizes, self._ranks)
         self._named = dict(named)
         self._pieces = {n: Piece(p.detach(), 0, tuple(p.shape)) for n, p in named}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sharpen.core.errors import ConfigError
+from sharpen.optim.base import Optimizer
 from sharpen.train.checkpoint import Checkpoint, Piece
 
 __all__ = [
@@ -128,13 +129,19 @@ def optimizer_pieces(
     named: Mapping[str, nn.Parameter],
     pieces: Mapping[str, Piece],
 ) -> dict[str, Tensor | Piece]:
-    """States as pieces like their parameters'; those of one number go with the first row."""
+    """States as pieces like their parameters'; those of one number go with the first row.
+
+    A rank that has a state has it whole where the optimizer's rule needs whole parameters.
+    """
     out: dict[str, Tensor | Piece] = {}
     for name, parameter in named.items():
         piece = pieces[name]
+        whole = _needs_whole(optimizer, parameter)
         for slot, value in optimizer.state.get(parameter, {}).items():
             local = local_rows(value)
-            if value.ndim == 0:
+            if whole:
+                out[f"{name}.{slot}"] = Piece(local, 0, tuple(local.shape)) if value.ndim else local
+            elif value.ndim == 0:
                 if piece.start == 0:
                     out[f"{name}.{slot}"] = local
             elif local.numel():
@@ -162,17 +169,27 @@ def load_optimizer(
     for key in found.names("optim"):
         name, _, slot = key.rpartition(".")
         parameter = named.get(name)
-        if parameter is None:
+        if parameter is None or not _has_states(optimizer, parameter):
             continue
         piece = pieces[name]
-        if not found.shape("optim", key):
-            # A count of steps lies on the CPU unless the fused CUDA kernel reads it.
-            value = found.read("optim", key).to(parameter.device if parameter.is_cuda else "cpu")
+        if not found.shape("optim", key) or _needs_whole(optimizer, parameter):
+            value = found.read("optim", key)
+            if slot != "step" or not isinstance(optimizer, Optimizer):
+                # A count of steps lies on the CPU unless torch's fused CUDA kernel reads it.
+                value = value.to(parameter.device if parameter.is_cuda else "cpu")
         else:
             stop = piece.start + piece.tensor.shape[0]
             rows = found.read("optim", key, piece.start, stop)
             value = like(rows.to(parameter.device), parameter)
         optimizer.state[parameter][slot] = value
+
+
+def _needs_whole(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> bool:
+    return isinstance(optimizer, Optimizer) and optimizer.needs_whole(parameter)
+
+
+def _has_states(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> bool:
+    return not isinstance(optimizer, Optimizer) or optimizer.has_states(parameter)
 
 
 def local_rows(tensor: Tensor) -> Tensor:
