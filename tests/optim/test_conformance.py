@@ -2,8 +2,12 @@
 
 from typing import Any, ClassVar
 
+import torch
+from torch import nn
+
+from sharpen.optim.base import Optimizer
 from sharpen.optim.registry import available
-from sharpen.testing.optim import GradientOptimizerConformance
+from sharpen.testing.optim import GradientOptimizerConformance, train
 
 
 class TestAdamW(GradientOptimizerConformance):
@@ -73,6 +77,38 @@ class TestFira(GradientOptimizerConformance):
     name = "fira"
     options: ClassVar[dict[str, Any]] = {"lr": 0.02, "rank": 8, "update_proj_gap": 5}
     steps = 100
+
+
+class TestFrugal(GradientOptimizerConformance):
+    name = "frugal"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.01, "density": 0.5, "update_gap": 4}
+    steps = 100
+
+
+class TestBAdam(GradientOptimizerConformance):
+    name = "badam"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.02, "update_gap": 4}
+    steps = 100
+
+    def bare(self, params: list[nn.Parameter], **more: Any) -> Optimizer:
+        """All at once: in three steps no other would come in turn."""
+        return super().bare(params, **{"block_count": 9, **more})
+
+
+class TestScheduleFreeAdamW(GradientOptimizerConformance):
+    name = "schedule_free_adamw"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.02}
+    steps = 100
+
+    def test_learning_rate_may_change(self) -> None:
+        """With a rate of 0, z stays; the average goes on towards it."""
+        model, optimizer = self.run(2)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0
+        before = {p: state["z"].clone() for p, state in optimizer.state.items()}
+        train(model, optimizer, 2, 3)
+        for p, z in before.items():
+            assert torch.equal(optimizer.state[p]["z"], z)
 
 
 def test_every_optimizer_is_tested() -> None:

@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from sharpen.optim.adamw import AdamW, AdamW4bit, AdamW8bit
     from sharpen.optim.apollo import Apollo, ApolloMini
     from sharpen.optim.backward import fuse_into_backward
+    from sharpen.optim.badam import BAdam
     from sharpen.optim.base import Optimizer
     from sharpen.optim.cosmos import Cosmos
     from sharpen.optim.estimate import MemoryReport, estimate
     from sharpen.optim.fira import Fira
+    from sharpen.optim.frugal import Frugal
     from sharpen.optim.galore import GaLore, GaLore8bit
     from sharpen.optim.groups import describe, param_groups, roles
     from sharpen.optim.muon import Muon
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from sharpen.optim.quant import BlockQuantTensor, dequantize_blockwise, quantize_blockwise
     from sharpen.optim.registry import create, parse_options
     from sharpen.optim.rule import Rule
+    from sharpen.optim.schedule_free import ScheduleFreeAdamW
     from sharpen.optim.schedules import Schedule
     from sharpen.optim.slots import SlotSpec
     from sharpen.optim.soap import Soap
@@ -32,9 +35,11 @@ __all__ = [
     "AdamW8bit",
     "Apollo",
     "ApolloMini",
+    "BAdam",
     "BlockQuantTensor",
     "Cosmos",
     "Fira",
+    "Frugal",
     "GaLore",
     "GaLore8bit",
     "MemoryReport",
@@ -42,6 +47,7 @@ __all__ = [
     "Optimizer",
     "Rule",
     "Schedule",
+    "ScheduleFreeAdamW",
     "SlotSpec",
     "Soap",
     "available",
@@ -61,18 +67,21 @@ _MODULES = {
     "adamw": ("AdamW", "AdamW4bit", "AdamW8bit"),
     "apollo": ("Apollo", "ApolloMini"),
     "backward": ("fuse_into_backward",),
+    "badam": ("BAdam",),
     "base": ("Optimizer",),
     "cosmos": ("Cosmos",),
     "estimate": ("MemoryReport", "estimate"),
     "fira": ("Fira",),
+    "frugal": ("Frugal",),
     "galore": ("GaLore", "GaLore8bit"),
     "groups": ("describe", "param_groups", "roles"),
     "muon": ("Muon",),
+    "names": ("available",),
     "orthogonal": ("orthogonalize",),
     "quant": ("BlockQuantTensor", "dequantize_blockwise", "quantize_blockwise"),
-    "names": ("available",),
     "registry": ("create", "parse_options"),
     "rule": ("Rule",),
+    "schedule_free": ("ScheduleFreeAdamW",),
     "schedules": ("Schedule",),
     "slots": ("SlotSpec",),
     "soap": ("Soap",),

@@ -12,12 +12,15 @@ CLASSES = {
     "adamw_4bit": "adamw.AdamW4bit",
     "apollo": "apollo.Apollo",
     "apollo_mini": "apollo.ApolloMini",
+    "badam": "badam.BAdam",
     "fira": "fira.Fira",
+    "frugal": "frugal.Frugal",
     "galore": "galore.GaLore",
     "galore_8bit": "galore.GaLore8bit",
     "muon": "muon.Muon",
     "soap": "soap.Soap",
     "cosmos": "cosmos.Cosmos",
+    "schedule_free_adamw": "schedule_free.ScheduleFreeAdamW",
 }
 """Name: module of this package, and class."""
 
