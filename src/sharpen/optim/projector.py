@@ -237,12 +237,15 @@ class Projector:
     def up(self, low: Tensor, basis: Tensor) -> Tensor:
         """Back to [m, n]."""
         if self.is_selection:
-            out = low.new_zeros(self.shape)
-            if self.kind == "randk":
-                out.view(-1)[basis] = low
-                return out
-            return out.index_copy_(1 if self.right else 0, basis.long(), low)
+            return self.put(low.new_zeros(self.shape), low, basis)
         return low @ basis if self.right else basis @ low
+
+    def put(self, whole: Tensor, low: Tensor, basis: Tensor) -> Tensor:
+        """Write the selected entries into a matrix [m, n]."""
+        if self.kind == "randk":
+            whole.view(-1)[basis] = low
+            return whole
+        return whole.index_copy_(1 if self.right else 0, basis.long(), low)
 
     def rotate(self, low: Tensor, old: Tensor, new: Tensor) -> Tensor:
         """What is known in an old orthonormal basis, in a new one: M <- M (P_old P_new^T)."""
