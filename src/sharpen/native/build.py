@@ -51,6 +51,8 @@ _MACHINE = {
     "avx2": ("-march=x86-64-v3",),
     "avx512": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
 }
+# Bits of the results are those of the twins, which contract no multiplication with an addition.
+_OWN = {"optim": ("-ffp-contract=off",)}
 _COMPILE_S = 120
 
 _lock = threading.Lock()
@@ -109,7 +111,7 @@ def build(subject: str, name: str) -> Path:
     program = compiler()
     if program is None:
         raise ExecutionError("no C++ compiler was found; install g++ or set CXX.")
-    flags = [*_FLAGS, *_MACHINE[name]]
+    flags = [*_FLAGS, *_MACHINE[name], *_OWN.get(subject, ())]
     stamp = Path(program).stat()
     described = [program, str(stamp.st_size), str(stamp.st_mtime_ns), *flags, *sorted(cpu_flags())]
     key = hashlib.sha256(source.read_bytes() + "\0".join(described).encode()).hexdigest()[:32]

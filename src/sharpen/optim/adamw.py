@@ -12,15 +12,16 @@ parameter, 2.03 with 8-bit states.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from sharpen.core.errors import ConfigError
+from sharpen.optim import fused
 from sharpen.optim.base import Common, Optimizer, Params
-from sharpen.optim.rule import Group, Rule
+from sharpen.optim.rule import Entry, Group, Rule
 from sharpen.optim.slots import SlotSpec
 
 __all__ = ["AdamW", "AdamW4bit", "AdamW8bit", "AdamWRule", "make_adamw", "split_decay"]
@@ -72,6 +73,26 @@ class AdamWRule(Rule):
         torch._foreach_div_(steps, lower)
         found: list[Tensor] = list(steps)
         return found
+
+    def can_fuse(self, entry: Entry) -> bool:
+        """See :meth:`Rule.can_fuse`."""
+        return fused.serves(entry, _STATES)
+
+    def step_fused(self, entries: Sequence[Entry], scale: float) -> int:
+        """See :meth:`Rule.step_fused`."""
+        return fused.step("adamw_step", entries, _STATES, _numbers, scale)
+
+
+_STATES = ("exp_avg", "exp_avg_sq")
+
+
+def _numbers(entry: Entry) -> list[float]:
+    """What the native kernel takes."""
+    group = entry.group
+    beta1, beta2 = group["betas"]
+    rate, root = _corrections(group, entry.t)
+    decay = 1 - float(group["lr"]) * float(group["weight_decay"])
+    return [decay, beta1, 1 - beta1, beta2, 1 - beta2, rate, 1 / root, float(group["eps"])]
 
 
 def _corrections(group: Group, t: int) -> tuple[float, float]:

@@ -13,10 +13,13 @@ values of each sign (signed) or 2^(i + 1) (unsigned), evenly, and beside them 0 
 
 Differs from the paper: blocks of 256, not 2048; a value that rounds to 0 in an unsigned tensor
 reads as 1.6e-7 of the scale when asked (``floor``), because m / sqrt(0) would be without bound.
+
+On the CPU 8-bit codes are made and read by native/optim.cpp, with the same bits.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,18 +29,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sharpen.native.build import function, load
+
 __all__ = [
     "BlockQuantTensor",
     "Layout",
     "codebook",
     "dequantize_blockwise",
     "midpoints",
+    "native_library",
     "quantize_blockwise",
 ]
 
 Layout = Literal["flat", "row"]
 Rounding = Literal["nearest", "lut16"]
 _FLOOR = 1.6e-7  # just under the first midpoint above zero, so that it encodes to zero again
+_LARGEST = torch.finfo(torch.float32).max
+
+_POINTER, _NUMBER, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+_prepared: set[int] = set()
 
 
 @lru_cache(maxsize=8)
@@ -70,6 +80,17 @@ def midpoints(signed: bool, bits: int = 8) -> Tensor:
     return 0.5 * (values[:-1] + values[1:])
 
 
+def native_library() -> ctypes.CDLL | None:
+    """The native kernels of optimizers, which know the codebooks; None where there are none."""
+    library = load("optim")
+    if library is not None and library._handle not in _prepared:
+        books = [codebook(signed).contiguous() for signed in (True, False)]
+        take = function(library, "set_codes", _POINTER, _POINTER, ctypes.c_float)
+        take(books[0].data_ptr(), books[1].data_ptr(), _FLOOR)
+        _prepared.add(library._handle)
+    return library
+
+
 def quantize_blockwise(
     x: Tensor,
     *,
@@ -100,15 +121,21 @@ def quantize_blockwise(
         ([127, 35, 255], [2.0])
     """
     rows = _rows(x.shape, layout)
-    blocks = _blocks(x.detach().to(torch.float32).reshape(rows, -1), block_size)
-    absmax = blocks.abs().amax(2)
-    inverse = torch.where(absmax > 0, 1.0 / absmax, 1.0)
+    width = x.numel() // max(rows, 1)
+    x = x.detach().to(torch.float32).reshape(rows, width)
+    library = native_library() if x.device.type == "cpu" and bits == 8 else None
+    if library is not None and rounding == "nearest":
+        codes, absmax = _quantize_natively(library, x.contiguous(), signed, block_size)
+        return (codes.view(-1), absmax.view(-1)) if layout == "flat" else (codes, absmax)
+    blocks = _blocks(x, block_size)
+    # Scales and their inverses stay finite, at either end of float32.
+    absmax = blocks.abs().amax(2).clamp(max=_LARGEST)
+    inverse = torch.where(absmax > 0, (1.0 / absmax).clamp(max=_LARGEST), 1.0)
     scaled = blocks * inverse.unsqueeze(2)
     if rounding == "lut16":
         cell = ((scaled.clamp(-1, 1) + 1) * 0.5 * 65535 + 0.5).long()
         scaled = 2 * cell.to(torch.float32) / 65535 - 1
     codes = torch.searchsorted(midpoints(signed, bits).to(x.device), scaled)
-    width = x.numel() // max(rows, 1)
     codes = codes.to(torch.uint8).view(rows, -1)[:, :width]
     if bits == 4:
         codes = F.pad(codes, (0, width % 2))
@@ -142,16 +169,36 @@ def dequantize_blockwise(
         floor: unsigned 8-bit code 0 stands for a little more than 0, except where the scale is 0.
     """
     rows = _rows(shape, layout)
+    width = math.prod(shape) // max(rows, 1)
+    library = native_library() if codes.device.type == "cpu" and bits == 8 else None
+    if library is not None and codes.is_contiguous() and absmax.is_contiguous():
+        values = torch.empty(shape, dtype=torch.float32)
+        call = function(library, "dequantize_q8", *[_POINTER] * 3, *[_NUMBER] * 3, *[_INT] * 3)
+        pointers = codes.data_ptr(), absmax.data_ptr(), values.data_ptr()
+        call(*pointers, rows, width, block_size, signed, floor, torch.get_num_threads())
+        return values
     book = codebook(signed, bits).to(codes.device)
     if floor and not signed and bits == 8:
         book = book.clone()
         book[0] = _FLOOR
     codes = codes.view(rows, -1)
-    width = math.prod(shape) // max(rows, 1)
     if bits == 4:
         codes = torch.stack([codes & 15, codes >> 4], -1).view(rows, -1)[:, :width]
     values = _blocks(book[codes.long()], block_size) * absmax.view(rows, -1, 1)
     return values.view(rows, -1)[:, :width].reshape(shape)
+
+
+def _quantize_natively(
+    library: ctypes.CDLL, x: Tensor, signed: bool, block_size: int
+) -> tuple[Tensor, Tensor]:
+    """Codes and scales of [rows, width]."""
+    rows, width = x.shape
+    codes = torch.empty((rows, width), dtype=torch.uint8)
+    absmax = torch.empty((rows, -(-width // block_size)), dtype=torch.float32)
+    call = function(library, "quantize_q8", *[_POINTER] * 3, *[_NUMBER] * 3, *[_INT] * 2)
+    pointers = x.data_ptr(), codes.data_ptr(), absmax.data_ptr()
+    call(*pointers, rows, width, block_size, signed, torch.get_num_threads())
+    return codes, absmax
 
 
 def _rows(shape: tuple[int, ...], layout: Layout) -> int:

@@ -124,15 +124,20 @@ class Rule:
         raise NotImplementedError
 
 
-def is_plain(entry: Entry) -> bool:
-    """Float32 on the CPU, contiguous, and none of the options that need temporaries."""
+def is_plain(entry: Entry, *, coupled: bool = False) -> bool:
+    """Float32 on the CPU, contiguous, and none of the options that need temporaries.
+
+    Args:
+        entry: of which parameter.
+        coupled: ``decoupled_wd=False`` is no obstacle.
+    """
     group, p, g = entry.group, entry.parameter, entry.grad
     return (
         p.device.type == "cpu"
         and p.dtype == g.dtype == torch.float32
         and p.is_contiguous()
         and g.is_contiguous()
-        and group["decoupled_wd"]
+        and (coupled or group["decoupled_wd"])
         and group["wd_order"] == "before"
         and not group["cautious"]
         and group["update_rms_clip"] is None

@@ -1,0 +1,102 @@
+"""Steps of many parameters by one call of native code (``native/optim.cpp``).
+
+Weights, gradients and states are read and written once, by all threads, in chunks over all
+parameters together, so that small ones cost little; 8-bit states are read, changed and packed
+again block by block in the cache.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from sharpen.native.build import function
+from sharpen.optim.quant import BlockQuantTensor, native_library
+from sharpen.optim.rule import Entry, Stored, is_plain
+
+__all__ = ["serves", "step"]
+
+_CHUNK = 1 << 16  # elements of a float32 state that count as a block
+
+
+def serves(entry: Entry, states: Sequence[str], *, coupled: bool = False) -> bool:
+    """Whether :func:`step` takes an entry.
+
+    Args:
+        entry: of which parameter.
+        states: slots that the kernel reads, of the parameter's shape.
+        coupled: the kernel can add the decay to gradients.
+    """
+    return (
+        is_plain(entry, coupled=coupled)
+        and all(_fits(entry.state[name], entry) for name in states)
+        and native_library() is not None
+    )
+
+
+def _fits(slot: Stored, entry: Entry) -> bool:
+    if isinstance(slot, BlockQuantTensor):
+        whole = slot.codes.is_contiguous() and slot.absmax.is_contiguous()
+        return slot.bits == 8 and whole and entry.group["code_rounding"] == "nearest"
+    return slot.dtype == torch.float32 and slot.is_contiguous()
+
+
+def step(
+    kernel: str,
+    entries: Sequence[Entry],
+    states: Sequence[str],
+    numbers: Callable[[Entry], Sequence[float]],
+    scale: float,
+) -> int:
+    """Take the steps of entries.
+
+    Args:
+        kernel: name of the native function.
+        entries: that :func:`serves` accepts.
+        states: slots that the kernel changes; at most two.
+        numbers: those that the kernel takes for an entry.
+        scale: factor of all gradients.
+
+    Returns:
+        How many gradient entries were not finite.
+    """
+    library = native_library()
+    assert library is not None
+    jobs: list[int] = []
+    values: list[float] = []
+    for entry in entries:
+        jobs += _job(entry, [entry.state[name] for name in states])
+        values.append(-scale if entry.group["maximize"] else scale)
+        values += numbers(entry)
+    bad = ctypes.c_int64()
+    pointer = ctypes.c_void_p
+    call = function(library, kernel, pointer, pointer, ctypes.c_int64, pointer, ctypes.c_int)
+    call(
+        (ctypes.c_int64 * len(jobs))(*jobs),
+        (ctypes.c_float * len(values))(*values),
+        len(entries),
+        ctypes.byref(bad),
+        torch.get_num_threads(),
+    )
+    return bad.value
+
+
+def _job(entry: Entry, slots: Sequence[Stored]) -> list[int]:
+    """Addresses and sizes, in the order of ``Job`` in the native code."""
+    size = entry.parameter.numel()
+    rows, block = 1, _CHUNK
+    addresses, scales = [0, 0], [0, 0]
+    for i, slot in enumerate(slots):
+        if isinstance(slot, Tensor):
+            addresses[i] = slot.data_ptr()
+            continue
+        addresses[i], scales[i] = slot.codes.data_ptr(), slot.absmax.data_ptr()
+        block = slot.block_size
+        rows = slot.shape[0] if slot.layout == "row" and len(slot.shape) > 1 else 1
+    group = entry.group
+    flags = [int(group["v_floor"]), int(group["skip_nonfinite"])]
+    pointers = [entry.parameter.data_ptr(), entry.grad.data_ptr(), *addresses, *scales]
+    return [*pointers, rows, size // rows, block, *flags]
