@@ -18,9 +18,17 @@ if TYPE_CHECKING:
     from sharpen.optim.frugal import Frugal
     from sharpen.optim.galore import GaLore, GaLore8bit
     from sharpen.optim.groups import describe, param_groups, roles
+    from sharpen.optim.mezo import MeZO
     from sharpen.optim.muon import Muon
     from sharpen.optim.names import available
     from sharpen.optim.orthogonal import orthogonalize
+    from sharpen.optim.q_apollo import (
+        Int8Linear,
+        Int8Weight,
+        QApollo,
+        dequantize_weights,
+        quantize_weights,
+    )
     from sharpen.optim.quant import BlockQuantTensor, dequantize_blockwise, quantize_blockwise
     from sharpen.optim.registry import create, parse_options
     from sharpen.optim.rule import Rule
@@ -42,9 +50,13 @@ __all__ = [
     "Frugal",
     "GaLore",
     "GaLore8bit",
+    "Int8Linear",
+    "Int8Weight",
+    "MeZO",
     "MemoryReport",
     "Muon",
     "Optimizer",
+    "QApollo",
     "Rule",
     "Schedule",
     "ScheduleFreeAdamW",
@@ -53,6 +65,7 @@ __all__ = [
     "available",
     "create",
     "dequantize_blockwise",
+    "dequantize_weights",
     "describe",
     "estimate",
     "fuse_into_backward",
@@ -60,6 +73,7 @@ __all__ = [
     "param_groups",
     "parse_options",
     "quantize_blockwise",
+    "quantize_weights",
     "roles",
 ]
 
@@ -75,9 +89,17 @@ _MODULES = {
     "frugal": ("Frugal",),
     "galore": ("GaLore", "GaLore8bit"),
     "groups": ("describe", "param_groups", "roles"),
+    "mezo": ("MeZO",),
     "muon": ("Muon",),
     "names": ("available",),
     "orthogonal": ("orthogonalize",),
+    "q_apollo": (
+        "Int8Linear",
+        "Int8Weight",
+        "QApollo",
+        "dequantize_weights",
+        "quantize_weights",
+    ),
     "quant": ("BlockQuantTensor", "dequantize_blockwise", "quantize_blockwise"),
     "registry": ("create", "parse_options"),
     "rule": ("Rule",),
