@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from sharpen.optim.base import Optimizer
+from sharpen.optim.q_apollo import quantize_weights
 from sharpen.optim.registry import available
 from sharpen.testing.optim import GradientOptimizerConformance, train
 
@@ -53,6 +54,26 @@ class TestApolloMini(GradientOptimizerConformance):
     name = "apollo_mini"
     options: ClassVar[dict[str, Any]] = {"lr": 0.02, "update_proj_gap": 5, "scale": 32.0}
     steps = 100
+
+
+class TestQApollo(GradientOptimizerConformance):
+    name = "q_apollo"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.02, "rank": 4, "update_proj_gap": 5}
+    steps = 100
+
+    def model(self, seed: int = 0) -> nn.Module:
+        """With matrices in 8 bits."""
+        model = super().model(seed)
+        quantize_weights(model, group_size=48)
+        return model
+
+    def test_master_weights(self) -> None:
+        """Weights in 8 bits have no copies in more."""
+        model = self.model().to(torch.bfloat16)
+        optimizer = self.make(model, master_weights=True)
+        train(model, optimizer, 0, 5)
+        for p, state in optimizer.state.items():
+            assert ("master" in state) == (type(p) is nn.Parameter)
 
 
 class TestGaLore(GradientOptimizerConformance):

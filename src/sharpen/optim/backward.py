@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sharpen.core.errors import ConfigError
 from sharpen.optim.base import Optimizer
+from sharpen.optim.rule import is_packed
 from sharpen.optim.sharded import is_sharded
 
 __all__ = ["fuse_into_backward"]
@@ -70,7 +71,8 @@ def fuse_into_backward(
             norm = float(torch.linalg.vector_norm(p.grad))
             scale = clip / (norm + 1e-6) if norm > clip else 1.0
         with torch.no_grad():
-            optimizer.step_parameter(p, group, p.data, p.grad, scale)
+            weights = p.detach() if is_packed(p) else p.data
+            optimizer.step_parameter(p, group, weights, p.grad, scale)
         p.grad = None
 
     for group in optimizer.param_groups:

@@ -31,7 +31,7 @@ from sharpen.optim.checkpoint import load_state_dict
 from sharpen.optim.engine import is_listable, step_many, step_one
 from sharpen.optim.options import COMMON, Common, check_group, check_names
 from sharpen.optim.quant import BlockQuantTensor
-from sharpen.optim.rule import Entry, Group, Rule, Stored
+from sharpen.optim.rule import Entry, Group, Rule, Stored, is_packed
 from sharpen.optim.sharded import (
     is_sharded,
     local,
@@ -279,7 +279,8 @@ class Optimizer(torch.optim.Optimizer):
     def specs(self, p: Tensor, group: Group, shape: tuple[int, ...]) -> dict[str, SlotSpec]:
         """Slots of a parameter's rows: the rule's, and float32 copies of half-precision weights."""
         slots = self.rules[group["rule"]].slots(shape, group)
-        if group["master_weights"] and p.dtype in (torch.bfloat16, torch.float16):
+        half = p.dtype in (torch.bfloat16, torch.float16) and not is_packed(p)
+        if group["master_weights"] and half:
             slots = {"master": SlotSpec(shape, init="weights"), **slots}
         return slots
 
@@ -299,7 +300,8 @@ class Optimizer(torch.optim.Optimizer):
             kind = stored_kind(spec, group)
             dtype = torch.bfloat16 if kind == "bf16" else torch.int32 if spec.integer else work
             if isinstance(spec.init, str):
-                value = weights.to(dtype, copy=True).contiguous()
+                read = weights.dequantize() if is_packed(weights) else weights
+                value = read.to(dtype, copy=True).contiguous()
             else:
                 value = torch.full(spec.shape, spec.init, dtype=dtype, device=weights.device)
             parts = {name: value}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sharpen.optim.philox import round_bfloat16, splitmix64
 from sharpen.optim.quant import BlockQuantTensor
-from sharpen.optim.rule import Entry, Rule
+from sharpen.optim.rule import Entry, Rule, is_packed
 
 __all__ = ["is_listable", "step_many", "step_one"]
 
@@ -41,7 +41,10 @@ def step_one(entry: Entry, rule: Rule, scale: float) -> tuple[int, bool]:
         else:
             g = torch.where(finite, g, 0.0)
     master = entry.state.get("master")
-    w = master if isinstance(master, Tensor) else weights.to(work)
+    packed: Any = weights if is_packed(weights) else None
+    w = weights.dequantize().to(work) if packed is not None else weights.to(work)
+    if isinstance(master, Tensor):
+        w = master
     if not group["decoupled_wd"] and not rule.own_decay:
         g = g.add(w, alpha=float(group["weight_decay"]))
     values = _values(entry, work)
@@ -73,7 +76,9 @@ def step_one(entry: Entry, rule: Rule, scale: float) -> tuple[int, bool]:
             values[name].copy_(torch.where(finite, values[name], old))
     if isinstance(master, Tensor) and new is not master:
         master.copy_(new)
-    if new is not weights:
+    if packed is not None:
+        packed.requantize_(new, _key(entry))
+    elif new is not weights:
         weights.copy_(_rounded(new, entry))
     _keep(entry, values)
     return bad, True
@@ -105,8 +110,12 @@ def _rounded(new: Tensor, entry: Entry) -> Tensor:
         rounds = "master" not in entry.state
     if entry.parameter.dtype != torch.bfloat16 or not rounds:
         return new
-    key = splitmix64(entry.group["seed"] + entry.index) & 0xFFFFFFFF
-    return round_bfloat16(new, (key, entry.t))
+    return round_bfloat16(new, _key(entry))
+
+
+def _key(entry: Entry) -> tuple[int, int]:
+    """Of the random numbers that round a parameter at this step."""
+    return splitmix64(entry.group["seed"] + entry.index) & 0xFFFFFFFF, entry.t
 
 
 def is_listable(entry: Entry) -> bool:
@@ -115,6 +124,7 @@ def is_listable(entry: Entry) -> bool:
     plain = group["decoupled_wd"] and group["wd_order"] == "before" and not group["cautious"]
     return (
         plain
+        and not is_packed(p)
         and group["update_rms_clip"] is None
         and p.dtype in (torch.float32, torch.float64)
         and entry.grad.dtype == p.dtype

@@ -17,6 +17,7 @@ CLASSES = {
     "frugal": "frugal.Frugal",
     "galore": "galore.GaLore",
     "galore_8bit": "galore.GaLore8bit",
+    "q_apollo": "q_apollo.QApollo",
     "muon": "muon.Muon",
     "soap": "soap.Soap",
     "cosmos": "cosmos.Cosmos",

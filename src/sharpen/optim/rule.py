@@ -22,7 +22,7 @@ from torch import Tensor
 from sharpen.optim.quant import BlockQuantTensor
 from sharpen.optim.slots import SlotSpec
 
-__all__ = ["Entry", "Group", "Rule", "Stored", "is_plain"]
+__all__ = ["Entry", "Group", "Rule", "Stored", "is_packed", "is_plain"]
 
 Group = Mapping[str, Any]
 """A parameter group: learning rate and options."""
@@ -124,6 +124,11 @@ class Rule:
         raise NotImplementedError
 
 
+def is_packed(p: Tensor) -> bool:
+    """Whether weights are kept as codes, and written by ``requantize_``."""
+    return hasattr(p, "requantize_")
+
+
 def is_plain(entry: Entry, *, coupled: bool = False) -> bool:
     """Float32 on the CPU, contiguous, and none of the options that need temporaries.
 
@@ -134,6 +139,7 @@ def is_plain(entry: Entry, *, coupled: bool = False) -> bool:
     group, p, g = entry.group, entry.parameter, entry.grad
     return (
         p.device.type == "cpu"
+        and not is_packed(p)
         and p.dtype == g.dtype == torch.float32
         and p.is_contiguous()
         and g.is_contiguous()

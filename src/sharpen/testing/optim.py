@@ -73,7 +73,7 @@ class GradientOptimizerConformance:
     """In the registry."""
 
     options: ClassVar[dict[str, Any]] = {}
-    """A learning rate that suits :func:`small_model`, and what makes a short run meet every branch
+    """A learning rate that suits :meth:`model`, and what makes a short run meet every branch
     of the method, such as a small rank and a refresh every few steps."""
 
     steps: ClassVar[int] = 200
@@ -85,20 +85,24 @@ class GradientOptimizerConformance:
     tolerance: ClassVar[float] = 1e-5
     """Largest relative distance between ways to compute the same steps."""
 
+    def model(self, seed: int = 0) -> nn.Module:
+        """The model that is trained."""
+        return small_model(seed)
+
     def make(self, model: nn.Module, **more: Any) -> Optimizer:
         """The optimizer over a model, with low-rank rules on its small matrices, too."""
         return create(self.name, model, **{"min_lowrank_dim": 1, **self.options, **more})
 
     def run(self, steps: int, seed: int = 0, **more: Any) -> tuple[nn.Module, Optimizer]:
         """A model trained for some steps, and its optimizer."""
-        model = small_model(seed)
+        model = self.model(seed)
         optimizer = self.make(model, **more)
         train(model, optimizer, 0, steps)
         return model, optimizer
 
     def test_loss_falls(self) -> None:
         """The model learns."""
-        model = small_model()
+        model = self.model()
         losses = train(model, self.make(model), 0, self.steps)
         assert sum(losses[-10:]) / 10 < self.loss
 
@@ -117,7 +121,7 @@ class GradientOptimizerConformance:
             torch.save({"model": model.state_dict(), "optim": optimizer.state_dict()}, file)
             file.seek(0)
             saved = torch.load(file, weights_only=True)
-            fresh = small_model(seed=1)
+            fresh = self.model(seed=1)
             fresh.load_state_dict(saved["model"])
             resumed = self.make(fresh)
             resumed.load_state_dict(saved["optim"])
@@ -137,7 +141,7 @@ class GradientOptimizerConformance:
 
     def test_gradients_are_not_written_to(self) -> None:
         """Norms logged after a step are those of the gradients."""
-        model = small_model()
+        model = self.model()
         optimizer = self.make(model)
         for step in range(3):
             batch_loss(model, step).backward()  # type: ignore[no-untyped-call]
@@ -149,7 +153,7 @@ class GradientOptimizerConformance:
 
     def test_states_take_the_predicted_bytes(self) -> None:
         """To the byte, by parameter."""
-        model = small_model()
+        model = self.model()
         optimizer = self.make(model)
         predicted = optimizer.state_bytes(per_param=True, predicted=True)
         train(model, optimizer, 0, 2)
@@ -177,7 +181,7 @@ class GradientOptimizerConformance:
 
     def test_zero_gradients_first(self) -> None:
         """A first gradient of zeros is no trap for later ones."""
-        model = small_model()
+        model = self.model()
         optimizer = self.make(model)
         for p in model.parameters():
             p.grad = torch.zeros_like(p)
@@ -206,14 +210,14 @@ class GradientOptimizerConformance:
 
     def test_half_precision_weights(self) -> None:
         """Bfloat16 weights learn, with states and arithmetic in float32."""
-        model = small_model().to(torch.bfloat16)
+        model = self.model().to(torch.bfloat16)
         losses = train(model, self.make(model), 0, self.steps)
         assert sum(losses[-10:]) / 10 < self.loss + 0.5
         assert all(p.dtype == torch.bfloat16 for p in model.parameters())
 
     def test_master_weights(self) -> None:
         """Float32 copies of bfloat16 weights are what is trained."""
-        model = small_model().to(torch.bfloat16)
+        model = self.model().to(torch.bfloat16)
         optimizer = self.make(model, master_weights=True)
         train(model, optimizer, 0, 5)
         for p, state in optimizer.state.items():
