@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sharpen.cli import bench_optim
 from sharpen.cli.common import Output, command, error_console, flags, new_app
 from sharpen.cli.run import Overrides, Recipe
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = new_app("Measure what training costs on this machine.")
+app.add_typer(bench_optim.app, name="optim")
 
 Source = Annotated[
     str,

@@ -17,7 +17,16 @@ import typer
 
 from sharpen.core.errors import Interrupted, SharpenError
 
-__all__ = ["Output", "command", "console", "error_console", "flags", "new_app", "report"]
+__all__ = [
+    "Output",
+    "command",
+    "console",
+    "default_command",
+    "error_console",
+    "flags",
+    "new_app",
+    "report",
+]
 
 _JSON = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 _QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
@@ -99,22 +108,57 @@ def command(
                 setattr(flags, flag, arguments.pop(flag))
             raise typer.Exit(_guarded(function, arguments))
 
-        signature = inspect.signature(function, eval_str=True)
-        extra = [
-            inspect.Parameter(
-                flag, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation
-            )
-            for flag, annotation in _FLAGS.items()
-        ]
-        parameters = [*signature.parameters.values(), *extra]
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in parameters}
-        run.__doc__ = inspect.getdoc(function)
+        _with_flags(run, function)
         for one in (name, *aliases):
             app.command(one, epilog=f"Example:  {example}", hidden=one != name)(run)
         return function
 
     return register
+
+
+def default_command(
+    app: typer.Typer, *, example: str
+) -> Callable[[Callable[..., Output]], Callable[..., Output]]:
+    """Register a function as what a group of commands does when none is named.
+
+    Args:
+        app: the group.
+        example: a line that works, shown under ``--help``.
+    """
+
+    def register(function: Callable[..., Output]) -> Callable[..., Output]:
+        def run(**arguments: Any) -> None:
+            if arguments.pop("context").invoked_subcommand is not None:
+                return
+            for flag in _FLAGS:
+                setattr(flags, flag, arguments.pop(flag))
+            raise typer.Exit(_guarded(function, arguments))
+
+        context = inspect.Parameter(
+            "context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context
+        )
+        _with_flags(run, function, context)
+        app.callback(invoke_without_command=True, epilog=f"Example:  {example}")(run)
+        return function
+
+    return register
+
+
+def _with_flags(
+    run: Callable[..., None], function: Callable[..., Output], *more: inspect.Parameter
+) -> None:
+    """Let ``run`` look like ``function`` with the flags of every command."""
+    signature = inspect.signature(function, eval_str=True)
+    extra = [
+        inspect.Parameter(
+            flag, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation
+        )
+        for flag, annotation in _FLAGS.items()
+    ]
+    parameters = [*signature.parameters.values(), *extra, *more]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    run.__doc__ = inspect.getdoc(function)
 
 
 def _guarded(function: Callable[..., Output], arguments: Mapping[str, Any]) -> int:
