@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from sharpen.core.lazy import exports
 
 if TYPE_CHECKING:
+    from sharpen.optim.adafactor import Adafactor
+    from sharpen.optim.adagrad import Adagrad, Adagrad8bit
     from sharpen.optim.adamw import AdamW, AdamW4bit, AdamW8bit
+    from sharpen.optim.ademamix import AdEMAMix, AdEMAMix8bit
     from sharpen.optim.apollo import Apollo, ApolloMini
     from sharpen.optim.backward import fuse_into_backward
     from sharpen.optim.badam import BAdam
@@ -18,8 +21,11 @@ if TYPE_CHECKING:
     from sharpen.optim.frugal import Frugal
     from sharpen.optim.galore import GaLore, GaLore8bit
     from sharpen.optim.groups import describe, param_groups, roles
+    from sharpen.optim.lamb import Lamb, Lamb8bit
+    from sharpen.optim.lion import Lion, Lion8bit
     from sharpen.optim.mezo import MeZO
     from sharpen.optim.muon import Muon
+    from sharpen.optim.nadamw import NAdamW
     from sharpen.optim.names import available
     from sharpen.optim.orthogonal import orthogonalize
     from sharpen.optim.q_apollo import (
@@ -34,10 +40,17 @@ if TYPE_CHECKING:
     from sharpen.optim.rule import Rule
     from sharpen.optim.schedule_free import ScheduleFreeAdamW
     from sharpen.optim.schedules import Schedule
+    from sharpen.optim.sgd import SGD, SGD8bit, SignSGD
     from sharpen.optim.slots import SlotSpec
     from sharpen.optim.soap import Soap
 
 __all__ = [
+    "SGD",
+    "AdEMAMix",
+    "AdEMAMix8bit",
+    "Adafactor",
+    "Adagrad",
+    "Adagrad8bit",
     "AdamW",
     "AdamW4bit",
     "AdamW8bit",
@@ -52,14 +65,21 @@ __all__ = [
     "GaLore8bit",
     "Int8Linear",
     "Int8Weight",
+    "Lamb",
+    "Lamb8bit",
+    "Lion",
+    "Lion8bit",
     "MeZO",
     "MemoryReport",
     "Muon",
+    "NAdamW",
     "Optimizer",
     "QApollo",
     "Rule",
+    "SGD8bit",
     "Schedule",
     "ScheduleFreeAdamW",
+    "SignSGD",
     "SlotSpec",
     "Soap",
     "available",
@@ -78,7 +98,10 @@ __all__ = [
 ]
 
 _MODULES = {
+    "adafactor": ("Adafactor",),
+    "adagrad": ("Adagrad", "Adagrad8bit"),
     "adamw": ("AdamW", "AdamW4bit", "AdamW8bit"),
+    "ademamix": ("AdEMAMix", "AdEMAMix8bit"),
     "apollo": ("Apollo", "ApolloMini"),
     "backward": ("fuse_into_backward",),
     "badam": ("BAdam",),
@@ -89,8 +112,11 @@ _MODULES = {
     "frugal": ("Frugal",),
     "galore": ("GaLore", "GaLore8bit"),
     "groups": ("describe", "param_groups", "roles"),
+    "lamb": ("Lamb", "Lamb8bit"),
+    "lion": ("Lion", "Lion8bit"),
     "mezo": ("MeZO",),
     "muon": ("Muon",),
+    "nadamw": ("NAdamW",),
     "names": ("available",),
     "orthogonal": ("orthogonalize",),
     "q_apollo": (
@@ -105,6 +131,7 @@ _MODULES = {
     "rule": ("Rule",),
     "schedule_free": ("ScheduleFreeAdamW",),
     "schedules": ("Schedule",),
+    "sgd": ("SGD", "SGD8bit", "SignSGD"),
     "slots": ("SlotSpec",),
     "soap": ("Soap",),
 }
