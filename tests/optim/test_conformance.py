@@ -132,6 +132,84 @@ class TestScheduleFreeAdamW(GradientOptimizerConformance):
             assert torch.equal(optimizer.state[p]["z"], z)
 
 
+class TestLion(GradientOptimizerConformance):
+    name = "lion"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.005}
+    steps = 60
+
+
+class TestLion8bit(GradientOptimizerConformance):
+    name = "lion_8bit"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.005, "min_quant_size": 256}
+    steps = 60
+
+
+class TestSGD(GradientOptimizerConformance):
+    name = "sgd"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.3, "momentum": 0.9, "nesterov": True}
+    steps = 60
+
+
+class TestSGD8bit(GradientOptimizerConformance):
+    name = "sgd_8bit"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.3, "min_quant_size": 256}
+    steps = 60
+
+
+class TestSignSGD(GradientOptimizerConformance):
+    name = "sign_sgd"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.005}
+    steps = 60
+
+
+class TestNAdamW(GradientOptimizerConformance):
+    name = "nadamw"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.02}
+    steps = 60
+
+
+class TestAdagrad(GradientOptimizerConformance):
+    name = "adagrad"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.05}
+    steps = 60
+
+
+class TestAdagrad8bit(GradientOptimizerConformance):
+    name = "adagrad_8bit"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.05, "min_quant_size": 256}
+    steps = 60
+
+
+class TestAdEMAMix(GradientOptimizerConformance):
+    name = "ademamix"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.01, "t_alpha": 60, "t_beta3": 60}
+    steps = 60
+
+
+class TestAdEMAMix8bit(GradientOptimizerConformance):
+    name = "ademamix_8bit"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.01, "min_quant_size": 256}
+    steps = 60
+
+
+class TestLamb(GradientOptimizerConformance):
+    name = "lamb"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.03}
+    steps = 60
+
+
+class TestLamb8bit(GradientOptimizerConformance):
+    name = "lamb_8bit"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.03, "min_quant_size": 256}
+    steps = 60
+
+
+class TestAdafactor(GradientOptimizerConformance):
+    name = "adafactor"
+    options: ClassVar[dict[str, Any]] = {"lr": 0.05}
+    steps = 60
+
+
 def test_every_optimizer_is_tested() -> None:
     tested = {kind.name for kind in GradientOptimizerConformance.__subclasses__()}
     assert tested == set(available())

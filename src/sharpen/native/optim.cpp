@@ -275,7 +275,8 @@ struct AdamW {
 
 // rate, -rate or 0.
 inline Floats signed_as(Floats x, Floats rate) {
-    return floats(bits(rate) & (x != 0.0f) ^ (bits(x) & static_cast<int32_t>(0x80000000)));
+    const Ints size = bits(rate) & (x != 0.0f);
+    return floats(size | (bits(x) & static_cast<int32_t>(0x80000000)));
 }
 
 struct Lion {

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sharpen.optim.galore import GaLore, GaLore8bit
     from sharpen.optim.groups import describe, param_groups, roles
     from sharpen.optim.lamb import Lamb, Lamb8bit
+    from sharpen.optim.line_search import SLS, ArmijoGD
     from sharpen.optim.lion import Lion, Lion8bit
     from sharpen.optim.mezo import MeZO
     from sharpen.optim.muon import Muon
@@ -43,9 +44,11 @@ if TYPE_CHECKING:
     from sharpen.optim.sgd import SGD, SGD8bit, SignSGD
     from sharpen.optim.slots import SlotSpec
     from sharpen.optim.soap import Soap
+    from sharpen.optim.sso import TargetOptimizer
 
 __all__ = [
     "SGD",
+    "SLS",
     "AdEMAMix",
     "AdEMAMix8bit",
     "Adafactor",
@@ -56,6 +59,7 @@ __all__ = [
     "AdamW8bit",
     "Apollo",
     "ApolloMini",
+    "ArmijoGD",
     "BAdam",
     "BlockQuantTensor",
     "Cosmos",
@@ -82,6 +86,7 @@ __all__ = [
     "SignSGD",
     "SlotSpec",
     "Soap",
+    "TargetOptimizer",
     "available",
     "create",
     "dequantize_blockwise",
@@ -113,6 +118,7 @@ _MODULES = {
     "galore": ("GaLore", "GaLore8bit"),
     "groups": ("describe", "param_groups", "roles"),
     "lamb": ("Lamb", "Lamb8bit"),
+    "line_search": ("SLS", "ArmijoGD"),
     "lion": ("Lion", "Lion8bit"),
     "mezo": ("MeZO",),
     "muon": ("Muon",),
@@ -134,6 +140,7 @@ _MODULES = {
     "sgd": ("SGD", "SGD8bit", "SignSGD"),
     "slots": ("SlotSpec",),
     "soap": ("Soap",),
+    "sso": ("TargetOptimizer",),
 }
 
 __getattr__ = exports(
