@@ -307,7 +307,7 @@ class Frugal(Optimizer):
     def begin_step(self) -> None:
         """Choose blocks where it is time; see :meth:`Optimizer.begin_step`."""
         for group in self.param_groups:
-            if group["rule"] != "frugal_block":
+            if group["rule"] != "frugal_block" or not group["params"]:
                 continue
             done = self._steps_of(group["params"])
             self._choices[group["indices"][0]] = done // group["update_gap"]
@@ -332,31 +332,39 @@ class Frugal(Optimizer):
         return max((int(self.state[p]["step"]) for p in params if p in self.state), default=0)
 
     def active(self, group: Group) -> frozenset[Tensor]:
-        """The parameters of a group of blocks that have states now."""
+        """The parameters of a group of blocks that have states now.
+
+        Of a group that is spread over ranks, all its ``members`` are walked over.
+        """
         params, index = group["params"], group["indices"][0]
+        members = group.get("members") or [
+            (self.name_of(p), i, p.numel()) for p, i in zip(params, group["indices"], strict=True)
+        ]
         names = ("density", "order", "block_unit", "block_count", "seed")
-        options = len(params), *(group[name] for name in names)
+        options = len(members), *(group[name] for name in names)
         number = self._choices.get(index, 0)
         known, found = self._chosen.get(index, (None, frozenset()))
         if known == (options, number):
             return found
-        units = units_of([self.name_of(p) for p in params], group["block_unit"])
+        units = units_of([name for name, _, _ in members], group["block_unit"])
         known, walk = self._walks.get(index, (None, None))
         if walk is None or known != options:
             count = group["block_count"]
             if count == "tensors":
                 count = round(len(units) * group["density"])
             walk = BlockWalk(
-                [sum(params[i].numel() for i in unit) for unit in units],
+                [sum(members[i][2] for i in unit) for unit in units],
                 group["density"],
                 group["order"],
                 None if count == "size" else count,
                 group["seed"],
-                index,
+                members[0][1],
             )
             self._walks[index] = options, walk
         told = walk.overflowed
-        found = frozenset(params[i] for unit in walk.chosen(number) for i in units[unit])
+        chosen = {members[i][1] for unit in walk.chosen(number) for i in units[unit]}
+        here = zip(params, group["indices"], strict=True)
+        found = frozenset(p for p, i in here if i in chosen)
         self._chosen[index] = (options, number), found
         if walk.overflowed and not told:
             _logger.warning(
