@@ -383,8 +383,9 @@ int64_t update_block(const Job& job, const Rule& rule, float factor, int64_t num
         if constexpr (kStates > 0) store(a + i, a1, lanes);
         if constexpr (kStates > 1) store(b + i, b1, lanes);
         if constexpr (Packed) {
-            peak_a = most(peak_a, magnitude(a1));
-            peak_b = most(peak_b, magnitude(b1));
+            // What was stored: lanes past the end are 0 there, but hold values here.
+            peak_a = most(peak_a, magnitude(load<Floats>(a + i, lanes)));
+            if constexpr (kStates > 1) peak_b = most(peak_b, magnitude(load<Floats>(b + i, lanes)));
         }
     });
     if constexpr (Packed) {

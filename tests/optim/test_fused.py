@@ -1,0 +1,129 @@
+"""Native steps against the reference: the same bits where a bit may become a jump."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from sharpen.core.errors import ConfigError
+from sharpen.native.info import compiler, supported
+from sharpen.optim.base import Optimizer
+from sharpen.optim.registry import find
+
+pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+
+SHAPES = [(3,), (17, 31), (5, 300), (64, 16), (1, 1)]
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "adamw": ("adamw", {}),
+    "lion": ("lion", {}),
+    "sgd": ("sgd", {}),
+    "momentum": ("sgd", {"momentum": 0.9, "dampening": 0.5}),
+    "nesterov": ("sgd", {"momentum": 0.9, "nesterov": True}),
+    "decoupled": ("sgd", {"momentum": 0.9, "decoupled_wd": True}),
+    "sign": ("sign_sgd", {}),
+}
+EXACT = set(CASES) - {"adamw"}
+STATES: dict[str, dict[str, Any]] = {
+    "fp32": {},
+    "flat": {"state_dtype": "q8", "min_quant_size": 16, "block_size": 100},
+    "row": {"state_dtype": "q8", "min_quant_size": 16, "layout": "row", "block_size": 64},
+    "no floor": {"state_dtype": "q8", "min_quant_size": 16, "v_floor": False},
+}
+
+
+def run(kind: type[Optimizer], steps: int, **options: Any) -> tuple[list[nn.Parameter], Optimizer]:
+    """Weights after a few steps with gradients of many sizes, some of them NaN, some 0."""
+    generator = torch.Generator().manual_seed(0)
+    ps = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in SHAPES]
+    half = [{"params": ps[:2]}, {"params": ps[2:], "lr": 3e-3, "weight_decay": 0.3}]
+    optimizer = kind(half, lr=1e-2, weight_decay=0.1, **options)
+    for step in range(steps):
+        for p in ps:
+            size = 10.0 ** (-4 * torch.rand(p.shape, generator=generator))
+            p.grad = torch.randn(p.shape, generator=generator) * size
+            p.grad.view(-1)[:: 7 + step] = 0.0
+            if p.numel() > 100:
+                p.grad.view(-1)[step] = float("nan")
+                p.grad.view(-1)[-1] = float("inf") if step == 3 else 1.0
+        optimizer.step(max_norm=None if options["skip_nonfinite"] else 1.0)
+    return ps, optimizer
+
+
+@pytest.mark.parametrize("variant", supported())
+@pytest.mark.parametrize("states", STATES)
+@pytest.mark.parametrize("case", CASES)
+def test_native_steps_are_those_of_the_reference(
+    case: str, states: str, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, own = CASES[case]
+    options = {**own, **STATES[states], "maximize": case == "lion", "skip_nonfinite": True}
+    monkeypatch.setenv("SHARPEN_NATIVE", "0")
+    ps, expected = run(find(name), 8, impl="eager", **options)
+    monkeypatch.setenv("SHARPEN_NATIVE", variant)
+    qs, found = run(find(name), 8, impl="fused", **options)
+    assert found.stats() == expected.stats() and found.stats()["nonfinite"] > 20
+    for p, q in zip(ps, qs, strict=True):
+        assert p.isfinite().all()
+        for slot, value in expected.state[p].items():
+            assert torch.equal(found.state[q][slot], value), slot
+        if case in EXACT:
+            assert torch.equal(p, q)
+        else:  # torch's root is not always the nearest number
+            torch.testing.assert_close(q, p, rtol=1e-6, atol=1e-6)
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = [torch.randn(size, generator=generator) for size in (200_000, 3, 70_000)]
+    grads = [torch.randn(v.shape, generator=generator) for v in values]
+    found = []
+    threads = torch.get_num_threads()
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            ps = [nn.Parameter(v.clone()) for v in values]
+            optimizer = find("adamw_8bit")(ps, lr=1e-2, impl="fused")
+            for _ in range(3):
+                for p, g in zip(ps, grads, strict=True):
+                    p.grad = g
+                optimizer.step()
+            found.append([*ps, *(s for p in ps for s in optimizer.state[p].values())])
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def test_clipping_scales_gradients_on_the_way() -> None:
+    results = []
+    for impl in ("eager", "fused"):
+        p = nn.Parameter(torch.ones(50))
+        optimizer = find("sgd")([p], lr=0.1, impl=impl)
+        p.grad = torch.arange(50.0)
+        optimizer.step(max_norm=1.0)
+        assert torch.equal(p.grad, torch.arange(50.0))
+        results.append(p.detach())
+    assert torch.equal(*results)
+    assert float((results[0] - 1).norm()) == pytest.approx(0.1, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"cautious": True}, {"update_rms_clip": 1.0}, {"state_dtype": "bf16"}, {"wd_order": "after"}],
+)
+def test_what_the_kernels_do_not_serve_is_left_to_torch(options: dict[str, Any]) -> None:
+    p = nn.Parameter(torch.ones(8, 8))
+    p.grad = torch.ones(8, 8)
+    find("lion")([p], lr=0.1, **options).step()
+    assert float(p.detach().mean()) == pytest.approx(0.9)
+    with pytest.raises(ConfigError, match="no native kernel"):
+        find("lion")([p], lr=0.1, impl="fused", **options).step()
+
+
+def test_weights_with_strides_are_left_to_torch() -> None:
+    storage = torch.ones(6, 4)
+    p = nn.Parameter(storage.t())
+    p.grad = torch.ones(4, 6)
+    find("lion")([p], lr=0.5).step()
+    assert (storage == 0.5).all()
