@@ -329,8 +329,20 @@ class Trainer:
                 if store is not None:
                     store.close()
 
+    def _hold(self, *, training: bool) -> None:
+        """Put the weights that are trained, or those to be used, into the model.
+
+        They differ for optimizers that average.
+        """
+        swap = getattr(self.optimizer, "train" if training else "eval", None)
+        if swap is not None:
+            swap()
+            self._states.publish()
+
     def _loop(self, manager: CheckpointManager | None) -> None:
         self.model.train()
+        if self.state.step < self.num_steps:
+            self._hold(training=True)
         self._saved_at = time.monotonic()
         self.timeline.synchronize(self.parallel)
         self.parallel.clock.take()
@@ -346,6 +358,8 @@ class Trainer:
                     _trim_heap()
                 if step % self.config.gc_freq == 0:
                     gc.collect(1)
+                if step == self.num_steps:
+                    self._hold(training=False)
                 due = step % self.config.checkpoint.every == 0 or self._overdue
                 if manager is not None and (due or step == self.num_steps):
                     with self.parallel.clock.waiting(), self.timeline.span("checkpoint"):
@@ -469,6 +483,7 @@ class Trainer:
             "loader": self.loader.state_dict(),
             "config": self._identity(),
             "layout": to_dict(self.parallel.layout),
+            "averaged": any(not g.get("train_mode", True) for g in self.optimizer.param_groups),
             "measured": {
                 "seconds": self._seconds[-_KEPT_TIMES:],
                 "tokens": self._step_tokens[-_KEPT_TIMES:],
@@ -491,6 +506,9 @@ class Trainer:
                 "Give another output folder, or remove that one to start afresh."
             )
         self._states.load(found)
+        for group in self.optimizer.param_groups:
+            if "train_mode" in group:
+                group["train_mode"] = not found.trainer["averaged"]
         self.state = _State(**found.trainer["state"])
         self.loader.load_state_dict(found.trainer["loader"])
         measured = found.trainer["measured"]

@@ -5,12 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
 
 from distributed import run
 from optim.test_conformance import GradientOptimizerConformance
 from sharpen.optim import available
+from sharpen.train import Trainer
+from sharpen.train.checkpoint import CheckpointManager
 from small_models import save_small_dataset
-from train.zero.test_zero import STEPS, train
+from train.zero.test_zero import STEPS, make_config, make_model, train
 
 SUITES = {kind.name: kind for kind in GradientOptimizerConformance.__subclasses__()}
 HALF = STEPS // 2
@@ -71,3 +74,37 @@ def test_ranks_train_as_one_process_and_it_goes_on_from_theirs(
             atol=1e-4,
             msg=lambda text, what=what: f"{name}, {what}: {text}",
         )
+
+
+def weights_after(data: str, stage: int, output: str, steps: int) -> torch.Tensor:
+    config = make_config(optimizer="schedule_free_adamw", parallel={"zero_stage": stage})
+    trainer = Trainer(make_model("full"), data, config, output=output, seed=3)
+    trainer.num_steps = steps
+    trainer.fit()
+    p = next(trainer.model.parameters())
+    return (p.full_tensor() if isinstance(p, DTensor) else p).detach()
+
+
+def averages(data: str, folder: str) -> list[torch.Tensor]:
+    return [weights_after(data, stage, f"{folder}/{stage}", STEPS) for stage in (1, 3)]
+
+
+def test_a_training_ends_with_the_averaged_weights(
+    folders: tuple[str, Path], tmp_path: Path
+) -> None:
+    """On one process and several, and when a finished training is taken up once more."""
+    data, _ = folders
+    alone = weights_after(data, 0, f"{tmp_path}/0", STEPS)
+    half = weights_after(data, 0, f"{tmp_path}/half", HALF)
+    assert not torch.equal(half, alone)
+    gone_on = weights_after(data, 0, f"{tmp_path}/half", STEPS)
+    again = weights_after(data, 0, f"{tmp_path}/0", STEPS)
+    assert torch.equal(again, alone)
+    for found in (gone_on, *run(averages, 2, data, str(tmp_path))[0]):
+        torch.testing.assert_close(found, alone, rtol=1e-4, atol=1e-5)
+    manager = CheckpointManager(tmp_path / "3")
+    last = manager.load_latest()
+    manager.close()
+    assert last is not None and last.step == STEPS
+    name = next(name for name, _ in make_model("full").named_parameters())
+    torch.testing.assert_close(last.read("model", name), alone, rtol=1e-4, atol=1e-5)

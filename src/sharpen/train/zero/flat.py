@@ -295,6 +295,10 @@ class FlatStates:
     def step(self) -> None:
         """Update the owned pieces and send them to all."""
         self.optimizer.step()
+        self.publish()
+
+    def publish(self) -> None:
+        """Send the owned pieces to all; in stage 0 every rank has its own."""
         if self._stage == 1:
             self._send()
 
@@ -339,5 +343,4 @@ class FlatStates:
         everything = {s.name: Piece(s.parameter.detach(), 0, s.shape) for s in self._slots}
         load_model(found, self._pieces, everything)
         load_optimizer(found, self.optimizer, self._named, self._pieces)
-        if self._stage == 1:
-            self._send()
+        self.publish()

@@ -126,6 +126,9 @@ class ShardedStates:
         """Update this rank's shares."""
         self.optimizer.step()
 
+    def publish(self) -> None:
+        """Nothing to do: weights are gathered when they are used."""
+
     def zero_grad(self) -> None:
         """Forget the gradients."""
         self.optimizer.zero_grad(set_to_none=True)

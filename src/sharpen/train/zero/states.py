@@ -42,6 +42,9 @@ class States(Protocol):
     def step(self) -> None:
         """Update the parameters, everywhere."""
 
+    def publish(self) -> None:
+        """Send weights that changed without a step to all."""
+
     def zero_grad(self) -> None:
         """Forget the gradients."""
 
@@ -76,6 +79,9 @@ class LocalStates:
     def step(self) -> None:
         """Update the parameters."""
         self.optimizer.step()
+
+    def publish(self) -> None:
+        """Nothing to do: there is nobody else."""
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
