@@ -19,12 +19,14 @@ long side L and short side s: 2 L r values, and s r for P where it is kept.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
+from sharpen.optim import lowrank_native
 from sharpen.optim.adamw import AdamWRule
 from sharpen.optim.base import Common, Params
 from sharpen.optim.lowrank import (
@@ -34,13 +36,15 @@ from sharpen.optim.lowrank import (
     OnRefresh,
     Subspace,
 )
+from sharpen.optim.lowrank_native import MatrixStep
 from sharpen.optim.projector import Side
-from sharpen.optim.rule import Group, Rule
+from sharpen.optim.rule import Entry, Group, Rule, is_plain
 from sharpen.optim.slots import SlotSpec
 
 __all__ = ["Apollo", "ApolloMini", "ApolloRule", "limit_growth"]
 
 _TINY = 1e-8
+_MOST_BYTES = 1 << 26  # of projected gradients that wait for native code
 
 
 class ApolloRule(LowRankRule):
@@ -66,6 +70,86 @@ class ApolloRule(LowRankRule):
         if group["norm_growth"] is not None:
             limit_growth(step, state["limiter"], group["norm_growth"])
         return step if group["scale_front"] else step.mul_(factor)
+
+    def can_fuse(self, entry: Entry) -> bool:
+        """See :meth:`Rule.can_fuse`."""
+        projector = self.projector(tuple(entry.parameter.shape), entry.group)
+        if projector is None:
+            return self.plain.can_fuse(entry)
+        return (
+            not projector.is_selection
+            and entry.group["on_refresh"] != "rotate"
+            and is_plain(entry)
+            and all(
+                isinstance(slot, Tensor) and slot.dtype == torch.float32 and slot.is_contiguous()
+                for slot in entry.state.values()
+            )
+            and lowrank_native.available()
+        )
+
+    def step_fused(self, entries: Sequence[Entry], scale: float) -> int:
+        """See :meth:`Rule.step_fused`."""
+        bad, batch, held = 0, list[tuple[Entry, MatrixStep]](), 0
+        plain = []
+        for entry in entries:
+            step = self._matrix_step(entry, scale)
+            if step is None:
+                plain.append(entry)
+                continue
+            batch.append((entry, step))
+            held += 0 if step.low is None else step.low.nbytes
+            if held > _MOST_BYTES:
+                bad += _take(batch)
+                batch, held = [], 0
+        if batch:
+            bad += _take(batch)
+        return bad + (self.plain.step_fused(plain, scale) if plain else 0)
+
+    def _matrix_step(self, entry: Entry, scale: float) -> MatrixStep | None:
+        """What the native code needs; None for what AdamW updates."""
+        group, state = entry.group, entry.state
+        projector = self.projector(tuple(entry.parameter.shape), group)
+        if projector is None:
+            return None
+        g = entry.grad.view(projector.shape)
+        tensors = {name: slot for name, slot in state.items() if isinstance(slot, Tensor)}
+        basis = self.basis(projector, g, tensors, group, entry.t, entry.index)
+        native = projector.rank == 1 and group["proj_dtype"] == "fp32"
+        lr, factor = float(group["lr"]), math.sqrt(group["scale"])
+        beta1, beta2 = group["betas"]
+        front = group["scale_front"]
+        return MatrixStep(
+            weights=entry.parameter,
+            grad=g,
+            basis=basis if native else None,
+            exp_avg=tensors["exp_avg"],
+            exp_avg_sq=tensors["exp_avg_sq"],
+            limiter=tensors.get("limiter"),
+            low=None if native else self.project(projector, g, basis, group).contiguous(),
+            shape=projector.shape,
+            rank=projector.rank,
+            right=projector.right,
+            whole=group["scale_type"] == "tensor",
+            skips=group["skip_nonfinite"],
+            numbers=(
+                -scale if group["maximize"] else scale,
+                1 - lr * float(group["weight_decay"]),
+                *(beta1, 1 - beta1, beta2, 1 - beta2),
+                float(group["eps"]),
+                self.rate(group, entry.t),
+                *((factor, 1.0) if front else (1.0, factor)),
+                group["norm_growth"] or 1.0,
+            ),
+        )
+
+
+def _take(batch: Sequence[tuple[Entry, MatrixStep]]) -> int:
+    """Native steps; matrices that are left as they were get their clock set back."""
+    bad = lowrank_native.apollo_step([step for _, step in batch])
+    for (entry, step), count in zip(batch, bad, strict=True):
+        if count and step.skips:
+            entry.clock.fill_(entry.t - 1)
+    return sum(bad)
 
 
 def scaling(space: Subspace, kind: str) -> Tensor:

@@ -274,7 +274,7 @@ class Optimizer(torch.optim.Optimizer):
         t = int(state["step"]) + 1
         state["step"].fill_(t)
         stored = self.stored(p, group, tuple(weights.shape))
-        return Entry(weights, grad, stored, group, t, self._indices[p])
+        return Entry(weights, grad, stored, group, t, self._indices[p], state["step"])
 
     def specs(self, p: Tensor, group: Group, shape: tuple[int, ...]) -> dict[str, SlotSpec]:
         """Slots of a parameter's rows: the rule's, and float32 copies of half-precision weights."""

@@ -147,29 +147,46 @@ class LowRankRule(Rule):
         index: int,
     ) -> Subspace:
         """Project, and update the moments."""
-        count, since = divmod(t - 1, group["update_proj_gap"])
-        seed = index if projector.rng == "torch" else param_seed(group["seed"], index)
-        on_refresh, kept = group["on_refresh"], state.get("basis")
         m, v = state["exp_avg"], state["exp_avg_sq"]
-        if kept is None or since == 0:
-            basis = projector.make(g, seed, count)
-            if since == 0 and count:
-                if on_refresh == "reset":
-                    m.zero_()
-                    v.zero_()
-                elif on_refresh == "rotate":
-                    old = projector.make(g, seed, count - 1) if kept is None else kept
-                    m.copy_(projector.rotate(m, old, basis))
-            if kept is not None:
-                basis = kept.copy_(basis)
-        else:
-            basis = kept
+        basis = self.basis(projector, g, state, group, t, index)
+        low = self.project(projector, g, basis, group)
+        return Subspace(projector, basis, low, _normed(m, v, low, group), self.rate(group, t))
+
+    def basis(
+        self,
+        projector: Projector,
+        g: Tensor,
+        state: dict[str, Tensor],
+        group: Group,
+        t: int,
+        index: int,
+    ) -> Tensor:
+        """The basis of step ``t``: a new one when it is time, for which moments are got ready."""
+        count, since = divmod(t - 1, group["update_proj_gap"])
+        kept = state.get("basis")
+        if kept is not None and since:
+            return kept
+        seed = index if projector.rng == "torch" else param_seed(group["seed"], index)
+        basis = projector.make(g, seed, count)
+        if since == 0 and count:
+            if group["on_refresh"] == "reset":
+                state["exp_avg"].zero_()
+                state["exp_avg_sq"].zero_()
+            elif group["on_refresh"] == "rotate":
+                old = projector.make(g, seed, count - 1) if kept is None else kept
+                state["exp_avg"].copy_(projector.rotate(state["exp_avg"], old, basis))
+        return basis if kept is None else kept.copy_(basis)
+
+    def project(self, projector: Projector, g: Tensor, basis: Tensor, group: Group) -> Tensor:
+        """R."""
         if group.get("proj_dtype") == "bf16":
-            low = projector.down(g.bfloat16(), basis.bfloat16()).to(g.dtype)
-        else:
-            low = projector.down(g, basis)
-        rate = _rate(group, since + 1 if on_refresh == "reset" else t)
-        return Subspace(projector, basis, low, _normed(m, v, low, group), rate)
+            return projector.down(g.bfloat16(), basis.bfloat16()).to(g.dtype)
+        return projector.down(g, basis)
+
+    def rate(self, group: Group, t: int) -> float:
+        """a_t."""
+        gap = group["update_proj_gap"]
+        return _rate(group, (t - 1) % gap + 1 if group["on_refresh"] == "reset" else t)
 
 
 def _normed(m: Tensor, v: Tensor, g: Tensor, group: Group) -> Tensor:

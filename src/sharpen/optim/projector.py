@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
+from sharpen.optim.lowrank_native import normal_rows
 from sharpen.optim.philox import normal, philox, splitmix64
 
 __all__ = [
@@ -195,7 +196,12 @@ class Projector:
             return (
                 torch.randn(shape, generator=generator, device=g.device) / math.sqrt(self.rank)
             ).to(g.dtype)
-        rows = self._random_rows(g, (seed, count))
+        key = seed, count
+        if self.kind == "gaussian" and g.device.type == "cpu" and g.dtype == torch.float32:
+            made = normal_rows(self.rank, self.width, key, columns=not self.right)
+            if made is not None:
+                return made
+        rows = self._random_rows(g, key)
         if self.kind == "orthogonal":
             rows = _orthonormal_rows(rows)
         elif self.kind == "randsvd":
@@ -209,6 +215,10 @@ class Projector:
             rank = min(self.rank + _OVERSAMPLE, self.width)
         ranks = torch.arange(rank, device=g.device).unsqueeze(1)
         places = torch.arange(-(-self.width // 4), device=g.device)
+        if self.kind != "rademacher" and g.device.type == "cpu":
+            made = normal_rows(rank, self.width, key, columns=False)
+            if made is not None:
+                return made.to(g.dtype)
         words = philox(key, (ranks, places, 0, 0))
         if self.kind == "rademacher":
             numbers = (torch.stack(words, -1) >> 31).to(torch.float32) * 2 - 1

@@ -53,6 +53,9 @@ class Entry:
     index: int
     """Of the parameter in the whole model, from 1; seeds what is random."""
 
+    clock: Tensor
+    """Where ``t`` is kept: a rule that takes no step after all sets it back by one."""
+
 
 class Rule:
     """Base of the rules.
