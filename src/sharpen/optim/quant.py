@@ -66,7 +66,7 @@ def codebook(signed: bool, bits: int = 8) -> Tensor:
         count = 2**i if signed else 2 ** (i + 1)
         edges = torch.linspace(0.1, 1, count + 1, dtype=torch.float32)
         centres = (edges[:-1] + edges[1:]) / 2
-        decade = (centres.double() * 10.0 ** (i - decades + 1)).tolist()
+        decade = (centres * 10.0 ** (i - decades + 1)).tolist()  # rounded as bitsandbytes does
         values += decade
         if signed:
             values += [-value for value in decade]
