@@ -91,7 +91,7 @@ def _step(x: Tensor, group: Group) -> Tensor:
     o = orthogonalize(
         x, steps=group["ns_steps"], coefficients=group["coefficients"], dtype=group["ns_dtype"]
     )
-    return o.to(x.dtype).mul(float(group["lr"]) * size)
+    return o.to(x.dtype).mul_(float(group["lr"]) * size)
 
 
 class Muon(MatrixOptimizer):

@@ -84,7 +84,8 @@ def orthogonalize(
     tall = x.shape[-2] > x.shape[-1]
     y = x.to(kind)
     y = y.mT if tall else y
-    y = y / frobenius(y).clamp(min=eps)
+    size = frobenius(y).clamp(min=eps)
+    y = y / size if y.dtype == x.dtype else y.div_(size)  # a copy is there already
     if coefficients == "polar_express":
         y = y / _ROOM
     flat = y.reshape(-1, *y.shape[-2:]) if y.ndim > 3 else y
