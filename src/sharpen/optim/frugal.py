@@ -23,17 +23,20 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, Unpack, get_args
 
 import torch
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
+from sharpen.optim import fused
 from sharpen.optim.adamw import AdamWRule
 from sharpen.optim.base import Common, Optimizer, Params
 from sharpen.optim.blocks import BlockUnit, BlockWalk, Order, units_of
+from sharpen.optim.lion import LionRule
 from sharpen.optim.projector import Projector, Side, param_seed, side_is_right
-from sharpen.optim.rule import Group, Rule
+from sharpen.optim.rule import Entry, Group, Rule
 from sharpen.optim.sharded import local
 from sharpen.optim.slots import SlotSpec
 
@@ -63,25 +66,7 @@ class _Momentum(Rule):
         return state["exp_avg"].mul_(group["betas"][0]).add_(g) * rate
 
 
-class _Lion(Rule):
-    """d = lr sign(b1 m + (1 - b1) g), m <- b2 m + (1 - b2) g."""
-
-    name = "lion"
-
-    def slots(self, shape: tuple[int, ...], group: Group) -> dict[str, SlotSpec]:
-        return {"exp_avg": SlotSpec(shape, "signed")}
-
-    def update(
-        self, p: Tensor, g: Tensor, state: dict[str, Tensor], group: Group, t: int, index: int
-    ) -> Tensor:
-        beta1, beta2 = group["betas"]
-        m = state["exp_avg"]
-        step: Tensor = (m * beta1).add_(g, alpha=1 - beta1).sign_().mul_(float(group["lr"]))
-        m.mul_(beta2).add_(g, alpha=1 - beta2)
-        return step
-
-
-_STATEFUL: dict[str, Rule] = {"adamw": AdamWRule(), "lion": _Lion(), "sgdm": _Momentum()}
+_STATEFUL: dict[str, Rule] = {"adamw": AdamWRule(), "lion": LionRule(), "sgdm": _Momentum()}
 
 
 def _active(group: Group) -> dict[str, Any]:
@@ -89,9 +74,14 @@ def _active(group: Group) -> dict[str, Any]:
     return {**group, "lr": float(group["lr"]) * float(group["lr_scale"])}
 
 
+def _rest_rate(group: Group) -> float:
+    """Of the step without states."""
+    return float(group["lr"]) * float(group["lr_scale"]) * float(group["stateless_lr_scale"])
+
+
 def _stateless(g: Tensor, group: Group) -> Tensor:
     """The step without states: a new tensor."""
-    rate = float(group["lr"]) * float(group["lr_scale"]) * float(group["stateless_lr_scale"])
+    rate = _rest_rate(group)
     if group["stateless"] == "sign":
         return g.sign().mul_(rate)
     return g * (rate if group["stateless"] == "sgd" else 0.0)
@@ -114,6 +104,67 @@ class BlockRule(Rule):
             return _stateless(g, group)
         clock = int(state[_CLOCK].add_(1))
         return _STATEFUL[group["stateful"]].update(p, g, state, _active(group), clock, index)
+
+    def can_fuse(self, entry: Entry) -> bool:
+        """See :meth:`Rule.can_fuse`."""
+        states = _KERNELS[entry.group["stateful"]][1] if _CLOCK in entry.state else ()
+        return fused.serves(entry, states)
+
+    def step_fused(self, entries: Sequence[Entry], scale: float) -> int:
+        """See :meth:`Rule.step_fused`."""
+        parts: dict[str, list[Entry]] = {}
+        for entry in entries:
+            kind = entry.group["stateful" if _CLOCK in entry.state else "stateless"]
+            parts.setdefault(kind, []).append(entry)
+        return sum(
+            fused.step(_KERNELS[kind][0], part, _KERNELS[kind][1], _NUMBERS[kind], scale)
+            for kind, part in parts.items()
+        )
+
+
+# Native functions and the states they change; a sign step with rate 0 is the decay alone.
+_KERNELS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "adamw": ("adamw_step", ("exp_avg", "exp_avg_sq")),
+    "lion": ("lion_step", ("exp_avg",)),
+    "sgdm": ("momentum_step", ("exp_avg",)),
+    "sign": ("sign_sgd_step", ()),
+    "sgd": ("sgd_step", ()),
+    "none": ("sign_sgd_step", ()),
+}
+
+
+def _decay(group: Group) -> float:
+    return 1 - float(group["lr"]) * float(group["weight_decay"])
+
+
+def _adamw_numbers(entry: Entry) -> list[float]:
+    group, clock = entry.group, entry.state[_CLOCK]
+    assert isinstance(clock, Tensor)
+    t, (beta1, beta2) = int(clock.add_(1)), group["betas"]
+    rate, root = _active(group)["lr"] / (1 - beta1**t), math.sqrt(1 - beta2**t)
+    moments = beta1, 1 - beta1, beta2, 1 - beta2
+    return [_decay(group), *moments, rate, 1 / root, float(group["eps"])]
+
+
+def _lion_numbers(entry: Entry) -> list[float]:
+    beta1, beta2 = entry.group["betas"]
+    rate = _active(entry.group)["lr"]
+    return [_decay(entry.group), beta1, 1 - beta1, beta2, 1 - beta2, rate]
+
+
+def _momentum_numbers(entry: Entry) -> list[float]:
+    group = entry.group
+    return [_decay(group), 0.0, _active(group)["lr"], group["betas"][0], 1.0, 0.0]
+
+
+_NUMBERS: dict[str, Callable[[Entry], list[float]]] = {
+    "adamw": _adamw_numbers,
+    "lion": _lion_numbers,
+    "sgdm": _momentum_numbers,
+    "sign": lambda entry: [_decay(entry.group), _rest_rate(entry.group)],
+    "sgd": lambda entry: [_decay(entry.group), 0.0, _rest_rate(entry.group)],
+    "none": lambda entry: [_decay(entry.group), 0.0],
+}
 
 
 class SplitRule(Rule):
@@ -337,15 +388,15 @@ class Frugal(Optimizer):
         Of a group that is spread over ranks, all its ``members`` are walked over.
         """
         params, index = group["params"], group["indices"][0]
-        members = group.get("members") or [
-            (self.name_of(p), i, p.numel()) for p, i in zip(params, group["indices"], strict=True)
-        ]
         names = ("density", "order", "block_unit", "block_count", "seed")
-        options = len(members), *(group[name] for name in names)
+        options = len(params), *(group[name] for name in names)
         number = self._choices.get(index, 0)
         known, found = self._chosen.get(index, (None, frozenset()))
         if known == (options, number):
             return found
+        members = group.get("members") or [
+            (self.name_of(p), i, p.numel()) for p, i in zip(params, group["indices"], strict=True)
+        ]
         units = units_of([name for name, _, _ in members], group["block_unit"])
         known, walk = self._walks.get(index, (None, None))
         if walk is None or known != options:
