@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sharpen.optim.backward import fuse_into_backward
     from sharpen.optim.badam import BAdam
     from sharpen.optim.base import Optimizer
+    from sharpen.optim.conversion import convert
     from sharpen.optim.cosmos import Cosmos
     from sharpen.optim.estimate import MemoryReport, estimate
     from sharpen.optim.fira import Fira
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from sharpen.optim.slots import SlotSpec
     from sharpen.optim.soap import Soap
     from sharpen.optim.sso import TargetOptimizer
+    from sharpen.optim.stable_embedding import StableEmbedding
 
 __all__ = [
     "SGD",
@@ -86,8 +88,10 @@ __all__ = [
     "SignSGD",
     "SlotSpec",
     "Soap",
+    "StableEmbedding",
     "TargetOptimizer",
     "available",
+    "convert",
     "create",
     "dequantize_blockwise",
     "dequantize_weights",
@@ -111,6 +115,7 @@ _MODULES = {
     "backward": ("fuse_into_backward",),
     "badam": ("BAdam",),
     "base": ("Optimizer",),
+    "conversion": ("convert",),
     "cosmos": ("Cosmos",),
     "estimate": ("MemoryReport", "estimate"),
     "fira": ("Fira",),
@@ -140,6 +145,7 @@ _MODULES = {
     "sgd": ("SGD", "SGD8bit", "SignSGD"),
     "slots": ("SlotSpec",),
     "soap": ("Soap",),
+    "stable_embedding": ("StableEmbedding",),
     "sso": ("TargetOptimizer",),
 }
 
