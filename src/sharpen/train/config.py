@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from sharpen.core.errors import ConfigError
 from sharpen.optim.names import canonical
-from sharpen.optim.schedules import Schedule
+from sharpen.optim.schedules import Schedule, ScheduleKind
 from sharpen.plan.job import Adapters
 from sharpen.plan.parallel import ParallelConfig
 
@@ -235,7 +235,7 @@ class TrainConfig:
     weight_decay: float = 0.1
     """Decoupled decay of matrices."""
 
-    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
+    schedule: ScheduleKind = "cosine"
     """Shape of the learning rate after warm-up."""
 
     warmup: float = 0.01
