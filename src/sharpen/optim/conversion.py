@@ -1,7 +1,7 @@
 """Moments of other packages' optimizers, brought over to Sharpen's.
 
-A training that was begun with torch, bitsandbytes, torchao or lion-pytorch goes on with what its
-optimizer remembers. Codes of bitsandbytes are taken as they are where codebook and blocks are the
+A training that was begun with torch, bitsandbytes or lion-pytorch goes on with what its optimizer
+remembers. Codes of bitsandbytes are taken as they are where codebook and blocks are the
 same; else they are read and packed again.
 """
 
@@ -36,7 +36,6 @@ SOURCES: dict[str, dict[str, dict[str, str]]] = {
     "torch.Adagrad": {"adagrad": {"sum": "sum"}},
     "torch.Adafactor": {"adafactor": _FACTORS},
     "lion_pytorch.Lion": {"lion": {"exp_avg": "exp_avg"}},
-    "torchao.AdamW8bit": _ADAM_RULES,
     "bnb.Adam8bit": _BNB_ADAM_RULES,
     "bnb.AdamW": _BNB_ADAM_RULES,
     "bnb.AdamW8bit": _BNB_ADAM_RULES,
@@ -144,8 +143,8 @@ def _value(state: dict[str, Any], key: str, signed: bool) -> Tensor | BlockQuant
         value = value[int(part)]
         absmax = absmax[int(part)] if absmax is not None else None
     if absmax is None or book is None:
-        # Torchao's tensors know how to read themselves.
-        return value.dequantize() if type(value) is not Tensor else value.detach()
+        plain: Tensor = value
+        return plain
     blocks = absmax.numel()
     size = next(s for s in (256, 2048) if -(-value.numel() // s) == blocks)
     if torch.equal(book.cpu(), codebook(signed)):
