@@ -15,7 +15,7 @@
 
 namespace {
 
-constexpr int64_t kAhead = 512;  // elements; the hardware's own prefetch stops at each 4 KiB page the hardware's own prefetch stops at each 4 KiB page
+constexpr int64_t kAhead = 512;  // elements; the hardware's own prefetch stops at each 4 KiB page
 constexpr int64_t kChunk = 1 << 16;  // elements that a thread takes at a time
 
 // ---- Vectors.
