@@ -7,9 +7,35 @@
 #include <cstring>
 #include <vector>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 namespace {
 
-constexpr int kBlock = 16;  // counters at a time
+constexpr int kBlock = 32;  // counters at a time
+
+// Vectors of 64-bit numbers, and their product with 32 bits, which the language cannot ask for.
+#if defined(__AVX512F__)
+constexpr int kLanes = 8;
+#elif defined(__AVX2__)
+constexpr int kLanes = 4;
+#else
+constexpr int kLanes = 2;
+#endif
+typedef uint64_t Lanes __attribute__((vector_size(8 * kLanes), may_alias));
+
+inline Lanes& lanes(uint64_t* x) { return *reinterpret_cast<Lanes*>(x); }
+
+inline Lanes times(Lanes x, uint32_t factor) {
+#if defined(__AVX512F__)
+    return Lanes(_mm512_mul_epu32(__m512i(x), _mm512_set1_epi64(factor)));
+#elif defined(__AVX2__)
+    return Lanes(_mm256_mul_epu32(__m256i(x), _mm256_set1_epi64x(factor)));
+#else
+    return x * uint64_t(factor);
+#endif
+}
 
 struct Words {
     uint32_t w[4][kBlock];
@@ -17,21 +43,20 @@ struct Words {
 
 // Philox4x32-10 of the counters (k, first + lane, 0, 0). Words lie in 64 bits, which vectors need.
 inline void philox(uint32_t k, uint32_t first, uint32_t key0, uint32_t key1, Words& out) {
-    uint64_t c0[kBlock], c1[kBlock], c2[kBlock], c3[kBlock];
+    alignas(64) uint64_t c0[kBlock], c1[kBlock], c2[kBlock], c3[kBlock];
     for (int l = 0; l < kBlock; ++l) {
         c0[l] = k;
         c1[l] = first + l;
         c2[l] = c3[l] = 0;
     }
     for (int round = 0; round < 10; ++round) {
-#pragma omp simd
-        for (int l = 0; l < kBlock; ++l) {
-            const uint64_t low = uint64_t(uint32_t(c0[l])) * 0xD2511F53u;
-            const uint64_t high = uint64_t(uint32_t(c2[l])) * 0xCD9E8D57u;
-            c0[l] = (high >> 32) ^ c1[l] ^ key0;
-            c1[l] = high & 0xFFFFFFFFu;
-            c2[l] = (low >> 32) ^ c3[l] ^ key1;
-            c3[l] = low & 0xFFFFFFFFu;
+        for (int l = 0; l < kBlock; l += kLanes) {
+            const Lanes low = times(lanes(c0 + l), 0xD2511F53u);
+            const Lanes high = times(lanes(c2 + l), 0xCD9E8D57u);
+            lanes(c0 + l) = (high >> 32) ^ lanes(c1 + l) ^ key0;
+            lanes(c2 + l) = (low >> 32) ^ lanes(c3 + l) ^ key1;
+            lanes(c1 + l) = high & 0xFFFFFFFFu;
+            lanes(c3 + l) = low & 0xFFFFFFFFu;
         }
         key0 += 0x9E3779B9u;
         key1 += 0xBB67AE85u;
@@ -260,9 +285,9 @@ extern "C" void apollo_step(void* jobs, const float* numbers, int64_t count, int
     }
 }
 
-// out[k * stride + i * step] = normal number (k, i) / root, for k < rank and i < width.
-extern "C" void normal_rows(float* out, int64_t rank, int64_t width, int64_t stride, int64_t step,
-                            uint32_t key0, uint32_t key1, float root, int threads) {
+// out [rank, width]: normal numbers / root.
+extern "C" void normal_rows(float* out, int64_t rank, int64_t width, uint32_t key0, uint32_t key1,
+                            float root, int threads) {
 #pragma omp parallel for num_threads(threads) if (threads > 1 && rank * width > 16384)
     for (int64_t k = 0; k < rank; ++k) {
         float numbers[4 * kBlock];
@@ -280,8 +305,7 @@ extern "C" void normal_rows(float* out, int64_t rank, int64_t width, int64_t str
                 numbers[4 * l + 3] = e / root;
             }
             const int64_t n = width - first < 4 * kBlock ? width - first : 4 * kBlock;
-            float* to = out + k * stride + first * step;
-            for (int64_t i = 0; i < n; ++i) to[i * step] = numbers[i];
+            std::memcpy(out + k * width + first, numbers, n * sizeof(float));
         }
     }
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,30 +28,28 @@ def _call(library: ctypes.CDLL, name: str) -> Any:
     if name == "apollo_step":
         return function(library, name, _POINTER, _POINTER, _NUMBER, ctypes.c_int)
     word = ctypes.c_uint32
-    sizes = [_NUMBER] * 4
-    return function(library, name, _POINTER, *sizes, word, word, ctypes.c_float, ctypes.c_int)
+    types = _POINTER, _NUMBER, _NUMBER, word, word, ctypes.c_float, ctypes.c_int
+    return function(library, name, *types)
 
 
-def normal_rows(rank: int, width: int, key: tuple[int, int], *, columns: bool) -> Tensor | None:
-    """Normal numbers with variance 1 / rank, as ``projector.py`` counts them.
+def normal_rows(rank: int, width: int, key: tuple[int, int], root: float) -> Tensor | None:
+    """Normal numbers, divided by ``root``, as ``projector.py`` counts them.
 
     Args:
         rank: vectors.
         width: of each.
         key: Philox's.
-        columns: give [width, rank] instead of [rank, width].
+        root: of the rank.
 
     Returns:
-        Float32, or None where there is no native code.
+        Float32 [rank, width], or None where there is no native code.
     """
     library = load("lowrank")
     if library is None:
         return None
-    out = torch.empty((width, rank) if columns else (rank, width))
-    strides = (1, rank) if columns else (width, 1)
-    sizes = rank, width, *strides
+    out = torch.empty(rank, width)
     threads = torch.get_num_threads()
-    _call(library, "normal_rows")(out.data_ptr(), *sizes, *key, math.sqrt(rank), threads)
+    _call(library, "normal_rows")(out.data_ptr(), rank, width, *key, root, threads)
     return out
 
 

@@ -197,34 +197,30 @@ class Projector:
                 torch.randn(shape, generator=generator, device=g.device) / math.sqrt(self.rank)
             ).to(g.dtype)
         key = seed, count
-        if self.kind == "gaussian" and g.device.type == "cpu" and g.dtype == torch.float32:
-            made = normal_rows(self.rank, self.width, key, columns=not self.right)
-            if made is not None:
-                return made
         rows = self._random_rows(g, key)
         if self.kind == "orthogonal":
             rows = _orthonormal_rows(rows)
         elif self.kind == "randsvd":
             rows = self._leading(g, rows)
-        return rows if self.right else rows.T.contiguous()
+        return rows if self.right else rows.T
 
     def _random_rows(self, g: Tensor, key: tuple[int, int]) -> Tensor:
         """Random vectors as rows [r, width], with r more than the rank for ``randsvd``."""
-        rank = self.rank
+        rank, root = self.rank, math.sqrt(self.rank)
         if self.kind == "randsvd":
             rank = min(self.rank + _OVERSAMPLE, self.width)
-        ranks = torch.arange(rank, device=g.device).unsqueeze(1)
-        places = torch.arange(-(-self.width // 4), device=g.device)
         if self.kind != "rademacher" and g.device.type == "cpu":
-            made = normal_rows(rank, self.width, key, columns=False)
+            made = normal_rows(rank, self.width, key, root)
             if made is not None:
                 return made.to(g.dtype)
+        ranks = torch.arange(rank, device=g.device).unsqueeze(1)
+        places = torch.arange(-(-self.width // 4), device=g.device)
         words = philox(key, (ranks, places, 0, 0))
         if self.kind == "rademacher":
             numbers = (torch.stack(words, -1) >> 31).to(torch.float32) * 2 - 1
         else:
             numbers = normal(words)
-        rows = numbers.reshape(rank, -1)[:, : self.width] / math.sqrt(self.rank)
+        rows = numbers.reshape(rank, -1)[:, : self.width] / root
         return rows.to(g.dtype).contiguous()
 
     def _leading(self, g: Tensor, rows: Tensor) -> Tensor:
