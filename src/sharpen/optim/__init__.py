@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sharpen.optim.nadamw import NAdamW
     from sharpen.optim.names import available
     from sharpen.optim.orthogonal import orthogonalize
+    from sharpen.optim.program import Program, ProgramOptimizer
     from sharpen.optim.q_apollo import (
         Int8Linear,
         Int8Weight,
@@ -80,6 +81,8 @@ __all__ = [
     "Muon",
     "NAdamW",
     "Optimizer",
+    "Program",
+    "ProgramOptimizer",
     "QApollo",
     "Rule",
     "SGD8bit",
@@ -130,6 +133,7 @@ _MODULES = {
     "nadamw": ("NAdamW",),
     "names": ("available",),
     "orthogonal": ("orthogonalize",),
+    "program": ("Program", "ProgramOptimizer"),
     "q_apollo": (
         "Int8Linear",
         "Int8Weight",
