@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -47,7 +48,6 @@ _FLOOR = 1.6e-7  # just under the first midpoint above zero, so that it encodes 
 _LARGEST = torch.finfo(torch.float32).max
 
 _POINTER, _NUMBER, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-_prepared: set[int] = set()
 
 
 @lru_cache(maxsize=8)
@@ -82,12 +82,16 @@ def midpoints(signed: bool, bits: int = 8) -> Tensor:
 
 def native_library() -> ctypes.CDLL | None:
     """The native kernels of optimizers, which know the codebooks; None where there are none."""
+    return _prepared(os.environ.get("SHARPEN_NATIVE"))
+
+
+@lru_cache(maxsize=8)
+def _prepared(variant: str | None) -> ctypes.CDLL | None:
     library = load("optim")
-    if library is not None and library._handle not in _prepared:
+    if library is not None:
         books = [codebook(signed).contiguous() for signed in (True, False)]
         take = function(library, "set_codes", _POINTER, _POINTER, ctypes.c_float)
         take(books[0].data_ptr(), books[1].data_ptr(), _FLOOR)
-        _prepared.add(library._handle)
     return library
 
 
