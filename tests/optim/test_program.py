@@ -203,7 +203,7 @@ def test_what_the_space_does_not_have_is_refused() -> None:
         encode(LION, 3)
     with pytest.raises(ConfigError, match="length=0"):
         program_space(0)
-    with pytest.raises(ConfigError, match="got 0.123"):
+    with pytest.raises(ConfigError, match=r"got 0\.123"):
         encode(Program.parse("update = mul(gradient, 0.123)"), 2)
 
 
