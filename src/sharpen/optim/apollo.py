@@ -115,6 +115,12 @@ class ApolloRule(LowRankRule):
         tensors = {name: slot for name, slot in state.items() if isinstance(slot, Tensor)}
         basis = self.basis(projector, g, tensors, group, entry.t, entry.index)
         native = projector.rank == 1 and group["proj_dtype"] == "fp32"
+        low = None
+        if not native and group["proj_dtype"] == "bf16" and scale != 1.0:
+            # What is rounded is the gradient after clipping, as in the reference.
+            low = self.project(projector, g * scale, basis, group).div_(scale or 1.0)
+        elif not native:
+            low = self.project(projector, g, basis, group).contiguous()
         lr, factor = float(group["lr"]), math.sqrt(group["scale"])
         beta1, beta2 = group["betas"]
         front = group["scale_front"]
@@ -125,7 +131,7 @@ class ApolloRule(LowRankRule):
             exp_avg=tensors["exp_avg"],
             exp_avg_sq=tensors["exp_avg_sq"],
             limiter=tensors.get("limiter"),
-            low=None if native else self.project(projector, g, basis, group).contiguous(),
+            low=low,
             shape=projector.shape,
             rank=projector.rank,
             right=projector.right,
