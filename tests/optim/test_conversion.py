@@ -21,6 +21,7 @@ from sharpen.optim import (
     SGD8bit,
     convert,
 )
+from sharpen.optim.quant import codebook
 
 SHAPES = [(70, 70), (7,)]
 
@@ -147,3 +148,41 @@ def test_parameters_without_states_start_anew() -> None:
     new = AdamW(ps)
     convert(other.state_dict(), src="torch.AdamW", dst=new)
     assert set(new.state) == {ps[0]}
+
+
+def codes(absmax: int, change: float = 0.0) -> dict[str, Any]:
+    """A state as bitsandbytes saves it, of 512 weights with codes of 1."""
+    state = {
+        "step": 3,
+        "state1": torch.full((512,), 255, dtype=torch.uint8),
+        "qmap1": codebook(True) * (1 + change),
+        "absmax1": torch.full((absmax,), 2.0),
+    }
+    return {"param_groups": [{"params": [0]}], "state": {0: state}}
+
+
+def test_another_codebook_is_read_with_its_own_values() -> None:
+    for change in (0.0, 0.5):
+        w = nn.Parameter(torch.ones(512))
+        new = Lion8bit([w], min_quant_size=1)
+        convert(codes(2, change), src="bnb.Lion8bit", dst=new)
+        read = new.stored(w, new.param_groups[0], (512,))["exp_avg"].dequantize()
+        assert torch.equal(read, torch.full((512,), 2.0 * (1 + change)))
+        assert int(new.state[w]["step"]) == 3
+
+
+def test_blocks_of_unknown_size_are_refused() -> None:
+    new = Lion8bit([nn.Parameter(torch.ones(512))], min_quant_size=1)
+    with pytest.raises(ConfigError, match="512 codes and 3 scales; blocks must have 256 or 2048"):
+        convert(codes(3), src="bnb.Lion8bit", dst=new)
+
+
+def test_master_weights_start_as_the_weights_are() -> None:
+    w = nn.Parameter(torch.full((4,), 1.5, dtype=torch.bfloat16))
+    old = torch.optim.AdamW([w])
+    w.grad = torch.ones_like(w)
+    old.step()
+    new = AdamW([w], master_weights=True)
+    convert(old.state_dict(), src="torch.AdamW", dst=new)
+    assert torch.equal(new.state[w]["master"], w.detach().float())
+    torch.testing.assert_close(new.state[w]["exp_avg"], torch.full((4,), 0.1), rtol=0.01, atol=0)

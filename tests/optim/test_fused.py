@@ -73,17 +73,18 @@ def test_native_steps_are_those_of_the_reference(
             torch.testing.assert_close(q, p, rtol=1e-6, atol=1e-6)
 
 
-def test_the_number_of_threads_changes_no_bit() -> None:
+@pytest.mark.parametrize("name", ["lion", "lion_8bit"])
+def test_the_number_of_threads_changes_no_bit(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     values = [torch.randn(size, generator=generator) for size in (200_000, 3, 70_000)]
     grads = [torch.randn(v.shape, generator=generator) for v in values]
     found = []
     threads = torch.get_num_threads()
     try:
-        for number in (1, 2, 3):
+        for number, impl in ((1, "eager"), (1, "fused"), (2, "fused"), (3, "fused")):
             torch.set_num_threads(number)
             ps = [nn.Parameter(v.clone()) for v in values]
-            optimizer = find("adamw_8bit")(ps, lr=1e-2, impl="fused")
+            optimizer = find(name)(ps, lr=1e-2, impl=impl)  # type: ignore[arg-type]
             for _ in range(3):
                 for p, g in zip(ps, grads, strict=True):
                     p.grad = g

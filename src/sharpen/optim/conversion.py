@@ -21,6 +21,7 @@ from sharpen.optim.sharded import is_sharded
 
 __all__ = ["SOURCES", "convert"]
 
+_BLOCKS = (256, 2048)  # of bitsandbytes, now and once
 _ADAM = {"exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
 _ADAM_RULES = {"adamw": _ADAM, "nadamw": _ADAM, "lamb": _ADAM}
 _BNB_ADAM = {"exp_avg": "state1", "exp_avg_sq": "state2"}
@@ -145,8 +146,13 @@ def _value(state: dict[str, Any], key: str, signed: bool) -> Tensor | BlockQuant
     if absmax is None or book is None:
         plain: Tensor = value
         return plain
-    blocks = absmax.numel()
-    size = next(s for s in (256, 2048) if -(-value.numel() // s) == blocks)
+    sizes = [s for s in _BLOCKS if -(-value.numel() // s) == absmax.numel()]
+    if not sizes:
+        raise ConfigError(
+            f"{key} has {value.numel()} codes and {absmax.numel()} scales; blocks must have "
+            f"{' or '.join(map(str, _BLOCKS))} codes."
+        )
+    size = sizes[0]
     if torch.equal(book.cpu(), codebook(signed)):
         return BlockQuantTensor(
             value.reshape(-1), absmax.reshape(-1), tuple(value.shape), signed, block_size=size
