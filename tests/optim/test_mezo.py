@@ -9,15 +9,23 @@ import torch
 from torch import nn
 
 from sharpen.core.errors import ConfigError, DataError
+from sharpen.optim import mezo
 from sharpen.optim.mezo import MeZO, read_log, write_log
 from sharpen.optim.philox import normal, philox, splitmix64
 from sharpen.testing.optim import batch_loss, small_model
 
 
 def _noise(seed: int, index: int, number: int, sample: int, count: int) -> torch.Tensor:
-    key = splitmix64(seed + index) & 0xFFFFFFFF, number
-    counters = torch.arange(-(-count // 4))
-    return normal(philox(key, (counters, sample, 0, 0))).view(-1)[:count]
+    """The first piece's noise, from its definition."""
+    for word in (index, 0, number, sample):
+        seed = (splitmix64(seed) + word) % 2**64
+    seed = splitmix64(seed)
+    counters = torch.arange(1 << 10)
+    rows = [
+        normal(philox((seed % 2**32, seed >> 32), (row, counters, 0, 0))).view(-1)
+        for row in range(-(-count // 4096))
+    ]
+    return torch.cat(rows)[:count]
 
 
 def _quadratic(w: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -25,7 +33,10 @@ def _quadratic(w: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 
 
 def test_follows_the_algorithm() -> None:
-    """Two groups, decay and two samples, in float64 from the noise's definition."""
+    """Two groups, decay and two samples, in float64 from the noise's definition.
+
+    Native normal numbers differ from torch's by some 1e-7.
+    """
     a, b = nn.Parameter(torch.randn(7).double()), nn.Parameter(torch.randn(3, 5).double())
     groups: list[dict[str, Any]] = [
         {"params": [a]},
@@ -43,11 +54,11 @@ def test_follows_the_algorithm() -> None:
             plus = (x + 1e-2 * za[i]).cos().sum() + ((y + 1e-2 * zb[i]) ** 4).sum()
             minus = (x - 1e-2 * za[i]).cos().sum() + ((y - 1e-2 * zb[i]) ** 4).sum()
             slopes.append(float(plus - minus) / 2e-2)
-        assert done.projected == pytest.approx(slopes, rel=1e-9, abs=1e-9)
+        assert done.projected == pytest.approx(slopes, rel=1e-5, abs=1e-5)
         x = x - 0.02 * (slopes[0] * za[0] + slopes[1] * za[1]) / 2
         y = (1 - 0.01 * 0.5) * y - 0.01 * (slopes[0] * zb[0] + slopes[1] * zb[1]) / 2
-        torch.testing.assert_close(a.detach(), x, rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(b.detach(), y, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(a.detach(), x, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(b.detach(), y, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "rademacher"])
@@ -65,7 +76,7 @@ def test_the_estimate_is_that_of_the_gradient(noise: Any) -> None:
 
 
 def test_large_tensors_are_moved_in_pieces_with_noise_by_place() -> None:
-    w = nn.Parameter(torch.zeros(300, 300))
+    w = nn.Parameter(torch.zeros(600, 600))
     optimizer = MeZO([w], lr=1.0, perturbation=0.5)
     seen: list[torch.Tensor] = []
 
@@ -74,10 +85,39 @@ def test_large_tensors_are_moved_in_pieces_with_noise_by_place() -> None:
         return 0.0
 
     optimizer.step(loss)
-    expected = 0.5 * _noise(0, 1, 1, 0, 90_000).view(300, 300)
-    torch.testing.assert_close(seen[0], expected, rtol=0, atol=1e-6)
-    torch.testing.assert_close(seen[1], -expected, rtol=0, atol=1e-6)
-    torch.testing.assert_close(w.detach(), torch.zeros(300, 300), rtol=0, atol=1e-6)
+    expected = 0.5 * _noise(0, 1, 1, 0, 262_144)
+    torch.testing.assert_close(seen[0].view(-1)[:262_144], expected, rtol=0, atol=2e-6)
+    torch.testing.assert_close(seen[1].view(-1)[:262_144], -expected, rtol=0, atol=2e-6)
+    torch.testing.assert_close(w.detach(), torch.zeros(600, 600), rtol=0, atol=1e-6)
+
+
+def test_pieces_and_seeds_have_noise_of_their_own() -> None:
+    """Uncorrelated, and normal: no piece, parameter, step, sample or seed repeats another's."""
+    rows = [
+        _made(70_000, seed, words)
+        for seed, words in (
+            (0, (1, 0, 1, 0)),
+            (1, (1, 0, 1, 0)),
+            (0, (2, 0, 1, 0)),
+            (0, (1, 1, 1, 0)),
+            (0, (1, 0, 2, 0)),
+            (0, (1, 0, 1, 1)),
+        )
+    ]
+    table = torch.stack(rows)
+    torch.testing.assert_close(torch.corrcoef(table), torch.eye(6), rtol=0, atol=0.02)
+    assert abs(float(table.mean())) < 0.01 and abs(float(table.std()) - 1) < 0.01
+
+
+def _made(count: int, seed: int, words: tuple[int, ...]) -> torch.Tensor:
+    return mezo._noise(count, seed, words, "gaussian", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("count", [1, 7, 4096, 4097, 10_000])
+def test_native_noise_is_that_of_torch(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    native = _made(count, 3, (1, 2, 3, 4))
+    monkeypatch.setattr(mezo, "normal_rows", lambda *_: None)
+    torch.testing.assert_close(_made(count, 3, (1, 2, 3, 4)), native, rtol=1e-5, atol=1e-5)
 
 
 def test_a_transposed_weight_moves_too() -> None:
