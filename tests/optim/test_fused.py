@@ -16,6 +16,8 @@ pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 SHAPES = [(3,), (17, 31), (5, 300), (64, 16), (1, 1)]
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "adamw": ("adamw", {}),
+    "nadamw": ("nadamw", {}),
+    "adagrad": ("adagrad", {"lr_decay": 0.1, "decoupled_wd": True}),
     "lion": ("lion", {}),
     "sgd": ("sgd", {}),
     "momentum": ("sgd", {"momentum": 0.9, "dampening": 0.5}),
@@ -23,7 +25,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "decoupled": ("sgd", {"momentum": 0.9, "decoupled_wd": True}),
     "sign": ("sign_sgd", {}),
 }
-EXACT = set(CASES) - {"adamw"}
+EXACT = set(CASES) - {"adamw", "nadamw", "adagrad"}
 STATES: dict[str, dict[str, Any]] = {
     "fp32": {},
     "flat": {"state_dtype": "q8", "min_quant_size": 16, "block_size": 100},

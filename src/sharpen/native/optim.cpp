@@ -1,6 +1,5 @@
 // Steps of element-wise optimizers on float32 weights, with states in float32 or in 8-bit blocks,
-// for all parameters at once. Twins: sharpen/optim/{adamw,lion,sgd}.py through engine.py, and
-// sharpen/optim/quant.py. States, codes and the weights of Lion and SGD have the twins' bits, so
+// for all parameters at once. Twins: the rules in sharpen/optim/ through engine.py, and quant.py there. States, codes and the weights of Lion and SGD have the twins' bits, so
 // fused multiply-adds are written out and the file is compiled without contraction of others.
 
 #include <algorithm>
@@ -257,10 +256,12 @@ void encode_block(const float* x, uint8_t* code, float scale, int64_t n) {
     });
 }
 
-// ---- The rules: weights w and states a, b of elements with gradients g.
+// ---- The rules: weights w of elements with gradients g, and up to two states: kFirst has a sign in
+// codes, kSecond has none.
 
 struct AdamW {
-    static constexpr int kStates = 2, kNumbers = 8;
+    static constexpr bool kFirst = true, kSecond = true;
+    static constexpr int kNumbers = 8;
     Floats decay, beta1, rest1, beta2, rest2, rate, correction, eps;
     explicit AdamW(const float* k)
         : decay(broadcast(k[0])), beta1(broadcast(k[1])), rest1(broadcast(k[2])),
@@ -273,6 +274,30 @@ struct AdamW {
     }
 };
 
+struct NAdamW : AdamW {
+    using AdamW::AdamW;
+    void operator()(Floats g, Floats& w, Floats& m, Floats& v) const {
+        m = fused(g, rest1, m * beta1);
+        v = fused(g * rest2, g, v * beta2);
+        const Floats ahead = fused(g, rest1, m * beta1);
+        w = w * decay - ahead * rate / (root(v) * correction + eps);
+    }
+};
+
+struct Adagrad {
+    static constexpr bool kFirst = false, kSecond = true;
+    static constexpr int kNumbers = 4;
+    Floats decay, coupled, rate, eps;
+    explicit Adagrad(const float* k)
+        : decay(broadcast(k[0])), coupled(broadcast(k[1])), rate(broadcast(k[2])),
+          eps(broadcast(k[3])) {}
+    void operator()(Floats g, Floats& w, Floats&, Floats& sum) const {
+        g = fused(w, coupled, g);
+        sum = fused(g, g, sum);
+        w = w * decay - g * rate / (root(sum) + eps);
+    }
+};
+
 // rate, -rate or 0.
 inline Floats signed_as(Floats x, Floats rate) {
     const Ints size = bits(rate) & (x != 0.0f);
@@ -280,7 +305,8 @@ inline Floats signed_as(Floats x, Floats rate) {
 }
 
 struct Lion {
-    static constexpr int kStates = 1, kNumbers = 6;
+    static constexpr bool kFirst = true, kSecond = false;
+    static constexpr int kNumbers = 6;
     Floats decay, beta1, rest1, beta2, rest2, rate;
     explicit Lion(const float* k)
         : decay(broadcast(k[0])), beta1(broadcast(k[1])), rest1(broadcast(k[2])),
@@ -292,7 +318,8 @@ struct Lion {
 };
 
 struct Sgd {
-    static constexpr int kStates = 0, kNumbers = 3;
+    static constexpr bool kFirst = false, kSecond = false;
+    static constexpr int kNumbers = 3;
     Floats decay, coupled, rate;
     explicit Sgd(const float* k)
         : decay(broadcast(k[0])), coupled(broadcast(k[1])), rate(broadcast(k[2])) {}
@@ -302,7 +329,8 @@ struct Sgd {
 };
 
 struct Momentum {
-    static constexpr int kStates = 1, kNumbers = 6;
+    static constexpr bool kFirst = true, kSecond = false;
+    static constexpr int kNumbers = 6;
     Floats decay, coupled, rate, momentum, rest;
     bool ahead;  // Nesterov's
     explicit Momentum(const float* k)
@@ -316,7 +344,8 @@ struct Momentum {
 };
 
 struct SignSgd {
-    static constexpr int kStates = 0, kNumbers = 2;
+    static constexpr bool kFirst = false, kSecond = false;
+    static constexpr int kNumbers = 2;
     Floats decay, rate;
     explicit SignSgd(const float* k) : decay(broadcast(k[0])), rate(broadcast(k[1])) {}
     void operator()(Floats g, Floats& w, Floats&, Floats&) const {
@@ -333,6 +362,7 @@ struct Job {
     float* scale[2];  // of the blocks of codes; null where states are float32
     int64_t rows, width, block;
     int64_t floor, mask;  // whether code 0 without sign is a little above 0; see update_block
+    bool is_packed() const { return scale[0] || scale[1]; }
 };
 
 struct Chunk {
@@ -343,7 +373,7 @@ struct Chunk {
 // many there are. space: two blocks of floats.
 template <bool Mask, bool Packed, class Rule>
 int64_t update_block(const Job& job, const Rule& rule, float factor, int64_t number, float* space) {
-    constexpr int kStates = Rule::kStates;
+    constexpr bool kFirst = Rule::kFirst, kSecond = Rule::kSecond;
     const int64_t per_row = (job.width + job.block - 1) / job.block;
     const int64_t column = number % per_row * job.block;
     const int64_t start = number / per_row * job.width + column;
@@ -354,21 +384,22 @@ int64_t update_block(const Job& job, const Rule& rule, float factor, int64_t num
     uint8_t* __restrict code_b = static_cast<uint8_t*>(job.state[1]) + start;
     float* __restrict a = Packed ? space : static_cast<float*>(job.state[0]) + start;
     float* __restrict b = Packed ? space + job.block : static_cast<float*>(job.state[1]) + start;
-    const Decoder<true> decode_a(codes_.with_sign.value, Packed ? job.scale[0][number] : 0.0f);
+    const Decoder<true> decode_a(codes_.with_sign.value,
+                                 Packed && kFirst ? job.scale[0][number] : 0.0f);
     const Decoder<false> decode_b(job.floor ? codes_.floored : codes_.without_sign.value,
-                                  Packed && kStates > 1 ? job.scale[1][number] : 0.0f);
+                                  Packed && kSecond ? job.scale[1][number] : 0.0f);
     const Floats scale = broadcast(factor);
     Ints bad = {}, peak_a = {}, peak_b = {};
     for_lanes(n, [&](int64_t i, int64_t lanes) {
         __builtin_prefetch(w + i + kAhead, 1);
         __builtin_prefetch(g + i + kAhead, 0);
-        if constexpr (!Packed && kStates > 0) __builtin_prefetch(a + i + kAhead, 1);
-        if constexpr (!Packed && kStates > 1) __builtin_prefetch(b + i + kAhead, 1);
+        if constexpr (!Packed && kFirst) __builtin_prefetch(a + i + kAhead, 1);
+        if constexpr (!Packed && kSecond) __builtin_prefetch(b + i + kAhead, 1);
         const Floats gradient = load<Floats>(g + i, lanes) * scale, w0 = load<Floats>(w + i, lanes);
         Floats a0 = {}, b0 = {};
-        if constexpr (kStates > 0)
+        if constexpr (kFirst)
             a0 = Packed ? decode_a(load<Bytes>(code_a + i, lanes)) : load<Floats>(a + i, lanes);
-        if constexpr (kStates > 1)
+        if constexpr (kSecond)
             b0 = Packed ? decode_b(load<Bytes>(code_b + i, lanes)) : load<Floats>(b + i, lanes);
         Floats w1 = w0, a1 = a0, b1 = b0;
         rule(gradient, w1, a1, b1);
@@ -380,20 +411,23 @@ int64_t update_block(const Job& job, const Rule& rule, float factor, int64_t num
             b1 = finite ? b1 : b0;
         }
         store(w + i, w1, lanes);
-        if constexpr (kStates > 0) store(a + i, a1, lanes);
-        if constexpr (kStates > 1) store(b + i, b1, lanes);
+        if constexpr (kFirst) store(a + i, a1, lanes);
+        if constexpr (kSecond) store(b + i, b1, lanes);
         if constexpr (Packed) {
             // What was stored: lanes past the end are 0 there, but hold values here.
-            peak_a = most(peak_a, magnitude(load<Floats>(a + i, lanes)));
-            if constexpr (kStates > 1) peak_b = most(peak_b, magnitude(load<Floats>(b + i, lanes)));
+            if constexpr (kFirst) peak_a = most(peak_a, magnitude(load<Floats>(a + i, lanes)));
+            if constexpr (kSecond) peak_b = most(peak_b, magnitude(load<Floats>(b + i, lanes)));
         }
     });
     if constexpr (Packed) {
-        const float scale_a = scale_of(peak_a), scale_b = scale_of(peak_b);
-        job.scale[0][number] = scale_a;
-        if constexpr (kStates > 1) job.scale[1][number] = scale_b;
-        encode_block<true>(a, code_a, scale_a, n);
-        if constexpr (kStates > 1) encode_block<false>(b, code_b, scale_b, n);
+        if constexpr (kFirst) {
+            job.scale[0][number] = scale_of(peak_a);
+            encode_block<true>(a, code_a, job.scale[0][number], n);
+        }
+        if constexpr (kSecond) {
+            job.scale[1][number] = scale_of(peak_b);
+            encode_block<false>(b, code_b, job.scale[1][number], n);
+        }
     }
     int64_t total = 0;
     for (int64_t k = 0; k < kLanes; ++k) total += bad[k];
@@ -404,9 +438,9 @@ int64_t update_block(const Job& job, const Rule& rule, float factor, int64_t num
 template <class Rule>
 int64_t update_blocks(const Job& job, const float* numbers, int64_t first, int64_t last,
                       float* space) {
-    constexpr bool kCanPack = Rule::kStates > 0;
+    constexpr bool kCanPack = Rule::kFirst || Rule::kSecond;
     const Rule rule(numbers + 1);
-    const auto update = kCanPack && job.scale[0]
+    const auto update = kCanPack && job.is_packed()
                             ? (job.mask ? update_block<true, kCanPack, Rule>
                                         : update_block<false, kCanPack, Rule>)
                             : (job.mask ? update_block<true, false, Rule>
@@ -426,7 +460,7 @@ int64_t step(const Job* jobs, const float* numbers, int64_t count, int threads) 
         const int64_t size = std::max<int64_t>(kChunk / job.block, 1);
         for (int64_t first = 0; first < blocks; first += size)
             chunks.push_back({j, first, std::min(first + size, blocks)});
-        if (job.scale[0]) longest = std::max(longest, job.block);
+        if (job.is_packed()) longest = std::max(longest, job.block);
     }
     int64_t bad = 0;
     const int64_t total = static_cast<int64_t>(chunks.size());
@@ -511,6 +545,8 @@ extern "C" void dequantize_q8(const uint8_t* code, const float* scale, float* x,
     }
 
 SHARPEN_STEP(adamw_step, AdamW)
+SHARPEN_STEP(nadamw_step, NAdamW)
+SHARPEN_STEP(adagrad_step, Adagrad)
 SHARPEN_STEP(lion_step, Lion)
 SHARPEN_STEP(sgd_step, Sgd)
 SHARPEN_STEP(momentum_step, Momentum)

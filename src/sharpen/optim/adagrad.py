@@ -16,16 +16,20 @@ state.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Unpack
 
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
+from sharpen.optim import fused
 from sharpen.optim.base import Common, Optimizer, Params
-from sharpen.optim.rule import Group, Rule
+from sharpen.optim.rule import Entry, Group, Rule
 from sharpen.optim.slots import SlotSpec
 
 __all__ = ["Adagrad", "Adagrad8bit", "AdagradRule"]
+
+_STATES = (None, "sum")
 
 
 class AdagradRule(Rule):
@@ -42,8 +46,30 @@ class AdagradRule(Rule):
     ) -> Tensor:
         """See :meth:`Rule.update`."""
         total = state["sum"].addcmul_(g, g)
-        rate = float(group["lr"]) / (1 + (t - 1) * float(group["lr_decay"]))
-        return (g * rate).div_(total.sqrt().add_(float(group["eps"])))
+        return (g * _rate(group, t)).div_(total.sqrt().add_(float(group["eps"])))
+
+    def can_fuse(self, entry: Entry) -> bool:
+        """See :meth:`Rule.can_fuse`."""
+        return fused.serves(entry, _STATES, coupled=True)
+
+    def step_fused(self, entries: Sequence[Entry], scale: float) -> int:
+        """See :meth:`Rule.step_fused`."""
+        return fused.step("adagrad_step", entries, _STATES, _numbers, scale)
+
+
+def _rate(group: Group, t: int) -> float:
+    """The learning rate of a step."""
+    return float(group["lr"]) / (1 + (t - 1) * float(group["lr_decay"]))
+
+
+def _numbers(entry: Entry) -> list[float]:
+    """What the native kernel takes."""
+    group = entry.group
+    decay = float(group["weight_decay"])
+    shrink, coupled = 1 - float(group["lr"]) * decay, 0.0
+    if not group["decoupled_wd"]:
+        shrink, coupled = 1.0, decay
+    return [shrink, coupled, _rate(group, entry.t), float(group["eps"])]
 
 
 class Adagrad(Optimizer):

@@ -76,18 +76,19 @@ class AdamWRule(Rule):
 
     def can_fuse(self, entry: Entry) -> bool:
         """See :meth:`Rule.can_fuse`."""
-        return fused.serves(entry, _STATES)
+        return fused.serves(entry, STATES)
 
     def step_fused(self, entries: Sequence[Entry], scale: float) -> int:
         """See :meth:`Rule.step_fused`."""
-        return fused.step("adamw_step", entries, _STATES, _numbers, scale)
+        return fused.step("adamw_step", entries, STATES, native_numbers, scale)
 
 
-_STATES = ("exp_avg", "exp_avg_sq")
+STATES = ("exp_avg", "exp_avg_sq")
+"""The moments."""
 
 
-def _numbers(entry: Entry) -> list[float]:
-    """What the native kernel takes."""
+def native_numbers(entry: Entry) -> list[float]:
+    """What the native kernels of AdamW and its kin take."""
     group = entry.group
     beta1, beta2 = group["betas"]
     rate, root = _corrections(group, entry.t)

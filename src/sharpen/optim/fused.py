@@ -17,22 +17,25 @@ from sharpen.native.build import function
 from sharpen.optim.quant import BlockQuantTensor, native_library
 from sharpen.optim.rule import Entry, Stored, is_plain
 
-__all__ = ["serves", "step"]
+__all__ = ["States", "serves", "step"]
+
+States = Sequence[str | None]
+"""Slots of the parameter's shape: one that has a sign, then one that has none; None for neither."""
 
 _CHUNK = 1 << 16  # elements of a float32 state that count as a block
 
 
-def serves(entry: Entry, states: Sequence[str], *, coupled: bool = False) -> bool:
+def serves(entry: Entry, states: States, *, coupled: bool = False) -> bool:
     """Whether :func:`step` takes an entry.
 
     Args:
         entry: of which parameter.
-        states: slots that the kernel reads, of the parameter's shape.
+        states: slots that the kernel changes.
         coupled: the kernel can add the decay to gradients.
     """
     return (
         is_plain(entry, coupled=coupled)
-        and all(_fits(entry.state[name], entry) for name in states)
+        and all(name is None or _fits(entry.state[name], entry) for name in states)
         and native_library() is not None
     )
 
@@ -47,7 +50,7 @@ def _fits(slot: Stored, entry: Entry) -> bool:
 def step(
     kernel: str,
     entries: Sequence[Entry],
-    states: Sequence[str],
+    states: States,
     numbers: Callable[[Entry], Sequence[float]],
     scale: float,
 ) -> int:
@@ -56,7 +59,7 @@ def step(
     Args:
         kernel: name of the native function.
         entries: that :func:`serves` accepts.
-        states: slots that the kernel changes; at most two.
+        states: slots that the kernel changes.
         numbers: those that the kernel takes for an entry.
         scale: factor of all gradients.
 
@@ -68,7 +71,7 @@ def step(
     jobs: list[int] = []
     values: list[float] = []
     for entry in entries:
-        jobs += _job(entry, [entry.state[name] for name in states])
+        jobs += _job(entry, [entry.state[name] if name else None for name in states])
         values.append(-scale if entry.group["maximize"] else scale)
         values += numbers(entry)
     bad = ctypes.c_int64()
@@ -84,12 +87,14 @@ def step(
     return bad.value
 
 
-def _job(entry: Entry, slots: Sequence[Stored]) -> list[int]:
+def _job(entry: Entry, slots: Sequence[Stored | None]) -> list[int]:
     """Addresses and sizes, in the order of ``Job`` in the native code."""
     size = entry.parameter.numel()
     rows, block = 1, _CHUNK
     addresses, scales = [0, 0], [0, 0]
     for i, slot in enumerate(slots):
+        if slot is None:
+            continue
         if isinstance(slot, Tensor):
             addresses[i] = slot.data_ptr()
             continue

@@ -27,7 +27,7 @@ from sharpen.optim.slots import SlotSpec
 
 __all__ = ["Lion", "Lion8bit", "LionRule"]
 
-_STATES = ("exp_avg",)
+_STATES = ("exp_avg", None)
 
 
 class LionRule(Rule):

@@ -15,12 +15,15 @@ Differs from the paper: the first correction is 1 - b1^t with a constant b1, as 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar, Unpack
 
 from torch import Tensor
 
+from sharpen.optim import fused
+from sharpen.optim.adamw import STATES, native_numbers
 from sharpen.optim.base import Common, Optimizer, Params
-from sharpen.optim.rule import Group, Rule
+from sharpen.optim.rule import Entry, Group, Rule
 from sharpen.optim.slots import SlotSpec
 
 __all__ = ["NAdamW", "NAdamWRule"]
@@ -49,6 +52,14 @@ class NAdamWRule(Rule):
         ahead = m.mul(beta1).add_(g, alpha=1 - beta1)
         lower = v.sqrt().div_(math.sqrt(1 - beta2**t)).add_(float(group["eps"]))
         return ahead.mul_(float(group["lr"]) / (1 - beta1**t)).div_(lower)
+
+    def can_fuse(self, entry: Entry) -> bool:
+        """See :meth:`Rule.can_fuse`."""
+        return fused.serves(entry, STATES)
+
+    def step_fused(self, entries: Sequence[Entry], scale: float) -> int:
+        """See :meth:`Rule.step_fused`."""
+        return fused.step("nadamw_step", entries, STATES, native_numbers, scale)
 
 
 class NAdamW(Optimizer):

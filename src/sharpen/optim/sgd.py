@@ -34,7 +34,8 @@ from sharpen.optim.slots import SlotSpec
 
 __all__ = ["SGD", "SGD8bit", "SGDRule", "SignSGD", "SignSGDRule"]
 
-_STATES = ("momentum_buffer",)
+_STATES = ("momentum_buffer", None)
+_NONE = (None, None)
 
 
 class SGDRule(Rule):
@@ -78,13 +79,13 @@ class SGDRule(Rule):
 
     def can_fuse(self, entry: Entry) -> bool:
         """See :meth:`Rule.can_fuse`."""
-        return fused.serves(entry, _STATES if entry.group["momentum"] else (), coupled=True)
+        return fused.serves(entry, _STATES if entry.group["momentum"] else _NONE, coupled=True)
 
     def step_fused(self, entries: Sequence[Entry], scale: float) -> int:
         """See :meth:`Rule.step_fused`."""
         plain = [entry for entry in entries if not entry.group["momentum"]]
         heavy = [entry for entry in entries if entry.group["momentum"]]
-        bad = fused.step("sgd_step", plain, (), _plain_numbers, scale) if plain else 0
+        bad = fused.step("sgd_step", plain, _NONE, _plain_numbers, scale) if plain else 0
         if heavy:
             bad += fused.step("momentum_step", heavy, _STATES, _numbers, scale)
         return bad
@@ -212,11 +213,11 @@ class SignSGDRule(Rule):
 
     def can_fuse(self, entry: Entry) -> bool:
         """See :meth:`Rule.can_fuse`."""
-        return fused.serves(entry, ())
+        return fused.serves(entry, _NONE)
 
     def step_fused(self, entries: Sequence[Entry], scale: float) -> int:
         """See :meth:`Rule.step_fused`."""
-        return fused.step("sign_sgd_step", entries, (), _sign_numbers, scale)
+        return fused.step("sign_sgd_step", entries, _NONE, _sign_numbers, scale)
 
 
 def _sign_numbers(entry: Entry) -> list[float]:
