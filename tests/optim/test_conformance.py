@@ -36,6 +36,17 @@ class TestSoap(GradientOptimizerConformance):
     name = "soap"
     options: ClassVar[dict[str, Any]] = {"lr": 0.02, "precondition_frequency": 3}
     steps = 80
+    tolerance = 1e-3
+
+    def run(self, steps: int, seed: int = 0, **more: Any) -> tuple[nn.Module, Optimizer]:
+        """Where ways are compared, without the longer sides.
+
+        Sixteen tokens leave many of their eigenvectors in a null space, where they turn with the
+        last bit of a gradient.
+        """
+        return super().run(
+            steps, seed, **({"max_precond_dim": 32} if "impl" in more else {}), **more
+        )
 
 
 class TestCosmos(GradientOptimizerConformance):

@@ -52,7 +52,7 @@ def step_one(entry: Entry, rule: Rule, scale: float) -> tuple[int, bool]:
     if finite is not None:
         before = {n: v.clone() for n, v in values.items() if v.shape == w.shape}
     step = rule.update(w, g, values, group, entry.t, entry.index)
-    if entry.t <= rule.fills:
+    if entry.t <= rule.fills(tuple(w.shape)):
         _keep(entry, values)
         return bad, True
     if group["cautious"]:

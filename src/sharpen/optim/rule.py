@@ -73,12 +73,13 @@ class Rule:
     own_decay: ClassVar[bool] = False
     """The rule itself applies ``weight_decay``."""
 
-    fills: ClassVar[int] = 0
-    """So many first steps of a parameter only fill its state: weights stay, without decay, too."""
-
     def serves(self, shape: tuple[int, ...], group: Group) -> bool:
         """Whether :func:`sharpen.optim.param_groups` gives this rule a matrix of this shape."""
         return True
+
+    def fills(self, shape: tuple[int, ...]) -> int:
+        """So many first steps of a parameter only fill its state; weights stay, without decay."""
+        return 0
 
     def slots(self, shape: tuple[int, ...], group: Group) -> dict[str, SlotSpec]:
         """The state of a parameter of this shape, with its options."""

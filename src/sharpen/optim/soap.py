@@ -39,7 +39,10 @@ class SoapRule(MatrixRule):
     """The rule of SOAP."""
 
     name = "soap"
-    fills = 1
+
+    def fills(self, shape: tuple[int, ...]) -> int:
+        """See :meth:`Rule.fills`: a matrix has no basis before its first gradient."""
+        return 1 if len(shape) >= 2 else 0
 
     def matrix_slots(
         self, shape: tuple[int, ...], matrix: tuple[int, ...], group: Group
