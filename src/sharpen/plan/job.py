@@ -17,9 +17,16 @@ from typing import Literal
 
 from sharpen.core.errors import ConfigError
 from sharpen.core.model_spec import ModelSpec
-from sharpen.plan.memory import ModelStates, activation_bytes, row_share, share_states
+from sharpen.plan.memory import (
+    ModelStates,
+    activation_bytes,
+    parameter_shapes,
+    row_share,
+    share_states,
+)
+from sharpen.plan.optimizer_states import Shape
 
-__all__ = ["Adapters", "Job", "job_states"]
+__all__ = ["Adapters", "Job", "job_states", "trained_shapes"]
 
 HELD = 3  # blocks whose kept tensors are here when offloaded: one in use, one on its way, the last
 _BYTES = {"float32": 4, "bfloat16": 2}
@@ -70,6 +77,9 @@ class Job:
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type; what trains is float32."""
+
+    state_bytes: int | None = None
+    """Bytes of the optimizer's states of all that trains; None for AdamW's, 8 a parameter."""
 
     @property
     def method(self) -> str:
@@ -124,6 +134,13 @@ class Job:
         if self.adapters is not None:
             return self.adapter_parameters
         return self.spec.num_parameters - self.frozen_parameters
+
+    @property
+    def state_ratio(self) -> float:
+        """The optimizer's states over those of AdamW."""
+        if self.state_bytes is None or not self.trained_parameters:
+            return 1.0
+        return self.state_bytes / (8 * self.trained_parameters)
 
     @property
     def trained_share(self) -> float:
@@ -199,7 +216,7 @@ def job_states(
         return ModelStates(
             found.parameters,
             found.gradients * trained // whole,
-            found.optimizer * trained // whole,
+            _states(job, found.optimizer * trained // whole, stage),
             found.copies,
         )
     adapters = -(-job.adapter_parameters // split)
@@ -209,6 +226,40 @@ def job_states(
     return ModelStates(
         job.frozen_bytes * frozen // s.num_parameters + own.parameters,
         own.gradients,
-        own.optimizer,
+        _states(job, own.optimizer, stage),
         gathered + own.copies,
     )
+
+
+def _states(job: Job, adamw: int, stage: int) -> int:
+    """The optimizer's part of what AdamW and float32 masters would take."""
+    moments = 2 / 3 if stage == 1 and job.element_bytes == 2 else 1.0
+    return round(adamw * (1 + moments * (job.state_ratio - 1)))
+
+
+def trained_shapes(spec: ModelSpec, adapters: Adapters | None) -> list[Shape]:
+    """What trains: all parameters, or those of the adapters.
+
+    Args:
+        spec: the model's shape.
+        adapters: on frozen weights, or None.
+    """
+    out = []
+    if adapters is not None:
+        for layer in range(spec.num_layers):
+            for a, b in Job(spec=spec, seq_len=1, adapters=adapters).adapted().values():
+                out += [Shape(adapters.rank, a, "matrix", layer)]
+                out += [Shape(b, adapters.rank, "matrix", layer)]
+                out += [Shape(b, 1, "vector", layer)] if adapters.dora else []
+        return out
+    for name, (rows, columns) in parameter_shapes(spec).items():
+        role: Literal["embedding", "head", "matrix", "vector"] = "matrix"
+        if name.endswith("embed_tokens.weight"):
+            role = "embedding"
+        elif name == "lm_head.weight":
+            role = "head"
+        elif columns == 1:
+            role = "vector"
+        layer = int(name.split(".")[2]) if ".layers." in name else -1
+        out.append(Shape(rows, columns, role, layer))
+    return out

@@ -255,7 +255,9 @@ def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]
     ops = s.num_layers * (_OPS_A_BLOCK + documents + 20 * len(job.adapted()))
     starts = ops * (1 + again / 2) * device.op_s * _NODE
     shares = job.state_ranks if job.zero_stage else 1
-    update = 20 * (job.trained_parameters // shares) / (device.copy_gbps * 1e9)
+    # Weights, gradients and states are read, weights and states written.
+    moved = 20 * (12 + 16 * job.state_ratio) / 28
+    update = moved * (job.trained_parameters // shares) / (device.copy_gbps * 1e9)
     micro = {
         "products": products,
         "attention": attention,
