@@ -83,6 +83,32 @@ def test_blocks_step_as_in_the_reference(variant: str, stateful: str, stateless:
         torch.testing.assert_close(y, x, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("select", ["columns", "rows", "permutation"])
+@pytest.mark.parametrize("stateless", ["sign", "sgd", "none"])
+def test_splits_step_as_in_the_reference(variant: str, select: str, stateless: str) -> None:
+    """Over refreshes, NaN and clipping."""
+    options = {
+        "lr": 0.01,
+        "update_gap": 3,
+        "density": 0.4,
+        "select": select,
+        "stateless": stateless,
+        "stateless_lr_scale": 0.5,
+        "lr_scale": 0.7,
+        "weight_decay": 0.1,
+        "maximize": select == "rows",
+        "on_refresh": "keep" if stateless == "none" else "reset",
+    }
+    reference, expected = train(Frugal, "eager", 10, **options)
+    native, found = train(Frugal, "auto", 10, **options)
+    for x, y in zip(expected, found, strict=True):
+        torch.testing.assert_close(y, x, rtol=1e-5, atol=1e-5)
+    assert native.stats() == reference.stats() == {"nonfinite": 1}
+    for a, b in zip(reference.state.values(), native.state.values(), strict=True):
+        for name, value in a.items():
+            torch.testing.assert_close(b[name], value, rtol=1e-5, atol=1e-6)
+
+
 def test_random_numbers_are_the_twins(variant: str) -> None:
     """Words alike; logarithms and cosines within rounding."""
     for rank, width in ((1, 1), (3, 10), (2, 300)):

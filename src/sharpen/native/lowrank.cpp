@@ -1,5 +1,5 @@
-// Random bases from counters, and APOLLO's steps on float32 matrices. Twins: sharpen/optim/philox.py
-// and sharpen/optim/apollo.py. Nothing is contracted or reordered in the random numbers, so that all
+// Random bases from counters, and the steps of APOLLO and of FRUGAL on columns or rows, on float32
+// matrices. Twins: sharpen/optim/{philox,apollo,frugal}.py. Nothing is contracted or reordered in the random numbers, so that all
 // variants have the same bits; they differ from the twin's by rounding in log, sin and cos.
 
 #include <cmath>
@@ -271,18 +271,105 @@ void apollo(Job& job, const Numbers& k, std::vector<float>& scratch) {
     }
 }
 
-}  // namespace
+// ---- FRUGAL on columns or rows.
 
-// Steps of `count` matrices, each by one thread.
-extern "C" void apollo_step(void* jobs, const float* numbers, int64_t count, int threads) {
-    Job* all = static_cast<Job*>(jobs);
-    const Numbers* each = reinterpret_cast<const Numbers*>(numbers);
+struct Split {
+    float* w;  // [rows, cols]
+    const float* g;
+    const int32_t* index;  // [count], ascending
+    float* m;              // [rows, count] or [count, cols]
+    float* v;
+    int64_t rows, cols, count;
+    int64_t by_columns, sign, skip;  // flags; without sign the rest moves along the gradient
+    int64_t bad;                     // written: entries that are not finite
+};
+
+struct SplitNumbers {
+    float scale, decay, b1, a1, b2, a2, eps, rate, root, rest;
+};
+
+inline float adam(const SplitNumbers& k, float w, float g, float* m, float* v) {
+    *m = k.b1 * *m + k.a1 * g;
+    *v = k.b2 * *v + k.a2 * g * g;
+    return k.decay * w - k.rate * *m / (std::sqrt(*v) / k.root + k.eps);
+}
+
+inline void rest(const Split& job, const SplitNumbers& k, float* w, const float* g, int64_t n) {
+    const float rate = k.rest, along = k.rest * k.scale;
+    if (job.sign) {
+        const float up = k.scale < 0.0f ? -rate : rate;
+#pragma omp simd
+        for (int64_t j = 0; j < n; ++j) {
+            const float step = g[j] > 0.0f ? up : g[j] < 0.0f ? -up : 0.0f;
+            w[j] = k.decay * w[j] - step;
+        }
+    } else {
+#pragma omp simd
+        for (int64_t j = 0; j < n; ++j) w[j] = k.decay * w[j] - along * g[j];
+    }
+}
+
+void split(Split& job, const SplitNumbers& k, std::vector<float>& scratch) {
+    const int64_t n = job.cols, total = job.rows * n;
+    float any = 0.0f;  // NaN when an entry is not finite
+#pragma omp simd reduction(+ : any)
+    for (int64_t i = 0; i < total; ++i) any += job.g[i] * 0.0f;
+    if (any != 0.0f) {
+        job.bad = not_finite(job.g, total);
+        if (job.skip) return;
+    }
+    scratch.resize(2 * job.count);
+    float *held = scratch.data(), *grad = held + job.count;
+    int64_t next = 0;
+    for (int64_t i = 0; i < job.rows; ++i) {
+        float* w = job.w + i * n;
+        const float* g = job.g + i * n;
+        if (job.by_columns) {
+            float *m = job.m + i * job.count, *v = job.v + i * job.count;
+            for (int64_t j = 0; j < job.count; ++j) {
+                held[j] = w[job.index[j]];
+                grad[j] = k.scale * g[job.index[j]];
+            }
+            rest(job, k, w, g, n);
+#pragma omp simd
+            for (int64_t j = 0; j < job.count; ++j)
+                held[j] = adam(k, held[j], grad[j], m + j, v + j);
+            for (int64_t j = 0; j < job.count; ++j) w[job.index[j]] = held[j];
+        } else if (next < job.count && job.index[next] == i) {
+            float *m = job.m + next * n, *v = job.v + next * n;
+#pragma omp simd
+            for (int64_t j = 0; j < n; ++j) w[j] = adam(k, w[j], k.scale * g[j], m + j, v + j);
+            ++next;
+        } else {
+            rest(job, k, w, g, n);
+        }
+    }
+}
+
+// body(i, scratch) for every matrix, each by one thread.
+template <class Body>
+void for_matrices(int64_t count, int threads, const Body& body) {
 #pragma omp parallel num_threads(threads) if (threads > 1 && count > 1)
     {
         std::vector<float> scratch;
 #pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < count; ++i) apollo(all[i], each[i], scratch);
+        for (int64_t i = 0; i < count; ++i) body(i, scratch);
     }
+}
+
+}  // namespace
+
+// Steps of `count` matrices.
+extern "C" void apollo_step(void* jobs, const float* numbers, int64_t count, int threads) {
+    Job* all = static_cast<Job*>(jobs);
+    const Numbers* each = reinterpret_cast<const Numbers*>(numbers);
+    for_matrices(count, threads, [=](int64_t i, auto& scratch) { apollo(all[i], each[i], scratch); });
+}
+
+extern "C" void split_step(void* jobs, const float* numbers, int64_t count, int threads) {
+    Split* all = static_cast<Split*>(jobs);
+    const SplitNumbers* each = reinterpret_cast<const SplitNumbers*>(numbers);
+    for_matrices(count, threads, [=](int64_t i, auto& scratch) { split(all[i], each[i], scratch); });
 }
 
 // out [rank, width]: normal numbers / root.

@@ -97,12 +97,12 @@ class ApolloRule(LowRankRule):
                 plain.append(entry)
                 continue
             batch.append((entry, step))
-            held += 0 if step.low is None else step.low.nbytes
+            held += 0 if step.tensors[-1] is None else step.tensors[-1].nbytes
             if held > _MOST_BYTES:
-                bad += _take(batch)
+                bad += lowrank_native.take("apollo_step", batch)
                 batch, held = [], 0
         if batch:
-            bad += _take(batch)
+            bad += lowrank_native.take("apollo_step", batch)
         return bad + (self.plain.step_fused(plain, scale) if plain else 0)
 
     def _matrix_step(self, entry: Entry, scale: float) -> MatrixStep | None:
@@ -125,18 +125,14 @@ class ApolloRule(LowRankRule):
         beta1, beta2 = group["betas"]
         front = group["scale_front"]
         return MatrixStep(
-            weights=entry.parameter,
-            grad=g,
-            basis=basis if native else None,
-            exp_avg=tensors["exp_avg"],
-            exp_avg_sq=tensors["exp_avg_sq"],
-            limiter=tensors.get("limiter"),
-            low=low,
-            shape=projector.shape,
-            rank=projector.rank,
-            right=projector.right,
-            whole=group["scale_type"] == "tensor",
-            skips=group["skip_nonfinite"],
+            tensors=(
+                *(entry.parameter, g, basis if native else None),
+                *(tensors["exp_avg"], tensors["exp_avg_sq"], tensors.get("limiter"), low),
+            ),
+            sizes=(
+                *(*projector.shape, projector.rank, projector.right),
+                *(group["scale_type"] == "tensor", group["skip_nonfinite"]),
+            ),
             numbers=(
                 -scale if group["maximize"] else scale,
                 1 - lr * float(group["weight_decay"]),
@@ -147,15 +143,6 @@ class ApolloRule(LowRankRule):
                 group["norm_growth"] or 1.0,
             ),
         )
-
-
-def _take(batch: Sequence[tuple[Entry, MatrixStep]]) -> int:
-    """Native steps; matrices that are left as they were get their clock set back."""
-    bad = lowrank_native.apollo_step([step for _, step in batch])
-    for (entry, step), count in zip(batch, bad, strict=True):
-        if count and step.skips:
-            entry.clock.fill_(entry.t - 1)
-    return sum(bad)
 
 
 def scaling(space: Subspace, kind: str) -> Tensor:

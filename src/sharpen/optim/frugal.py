@@ -24,19 +24,21 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar, Literal, Unpack, get_args
 
 import torch
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
-from sharpen.optim import fused
+from sharpen.optim import fused, lowrank_native
 from sharpen.optim.adamw import AdamWRule
 from sharpen.optim.base import Common, Optimizer, Params
 from sharpen.optim.blocks import BlockUnit, BlockWalk, Order, units_of
 from sharpen.optim.lion import LionRule
+from sharpen.optim.lowrank_native import MatrixStep
 from sharpen.optim.projector import Projector, Side, param_seed, side_is_right
-from sharpen.optim.rule import Entry, Group, Rule
+from sharpen.optim.rule import Entry, Group, Rule, is_plain
 from sharpen.optim.sharded import local
 from sharpen.optim.slots import SlotSpec
 
@@ -167,6 +169,23 @@ _NUMBERS: dict[str, Callable[[Entry], list[float]]] = {
 }
 
 
+@lru_cache(maxsize=4096, typed=True)  # a density of 1.0 is no rank of 1
+def _part(
+    shape: tuple[int, ...], select: Select, share: float | int, side: Side
+) -> Projector | None:
+    """The projector of a matrix for a density, or for a rank if that is an integer."""
+    matrix = (shape[0], math.prod(shape[1:]))
+    kind: Any = "orthogonal" if select == "random" else select
+    right = side_is_right(side, matrix)
+    full = Projector(kind, 1, matrix, right)
+    total = math.prod(matrix) if kind == "randk" else full.width
+    rank = share
+    if isinstance(share, float):
+        exact = share * total
+        rank = int(exact) if select in ("columns", "rows", "randk") else round(exact)
+    return Projector(kind, min(int(rank), total), matrix, right) if rank else None
+
+
 class SplitRule(Rule):
     """Of a matrix, a part of which is active: columns, rows, entries or a subspace."""
 
@@ -177,18 +196,8 @@ class SplitRule(Rule):
         """That of a parameter; None for no matrix, or a part of nothing."""
         if len(shape) < 2 or not math.prod(shape):
             return None
-        matrix = (shape[0], math.prod(shape[1:]))
-        select = group["select"]
-        kind: Any = "orthogonal" if select == "random" else select
-        right = side_is_right(group["proj_side"], matrix)
-        full = Projector(kind, 1, matrix, right)
-        total = math.prod(matrix) if kind == "randk" else full.width
-        rank = group["rank"]
-        if rank is None:
-            share = group["density"] * total
-            rank = int(share) if select in ("columns", "rows", "randk") else round(share)
-        rank = min(rank, total)
-        return Projector(kind, rank, matrix, right) if rank else None
+        share = float(group["density"]) if group["rank"] is None else group["rank"]
+        return _part(shape, group["select"], share, group["proj_side"])
 
     def slots(self, shape: tuple[int, ...], group: Group) -> dict[str, SlotSpec]:
         """States of the part, and its indices or basis."""
@@ -213,23 +222,83 @@ class SplitRule(Rule):
             if p.ndim < 2:
                 return rule.update(p, g, state, _active(group), t, index)
             return _stateless(g, group)
-        matrix, basis = g.reshape(projector.shape), state["basis"]
-        count, since = divmod(t - 1, group["update_gap"])
-        resets = group["on_refresh"] == "reset"
-        if since == 0:
-            basis.copy_(projector.make(matrix, param_seed(group["seed"], index), count))
-            if resets:
-                for name, value in state.items():
-                    if name not in ("basis", "master"):
-                        value.zero_()
+        matrix, basis = g.reshape(projector.shape).contiguous(), state["basis"]
+        clock = self.refresh(projector, matrix, state, group, t, index)
         low = projector.down(matrix, basis)
-        step = rule.update(low, low, state, _active(group), since + 1 if resets else t, index)
+        step = rule.update(low, low, state, _active(group), clock, index)
         if projector.is_selection:  # the rest of a selected entry is 0, and so is its sign
             return projector.put(_stateless(matrix, group), step, basis).view_as(p)
         out = projector.up(step, basis)
         if group["stateless"] != "none":
             out += _stateless(matrix - projector.up(low, basis), group)
         return out.view_as(p)
+
+    def refresh(
+        self,
+        projector: Projector,
+        g: Tensor,
+        state: dict[str, Tensor],
+        group: Group,
+        t: int,
+        index: int,
+    ) -> int:
+        """Choose anew when it is time; tells the steps that the states count."""
+        count, since = divmod(t - 1, group["update_gap"])
+        resets = group["on_refresh"] == "reset"
+        if since == 0:
+            state["basis"].copy_(projector.make(g, param_seed(group["seed"], index), count))
+            if resets:
+                for name, value in state.items():
+                    if name not in ("basis", "master"):
+                        value.zero_()
+        return since + 1 if resets else t
+
+    def can_fuse(self, entry: Entry) -> bool:
+        """See :meth:`Rule.can_fuse`; AdamW on columns or rows."""
+        projector = self.projector(tuple(entry.parameter.shape), entry.group)
+        return (
+            projector is not None
+            and projector.is_selection
+            and projector.kind != "randk"
+            and entry.group["stateful"] == "adamw"
+            and is_plain(entry)
+            and all(
+                isinstance(slot, Tensor) and slot.dtype != torch.bfloat16
+                for slot in entry.state.values()
+            )
+            and lowrank_native.available()
+        )
+
+    def step_fused(self, entries: Sequence[Entry], scale: float) -> int:
+        """See :meth:`Rule.step_fused`."""
+        batch = [(entry, self._matrix_step(entry, scale)) for entry in entries]
+        return lowrank_native.take("split_step", batch)
+
+    def _matrix_step(self, entry: Entry, scale: float) -> MatrixStep:
+        group, t = entry.group, entry.t
+        projector = self.projector(tuple(entry.parameter.shape), group)
+        assert projector is not None
+        state = {name: slot for name, slot in entry.state.items() if isinstance(slot, Tensor)}
+        clock = self.refresh(projector, entry.grad, state, group, t, entry.index)
+        beta1, beta2 = group["betas"]
+        return MatrixStep(
+            tensors=(
+                *(entry.parameter, entry.grad),
+                *(state["basis"], state["exp_avg"], state["exp_avg_sq"]),
+            ),
+            sizes=(
+                *(*projector.shape, projector.rank, projector.right),
+                *(group["stateless"] == "sign", group["skip_nonfinite"]),
+            ),
+            numbers=(
+                -scale if group["maximize"] else scale,
+                _decay(group),
+                *(beta1, 1 - beta1, beta2, 1 - beta2, float(group["eps"])),
+                _active(group)["lr"] / (1 - beta1**clock),
+                math.sqrt(1 - beta2**clock),
+                0.0 if group["stateless"] == "none" else _rest_rate(group),
+            ),
+        )
 
 
 class Frugal(Optimizer):

@@ -1,4 +1,7 @@
-"""Random bases and APOLLO's steps by native code (``native/lowrank.cpp``): float32, on the CPU."""
+"""Random bases, and steps of APOLLO and FRUGAL, by native code (``native/lowrank.cpp``).
+
+Of float32 matrices on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ import torch
 from torch import Tensor
 
 from sharpen.native.build import function, load
+from sharpen.optim.rule import Entry
 
-__all__ = ["MatrixStep", "apollo_step", "available", "normal_rows"]
+__all__ = ["MatrixStep", "available", "normal_rows", "take"]
 
 _POINTER, _NUMBER = ctypes.c_void_p, ctypes.c_int64
 
@@ -25,7 +29,7 @@ def available() -> bool:
 
 @lru_cache(maxsize=4)
 def _call(library: ctypes.CDLL, name: str) -> Any:
-    if name == "apollo_step":
+    if name != "normal_rows":
         return function(library, name, _POINTER, _POINTER, _NUMBER, ctypes.c_int)
     word = ctypes.c_uint32
     types = _POINTER, _NUMBER, _NUMBER, word, word, ctypes.c_float, ctypes.c_int
@@ -55,41 +59,40 @@ def normal_rows(rank: int, width: int, key: tuple[int, int], root: float) -> Ten
 
 @dataclass(slots=True)
 class MatrixStep:
-    """What the kernel needs of a matrix [m, n]; tensors are float32 and contiguous."""
+    """What a kernel needs of a matrix [m, n]."""
 
-    weights: Tensor
-    grad: Tensor
-    basis: Tensor | None
-    """The vector that projects; for rank 1."""
-    exp_avg: Tensor
-    exp_avg_sq: Tensor
-    limiter: Tensor | None
-    low: Tensor | None
-    """R; None for rank 1, where the kernel projects."""
-    shape: tuple[int, int]
-    rank: int
-    right: bool
-    whole: bool
-    """One factor for the tensor."""
-    skips: bool
-    """Leave a matrix with entries that are not finite as it is."""
+    tensors: Sequence[Tensor | None]
+    """Contiguous, in the order of ``Job`` or ``Split`` in the native code."""
+
+    sizes: Sequence[int]
+    """Sizes and flags, in that order; the last tells whether to leave a matrix with entries that
+    are not finite as it is."""
+
     numbers: Sequence[float]
-    """In the order of ``Numbers`` in the native code."""
+    """In the order of ``Numbers`` or ``SplitNumbers``."""
 
 
-def apollo_step(steps: Sequence[MatrixStep]) -> list[int]:
-    """Take steps; tells how many gradient entries of each matrix are not finite."""
+def take(kernel: str, batch: Sequence[tuple[Entry, MatrixStep]]) -> int:
+    """Take steps; matrices that are left as they were get their clock set back.
+
+    Returns:
+        How many gradient entries are not finite.
+    """
     library = load("lowrank")
     assert library is not None
     jobs: list[int] = []
     values: list[float] = []
-    for s in steps:
-        tensors = s.weights, s.grad, s.basis, s.exp_avg, s.exp_avg_sq, s.limiter, s.low
-        jobs += [0 if x is None else x.data_ptr() for x in tensors]
-        jobs += [*s.shape, s.rank, s.right, s.whole, s.skips, 0]
-        values += s.numbers
+    for _, step in batch:
+        jobs += [0 if x is None else x.data_ptr() for x in step.tensors]
+        jobs += [*step.sizes, 0]
+        values += step.numbers
     table = (_NUMBER * len(jobs))(*jobs)
     numbers = (ctypes.c_float * len(values))(*values)
-    _call(library, "apollo_step")(table, numbers, len(steps), torch.get_num_threads())
-    size = len(jobs) // len(steps)
-    return [int(table[i]) for i in range(size - 1, len(jobs), size)]
+    _call(library, kernel)(table, numbers, len(batch), torch.get_num_threads())
+    size, total = len(jobs) // len(batch), 0
+    for i, (entry, step) in enumerate(batch, 1):
+        bad = int(table[i * size - 1])
+        total += bad
+        if bad and step.sizes[-1]:
+            entry.clock.fill_(entry.t - 1)
+    return total
