@@ -69,6 +69,7 @@ inline Floats root(Floats x) { return _mm512_sqrt_ps(x); }
 inline Floats least(Floats a, Floats b) { return _mm512_min_ps(a, b); }
 inline Ints least(Ints a, Ints b) { return Ints(_mm512_min_epi32(__m512i(a), __m512i(b))); }
 inline Ints most(Ints a, Ints b) { return Ints(_mm512_max_epi32(__m512i(a), __m512i(b))); }
+inline Ints absolute(Ints x) { return Ints(_mm512_abs_epi32(__m512i(x))); }
 inline Ints widened(Bytes x) { return Ints(_mm512_cvtepu8_epi32(__m128i(x))); }
 inline Bytes narrowed(Ints x) { return Bytes(_mm512_cvtepi32_epi8(__m512i(x))); }
 #elif defined(__AVX2__)
@@ -79,6 +80,7 @@ inline Floats root(Floats x) { return _mm256_sqrt_ps(x); }
 inline Floats least(Floats a, Floats b) { return _mm256_min_ps(a, b); }
 inline Ints least(Ints a, Ints b) { return Ints(_mm256_min_epi32(__m256i(a), __m256i(b))); }
 inline Ints most(Ints a, Ints b) { return Ints(_mm256_max_epi32(__m256i(a), __m256i(b))); }
+inline Ints absolute(Ints x) { return Ints(_mm256_abs_epi32(__m256i(x))); }
 inline Ints widened(Bytes x) { return Ints(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(int64_t(x)))); }
 inline Bytes narrowed(Ints x) {
     const __m128i low = _mm256_castsi256_si128(__m256i(x));
@@ -99,6 +101,7 @@ inline Floats root(Floats x) {
 inline Floats least(Floats a, Floats b) { return a < b ? a : b; }
 inline Ints least(Ints a, Ints b) { return a < b ? a : b; }
 inline Ints most(Ints a, Ints b) { return a > b ? a : b; }
+inline Ints absolute(Ints x) { return x < 0 ? -x : x; }
 inline Ints widened(Bytes x) { return __builtin_convertvector(x, Ints); }
 inline Bytes narrowed(Ints x) { return __builtin_convertvector(x, Bytes); }
 #endif
@@ -110,12 +113,15 @@ template <int N>
 class Table {
 #if defined(__AVX512F__)
    public:
-    // Two registers at a time hold 32 entries: that is quicker than loads of single ones.
-    explicit Table(const float* values) {
+    // Two registers at a time hold 32 entries. Loads of single ones are quicker only for the larger
+    // table, and on Intel's processors.
+    explicit Table(const float* values)
+        : values_(values), loads_(N == 256 && __builtin_cpu_is("intel")) {
 #pragma GCC unroll 16
         for (int k = 0; k < N / 16; ++k) part_[k] = _mm512_loadu_ps(values + 16 * k);
     }
     Floats operator()(Ints index) const {
+        if (loads_) return _mm512_i32gather_ps(__m512i(index & (N - 1)), values_, 4);
         const __m512i i = __m512i(index);
         __m512 found[N / 32];
 #pragma GCC unroll 16
@@ -132,6 +138,8 @@ class Table {
     }
 
    private:
+    const float* values_;
+    bool loads_;
     __m512 part_[N / 16];
 #else
    public:
@@ -191,7 +199,7 @@ class Decoder {
         if constexpr (!Signed) return values_(code) * scale_;
         const Ints steps = code - 127;
         const Ints sign = steps & static_cast<int32_t>(0x80000000);
-        const Ints distance = steps < 0 ? -steps : steps;
+        const Ints distance = absolute(steps);
         const Floats value = distance == 128 ? broadcast(1.0f) : values_(distance);
         return floats(bits(value) | sign) * scale_;
     }
