@@ -12,19 +12,18 @@ parameter, 2.03 with 8-bit states.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sharpen.core.errors import ConfigError
 from sharpen.optim import fused
 from sharpen.optim.base import Common, Optimizer, Params
 from sharpen.optim.rule import Entry, Group, Rule
 from sharpen.optim.slots import SlotSpec
 
-__all__ = ["AdamW", "AdamW4bit", "AdamW8bit", "AdamWRule", "make_adamw", "split_decay"]
+__all__ = ["AdamW", "AdamW4bit", "AdamW8bit", "AdamWRule"]
 
 
 class AdamWRule(Rule):
@@ -148,51 +147,3 @@ class AdamW4bit(AdamW):
     """AdamW with 4-bit states (Li et al., 2023): blocks of 128; see ``quant.py``."""
 
     preset: ClassVar[dict[str, Any]] = {"state_dtype": "q4", "block_size": 128}
-
-
-def split_decay(
-    named_parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float
-) -> list[dict[str, Any]]:
-    """Parameter groups: matrices decayed; vectors, embeddings and a tied head not.
-
-    Args:
-        named_parameters: as ``model.named_parameters()``; frozen ones are left out.
-        weight_decay: for the first group.
-    """
-    decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
-    for name, parameter in named_parameters:
-        if parameter.requires_grad:
-            matrix = parameter.ndim >= 2 and "embed" not in name
-            (decayed if matrix else kept).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": kept, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
-
-
-def make_adamw(
-    named_parameters: Iterable[tuple[str, nn.Parameter]],
-    *,
-    lr: float,
-    betas: tuple[float, float] = (0.9, 0.95),
-    eps: float = 1e-8,
-    weight_decay: float = 0.1,
-) -> torch.optim.AdamW:
-    """Torch's fused AdamW over the trainable parameters.
-
-    Args:
-        named_parameters: as ``model.named_parameters()``.
-        lr: peak learning rate, above 0.
-        betas: decay rates of the two moments, each in [0, 1).
-        eps: added to the root of the second moment.
-        weight_decay: decoupled decay, 0 or more.
-
-    Raises:
-        ConfigError: nothing is trainable.
-    """
-    groups = split_decay(named_parameters, weight_decay)
-    if not groups:
-        raise ConfigError("no parameter is trainable: every one is frozen.")
-    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
