@@ -64,6 +64,30 @@ def test_weights_are_those_of_the_authors_package(options: dict[str, Any]) -> No
     torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("decoupled", [True, False])
+def test_native_steps_are_those_of_the_reference(decoupled: bool) -> None:
+    """Sums have the reference's bits; its square root is not always rounded to nearest."""
+    ws = [nn.Parameter(_random(0, 70_001).float()) for _ in range(2)]
+    runs = [
+        ScheduleFreeAdamW(
+            [w], weight_decay=0.1, warmup_steps=3, maximize=True, decoupled_wd=decoupled, impl=impl
+        )
+        for w, impl in zip(ws, ("eager", "auto"), strict=True)
+    ]
+    for t in range(1, 21):
+        g = _random(t, 70_001).float()
+        if t > 10:
+            g[t], g[2 * t] = float("nan"), float("inf")
+        for w, optimizer in zip(ws, runs, strict=True):
+            w.grad = g.clone()
+            optimizer.step(max_norm=1e3 if t <= 10 else None)
+    torch.testing.assert_close(ws[1], ws[0], rtol=1e-6, atol=1e-6)
+    states = [optimizer.state[w] for w, optimizer in zip(ws, runs, strict=True)]
+    assert torch.equal(states[0]["exp_avg_sq"], states[1]["exp_avg_sq"])
+    assert states[0]["weight_sum"] == states[1]["weight_sum"]
+    assert [optimizer.stats()["nonfinite"] for optimizer in runs] == [20, 20]
+
+
 def _resume(model: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:
     file = io.BytesIO()
     torch.save({"model": model.state_dict(), "optim": optimizer.state_dict()}, file)

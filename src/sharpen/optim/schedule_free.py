@@ -16,17 +16,20 @@ the other one follows from z. Gradients are not written to. Memory: 8 bytes a pa
 
 from __future__ import annotations
 
+import ctypes
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Unpack
+from functools import lru_cache
+from typing import Any, ClassVar, Unpack, cast
 
 import torch
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
+from sharpen.native.build import function, load
 from sharpen.optim.base import Common, Optimizer, Params
-from sharpen.optim.rule import Group, Rule
+from sharpen.optim.rule import Entry, Group, Rule, is_plain
 from sharpen.optim.sharded import local
 from sharpen.optim.slots import SlotSpec
 
@@ -59,12 +62,65 @@ class ScheduleFreeRule(Rule):
         d = g / v.div(1 - beta2**t).sqrt_().add_(float(group["eps"]))
         if decay and group["decoupled_wd"]:
             d.add_(p, alpha=decay)
-        lr = float(group["lr"]) * min(1.0, t / max(group["warmup_steps"], 1))
+        lr = _rate(group, t)
         share = _share(state, lr, group, t)
         # y' - y = c (z - y) + lr (b1 (1 - c) - 1) d
         step = (p - z).mul_(share).add_(d, alpha=lr * (1 - beta1 * (1 - share)))
         z.sub_(d, alpha=lr)
         return step
+
+    def can_fuse(self, entry: Entry) -> bool:
+        """See :meth:`Rule.can_fuse`."""
+        slots = (entry.state["z"], entry.state["exp_avg_sq"])
+        return (
+            is_plain(entry)
+            and all(
+                isinstance(slot, Tensor) and slot.dtype == torch.float32 and slot.is_contiguous()
+                for slot in slots
+            )
+            and load("schedule_free") is not None
+        )
+
+    def step_fused(self, entries: Sequence[Entry], scale: float) -> int:
+        """See :meth:`Rule.step_fused`."""
+        library = load("schedule_free")
+        assert library is not None
+        bad = ctypes.c_int64()
+        for entry in entries:
+            group, state, t = entry.group, cast(dict[str, Tensor], entry.state), entry.t
+            beta1, beta2 = group["betas"]
+            lr = _rate(group, t)
+            share = _share(state, lr, group, t)
+            numbers = (
+                *(-scale if group["maximize"] else scale, beta2, 1 - beta2, 1 / (1 - beta2**t)),
+                *(float(group["eps"]), float(group["weight_decay"])),
+                *(share, lr * (1 - beta1 * (1 - share)), lr),
+            )
+            _kernel(library)(
+                entry.parameter.data_ptr(),
+                entry.grad.data_ptr(),
+                state["z"].data_ptr(),
+                state["exp_avg_sq"].data_ptr(),
+                entry.parameter.numel(),
+                (ctypes.c_float * len(numbers))(*numbers),
+                group["skip_nonfinite"],
+                ctypes.byref(bad),
+                torch.get_num_threads(),
+            )
+        return bad.value
+
+
+@lru_cache(maxsize=4)
+def _kernel(library: ctypes.CDLL) -> Any:
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    types = (*[pointer] * 4, number, pointer, ctypes.c_int, pointer, ctypes.c_int)
+    return function(library, "schedule_free_step", *types)
+
+
+def _rate(group: Group, t: int) -> float:
+    """The learning rate with warm-up."""
+    rate: float = float(group["lr"]) * min(1.0, t / max(group["warmup_steps"], 1))
+    return rate
 
 
 def _share(state: dict[str, Tensor], lr: float, group: Group, t: int) -> float:
