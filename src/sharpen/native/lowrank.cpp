@@ -145,6 +145,13 @@ int64_t not_finite(const float* x, int64_t n) {
     return bad;
 }
 
+bool all_finite(const float* x, int64_t n) {
+    float any = 0.0f;  // else NaN
+#pragma omp simd reduction(+ : any)
+    for (int64_t i = 0; i < n; ++i) any += x[i] * 0.0f;
+    return any == 0.0f;
+}
+
 // Squares of the norms of G's channels, and for rank 1 R.
 void read(const Job& job, bool project, float* square, float* low) {
     const int64_t m = job.rows, n = job.cols;
@@ -311,10 +318,7 @@ inline void rest(const Split& job, const SplitNumbers& k, float* w, const float*
 
 void split(Split& job, const SplitNumbers& k, std::vector<float>& scratch) {
     const int64_t n = job.cols, total = job.rows * n;
-    float any = 0.0f;  // NaN when an entry is not finite
-#pragma omp simd reduction(+ : any)
-    for (int64_t i = 0; i < total; ++i) any += job.g[i] * 0.0f;
-    if (any != 0.0f) {
+    if (!all_finite(job.g, total)) {
         job.bad = not_finite(job.g, total);
         if (job.skip) return;
     }

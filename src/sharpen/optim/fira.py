@@ -55,12 +55,12 @@ class FiraRule(LowRankRule):
     ) -> Tensor:
         """See :meth:`LowRankRule.direction`."""
         projector, alpha = space.projector, float(group["alpha"])
-        inside = projector.up(space.low, space.basis)
-        outside = g.sub(inside, alpha=alpha if group["compat"] else 1.0)
+        subtracted = -alpha if group["compat"] else -1.0
+        outside = projector.add_up(g, space.low, space.basis, subtracted)
         outside.mul_(scaling(space, "channel"))
         if group["norm_growth"] is not None:
             limit_growth(outside, state["limiter"], group["norm_growth"])
-        return outside.add_(projector.up(space.normed, space.basis), alpha=alpha)
+        return projector.add_up(outside, space.normed, space.basis, alpha)
 
 
 class Fira(LowRankOptimizer):
