@@ -83,8 +83,8 @@ def zero() -> str:
         "",
         f"Stage 0 takes {claims['stage 0 over DDP']:.2f} x DDP's time, stage 1 "
         f"{claims['stage 1 over DDP']:.2f} x and {claims['stage 1 over DeepSpeed']:.2f} x that of "
-        f"DeepSpeed's stage 1; stage 3 {claims['stage 3 over FSDP2']:.2f} x that of FSDP2 alone and "
-        f"{claims['stage 3 over DeepSpeed']:.2f} x that of DeepSpeed's stage 3. DeepSpeed 0.19.8 "
+        f"DeepSpeed's stage 1; stage 3 {claims['stage 3 over FSDP2']:.2f} x that of FSDP2 alone "
+        f"and {claims['stage 3 over DeepSpeed']:.2f} x that of DeepSpeed's stage 3. DeepSpeed 0.19.8 "
         f"has torch's fused AdamW here, too. {_where(document)}, 2 ranks of one thread; "
         "`benchmarks/train/bench_zero.py`.",
     ]

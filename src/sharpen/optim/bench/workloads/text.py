@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sharpen.optim.bench.workload import Batch, Workload
 
-__all__ = ["WORKLOADS"]
+__all__ = ["WORKLOADS", "load_bytes"]
 
 _LENGTH, _WORDS = 64, 128
 # Long modules whose text hardly changes between versions of Python.
@@ -25,7 +25,8 @@ _FILES = (
 
 
 @lru_cache(maxsize=1)
-def _load() -> dict[str, Batch]:
+def load_bytes() -> dict[str, Batch]:
+    """Rows of 65 bytes of each split, int64, values below 128."""
     folder = Path(sysconfig.get_paths()["stdlib"])
     text = b"".join(p.read_bytes() for n in _FILES if (p := folder / f"{n}.py").is_file())
     values = torch.frombuffer(bytearray(text), dtype=torch.uint8).long().clamp_(max=_WORDS - 1)
@@ -47,9 +48,8 @@ class _Bytes(Workload):
 
     def splits(self) -> dict[str, Batch]:
         """See :meth:`Workload.splits`."""
-        return {
-            name: (rows if name == "train" else rows[:192],) for name, (rows,) in _load().items()
-        }
+        found = load_bytes()
+        return {name: (found[name][0][: None if name == "train" else 192],) for name in found}
 
     def loss(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
         """Cross entropy of the next byte."""
