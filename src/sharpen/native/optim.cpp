@@ -108,6 +108,10 @@ inline Bytes narrowed(Ints x) { return __builtin_convertvector(x, Bytes); }
 
 // ---- The codes: 256 dynamic ones, and their midpoints.
 
+#if defined(__AVX512F__)
+const bool quick_loads_ = __builtin_cpu_is("intel");
+#endif
+
 // A table of N floats, N = 128 or 256; higher bits of an index are ignored.
 template <int N>
 class Table {
@@ -115,13 +119,13 @@ class Table {
    public:
     // Two registers at a time hold 32 entries. Loads of single ones are quicker only for the larger
     // table, and on Intel's processors.
-    explicit Table(const float* values)
-        : values_(values), loads_(N == 256 && __builtin_cpu_is("intel")) {
+    explicit Table(const float* values) : values_(values) {
 #pragma GCC unroll 16
         for (int k = 0; k < N / 16; ++k) part_[k] = _mm512_loadu_ps(values + 16 * k);
     }
     Floats operator()(Ints index) const {
-        if (loads_) return _mm512_i32gather_ps(__m512i(index & (N - 1)), values_, 4);
+        if (N == 256 && quick_loads_)
+            return _mm512_i32gather_ps(__m512i(index & (N - 1)), values_, 4);
         const __m512i i = __m512i(index);
         __m512 found[N / 32];
 #pragma GCC unroll 16
@@ -139,7 +143,6 @@ class Table {
 
    private:
     const float* values_;
-    bool loads_;
     __m512 part_[N / 16];
 #else
    public:
