@@ -1,4 +1,4 @@
-"""Adagrad, NAdamW, AdEMAMix, LAMB and Adafactor against formulas in float64, and torch."""
+"""AdamW, Adagrad, NAdamW, AdEMAMix, LAMB and Adafactor against formulas in float64, and torch."""
 
 import math
 from typing import Any
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sharpen.core.errors import ConfigError
 from sharpen.optim.adafactor import Adafactor
 from sharpen.optim.adagrad import Adagrad
+from sharpen.optim.adamw import AdamW
 from sharpen.optim.ademamix import AdEMAMix, mixing
 from sharpen.optim.base import Optimizer
 from sharpen.optim.lamb import Lamb
@@ -106,6 +107,8 @@ def test_lamb_takes_a_ratio_of_one_where_a_norm_is_zero(zero: str) -> None:
 
 
 PEERS: list[tuple[type[Optimizer], Any, dict[str, Any], dict[str, Any]]] = [
+    (AdamW, torch.optim.AdamW, {"lr": 0.1, "weight_decay": 0.1, "betas": (0.8, 0.99)}, {}),
+    (AdamW, torch.optim.AdamW, {"lr": 0.1, "eps": 0.1, "maximize": True}, {}),
     (Adagrad, torch.optim.Adagrad, {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1}, {}),
     (Adagrad, torch.optim.Adagrad, {"lr": 0.1, "initial_accumulator_value": 0.5}, {}),
     (Adafactor, torch.optim.Adafactor, {"lr": 0.05, "weight_decay": 0.1}, {}),
