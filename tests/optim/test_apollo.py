@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sharpen.core.errors import ConfigError
-from sharpen.optim import Apollo, ApolloMini, create, estimate
+from sharpen.optim import Apollo, ApolloMini, create, estimate, parse_options
 from sharpen.optim.lowrank import FoldedAdamWRule
 from sharpen.optim.projector import Projector, param_seed, side_is_right
 
@@ -266,3 +266,14 @@ def test_folded_adamw_has_eps_outside_the_corrections() -> None:
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Apollo([nn.Parameter(torch.zeros(9, 6))], **options)
+
+
+def test_options_of_transformers_trainer_are_understood() -> None:
+    model = nn.Sequential(nn.Linear(32, 64), nn.Linear(64, 8))
+    text = "rank=1,proj=random,scale_type=tensor,scale=128.0,update_proj_gap=200"
+    options = parse_options(text)
+    optimizer = create("apollo_adamw", model, lr=0.01, min_lowrank_dim=8, **options)
+    mini = create("apollo-mini", model, lr=0.01, min_lowrank_dim=8)
+    names = ("rule", "rank", "proj", "scale_type", "scale", "update_proj_gap", "lr")
+    for ours, theirs in zip(optimizer.param_groups, mini.param_groups, strict=True):
+        assert [ours[name] for name in names] == [theirs[name] for name in names]

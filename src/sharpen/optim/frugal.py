@@ -64,8 +64,8 @@ class _Momentum(Rule):
     def update(
         self, p: Tensor, g: Tensor, state: dict[str, Tensor], group: Group, t: int, index: int
     ) -> Tensor:
-        rate: float = group["lr"]
-        return state["exp_avg"].mul_(group["betas"][0]).add_(g) * rate
+        m: Tensor = state["exp_avg"].mul_(group["betas"][0]).add_(g)
+        return m * float(group["lr"])
 
 
 _STATEFUL: dict[str, Rule] = {"adamw": AdamWRule(), "lion": LionRule(), "sgdm": _Momentum()}
@@ -117,7 +117,8 @@ class BlockRule(Rule):
         parts: dict[str, list[Entry]] = {}
         for entry in entries:
             kind = entry.group["stateful" if _CLOCK in entry.state else "stateless"]
-            parts.setdefault(kind, []).append(entry)
+            if kind != "none" or entry.group["weight_decay"]:
+                parts.setdefault(kind, []).append(entry)
         return sum(
             fused.step(_KERNELS[kind][0], part, _KERNELS[kind][1], _NUMBERS[kind], scale)
             for kind, part in parts.items()
