@@ -117,8 +117,7 @@ class BlockRule(Rule):
         parts: dict[str, list[Entry]] = {}
         for entry in entries:
             kind = entry.group["stateful" if _CLOCK in entry.state else "stateless"]
-            if kind != "none" or entry.group["weight_decay"]:
-                parts.setdefault(kind, []).append(entry)
+            parts.setdefault(kind, []).append(entry)
         return sum(
             fused.step(_KERNELS[kind][0], part, _KERNELS[kind][1], _NUMBERS[kind], scale)
             for kind, part in parts.items()
