@@ -1,6 +1,7 @@
 """Rooms load what is asked of them and nothing else."""
 
 import importlib
+import importlib.util
 import subprocess
 import sys
 
@@ -17,6 +18,8 @@ def test_every_public_name_of_a_room_loads(room: str) -> None:
     for name in package.__all__:
         value = getattr(package, name)
         assert type(value).__name__ != "module", name
+        # A module of that name would take its place once it is imported.
+        assert importlib.util.find_spec(f"sharpen.{room}.{name}") is None, name
     with pytest.raises(AttributeError, match=f"sharpen.{room}' has no attribute 'nothing'"):
         _ = package.nothing
 

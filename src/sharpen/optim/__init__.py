@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from sharpen.optim.base import Optimizer
     from sharpen.optim.conversion import convert
     from sharpen.optim.cosmos import Cosmos
-    from sharpen.optim.estimate import MemoryReport, estimate
     from sharpen.optim.fira import Fira
     from sharpen.optim.frugal import Frugal
     from sharpen.optim.galore import GaLore, GaLore8bit
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from sharpen.optim.lamb import Lamb, Lamb8bit
     from sharpen.optim.line_search import SLS, ArmijoGD
     from sharpen.optim.lion import Lion, Lion8bit
+    from sharpen.optim.memory import MemoryReport, estimate
     from sharpen.optim.mezo import MeZO
     from sharpen.optim.muon import Muon
     from sharpen.optim.nadamw import NAdamW
@@ -120,7 +120,6 @@ _MODULES = {
     "base": ("Optimizer",),
     "conversion": ("convert",),
     "cosmos": ("Cosmos",),
-    "estimate": ("MemoryReport", "estimate"),
     "fira": ("Fira",),
     "frugal": ("Frugal",),
     "galore": ("GaLore", "GaLore8bit"),
@@ -128,6 +127,7 @@ _MODULES = {
     "lamb": ("Lamb", "Lamb8bit"),
     "line_search": ("SLS", "ArmijoGD"),
     "lion": ("Lion", "Lion8bit"),
+    "memory": ("MemoryReport", "estimate"),
     "mezo": ("MeZO",),
     "muon": ("Muon",),
     "nadamw": ("NAdamW",),

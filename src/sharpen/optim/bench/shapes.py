@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sharpen.core.errors import ConfigError, did_you_mean
-from sharpen.optim.estimate import estimate
+from sharpen.optim.memory import estimate
 
 __all__ = ["SHAPES", "llama_shape", "memory_table"]
 
