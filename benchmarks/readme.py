@@ -20,7 +20,7 @@ from benchmarks.common import OURS, PEER, RESULTS
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     *("README.md", "docs/plan/plan.md", "docs/train/train.md", "docs/train/long_sequences.md"),
-    *("docs/compress/quantize.md", "docs/train/zero.md"),
+    *("docs/compress/quantize.md", "docs/train/zero.md", "docs/optim/optimizers.md"),
 )
 PLOT = ROOT / "docs" / "benchmarks.png"
 
@@ -84,8 +84,8 @@ def zero() -> str:
         f"Stage 0 takes {claims['stage 0 over DDP']:.2f} x DDP's time, stage 1 "
         f"{claims['stage 1 over DDP']:.2f} x and {claims['stage 1 over DeepSpeed']:.2f} x that of "
         f"DeepSpeed's stage 1; stage 3 {claims['stage 3 over FSDP2']:.2f} x that of FSDP2 alone "
-        f"and {claims['stage 3 over DeepSpeed']:.2f} x that of DeepSpeed's stage 3. DeepSpeed 0.19.8 "
-        f"has torch's fused AdamW here, too. {_where(document)}, 2 ranks of one thread; "
+        f"and {claims['stage 3 over DeepSpeed']:.2f} x that of DeepSpeed's stage 3. DeepSpeed "
+        f"0.19.8 has torch's fused AdamW here, too. {_where(document)}, 2 ranks of one thread; "
         "`benchmarks/train/bench_zero.py`.",
     ]
     return "\n".join(lines)
@@ -198,9 +198,62 @@ def ulysses() -> str:
     return "\n".join(lines)
 
 
+def optim_steps() -> str:
+    document = load("optim_steps")
+    found = document["results"]
+    lines = [
+        "| | ns a parameter | first step | bytes of state | times as fast as |",
+        "| --- | ---: | ---: | ---: | --- |",
+    ]
+    for r in sorted(found["rows"], key=lambda r: r["ns_per_param"]):
+        ratio = "" if r["ratio"] is None else f"{r['ratio']:.2f} x {r['peer']}"
+        lines.append(
+            f"| {r['name']} | {r['ns_per_param']:.2f} | {r['first_ns_per_param']:.0f} | "
+            f"{r['state_bytes_per_param']:.2f} | {ratio} |"
+        )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Least CPU time of a step, one thread, {found['isa']}, "
+            f"{found['bandwidth_gb_s']:.0f} GB/s to memory; element-wise methods on 7 M weights, "
+            f"others on the matrices of a small Llama. {_where(document)}; "
+            "`benchmarks/optim/bench_steps.py`.",
+        ]
+    )
+
+
+def optim_quality() -> str:
+    document = load("optim_quality")
+    found = document["results"]
+    base = found["rows"]["adamw"]["mean"]
+    lines = [
+        "| | validation loss, nats a byte | to AdamW | best lr | bytes of state |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, r in sorted(found["rows"].items(), key=lambda item: item[1]["mean"]):
+        edge = " (edge of the grid)" if r["at_the_edge"] else ""
+        lines.append(
+            f"| {name} | {r['mean']:.3f} ± {r['std']:.3f} | {r['mean'] / base - 1:+.1%} | "
+            f"{r['lr']:.2g}{edge} | {r['state_bytes_per_param']:.2f} |"
+        )
+    claims = [
+        f"- {name}: {'reproduced' if c['reproduced'] else 'not reproduced'} ({c['ratio']:.3f} x)"
+        for name, c in found["claims"].items()
+    ]
+    config = document["config"]
+    text = (
+        f"{config['steps']} steps, mean and standard deviation of three seeds. {_where(document)}; "
+        "`benchmarks/optim/bench_quality.py`. What the papers say, here:"
+    )
+    return "\n".join([*lines, "", text, "", *claims])
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "long": long,
     "lora": lora,
+    "optim_quality": optim_quality,
+    "optim_steps": optim_steps,
     "plan": plan,
     "quantized": quantized,
     "summary": summary,

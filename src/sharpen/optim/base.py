@@ -412,6 +412,10 @@ class Optimizer(torch.optim.Optimizer):
         for told in self._optimizer_load_state_dict_post_hooks.values():
             told(self)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the hooks, for copies and pickles."""
+        return {name: v for name, v in self.__dict__.items() if not name.endswith("_hooks")}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """As torch's, for copies and pickles."""
         self.__dict__.update(state)

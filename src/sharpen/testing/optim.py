@@ -223,6 +223,15 @@ class GradientOptimizerConformance:
         for p, state in optimizer.state.items():
             assert torch.equal(state["master"].to(torch.bfloat16), p)
 
+    def test_copies_go_on_alike(self) -> None:
+        """A model and its optimizer copied together train to the same bits."""
+        model, optimizer = self.run(3)
+        twin, other = copy.deepcopy((model, optimizer))
+        for pair in ((model, optimizer), (twin, other)):
+            train(*pair, 3, 6)
+        for x, y in zip(model.parameters(), twin.parameters(), strict=True):
+            assert torch.equal(x, y)
+
     def test_learning_rate_may_change(self) -> None:
         """A new number in the group counts at the next step; 0 changes no weight."""
         model, optimizer = self.run(2)

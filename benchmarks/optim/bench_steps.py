@@ -1,0 +1,70 @@
+"""Nanoseconds and bytes of state a parameter of every optimizer's step, beside its peers.
+
+What ``sharpen bench optim`` measures, six seconds a contender, one thread, in turn, the least CPU
+time; ``docs/optim/bench.md`` tells how. The bars are those of ``WANTED``: as many times as fast as
+the peer, or nanoseconds a parameter on a processor with AVX-512; what is missed is printed and
+published as well.
+
+    pip install lion-pytorch==0.2.5 schedulefree==1.4.1 galore-torch==1.0 bitsandbytes==0.50.2
+    python -m benchmarks.optim.bench_steps [--json OUT] [--plot OUT] [--quick]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from benchmarks.common import OURS, PEER, arguments, save
+
+from sharpen.optim.bench.step_cost import measure_costs
+
+# Ratio to the peer, ns a parameter.
+WANTED: dict[str, tuple[float | None, float | None]] = {
+    "adamw": (1.0, None),
+    "adamw_8bit": (12.0, 1.3),
+    "lion": (None, 0.45),
+    "lion_8bit": (None, 0.7),
+    "apollo_mini": (None, 0.5),
+    "frugal": (None, 0.45),
+}
+
+
+def main() -> int:
+    options = arguments(__doc__, "optim_steps")
+    names = ["adamw", "lion"] if options.quick else None
+    found = measure_costs(names, seconds=0.2 if options.quick else 6.0, tell=print)
+    rows = [dataclasses.asdict(row) for row in found.pop("rows")]
+    for row in sorted(rows, key=lambda r: r["ns_per_param"]):
+        wanted = WANTED.get(row["name"], (None, None))
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f} x {row['peer']}"
+        print(
+            f"{row['name']:24} {row['ns_per_param']:8.2f} ns {row['state_bytes_per_param']:6.2f} B "
+            f"{ratio} {'' if wanted == (None, None) else f'wanted {wanted}'}"
+        )
+    save(
+        options,
+        {"rows": rows, **found},
+        config={"wanted": WANTED},
+        plot=lambda figure: draw(figure, rows),
+    )
+    return 0
+
+
+def draw(figure: Any, rows: list[dict[str, Any]]) -> None:
+    axes = figure.subplots()
+    shown = sorted(rows, key=lambda r: -r["ns_per_param"])
+    peers = {row["peer"] for row in rows} | {"torch AdamW fused"}
+    colours = [PEER if row["name"] in peers else OURS for row in shown]
+    axes.barh([r["name"] for r in shown], [r["ns_per_param"] for r in shown], color=colours)
+    axes.set_xscale("log")
+    axes.tick_params(axis="y", labelsize=6)
+    axes.set_xlabel("ns a parameter, one thread")
+    axes.set_title("A step; yellow: what users take instead", fontsize=10)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
