@@ -44,9 +44,7 @@ LOW = {"rank": RANK, "update_proj_gap": GAP}
 # Name: optimizer, the learning rate in the middle, options.
 METHODS: dict[str, tuple[str, float, dict[str, Any]]] = {
     "adamw": ("adamw", 3e-3, {"betas": (0.9, 0.95)}),
-    "nadamw": ("nadamw", 3e-3, {"betas": (0.9, 0.95)}),
     "adamw 8-bit": ("adamw_8bit", 3e-3, {"betas": (0.9, 0.95)}),
-    "adamw 4-bit": ("adamw_4bit", 3e-3, {"betas": (0.9, 0.95)}),
     "lion": ("lion", 4e-4, {}),
     "lion 8-bit": ("lion_8bit", 4e-4, {}),
     "adafactor": ("adafactor", 1e-2, {}),
