@@ -146,6 +146,21 @@ def test_a_study_file_runs_a_program_and_resumes(work: Path) -> None:
     assert all(row["values"]["y"] == pytest.approx(row["config"]["x"] ** 2) for row in rows)
 
 
+def test_optimizers_tell_their_bytes_before_and_after_the_first_step() -> None:
+    import torch
+    from torch import nn
+
+    from sharpen.optim import AdamW8bit, Apollo, param_groups
+
+    model = nn.Sequential(nn.Embedding(64, 320), nn.Linear(320, 640), nn.Linear(640, 64))
+    optimizer = Apollo(param_groups(model, optimizer="apollo", rank=256), lr=1e-2)
+    before = optimizer.state_bytes()
+    model(torch.arange(8)).square().mean().backward()
+    optimizer.step()
+    assert before == optimizer.state_bytes() < 8 * sum(p.numel() for p in model.parameters())
+    assert AdamW8bit(model.parameters()).state_bytes() < before / 2
+
+
 @pytest.mark.slow
 def test_models_and_serving_in_python(small_run: sh.Run) -> None:
     from sharpen.models import load_model, load_tokenizer
