@@ -1,4 +1,4 @@
-"""Run a function in several gloo processes, for tests of distributed code."""
+"""Processes that start with torch loaded, alone or as the ranks of a gloo group."""
 
 import os
 import tempfile
@@ -13,13 +13,25 @@ import torch.distributed as dist
 from torch import multiprocessing
 
 TIMEOUT_S = 60
-# Loaded once by a server that the ranks are forked from: each would take seconds to do so.
+# Loaded once by a server that processes are forked from: each would take seconds to do so.
 PRELOADED = [
     "torch._dynamo",
     "torch.distributed.fsdp",
     "sharpen.models.load",
     "sharpen.train.trainer",
 ]
+
+
+def process(target: Callable[..., Any], *args: Any) -> Any:
+    """A process, not started, that will call ``target(*args)`` with torch loaded.
+
+    Args:
+        target: a function of a module of tests.
+        args: what it is given; must survive pickling.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context.Process(target=target, args=args)
 
 
 def run(target: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
@@ -36,27 +48,22 @@ def run(target: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
         given = folder, dict(os.environ), target, args
-        processes = [
-            context.Process(target=_rank, args=(rank, world_size, *given))
-            for rank in range(world_size)
-        ]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(TIMEOUT_S)
-        late = [rank for rank, process in enumerate(processes) if process.is_alive()]
-        for process in processes:
-            process.kill()
-            process.join()
+        ranks = [process(_rank, rank, world_size, *given) for rank in range(world_size)]
+        for rank in ranks:
+            rank.start()
+        for rank in ranks:
+            rank.join(TIMEOUT_S)
+        late = [number for number, rank in enumerate(ranks) if rank.is_alive()]
+        for rank in ranks:
+            rank.kill()
+            rank.join()
         failures = sorted(folder.glob("*.error"), key=lambda path: path.stat().st_mtime_ns)
         assert not failures, f"rank {failures[0].stem} failed:\n{failures[0].read_text()}"
         assert not late, f"ranks {late} were not done after {TIMEOUT_S} s"
-        codes = [process.exitcode for process in processes]
+        codes = [rank.exitcode for rank in ranks]
         assert codes == [0] * world_size, f"exit codes {codes}"
-        paths = [folder / f"{rank}.result" for rank in range(world_size)]
+        paths = [folder / f"{number}.result" for number in range(world_size)]
         return [torch.load(path, weights_only=False) for path in paths]
 
 

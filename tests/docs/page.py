@@ -1,4 +1,4 @@
-"""Blocks of a Markdown page, and a program that runs them in order: ``python page.py JSON``.
+"""Blocks of a Markdown page, and how a process of their own runs them in order.
 
 Blocks of a page share one folder and one namespace. ``python`` blocks run in this process, ``sh``
 blocks in bash, and a ``yaml`` block whose first line is ``# name.yaml`` is written to that file.
@@ -6,14 +6,13 @@ blocks in bash, and a ``yaml`` block whose first line is ``# name.yaml`` is writ
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,21 +78,34 @@ def _numbers(word: str) -> str:
     return NUMBER.pattern.join(re.escape(part) for part in NUMBER.split(word))
 
 
-def main() -> int:
-    """Run the blocks given as JSON; the first that fails is told, with its page and line."""
-    request = json.loads(sys.argv[1])
+def run_page(
+    page: str, blocks: list[Block], folder: Path, environment: dict[str, str], told: Path
+) -> None:
+    """Run the blocks in this process, in ``folder``, and leave with code 1 at the first that fails.
+
+    Args:
+        page: name, for messages.
+        blocks: of the page.
+        folder: where they run.
+        environment: in place of this process's own.
+        told: file to which everything is written that no block is seen to print.
+    """
+    # What the blocks start and leave behind can be ended with the group.
+    os.setsid()
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    with told.open("w") as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
     namespace: dict[str, Any] = {"__name__": "__main__"}
-    for data in request["blocks"]:
-        block = Block(**data)
-        where = f"{request['page']}:{block.line}"
+    for block in blocks:
+        where = f"{page}:{block.line}"
         code, output = _captured(block, where, namespace)
         if code != 0:
-            sys.stderr.write(f"{where}: this {block.language} block failed ({code}):\n{output}\n")
-            return 1
+            sys.exit(f"{where}: this {block.language} block failed ({code}):\n{output}")
         if not agrees(block.shown, output):
-            sys.stderr.write(f"{where}: the page shows\n{block.shown}\nit prints\n{output}\n")
-            return 1
-    return 0
+            sys.exit(f"{where}: the page shows\n{block.shown}\nit prints\n{output}")
 
 
 def _captured(block: Block, where: str, namespace: dict[str, Any]) -> tuple[int, str]:
@@ -143,12 +155,3 @@ def _check_fragment(text: str) -> None:
     from sharpen.core.recipe import load_recipe
 
     load_recipe({"sharpen": 1, "name": "page", "model": "tiny", **yaml.safe_load(text)})
-
-
-def as_request(page: str, blocks: list[Block]) -> str:
-    """What :func:`main` takes."""
-    return json.dumps({"page": page, "blocks": [asdict(block) for block in blocks]})
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,21 +3,21 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from docs.page import agrees, as_request, blocks_of
+from distributed import process
+from docs.page import agrees, blocks_of, run_page
 from e2e.command import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+?)\s*$", re.MULTILINE)
+TIMEOUT_S = 240
 LARGE_MODEL = "smollm2-135m-instruct"
 
 
@@ -35,25 +35,17 @@ def _cases() -> list[Any]:
 
 @pytest.mark.parametrize("page", _cases())
 def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path) -> None:
-    name = str(page.relative_to(ROOT))
-    request = as_request(name, blocks_of(page.read_text(encoding="utf-8")))
-    child = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("page.py")), request],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        told, _ = child.communicate(timeout=240)
-    finally:
-        # A block that failed may have left a server behind; all of the page is one group.
-        if _group_lives(child.pid):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-    assert child.returncode == 0, told
+    name, told = str(page.relative_to(ROOT)), tmp_path / "told.txt"
+    (folder := tmp_path / "page").mkdir()
+    blocks = blocks_of(page.read_text(encoding="utf-8"))
+    child = process(run_page, name, blocks, folder, ENVIRONMENT, told)
+    child.start()
+    child.join(TIMEOUT_S)
+    # A block that failed may have left a server behind; all of the page is one group.
+    if _group_lives(child.pid):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.join()
+    assert child.exitcode == 0, f"exit code {child.exitcode}\n{told.read_text()}"
 
 
 def _group_lives(group: int) -> bool:
