@@ -11,6 +11,7 @@ PROFILE = DeviceProfile(
     caches={"L2": 1 << 20},
     matmul={"float32": TABLE, "bfloat16": TABLE},
     attention={"float32": TABLE, "bfloat16": TABLE},
+    attention_forward={"float32": TABLE, "bfloat16": TABLE},
     copy_gbps=10.0,
     elementwise={"float32": 1e-9, "bfloat16": 1e-9},
     op_s=1e-6,

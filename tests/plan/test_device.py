@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,28 +38,36 @@ def rates(a: float, b: float) -> RateTable:
     return RateTable(rows=lengths, widths=(32, 128), gflops=lines)
 
 
-@pytest.mark.parametrize("length", [128, 145, 512, 3000, 4096, 32_768])
+@pytest.mark.parametrize("length", [128, 145, 512, 3000, 4096])
 def test_attention_has_a_part_for_each_pair_and_one_for_each_token(length: int) -> None:
     table = rates(0.005, 4.0)
     device = dataclasses.replace(PROFILE, attention={"float32": table})
     found = device.attention_gflops("float32", length, 64)
     assert found == pytest.approx(1 / (0.005 + 4.0 / length))
     assert device.attention_gflops("float32", 10, 64) == pytest.approx(table.gflops[0][0])
+    assert device.attention_gflops("float32", 10**9, 64) == pytest.approx(table.gflops[-1][0])
 
 
-@pytest.mark.parametrize(("last", "longest"), [(300.0, 600.0), (20.0, 20.0)])
-def test_attention_of_long_documents_stays_near_what_was_measured(
-    last: float, longest: float
-) -> None:
-    """Also where other work made the short ones look much slower or faster than they are."""
-    table = RateTable(
-        rows=(128, 512, 4096), widths=(32, 128), gflops=((9, 9), (30, 30), (last,) * 2)
+def test_the_forward_pass_of_attention_has_rates_of_its_own() -> None:
+    both, forward = rates(0.005, 4.0), rates(0.002, 1.0)
+    device = dataclasses.replace(
+        PROFILE, attention={"float32": both}, attention_forward={"float32": forward}
     )
-    device = dataclasses.replace(PROFILE, attention={"float32": table})
-    found = [device.attention_gflops("float32", s, 64) for s in (4096, 8192, 10**9)]
-    assert found[0] == pytest.approx(last)
-    assert found == sorted(found)
-    assert found[-1] == pytest.approx(longest)
+    found = device.attention_gflops("float32", 700, 64, forward=True)
+    assert found == pytest.approx(1 / (0.002 + 1.0 / 700))
+
+
+def test_of_attention_the_operations_that_are_timed_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All pairs that whole documents see, and of a long one those of its last queries."""
+    monkeypatch.setattr(device_module, "_shortest", lambda work, repeats: 1.0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    both, forward = device_module._measure_attention(torch.float32, 1)
+    assert both.rows[-2:] == (4096, 32_768) and both.widths[0] == 32
+    pairs = 3 * 4096 * 4097 / 2, 3 * 1024 * 16_384
+    for line, count in zip(forward.gflops[-2:], pairs, strict=True):
+        assert line[0] * 1e9 == pytest.approx(2 * 2 * 32 * count, rel=2e-3)
+    for line, third in zip(both.gflops, forward.gflops, strict=True):
+        assert line == pytest.approx([3 * x for x in third], rel=1e-2)
 
 
 def test_a_profile_survives_its_file() -> None:
@@ -72,7 +81,8 @@ def test_this_machine_is_measured_once_and_a_damaged_cache_again(
     first = load_profile()
     assert first.memory_bytes > 1 << 30 and first.copy_gbps > 0.1
     assert first.base_bytes > 50 << 20
-    assert set(first.matmul) == set(first.attention) == {"float32", "bfloat16"}
+    types = {"float32", "bfloat16"}
+    assert set(first.matmul) == set(first.attention) == set(first.attention_forward) == types
     assert cache_file().is_file()
     assert load_profile() == first
     old = dataclasses.replace(first, name="measured long ago")

@@ -2,15 +2,18 @@
 
 Rates depend on the shape: a product of [M, K] and [K, N] is timed over a small grid of M and of the
 width sqrt(K N), for each type, and interpolated on logarithmic axes in between. Attention is timed
-on documents of a few lengths, forward and backward. Its time has a part for each pair of tokens and
-one for each token, so the inverse rate is linear in 1 / S between two lengths, and beyond the
-longest::
+on documents of a few lengths, both passes and the forward pass alone. Its time has a part for each
+pair of tokens and one for each token, so the inverse rate is linear in 1 / S between two lengths::
 
     1 / rate(S) = a + b / S
 
-The profile is kept
-in the user's cache, by processor, torch version and number of threads. Measuring takes seconds, and
-what a machine can do changes with what else it does: a profile counts for ten minutes.
+a and b change where the kernel takes longer blocks of queries (from 768 tokens on), and where keys
+and values outgrow the core's cache; hence the lengths. Of the longest, where a alone is left, only
+the last queries are timed, on the keys that a token sees on average. It counts beyond, too.
+
+The profile is kept in the user's cache, by processor, torch version and number of threads.
+Measuring takes seconds, and what a machine can do changes with what else it does: a profile counts
+for ten minutes.
 """
 
 from __future__ import annotations
@@ -40,10 +43,12 @@ from sharpen.core.huge_pages import worker_environment
 __all__ = ["DeviceProfile", "RateTable", "load_profile", "probe"]
 
 _log = logging.getLogger(__name__)
-_FORMAT = 5
+_FORMAT = 6
 _ROWS = (16, 128, 512, 2048)
 _WIDTHS = (96, 320, 1024, 2048)
-_LENGTHS = (128, 512, 4096)
+_LENGTHS = (128, 512, 1024, 4096, 32_768)
+_WHOLE = 4096  # tokens up to which documents are timed whole, as many as make so many
+_LAST_QUERIES = 1024  # of a longer one
 _HEAD_DIMS = (32, 128)
 _DTYPES = ("float32", "bfloat16")
 _COPY_BYTES = 64 << 20
@@ -110,6 +115,9 @@ class DeviceProfile:
     attention: dict[str, RateTable]
     """GFLOP/s of causal attention, forward and backward, by type; only what is seen counts."""
 
+    attention_forward: dict[str, RateTable]
+    """The same of the forward pass alone, as a block that is computed again repeats it."""
+
     copy_gbps: float
     """GB/s of a large copy, bytes read plus bytes written."""
 
@@ -130,16 +138,24 @@ class DeviceProfile:
         rate = self.matmul[dtype].at(rows, math.sqrt(k * n))
         return 2 * rows * k * n / (rate * 1e9)
 
-    def attention_gflops(self, dtype: str, length: float, head_dim: int) -> float:
-        """GFLOP/s of attention within documents of ``length`` tokens."""
-        table = self.attention[dtype]
+    def attention_gflops(
+        self, dtype: str, length: float, head_dim: int, *, forward: bool = False
+    ) -> float:
+        """GFLOP/s of attention within documents.
+
+        Args:
+            dtype: ``float32`` or ``bfloat16``.
+            length: tokens of a document; beyond the longest that was measured, the rate is its.
+            head_dim: size of a head.
+            forward: of the forward pass alone instead of both.
+        """
+        table = (self.attention_forward if forward else self.attention)[dtype]
+        length = min(max(length, table.rows[0]), table.rows[-1])
         i, _ = _place(table.rows, length)
         short, long = table.rows[i], table.rows[i + 1]
         slow, fast = 1 / table.at(short, head_dim), 1 / table.at(long, head_dim)
-        share = (1 / max(length, table.rows[0]) - 1 / long) / (1 / short - 1 / long)
-        inverse = fast + share * (slow - fast)
-        # Beyond the longest: no lower a rate than there, and no more than twice it.
-        return 1 / (min(max(inverse, fast / 2), fast) if share < 0 else inverse)
+        share = (1 / length - 1 / long) / (1 / short - 1 / long)
+        return 1 / (fast + share * (slow - fast))
 
 
 def cache_file() -> Path:
@@ -200,13 +216,14 @@ def _probe_in_child() -> DeviceProfile:
 
 
 def probe(*, repeats: int = 5) -> DeviceProfile:
-    """Measure this machine: about six seconds.
+    """Measure this machine: about eight seconds.
 
     Args:
         repeats: timings of each shape; the shortest counts.
     """
     import torch
 
+    attention = {name: _measure_attention(getattr(torch, name), repeats) for name in _DTYPES}
     return DeviceProfile(
         name=_cpu_name(),
         cores=len(os.sched_getaffinity(0)),
@@ -214,7 +231,8 @@ def probe(*, repeats: int = 5) -> DeviceProfile:
         memory_bytes=psutil.virtual_memory().total,
         caches=_caches(),
         matmul={name: _measure_matmul(getattr(torch, name), repeats) for name in _DTYPES},
-        attention={name: _measure_attention(getattr(torch, name), repeats) for name in _DTYPES},
+        attention={name: both for name, (both, _) in attention.items()},
+        attention_forward={name: forward for name, (_, forward) in attention.items()},
         copy_gbps=_measure_copy(repeats),
         elementwise={n: _measure_elementwise(getattr(torch, n), repeats) for n in _DTYPES},
         op_s=_measure_op(),
@@ -256,30 +274,48 @@ def _measure_matmul(dtype: Any, repeats: int) -> RateTable:
     return RateTable(rows=_ROWS, widths=_WIDTHS, gflops=tuple(table))
 
 
-def _measure_attention(dtype: Any, repeats: int) -> RateTable:
-    """One head for each thread, which share work in the backward pass head by head."""
+def _measure_attention(dtype: Any, repeats: int) -> tuple[RateTable, RateTable]:
+    """Both passes, and the forward pass alone.
+
+    One head for each thread, which share work in the backward pass head by head.
+    """
     import torch
     import torch.nn.functional as F
 
     heads = torch.get_num_threads()
-    table = []
+    both, alone = [], []
     for length in _LENGTHS:
-        line = []
-        rows = _LENGTHS[-1] // length
+        lines: tuple[list[float], list[float]] = ([], [])
+        whole = length <= _WHOLE
+        rows = _WHOLE // length if whole else 1
+        queries, keys = (length, length) if whole else (_LAST_QUERIES, length // 2)
+        pairs = rows * heads * (length * (length + 1) // 2 if whole else queries * keys)
         for size in _HEAD_DIMS:
-            shape = rows, heads, length, size
-            q, k, v = (torch.randn(shape).to(dtype).requires_grad_() for _ in range(3))
-            grad = torch.randn(shape).to(dtype)
+            q, k, v, grad = (
+                torch.randn(rows, heads, tokens, size).to(dtype)
+                for tokens in (queries, keys, keys, queries)
+            )
 
-            def work(q: Any = q, k: Any = k, v: Any = v, grad: Any = grad) -> None:
-                out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-                torch.autograd.grad(out, (q, k, v), grad)
+            def forward(q: Any = q, k: Any = k, v: Any = v, whole: bool = whole) -> torch.Tensor:
+                return F.scaled_dot_product_attention(q, k, v, is_causal=whole)
 
-            seconds = _shortest(work, 2 if length == _LENGTHS[-1] else repeats)
-            flops = 3 * 2 * rows * heads * length * (length + 1) * size
-            line.append(round(flops / seconds / 1e9, 3))
-        table.append(tuple(line))
-    return RateTable(rows=_LENGTHS, widths=_HEAD_DIMS, gflops=tuple(table))
+            def passes(
+                q: Any = q, k: Any = k, v: Any = v, grad: Any = grad, whole: bool = whole
+            ) -> None:
+                inputs = [x.detach().requires_grad_() for x in (q, k, v)]
+                out = F.scaled_dot_product_attention(*inputs, is_causal=whole)
+                torch.autograd.grad(out, inputs, grad)
+
+            times = 2 if length >= _WHOLE else repeats
+            for line, work, products in ((lines[0], passes, 6), (lines[1], forward, 2)):
+                seconds = _shortest(work, times)
+                line.append(round(products * 2 * pairs * size / seconds / 1e9, 3))
+        both.append(tuple(lines[0]))
+        alone.append(tuple(lines[1]))
+    return (
+        RateTable(rows=_LENGTHS, widths=_HEAD_DIMS, gflops=tuple(both)),
+        RateTable(rows=_LENGTHS, widths=_HEAD_DIMS, gflops=tuple(alone)),
+    )
 
 
 def _measure_copy(repeats: int) -> float:

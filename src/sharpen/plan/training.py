@@ -36,8 +36,6 @@ __all__ = ["TrainingJob", "training_memory", "training_step_s"]
 # Calibrated by benchmarks/plan/bench_plan.py on the shapes listed there.
 _PASSES = 13.5  # element-wise operations a kept activation takes part in, forward and backward
 _OPS_A_BLOCK = 110  # operations started a block, forward and backward
-# Forward passes of attention take less than a third of both passes, by type.
-_FORWARD = {"float32": 0.85, "bfloat16": 0.45}
 _NODE = 36  # bare operations that one with its autograd node costs
 _ALLOCATOR = 0.2  # of what is allocated and freed all the time
 _PROCESS = 90 << 20  # beside the imports: rooms, data set, buffers of the libraries
@@ -231,11 +229,11 @@ def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]
     short = job.document_tokens is not None and job.document_tokens <= _SHORT
     kind = "float32" if short else job.dtype
     span = min(job.document_tokens or job.seq_len, job.seq_len)
-    rate = device.attention_gflops(kind, span, s.head_dim) * 1e9
-    per_token = attention_flops_per_token(s, span, causal=True)
-    repeats = job.checkpointing == "full" and not job.attention_stored
-    attends = 3 + (again * _FORWARD[kind] if repeats else 0.0)
-    attention = tokens * per_token * attends / rate
+    pass_flops = tokens * attention_flops_per_token(s, span, causal=True)
+    attention = 3 * pass_flops / (device.attention_gflops(kind, span, s.head_dim) * 1e9)
+    if job.checkpointing == "full" and not job.attention_stored:
+        rate = device.attention_gflops(kind, span, s.head_dim, forward=True) * 1e9
+        attention += again * pass_flops / rate
     labelled = max(1.0, job.labelled * tokens)
     rows = min(job.tile, labelled)
     head_passes = 3 if job.adapters is None and job.trains_head else 2
