@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from sharpen.optim.base import Optimizer
+from sharpen.optim.names import available
 from sharpen.optim.q_apollo import quantize_weights
-from sharpen.optim.registry import available
 from sharpen.testing.optim import GradientOptimizerConformance, train
 
 

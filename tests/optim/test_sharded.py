@@ -11,12 +11,12 @@ from distributed import run
 from optim.test_conformance import GradientOptimizerConformance
 from sharpen.optim.base import Optimizer
 from sharpen.optim.groups import param_groups
-from sharpen.optim.registry import available, find
+from sharpen.optim.names import available, find
 from sharpen.testing.optim import batch_loss
 
 WORLD, STEPS = 2, 6
-# Few gradients leave the bases of these free in a null space, and they turn with the last bit of the
-# global norm, which is summed in another order over ranks.
+# Few gradients leave the bases of these free in a null space, and they turn with the last bit of
+# the global norm, which is summed in another order over ranks.
 UNCLIPPED = {"soap"}
 SUITES = {kind.name: kind for kind in GradientOptimizerConformance.__subclasses__()}
 

@@ -132,7 +132,7 @@ def run(
     """Train submissions on workloads until their targets, by AlgoPerf's rules, and score them."""
     from sharpen.core.errors import ConfigError
     from sharpen.optim.bench.study import Journal, plan_jobs, run_jobs
-    from sharpen.optim.bench.workload import load_targets
+    from sharpen.optim.bench.suite import load_targets
 
     if rules not in ("external", "self"):
         raise ConfigError(f"--rules={rules!r} must be 'external' or 'self'.")
@@ -213,7 +213,7 @@ def set_targets(
 
 
 def _workloads(text: str) -> list[str]:
-    from sharpen.optim.bench.workload import find_workload, suite
+    from sharpen.optim.bench.suite import find_workload, suite
 
     if text in ("suite", "variants"):
         return [n for n in suite(variants=text == "variants") if ("/" in n) == (text != "suite")]

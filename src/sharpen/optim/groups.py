@@ -100,7 +100,7 @@ def param_groups(
     Raises:
         ConfigError: nothing is trainable, or an override matches nothing.
     """
-    from sharpen.optim.registry import find
+    from sharpen.optim.names import find
 
     kind = find(optimizer) if isinstance(optimizer, str) else optimizer
     matrix_rule = next(iter(kind.rules))

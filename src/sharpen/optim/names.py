@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING
+
 from sharpen.core.errors import ConfigError, did_you_mean
 
-__all__ = ["ALIASES", "CLASSES", "available", "canonical"]
+if TYPE_CHECKING:
+    from sharpen.optim.base import Optimizer
+
+__all__ = ["ALIASES", "CLASSES", "available", "canonical", "find"]
 
 CLASSES = {
     "adafactor": "adafactor.Adafactor",
@@ -79,3 +85,18 @@ def canonical(name: str) -> str:
         hint = did_you_mean(key, [*CLASSES, *ALIASES])
         raise ConfigError(f"there is no optimizer {name!r}.{hint} Known: {', '.join(available())}.")
     return key
+
+
+def find(name: str) -> type[Optimizer]:
+    """The class of a name; ``-`` and ``_`` are the same.
+
+    Raises:
+        ConfigError: there is none; the message has the nearest.
+
+    Examples:
+        >>> find("adamw-8bit").__name__
+        'AdamW8bit'
+    """
+    module, _, attribute = CLASSES[canonical(name)].rpartition(".")
+    found: type[Optimizer] = getattr(importlib.import_module(f"sharpen.optim.{module}"), attribute)
+    return found

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from sharpen.core.errors import ConfigError
 from sharpen.optim.groups import param_groups
-from sharpen.optim.names import CLASSES, available, canonical
+from sharpen.optim.names import find
 
 if TYPE_CHECKING:
     from sharpen.optim.base import Optimizer
 
-__all__ = ["available", "create", "find", "parse_options"]
-
-
-def find(name: str) -> type[Optimizer]:
-    """The class of a name; ``-`` and ``_`` are the same.
-
-    Raises:
-        ConfigError: there is none; the message has the nearest.
-
-    Examples:
-        >>> find("adamw-8bit").__name__
-        'AdamW8bit'
-    """
-    module, _, attribute = CLASSES[canonical(name)].rpartition(".")
-    found: type[Optimizer] = getattr(importlib.import_module(f"sharpen.optim.{module}"), attribute)
-    return found
+__all__ = ["create", "parse_options"]
 
 
 def create(name: str, model: nn.Module, lr: float | None = None, **options: Any) -> Optimizer:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from sharpen.core.errors import ConfigError
 from sharpen.optim.base import Optimizer
-from sharpen.optim.registry import create, find
+from sharpen.optim.names import find
+from sharpen.optim.registry import create
 
 __all__ = ["GradientOptimizerConformance", "small_model", "train"]
 

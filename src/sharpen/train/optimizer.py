@@ -10,7 +10,7 @@ from torch import nn
 from sharpen.core.errors import ConfigError
 from sharpen.optim.base import Optimizer
 from sharpen.optim.groups import param_groups, regroup
-from sharpen.optim.registry import find
+from sharpen.optim.names import find
 from sharpen.train.config import TrainConfig
 
 __all__ = ["OptimizerMaker"]

@@ -10,9 +10,10 @@ from sharpen.optim.bench.scoring import score
 from sharpen.optim.bench.shapes import memory_table
 from sharpen.optim.bench.study import Journal, plan_jobs, run_jobs, times_of
 from sharpen.optim.bench.submission import BASELINES, FromOptimizer, find_submission
+from sharpen.optim.bench.suite import find_workload, load_targets, suite
 from sharpen.optim.bench.targets import set_targets
 from sharpen.optim.bench.trial import TrialResult
-from sharpen.optim.bench.workload import Target, find_workload, load_targets, suite
+from sharpen.optim.bench.workload import Target
 
 
 def test_settings_are_the_same_on_all_workloads_and_seeds_are_not() -> None:

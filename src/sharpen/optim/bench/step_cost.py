@@ -22,8 +22,7 @@ import torch
 from torch import nn
 
 from sharpen.native.info import variant
-from sharpen.optim.names import available
-from sharpen.optim.registry import find
+from sharpen.optim.names import available, find
 
 __all__ = ["Contender", "StepCost", "contenders", "measure_costs", "parameter_set"]
 

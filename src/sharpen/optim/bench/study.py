@@ -21,8 +21,9 @@ from sharpen.core.errors import ExecutionError, FileFormatError, storage_errors
 from sharpen.optim.bench.halton import draw
 from sharpen.optim.bench.scoring import workload_time
 from sharpen.optim.bench.submission import find_submission
+from sharpen.optim.bench.suite import find_workload
 from sharpen.optim.bench.trial import Clock, ClockKind, TrialResult, run_trial
-from sharpen.optim.bench.workload import Target, find_workload
+from sharpen.optim.bench.workload import Target
 
 __all__ = ["Job", "Journal", "Ruleset", "plan_jobs", "run_jobs", "times_of"]
 

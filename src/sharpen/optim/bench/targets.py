@@ -18,8 +18,9 @@ from typing import Any
 from sharpen._version import __version__
 from sharpen.core.files import atomic_write_json
 from sharpen.optim.bench.study import Job, Journal, plan_jobs, run_jobs
+from sharpen.optim.bench.suite import find_workload
 from sharpen.optim.bench.trial import TrialResult
-from sharpen.optim.bench.workload import Target, find_workload
+from sharpen.optim.bench.workload import Target
 
 __all__ = ["set_target", "set_targets"]
 

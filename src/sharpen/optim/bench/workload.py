@@ -8,21 +8,18 @@ splits. Everything follows from the seed of a trial.
 from __future__ import annotations
 
 import abc
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from sharpen.core.errors import ConfigError, did_you_mean
+from sharpen.core.errors import ConfigError
 
-__all__ = ["Batch", "Target", "Workload", "find_workload", "load_targets", "suite"]
+__all__ = ["Batch", "Target", "Workload"]
 
 Batch = tuple[Tensor, ...]
-_TARGETS = Path(__file__).parent / "targets.json"
 
 
 class Workload(abc.ABC):
@@ -115,45 +112,3 @@ class Target:
 
     max_cpu_s: float
     """Budget in seconds of processor time."""
-
-
-def suite(*, variants: bool = False) -> list[str]:
-    """Names of the workloads.
-
-    Args:
-        variants: also those of their variants.
-    """
-    names = []
-    for name, kind in _kinds().items():
-        names.append(name)
-        if variants:
-            names += [f"{name}/{variant}" for variant in kind.variants]
-    return names
-
-
-def find_workload(name: str) -> Workload:
-    """A workload by name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    base, _, variant = name.partition("/")
-    kinds = _kinds()
-    if base not in kinds:
-        raise ConfigError(
-            f"there is no workload {base!r}.{did_you_mean(base, kinds)} Known: {', '.join(kinds)}."
-        )
-    return kinds[base](variant or None)
-
-
-def _kinds() -> dict[str, type[Workload]]:
-    from sharpen.optim.bench.workloads import digits, structures, text
-
-    kinds: list[type[Workload]] = [*digits.WORKLOADS, *text.WORKLOADS, *structures.WORKLOADS]
-    return {kind.name: kind for kind in kinds}
-
-
-def load_targets(path: Path | None = None) -> dict[str, Target]:
-    """Targets by workload: the package's, or those of a file that ``set-targets`` wrote."""
-    document = json.loads((path or _TARGETS).read_text())
-    return {name: Target(**values) for name, values in document["targets"].items()}
