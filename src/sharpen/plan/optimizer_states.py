@@ -75,7 +75,8 @@ def state_bytes(name: str, shapes: Iterable[Shape], options: Mapping[str, Any]) 
         shapes: what is trained.
         options: of the optimizer, such as ``rank``, ``density``, ``state_dtype``, ``momentum``.
     """
-    base, kind, block = name, options.get("state_dtype", "fp32"), options.get("block_size", 256)
+    base, kind = name, options.get("state_dtype", "fp32")
+    block: int = options.get("block_size", 256)
     for suffix, bits in (("_8bit", "q8"), ("_4bit", "q4")):
         if name.endswith(suffix):
             base, kind = name.removesuffix(suffix), options.get("state_dtype", bits)
@@ -114,21 +115,21 @@ def _one(
     if shape.role != "matrix":
         return adamw
     short, long = min(m, n), max(m, n)
-    rank = options.get("rank", _RANKS.get(name, 64))
+    rank: Any = options.get("rank", _RANKS.get(name, 64))
     if name == "muon":
         return kept(m, n, shape)
     if name == "soap":
         sides = sum(x * x for x in (m, n) if x <= options.get("max_precond_dim", _MAX_SOAP))
         return 2 * kept(m, n, shape) + 4 * 2 * sides
     if name == "cosmos":
-        r = min(rank, short)
+        r = min(int(rank), short)
         return kept(m, n, shape) + kept(m, r, shape) + 4 * (n * r + r * r)
     if rank == "auto":
         rank = max(1, short // 4)
     if short < options.get("min_lowrank_dim", _MIN_LOW_RANK) or rank >= short:
         return adamw
-    low = (long, rank) if m >= n else (rank, long)
-    moments = 2 * kept(*low, shape)
+    rows, columns = (long, rank) if m >= n else (rank, long)
+    moments = 2 * kept(rows, columns, shape)
     asked = options.get("cache_projection", "auto")
     keeps = name in ("galore", "fira") or asked is True
     if keeps or (asked == "auto" and (rank == 1 or 16 * rank <= long)):
@@ -141,7 +142,8 @@ def _blocks(
 ) -> int:
     """States of the matrices that are active: a share of all, or those of a layer at a time."""
     rest = sum(2 * kept(s.rows, s.columns, s) for s in shapes if s.role != "matrix")
-    largest, layers = 0, Counter[int]()
+    largest = 0
+    layers: Counter[int] = Counter()
     for shape in shapes:
         if shape.role == "matrix":
             size = 2 * kept(shape.rows, shape.columns, shape)
