@@ -87,6 +87,8 @@ def test_the_document_has_a_stable_schema() -> None:
         "traffic",
     }
     assert set(document["layout"]) == {
+        "attention_chunk",
+        "attention_stored",
         "chunks",
         "dp_replicate",
         "dp_shard",
@@ -180,6 +182,51 @@ def test_methods_and_savings_of_the_recipe_are_planned(recipe: dict[str, Any]) -
     assert set(words) <= set(saving.overrides(saving.best))
     again = sh.plan.on_devices(recipe, saving.overrides(saving.best), devices="1xL40S")
     assert again.best == saving.best
+
+
+def test_the_states_of_the_recipes_optimizer_are_planned(recipe: dict[str, Any]) -> None:
+    def plan(name: str, method: str = "full") -> Any:
+        changes = {"train.optimizer": name, "train.method": method}
+        return sh.plan.on_devices(recipe, changes, devices="1xL40S").best
+
+    adamw, lion = plan("adamw"), plan("lion")
+    assert 2 * lion.memory["optimizer"] == adamw.memory["optimizer"]
+    assert lion.step_s_by["update"] == pytest.approx(adamw.step_s_by["update"] * 20 / 28)
+    for method in ("half", "lora"):
+        parts = [plan(name, method).memory["optimizer"] for name in ("adamw", "lion")]
+        assert parts[0] == pytest.approx(2 * parts[1], abs=1)
+
+
+def test_chunks_of_attention_are_planned(recipe: dict[str, Any]) -> None:
+    def plan(**act: Any) -> Any:
+        changes = {"train.act": act, "train.parallel.sp": 2}
+        return sh.plan.on_devices(recipe, changes, devices="2xL40S")
+
+    for mode in ("none", "full"):
+        whole = plan(mode=mode).best
+        here = plan(mode=mode, attention_chunk=32)  # of the 128 tokens of a rank's sequence
+        assert whole.memory["exchange"] == 4 * here.best.memory["exchange"]
+        assert here.best.step_s_by["products"] > whole.step_s_by["products"]
+        assert here.best.step_s_by["offload"] == 0
+        away = plan(mode=mode, attention_chunk=32, attention_store="cpu")
+        assert away.best.memory["activations"] < here.best.memory["activations"]
+        assert away.best.step_s_by["offload"] > 0
+        assert away.best.hfu <= here.best.hfu
+        words = ["train.act.attention_chunk=32", "train.act.attention_store=cpu"]
+        assert set(words) <= set(away.overrides(away.best))
+        again = sh.plan.on_devices(recipe, away.overrides(away.best), devices="2xL40S")
+        assert again.best == away.best
+        assert "attention chunks of 32, stored chunks" in away.table()
+
+
+def test_a_layout_without_chunks_takes_those_of_the_recipe_away(recipe: dict[str, Any]) -> None:
+    """Rings and chunks of attention exclude each other."""
+    recipe["train"]["act"] = {"attention_chunk": 32}
+    found = sh.plan.on_devices(recipe, devices="4xL40S", search=True)
+    assert found.search is not None
+    ring = next(c for c in found.search.ranked if c.layout.ring > 1)
+    again = sh.plan.on_devices(recipe, found.overrides(ring), devices="4xL40S")
+    assert again.best.layout == ring.layout
 
 
 def test_parallel_blocks_are_planned_from_the_models_config(

@@ -75,6 +75,23 @@ def test_one_device_holds_what_the_calibrated_model_of_one_process_says() -> Non
     assert found["activations"] == single["activations"]
 
 
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+@pytest.mark.parametrize("stored", [False, True])
+def test_chunks_of_attention_leave_what_the_calibrated_model_says(
+    recompute: Any, stored: bool
+) -> None:
+    spec = small_spec()
+    job = ClusterJob(spec=spec, seq_len=256, global_batch=4, dtype="float32")
+    act: dict[str, Any] = {"attention_chunk": 64, "attention_stored": stored}
+    found = layout_memory(job, Candidate(micro_batch=2, recompute=recompute, **act))
+    single = training_memory(
+        TrainingJob(spec=spec, seq_len=256, micro_batch=2, checkpointing=recompute, **act), 0
+    )
+    assert found["activations"] == single["activations"]
+    ring = Candidate(ring=2, micro_batch=2, attention_chunk=64)
+    assert "attention_chunk=64 needs ring=1, not 2" in layout_problems(job, ring, 2)[0]
+
+
 def test_adapters_alone_have_gradients_and_states() -> None:
     job = dataclasses.replace(JOB, adapters=Adapters(rank=16))
     found = layout_memory(job, Candidate(dp_shard=8, zero_stage=3))

@@ -55,9 +55,9 @@ def test_a_job_s_states_are_the_optimizer_s() -> None:
     spec = small_model(**SHAPE).spec
     plain = Job(spec=spec, seq_len=8)
     count = plain.trained_parameters
-    lion = Job(spec=spec, seq_len=8, state_bytes=4 * count)
+    lion = Job(spec=spec, seq_len=8, state_ratio=0.5)
     assert job_states(plain).optimizer == 8 * count
     assert job_states(lion).optimizer == 4 * count
-    bf16 = Job(spec=spec, seq_len=8, dtype="bfloat16", state_bytes=4 * count)
+    bf16 = Job(spec=spec, seq_len=8, dtype="bfloat16", state_ratio=0.5)
     # float32 masters, 4 bytes, stay
     assert job_states(bf16, stage=1, ranks=2).optimizer == pytest.approx(8 * count / 2, rel=0.01)

@@ -68,7 +68,7 @@ class ClusterPlan:
         return self.best.fits
 
     def accounting(self) -> list[dict[str, Any]]:
-        """Bytes of model states on a device by stage of ZeRO, all weights trained.
+        """Bytes of model states on a device by stage of ZeRO, all weights trained by AdamW.
 
         ``built`` is what a run of the trainer holds, ``paper`` the table of the ZeRO paper; both
         are lists of ``parameters``, ``gathered``, ``gradients``, ``optimizer``, their ``total``,
@@ -116,6 +116,8 @@ class ClusterPlan:
         found += [f"act.every={layout.recompute_every}"]
         found += [f"act.offload={'cpu' if layout.offload else 'none'}"]
         found.append(f"act.tiled_mlp={'auto' if layout.tiled_mlp else 0}")
+        found.append(f"act.attention_chunk={layout.attention_chunk}")
+        found.append(f"act.attention_store={'cpu' if layout.attention_stored else 'none'}")
         return [f"{self.stage}.{change}" for change in found]
 
     def to_dict(self, top: int = 10) -> dict[str, Any]:
@@ -348,6 +350,7 @@ def cluster_job(recipe: Recipe, stage: StageSpec) -> ClusterJob:
         # Which half trains is known when it starts; of tied embeddings, both or none.
         frozen_parameters=spec.num_parameters // 2 if config.method == "half" else 0,
         dtype=config.dtype,
+        state_ratio=config.state_ratio(spec),
     )
 
 
@@ -398,4 +401,6 @@ def _own_layout(config: Any, devices: int) -> Candidate:
         recompute_every=config.act.every,
         offload=config.act.offload != "none",
         tiled_mlp=bool(config.act.tiled_mlp),
+        attention_chunk=config.act.attention_chunk,
+        attention_stored=config.act.attention_store != "none",
     )

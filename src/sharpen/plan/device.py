@@ -302,9 +302,9 @@ def _measure_attention(dtype: Any, repeats: int) -> tuple[RateTable, RateTable]:
             def passes(
                 q: Any = q, k: Any = k, v: Any = v, grad: Any = grad, whole: bool = whole
             ) -> None:
-                inputs = [x.detach().requires_grad_() for x in (q, k, v)]
-                out = F.scaled_dot_product_attention(*inputs, is_causal=whole)
-                torch.autograd.grad(out, inputs, grad)
+                q, k, v = (x.detach().requires_grad_() for x in (q, k, v))
+                out = F.scaled_dot_product_attention(q, k, v, is_causal=whole)
+                torch.autograd.grad(out, (q, k, v), grad)
 
             times = 2 if length >= _WHOLE else repeats
             for line, work, products in ((lines[0], passes, 6), (lines[1], forward, 2)):

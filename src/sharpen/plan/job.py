@@ -6,6 +6,10 @@ A block keeps for its backward pass, a token (e bytes an element)::
     full              e h                                      it is computed again from its input
     selective         e h + e (2 h_q + 2 h_kv) + 4 heads       that, and what attention needs
 
+Chunks of attention leave e h_q more, the output twice; of q, k, v and one output that wait
+elsewhere (``away``) nothing. The norm before them, e h + 4, is computed again. A block kept by its
+input alone computes their attention again, too, unless they wait elsewhere.
+
 Adapters have r (in + out) parameters a layer, DoRA (Liu et al., 2024, arXiv 2402.09353) a magnitude
 for each output besides, and the norm of each frozen row.
 """
@@ -17,6 +21,7 @@ from typing import Literal
 
 from sharpen.core.errors import ConfigError
 from sharpen.core.model_spec import ModelSpec
+from sharpen.plan.flops import training_flops_per_token
 from sharpen.plan.memory import (
     ModelStates,
     activation_bytes,
@@ -26,9 +31,23 @@ from sharpen.plan.memory import (
 )
 from sharpen.plan.optimizer_states import Shape
 
-__all__ = ["Adapters", "Job", "job_states", "trained_shapes"]
+__all__ = [
+    "Adapters",
+    "Checkpointing",
+    "Chunks",
+    "Job",
+    "chunk_kind",
+    "job_states",
+    "kept_activations",
+    "trained_shapes",
+]
 
-HELD = 3  # blocks whose kept tensors are here when offloaded: one in use, one on its way, the last
+Checkpointing = Literal["none", "selective", "full"]
+"""What a block that is computed again keeps: all, its input and what attention needs, its input."""
+Chunks = Literal["none", "here", "away"]
+"""Whether attention runs over chunks of tokens, and where what these leave waits."""
+
+_HELD = 3  # blocks whose kept tensors are here when offloaded: one in use, one on its way, the last
 _BYTES = {"float32": 4, "bfloat16": 2}
 _MLP = ("gate_proj", "up_proj", "down_proj")
 _NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8  # a weight, with its shares of the scales
@@ -78,8 +97,8 @@ class Job:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type; what trains is float32."""
 
-    state_bytes: int | None = None
-    """Bytes of the optimizer's states of all that trains; None for AdamW's, 8 a parameter."""
+    state_ratio: float = 1.0
+    """The optimizer's states over those of AdamW, 8 bytes a trained parameter."""
 
     @property
     def method(self) -> str:
@@ -136,13 +155,6 @@ class Job:
         return self.spec.num_parameters - self.frozen_parameters
 
     @property
-    def state_ratio(self) -> float:
-        """The optimizer's states over those of AdamW."""
-        if self.state_bytes is None or not self.trained_parameters:
-            return 1.0
-        return self.state_bytes / (8 * self.trained_parameters)
-
-    @property
     def trained_share(self) -> float:
         """Share of the model's own weights that get gradients."""
         if self.adapters is not None:
@@ -156,11 +168,32 @@ class Job:
         saved = (e - _NF4_BYTES) * s.num_layers * s.layer_matmul_parameters if self.nf4 else 0
         return e * s.num_parameters - round(saved) + 4 * self.magnitudes
 
-    def kept_bytes(self, *, tiled: bool = False) -> int:
+    @property
+    def update_bytes(self) -> float:
+        """Bytes a trained parameter has read or written by an update.
+
+        Parameter and gradient are read, the parameter written; the states both.
+        """
+        return 12 + 16 * self.state_ratio
+
+    def model_flops_per_token(self, *, causal: bool = False) -> float:
+        """FLOPs of a token's passes; what is computed again does not count.
+
+        Args:
+            causal: count only the positions that attention sees.
+        """
+        flops = training_flops_per_token(
+            self.spec, self.seq_len, causal=causal, lora=self.adapters is not None
+        )
+        frozen = self.frozen_parameters / self.spec.num_parameters  # they get no gradient
+        return flops - 2 * self.spec.matmul_parameters * frozen
+
+    def kept_bytes(self, *, tiled: bool = False, chunks: Chunks = "none") -> int:
         """Bytes a token leaves in a block for its backward pass.
 
         Args:
             tiled: the MLP runs over tiles of tokens and keeps nothing of its own.
+            chunks: of attention.
         """
         e = self.element_bytes
         kept = activation_bytes(
@@ -170,15 +203,62 @@ class Job:
             for name, (_, width) in self.adapted().items():
                 if not (tiled and name in _MLP):
                     kept += e * (self.adapters.rank + (width if self.adapters.dora else 0))
+        if chunks != "none":
+            kept += self._chunk_bytes(chunks) - (e * self.spec.hidden_size + 4)
         return kept
 
-    def checkpoint_bytes(self, mode: Literal["none", "selective", "full"]) -> int:
-        """Bytes a token leaves in a block that is computed again; 0 when none is."""
+    def checkpoint_bytes(self, mode: Checkpointing, chunks: Chunks = "none") -> int:
+        """Bytes a token leaves in a block that is computed again; 0 when none is.
+
+        Args:
+            mode: what such a block keeps.
+            chunks: of attention.
+        """
         s, e = self.spec, self.element_bytes
         if mode == "none":
             return 0
+        if mode == "full" and chunks != "away":
+            return e * s.hidden_size
         attention = e * (2 * s.query_size + 2 * s.kv_size) + 4 * s.num_heads
-        return e * s.hidden_size + (attention if mode == "selective" else 0)
+        return e * s.hidden_size + attention + self._chunk_bytes(chunks)
+
+    def _chunk_bytes(self, chunks: Chunks) -> int:
+        """What a token's chunk of attention leaves beyond what attention at once does."""
+        s = self.spec
+        if chunks == "none":
+            return 0
+        stored = 2 * (s.query_size + s.kv_size) if chunks == "away" else 0
+        return self.element_bytes * (s.query_size - stored)
+
+
+def chunk_kind(tokens: int, stored: bool) -> Chunks:
+    """The kind of chunks.
+
+    Args:
+        tokens: of a chunk; 0 for none.
+        stored: what they leave waits elsewhere.
+    """
+    if not tokens:
+        return "none"
+    return "away" if stored else "here"
+
+
+def kept_activations(
+    layers: int, again: int, *, block: int, checkpoint: int, offload: bool = False
+) -> int:
+    """Bytes that blocks hold at once for the backward pass.
+
+    Args:
+        layers: blocks.
+        again: of them, those that are computed again, one at a time.
+        block: bytes of a block that is not, or is being so.
+        checkpoint: bytes of one that is, until then.
+        offload: these wait elsewhere, and only those of three blocks are here.
+    """
+    found = (layers - again) * block
+    if again:
+        found += (min(again, _HELD) if offload else again) * checkpoint + block
+    return found
 
 
 def job_states(

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sharpen.plan.flops import attention_flops_per_token, training_flops_per_token
+from sharpen.plan.flops import attention_flops_per_token
 from sharpen.plan.hardware import Cluster
 from sharpen.plan.layouts import (
     Candidate,
@@ -33,13 +33,13 @@ from sharpen.plan.layouts import (
     layout_traffic,
     most_heads,
     states_bytes,
+    stored_bytes,
 )
 
 __all__ = ["LayoutCost", "layout_cost", "pass_seconds", "step_flops"]
 
 # Times that unfused element-wise operations read or write what a block keeps, both passes together.
 _PASSES = 8
-_UPDATE_BYTES = 28  # read and written by an update: parameter, gradient, two moments, a copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,22 +117,31 @@ def step_flops(job: ClusterJob, *, causal: bool = False, layout: Candidate | Non
         job: what is trained.
         causal: count only the positions that attention sees.
         layout: count what it computes again, too: blocks (selectively, without attention), and of
-            tiled MLPs gate and up.
+            tiled MLPs gate and up, for chunks of attention the projections.
     """
     s = job.spec
-    per_token = training_flops_per_token(
-        s, job.seq_len, causal=causal, lora=job.adapters is not None
-    )
-    per_token -= 2 * s.matmul_parameters * job.frozen_parameters / s.num_parameters
+    per_token = job.model_flops_per_token(causal=causal)
     if layout is not None:
         again = layout.recomputed(s.num_layers) / s.num_layers
         per_token += again * 2 * s.matmul_parameters
-        if layout.recompute == "full":
+        if _attends_again(layout):
             per_token += again * attention_flops_per_token(s, job.seq_len, causal=causal)
         if layout.tiled_mlp:
             gate_up = 2 * 2 * s.hidden_size * s.intermediate_size * s.num_layers
             per_token += (1 - again) * gate_up
+        if layout.attention_chunk:
+            per_token += 2 * _projections(job) * s.num_layers
     return per_token * job.global_batch * job.seq_len
+
+
+def _attends_again(layout: Candidate) -> bool:
+    """Whether blocks that are computed again attend again."""
+    return layout.recompute == "full" and layout.attention_chunks != "away"
+
+
+def _projections(job: ClusterJob) -> int:
+    """Weights of a layer that make queries, keys and values."""
+    return job.spec.hidden_size * (job.spec.query_size + 2 * job.spec.kv_size)
 
 
 def _compute(job: ClusterJob, layout: Candidate, cluster: Cluster) -> dict[str, float]:
@@ -146,17 +155,18 @@ def _compute(job: ClusterJob, layout: Candidate, cluster: Cluster) -> dict[str, 
     seen = attention_flops_per_token(s, job.seq_len, causal=True) * tokens / layout.pp / tp
     attention = uneven * seen / (peak * device.attention)
     rate = device.memory_gb_s * 1e9 * cluster.assume.memory
-    kept = tokens * layers * kept_bytes(job, False) / tp
+    kept = tokens * layers * kept_bytes(job, False, "none") / tp
     elementwise = kept * _PASSES / 2 / rate
     again = layout.recomputed(s.num_layers) / s.num_layers
     weights = 1 + job.trained_share  # products of the backward pass for one of the forward
     tiled = gate_up * (1 - again) if layout.tiled_mlp else 0.0
+    chunks = _projections(job) / s.layer_matmul_parameters if layout.attention_chunk else 0.0
     head = 2 * tokens * s.embedding_parameters / tp / (peak * device.products) / layout.pp
     return {
         "products": products,
-        "products_backward": products * (weights + again + tiled),
+        "products_backward": products * (weights + again + tiled + chunks),
         "attention": attention,
-        "attention_backward": attention * (2 + again * (layout.recompute == "full")),
+        "attention_backward": attention * (2 + again * _attends_again(layout)),
         "elementwise": elementwise,
         "elementwise_backward": elementwise * (1 + again),
         "head": head * (1 + weights),
@@ -215,7 +225,7 @@ def layout_cost(
 
     # Exchanges inside a layer stop computing; a ring's hide behind its attention.
     exchange = {"forward": 0.0, "backward": 0.0}
-    again = layout.recomputed(s.num_layers) / s.num_layers if layout.recompute == "full" else 0.0
+    again = layout.recomputed(s.num_layers) / s.num_layers if _attends_again(layout) else 0.0
     for purpose, (there, back) in layer_exchanges(job, layout).items():
         if purpose == "ring":
             rate = cluster.neighbour_rate(layout.ring, tp * layout.sp)
@@ -267,12 +277,12 @@ def layout_cost(
 
     # What blocks keep leaves in the forward pass and comes back in the backward pass, beside both.
     away = 0.0
-    if layout.offload:
-        moved = layout.recomputed(layers) * layout.tokens(job)
-        moved *= job.checkpoint_bytes(layout.recompute)
-        seconds = moved / tp / (cluster.device.host_gb_s * 1e9 * assume.links)
-        for beside in (first_pass, second_pass):
-            away += max(seconds - overlap * beside, (1 - overlap) * seconds)
+    blocks = layout.recomputed(layers) * layout.tokens(job) if layout.offload else 0
+    blocks *= job.checkpoint_bytes(layout.recompute, layout.attention_chunks)
+    for chunks, beside in zip(stored_bytes(job, layout), (first_pass, second_pass), strict=True):
+        moved = (blocks + layers * chunks) / tp
+        seconds = moved / (cluster.device.host_gb_s * 1e9 * assume.links)
+        away += max(seconds - overlap * beside, (1 - overlap) * seconds)
 
     bubble = pass_s * (layout.pp - 1) / layout.chunks
     if layout.pp > 1:
@@ -281,7 +291,7 @@ def layout_cost(
         bubble += (1 - overlap) * hop
     trained = job.trained_parameters / (tp * layout.pp)
     share = trained / (n if layout.zero_stage else 1)
-    update = share * _UPDATE_BYTES / (cluster.device.memory_gb_s * 1e9 * assume.memory)
+    update = share * job.update_bytes / (cluster.device.memory_gb_s * 1e9 * assume.memory)
     times = {
         "products": m * (compute["products"] + compute["products_backward"] + compute["head"]),
         "attention": m * (compute["attention"] + compute["attention_backward"]),

@@ -14,7 +14,7 @@ element, a rank holds::
     buckets        gradients about to be reduced, and the owners' float32 ones of stage 1
     activations    layers x block(T), or layers x e h T + block(T) when recomputed
     loss           a tile of logits, and the head's float32 gradient
-    exchange       2 e T max(h_q, h_kv) Ulysses; 4 x keys and values + float32 sums, ring
+    exchange       2 e T max(h_q, h_kv) / chunks Ulysses; 4 x keys and values + float32 sums, ring
     reserved       context, collectives, what the allocator wastes
 
 and sends, a step of m micro-batches, the bytes of :mod:`sharpen.plan.communication`.
@@ -38,7 +38,14 @@ from sharpen.plan.communication import (
     zero_step_bytes,
 )
 from sharpen.plan.hardware import Assumptions
-from sharpen.plan.job import HELD, Job, job_states
+from sharpen.plan.job import (
+    Checkpointing,
+    Chunks,
+    Job,
+    chunk_kind,
+    job_states,
+    kept_activations,
+)
 from sharpen.plan.parallel import ParallelConfig
 
 __all__ = ["Candidate", "ClusterJob", "Traffic", "layout_memory", "layout_problems"]
@@ -96,7 +103,7 @@ class Candidate:
     micro_batch: int = 1
     """Sequences a forward pass."""
 
-    recompute: Literal["none", "selective", "full"] = "none"
+    recompute: Checkpointing = "none"
     """``full`` keeps only each block's input, ``selective`` also what attention needs
     (``train.act.mode``)."""
 
@@ -108,6 +115,13 @@ class Candidate:
 
     tiled_mlp: bool = False
     """The MLP runs over tiles of tokens and is computed again in the backward pass."""
+
+    attention_chunk: int = 0
+    """Tokens of a rank's sequence that are projected and attend at a time; 0 for all
+    (``train.act.attention_chunk``)."""
+
+    attention_stored: bool = False
+    """What these chunks leave waits in host memory (``train.act.attention_store``)."""
 
     @property
     def world_size(self) -> int:
@@ -136,6 +150,16 @@ class Candidate:
     def tokens(self, job: ClusterJob) -> int:
         """T, tokens of a rank in a forward pass; sequences are padded to divide."""
         return self.micro_batch * -(-job.seq_len // (self.ring * self.sp))
+
+    @property
+    def attention_chunks(self) -> Chunks:
+        """Of attention."""
+        return chunk_kind(self.attention_chunk, self.attention_stored)
+
+    def num_attention_chunks(self, job: ClusterJob) -> int:
+        """u, chunks of attention of a rank's sequence."""
+        tokens = self.tokens(job) // self.micro_batch
+        return -(-tokens // self.attention_chunk) if self.attention_chunk else 1
 
     def recomputed(self, layers: int) -> int:
         """Of so many blocks, those that are computed again."""
@@ -173,6 +197,8 @@ class Candidate:
         words += [f"every {self.recompute_every} blocks"] if self.recompute_every > 1 else []
         words += ["offload"] if self.offload else []
         words += ["tiled MLP"] if self.tiled_mlp else []
+        words += [f"attention chunks of {self.attention_chunk}"] if self.attention_chunk else []
+        words += ["stored chunks"] if self.attention_stored else []
         return ", ".join(words)
 
 
@@ -205,6 +231,11 @@ def layout_problems(job: ClusterJob, layout: Candidate, devices: int) -> list[st
     if layout.ring * layout.sp > job.seq_len:
         found.append(
             f"ring {layout.ring} x sp {layout.sp} is above the sequence's {job.seq_len} tokens."
+        )
+    if layout.attention_chunk and layout.ring > 1:
+        found.append(
+            f"attention_chunk={layout.attention_chunk} needs ring=1, not {layout.ring}; use sp, or "
+            "attention_chunk=0."
         )
     if s.num_heads % layout.tp or s.intermediate_size % layout.tp:
         found.append(
@@ -266,9 +297,9 @@ def _states(job: ClusterJob, layout: Candidate) -> dict[str, int]:
 
 
 @functools.lru_cache(maxsize=4096)
-def kept_bytes(job: Job, tiled: bool) -> int:
+def kept_bytes(job: Job, tiled: bool, chunks: Chunks) -> int:
     """:meth:`Job.kept_bytes`, kept for a search."""
-    return job.kept_bytes(tiled=tiled)
+    return job.kept_bytes(tiled=tiled, chunks=chunks)
 
 
 def layout_memory(
@@ -285,26 +316,30 @@ def layout_memory(
     s, e, tokens, tp = job.spec, job.element_bytes, layout.tokens(job), layout.tp
     m, pp, v = layout.micro_batches(job), layout.pp, layout.chunks
     parts = _states(job, layout)
-    block = tokens * kept_bytes(job, layout.tiled_mlp) // tp
     # Passes under way at once on the first pipeline stage, each of layers / (pp chunks) layers.
     under_way = min(m * v, pp if v == 1 else 2 * (pp - 1) + (v - 1) * pp + 1)
     layers = under_way * (s.num_layers // (pp * v))
-    again = layout.recomputed(layers)
-    activations = (layers - again) * block
-    if again:
-        held = min(again, HELD) if layout.offload else again
-        activations += held * tokens * job.checkpoint_bytes(layout.recompute) // tp + block
+    activations = kept_activations(
+        layers,
+        layout.recomputed(layers),
+        block=tokens * kept_bytes(job, layout.tiled_mlp, layout.attention_chunks) // tp,
+        checkpoint=tokens * job.checkpoint_bytes(layout.recompute, layout.attention_chunks) // tp,
+        offload=layout.offload,
+    )
     activations += tokens * e * (2 * s.hidden_size + 2 * s.head_dim) // tp
     wide = 4 * e * s.intermediate_size * tokens // tp  # gradients of the MLP's four tensors
     if layout.tiled_mlp:
         wide //= max(1, -(-tokens // max(s.hidden_size, _LEAST_TILE)))
+    if layout.attention_chunk:  # the gradient of all queries in float32
+        wide = max(wide, 4 * s.query_size * tokens // tp)
     rows = min(tokens, max(1, _LOGITS_BYTES // (4 * s.vocab_size)))
     loss = rows * (s.vocab_size // tp) * (e + 8) + 2 * tokens * e * s.hidden_size // tp
     if job.adapters is None and job.trains_head:
         loss += 4 * s.embedding_parameters // tp
     exchange = 0
     if layout.sp > 1:
-        exchange += 2 * e * tokens * max(s.query_size, s.kv_size)
+        at_once = 2 * e * tokens * max(s.query_size, s.kv_size)
+        exchange += at_once // layout.num_attention_chunks(job)
     if layout.ring > 1:
         exchange += 4 * e * tokens * 2 * s.kv_size
         exchange += 4 * tokens * (s.query_size + s.num_heads) + 2 * 2 * 4 * tokens * s.kv_size
@@ -366,6 +401,23 @@ def layer_exchanges(job: ClusterJob, layout: Candidate) -> dict[str, tuple[int, 
         tensor = megatron_bytes(s.hidden_size, ranks=layout.tp, tokens=tokens, element_bytes=e)
         found["tensor"] = tensor.forward, tensor.backward
     return found
+
+
+def stored_bytes(job: ClusterJob, layout: Candidate) -> tuple[int, int]:
+    """Bytes of a layer and micro-batch that chunks of attention move, forward and backward.
+
+    Of each of u chunks queries, keys, values and output are kept; in the backward pass also the
+    gradients of all four. To attend, chunk i reads the keys and values of chunks 1 to i; in the backward pass the keys and values of
+    chunk i meet the queries, outputs and gradients of chunks i to u. So these are read
+    (u + 1) / 2 times.
+    """
+    if not layout.attention_stored:
+        return 0, 0
+    q, kv, often = job.spec.query_size, job.spec.kv_size, (layout.num_attention_chunks(job) + 1) / 2
+    unit = job.element_bytes * layout.tokens(job)
+    forward = 2 * (q + kv) + q + often * 2 * kv
+    backward = q + 2 * kv + often * 3 * q + 2 * (q + 2 * kv)
+    return round(unit * forward), round(unit * backward)
 
 
 class StatesBytes(NamedTuple):

@@ -24,11 +24,17 @@ and the element-wise operations at their measured rates, and the start of every 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from sharpen.plan.device import DeviceProfile
-from sharpen.plan.flops import attention_flops_per_token, training_flops_per_token
-from sharpen.plan.job import HELD, Job, job_states
+from sharpen.plan.flops import attention_flops_per_token
+from sharpen.plan.job import (
+    Checkpointing,
+    Chunks,
+    Job,
+    chunk_kind,
+    job_states,
+    kept_activations,
+)
 from sharpen.plan.memory import live_bytes
 
 __all__ = ["TrainingJob", "training_memory", "training_step_s"]
@@ -41,6 +47,7 @@ _ALLOCATOR = 0.2  # of what is allocated and freed all the time
 _PROCESS = 90 << 20  # beside the imports: rooms, data set, buffers of the libraries
 _VOCABULARY = 1500  # bytes a token of the vocabulary takes in the tokenizer
 _SETTLED = 120 << 20  # of a bf16 heap after tens of steps with documents of varying length
+_MOVED = 20 / 28  # of what an update reads and writes, at the rate of a copy
 _SHORT = 512  # documents of up to so many tokens attend in float32
 
 
@@ -54,7 +61,7 @@ class TrainingJob(Job):
     grad_accum: int = 1
     """Forward passes a step."""
 
-    checkpointing: Literal["none", "selective", "full"] = "none"
+    checkpointing: Checkpointing = "none"
     """What a block keeps: all, its input and what attention needs, or its input."""
 
     checkpoint_every: int = 1
@@ -109,6 +116,11 @@ class TrainingJob(Job):
         return self.seq_len * self.micro_batch * self.grad_accum * readers
 
     @property
+    def attention_chunks(self) -> Chunks:
+        """Of attention."""
+        return chunk_kind(self.attention_chunk, self.attention_stored)
+
+    @property
     def checkpointed_blocks(self) -> int:
         """Blocks that are computed again in the backward pass."""
         if self.checkpointing == "none":
@@ -119,31 +131,18 @@ class TrainingJob(Job):
 def block_activation_bytes(job: TrainingJob) -> int:
     """Bytes one block keeps for its backward pass, checkpointing aside."""
     tiled = job.mlp_tile > 0
-    kept = job.tokens * job.kept_bytes(tiled=tiled)
+    kept = job.tokens * job.kept_bytes(tiled=tiled, chunks=job.attention_chunks)
     if job.adapters is None and job.element_bytes == 2:  # copies of weights, kept by autocast
         copies = job.spec.layer_matmul_parameters
         if tiled:
             copies -= 3 * job.spec.hidden_size * job.spec.intermediate_size
         kept += 2 * copies
-    if job.attention_chunk:  # the norm before it is computed again
-        kept -= job.tokens * (job.element_bytes * job.spec.hidden_size + 4)
-        kept += _chunk_bytes(job)
     return kept
-
-
-def _chunk_bytes(job: TrainingJob) -> int:
-    """What chunks of attention leave beyond what attention at once does."""
-    s, e = job.spec, job.element_bytes
-    # The output twice; but of what may wait elsewhere only its second copy.
-    stored = 2 * (s.query_size + s.kv_size) if job.attention_stored else 0
-    return job.tokens * e * (s.query_size - stored)
 
 
 def checkpointed_block_bytes(job: TrainingJob) -> int:
     """Bytes one checkpointed block keeps until it is computed again."""
-    if not job.attention_chunk or (job.checkpointing == "full" and not job.attention_stored):
-        return job.tokens * job.checkpoint_bytes(job.checkpointing)
-    return job.tokens * job.checkpoint_bytes("selective") + _chunk_bytes(job)
+    return job.tokens * job.checkpoint_bytes(job.checkpointing, job.attention_chunks)
 
 
 def training_memory(job: TrainingJob, base_bytes: int) -> dict[str, int]:
@@ -154,12 +153,13 @@ def training_memory(job: TrainingJob, base_bytes: int) -> dict[str, int]:
         base_bytes: of a process that has only imported what it needs.
     """
     s, e, tokens = job.spec, job.element_bytes, job.tokens
-    block = block_activation_bytes(job)
-    again = job.checkpointed_blocks
-    activations = (s.num_layers - again) * block
-    if again:
-        held = min(again, HELD) if job.offload else again
-        activations += held * checkpointed_block_bytes(job) + block
+    activations = kept_activations(
+        s.num_layers,
+        job.checkpointed_blocks,
+        block=block_activation_bytes(job),
+        checkpoint=checkpointed_block_bytes(job),
+        offload=job.offload,
+    )
     activations += tokens * e * (2 * s.hidden_size + 2 * s.head_dim)  # final norm, cos and sin
     labelled = max(1, round(job.labelled * tokens))
     tile = min(job.tile, labelled)
@@ -253,9 +253,8 @@ def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]
     ops = s.num_layers * (_OPS_A_BLOCK + documents + 20 * len(job.adapted()))
     starts = ops * (1 + again / 2) * device.op_s * _NODE
     shares = job.state_ranks if job.zero_stage else 1
-    # Weights, gradients and states are read, weights and states written.
-    moved = 20 * (12 + 16 * job.state_ratio) / 28
-    update = moved * (job.trained_parameters // shares) / (device.copy_gbps * 1e9)
+    update = _MOVED * job.update_bytes * (job.trained_parameters // shares)
+    update /= device.copy_gbps * 1e9
     micro = {
         "products": products,
         "attention": attention,
@@ -270,7 +269,4 @@ def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]
 
 def step_flops(job: TrainingJob) -> float:
     """Model FLOPs of one optimizer step, no causal discount, recomputation not counted."""
-    s = job.spec
-    per_token = training_flops_per_token(s, job.seq_len, lora=job.adapters is not None)
-    per_token -= 2 * s.matmul_parameters * job.frozen_parameters / s.num_parameters
-    return per_token * job.step_tokens
+    return job.model_flops_per_token() * job.step_tokens

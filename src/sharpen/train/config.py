@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sharpen.core.errors import ConfigError
+from sharpen.core.model_spec import ModelSpec
 from sharpen.optim.names import canonical
 from sharpen.optim.schedules import Schedule, ScheduleKind
-from sharpen.plan.job import Adapters
+from sharpen.plan.job import Adapters, trained_shapes
+from sharpen.plan.optimizer_states import state_bytes
 from sharpen.plan.parallel import ParallelConfig
 
 __all__ = [
@@ -370,6 +372,16 @@ class TrainConfig:
             betas = (0.9, 0.95)
         given = {"betas": betas, "eps": self.eps}
         return {name: value for name, value in given.items() if value is not None}
+
+    def state_ratio(self, spec: ModelSpec) -> float:
+        """The optimizer's states over those of AdamW, 8 bytes a parameter.
+
+        Args:
+            spec: the model's shape.
+        """
+        shapes = trained_shapes(spec, self.adapters)
+        found = state_bytes(canonical(self.optimizer), shapes, self.optimizer_options)
+        return found / (8 * sum(shape.numel for shape in shapes))
 
     def grad_accum(self, data_ranks: int = 1) -> int:
         """Forward passes an optimizer step and rank.

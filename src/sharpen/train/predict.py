@@ -15,11 +15,8 @@ from sharpen.core.stage import Prediction, RecipeContext
 from sharpen.data.stages import DataConfig, sample_texts
 from sharpen.models.tile_sizes import logits_tile, mlp_tile
 from sharpen.models.tokenizer import load_tokenizer
-from sharpen.optim.names import canonical
 from sharpen.plan.device import DeviceProfile, load_profile
-from sharpen.plan.job import trained_shapes
 from sharpen.plan.memory import parameter_shapes
-from sharpen.plan.optimizer_states import state_bytes
 from sharpen.plan.training import TrainingJob, step_flops, training_memory, training_step_s
 from sharpen.train.config import TrainConfig
 from sharpen.train.half import choose_half
@@ -84,17 +81,9 @@ def training_job(
         tile=logits_tile(spec.vocab_size) if tile == "auto" else tile,
         document_tokens=documents,
         labelled=_LABELLED_SHARE if turns and getattr(data, "mask_prompt", False) else 1.0,
-        state_bytes=_state_bytes(config, spec),
+        state_ratio=config.state_ratio(spec),
         saves_midway=config.steps is None or config.steps > config.checkpoint.every,
     )
-
-
-def _state_bytes(config: TrainConfig, spec: ModelSpec) -> int | None:
-    """Optimizer states of all that trains; None for AdamW's two moments in float32."""
-    name, options = canonical(config.optimizer), config.optimizer_options
-    if name == "adamw" and not options:
-        return None
-    return state_bytes(name, trained_shapes(spec, config.adapters), options)
 
 
 def _frozen_half(config: TrainConfig, spec: ModelSpec, seed: int) -> tuple[int, bool]:
