@@ -75,6 +75,7 @@ class Optimizer(torch.optim.Optimizer):
         self._nonfinite = 0
         self._indices: dict[Tensor, int] = {}
         self._names: dict[Tensor, str] = {}
+        self._kept: dict[Tensor, tuple[int, list[tuple[str, Tensor]], dict[str, Stored]]] = {}
         self.owners: dict[Tensor, int] = {}
         groups: list[Any] = [params] if isinstance(params, Tensor) else list(params)
         if not groups:
@@ -314,6 +315,13 @@ class Optimizer(torch.optim.Optimizer):
     def stored(self, p: Tensor, group: Group, shape: tuple[int, ...]) -> dict[str, Stored]:
         """The slots, as they are kept, of a parameter of which values of ``shape`` are here."""
         state = self.state[p]
+        known = self._kept.get(p)
+        if (
+            known is not None
+            and known[0] == len(state)
+            and all(state.get(name) is value for name, value in known[1])
+        ):
+            return known[2]
         found: dict[str, Stored] = {}
         for name, spec in self.specs(p, group, shape).items():
             kind = stored_kind(spec, group)
@@ -326,6 +334,8 @@ class Optimizer(torch.optim.Optimizer):
                 )
             else:
                 found[name] = local(state[name])
+        tensors = [(name, value) for name, value in state.items() if name != "step"]
+        self._kept[p] = len(state), tensors, found
         return found
 
     def _clip_scale(self, entries: Sequence[tuple[Tensor, Group]], max_norm: float) -> float:
@@ -413,8 +423,9 @@ class Optimizer(torch.optim.Optimizer):
             told(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the hooks, for copies and pickles."""
-        return {name: v for name, v in self.__dict__.items() if not name.endswith("_hooks")}
+        """All but the hooks and what is made of the rest, for copies and pickles."""
+        state = {name: v for name, v in self.__dict__.items() if not name.endswith("_hooks")}
+        return {**state, "_kept": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """As torch's, for copies and pickles."""
