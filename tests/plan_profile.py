@@ -1,6 +1,13 @@
 """A made-up machine for tests of plans."""
 
-from sharpen.plan.device import DeviceProfile, RateTable
+from pathlib import Path
+
+import pytest
+
+from sharpen.core.config import to_dict
+from sharpen.core.files import atomic_write_json
+from sharpen.native.build import cache_folder
+from sharpen.plan.device import DeviceProfile, RateTable, cache_file
 
 TABLE = RateTable(rows=(1, 100), widths=(10, 1000), gflops=((1.0, 2.0), (10.0, 20.0)))
 PROFILE = DeviceProfile(
@@ -18,3 +25,13 @@ PROFILE = DeviceProfile(
     base_bytes=100 << 20,
     torch="2.13.0",
 )
+
+
+def pretend(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans are made for the made-up machine, from a cache in ``folder``; its code is compiled."""
+    compiled = cache_folder()
+    compiled.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    cache_folder().parent.mkdir(parents=True)
+    cache_folder().symlink_to(compiled)
+    atomic_write_json(cache_file(), to_dict(PROFILE))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from plan_profile import PROFILE
+from plan_profile import pretend
 from small_models import save_small_model
 
 Invoke = Callable[..., Any]
@@ -22,8 +22,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "train: {method: lora, rank: 4, steps: 2, global_batch: 2, micro_batch: 2}\n"
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sharpen.plan.device._probe_in_child", lambda: PROFILE)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pretend(tmp_path, monkeypatch)
     return tmp_path / "recipe.yaml"
 
 

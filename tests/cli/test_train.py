@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from plan_profile import PROFILE
+from plan_profile import pretend
 from small_models import save_small_model
 
 Invoke = Callable[..., Any]
@@ -23,8 +23,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "eval: {metrics: [loss]}\n"
     )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sharpen.plan.device._probe_in_child", lambda: PROFILE)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pretend(tmp_path, monkeypatch)
     return tmp_path / "recipe.yaml"
 
 

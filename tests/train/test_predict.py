@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from plan_profile import PROFILE
+from plan_profile import PROFILE, pretend
 from sharpen.core.recipe import load_recipe
 from sharpen.core.run import predict, run
 from sharpen.data import TokenDataset
@@ -38,7 +38,10 @@ def attention(recipe: dict[str, Any], **changes: Any) -> float:
     return seconds
 
 
-def test_packed_texts_attend_within_themselves(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_packed_texts_attend_within_themselves(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(tmp_path, monkeypatch)
     done = run(recipe, output=tmp_path / "run", until="data")
     data = TokenDataset(done.folder / "data", "train")
     squares = total = 0

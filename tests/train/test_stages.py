@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from plan_profile import pretend
 from sharpen.core.config import digest
 from sharpen.core.errors import ConfigError
 from sharpen.core.run import run
@@ -103,8 +104,11 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
         run_train(options(), context(tmp_path, base))
 
 
-def test_a_recipe_trains_and_compares_with_its_plan(tmp_path: Path) -> None:
+def test_a_recipe_trains_and_compares_with_its_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Through sharpen.run: its own process, metrics, plan errors, resume by address."""
+    pretend(tmp_path, monkeypatch)
     base = save_small_model(tmp_path / "base")
     rows = [{"prompt": f"{i}+{i}=", "completion": str(2 * i)} for i in range(20)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from plan_profile import PROFILE
+from plan_profile import pretend
 from sharpen.core.errors import (
     ConfigError,
     ExecutionError,
@@ -75,8 +75,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "train: {epochs: 1, global_batch: 2, lr: 1.0e-3}\n"
         "eval: {metrics: [loss]}\n"
     )
-    monkeypatch.setattr("sharpen.plan.device._probe_in_child", lambda: PROFILE)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pretend(tmp_path, monkeypatch)
     return tmp_path / "recipe.yaml"
 
 

@@ -16,6 +16,8 @@ from sharpen.train.config import CheckpointConfig
 from sharpen.train.ft.driver import RankJob, drive
 from small_models import save_small_dataset, save_small_model
 
+ALONE: dict[str, Any] = {"nproc": 1, "parallel": ParallelConfig()}
+
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, str]:
@@ -93,11 +95,13 @@ def test_killed_and_stopped_ranks_end_in_the_same_bits(
     done = drive(make_job(inputs, tmp_path / "broken"), trouble)
     assert done["steps"] == 8
     assert trouble.starts[0] == 0 and all(step % 2 == 0 for step in trouble.starts)
-    assert len(trouble.starts) == 3
-    assert trouble.starts[-1] >= 2
-    killed, stopped = trouble.failures
+    assert trouble.starts[-1] >= 2 and trouble.plan == []
+    killed, stopped, *late = trouble.failures
     assert "rank 1 was ended by SIGKILL" in killed
     assert "rank 0 has given no sign of life" in stopped
+    assert len(trouble.starts) == len(trouble.failures) + 1
+    # On a machine with too much to do, a rank may seem to be stopped.
+    assert all("has given no sign of life" in message for message in late)
     whole, broken = weights(tmp_path / "whole"), weights(tmp_path / "broken")
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
     assert ranks() == []
@@ -107,7 +111,8 @@ def test_what_starting_again_cannot_help_is_raised_at_once(
     inputs: tuple[str, Path, str], tmp_path: Path
 ) -> None:
     trouble = Trouble()
-    job = make_job(inputs, tmp_path, lr=1e30, max_norm=1e30, max_bad_steps=2, warmup=0)
+    changes = {**ALONE, "lr": 1e30, "max_norm": 1e30, "max_bad_steps": 2, "warmup": 0}
+    job = make_job(inputs, tmp_path, **changes)
     with pytest.raises(TrainingError, match="2 steps in a row"):
         drive(job, trouble)
     assert len(trouble.starts) == 1
@@ -120,10 +125,10 @@ def test_deaths_without_progress_end_in_an_error(
     def kill(event: dict[str, Any]) -> None:
         if event["event"] == "start":
             starts.append(event["step"])
-            os.kill(ranks()[1].pid, signal.SIGKILL)
+            os.kill(ranks()[0].pid, signal.SIGKILL)
 
     starts: list[int] = []
-    job = make_job(inputs, tmp_path, checkpoint=CheckpointConfig(every=100))
-    with pytest.raises(ExecutionError, match=r"rank 1 was ended by SIGKILL.*without a step"):
+    job = make_job(inputs, tmp_path, checkpoint=CheckpointConfig(every=100), **ALONE)
+    with pytest.raises(ExecutionError, match=r"rank 0 was ended by SIGKILL.*without a step"):
         drive(job, kill)
     assert 3 <= len(starts) <= 5

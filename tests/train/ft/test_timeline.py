@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from distributed import run
-from plan_profile import PROFILE
+from plan_profile import pretend
 from sharpen.core.errors import ConfigError
 from sharpen.core.run import run as run_recipe
 from sharpen.plan import ParallelConfig
@@ -221,8 +221,7 @@ def test_a_run_leaves_its_timeline_beside_its_metrics(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_small_model(tmp_path / "base")
-    monkeypatch.setattr("sharpen.plan.device._probe_in_child", lambda: PROFILE)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pretend(tmp_path, monkeypatch)
     (tmp_path / "rows.jsonl").write_text('{"prompt": "1 + 1 =", "completion": "2"}\n' * 8)
     recipe = {
         "sharpen": 1,

@@ -88,7 +88,7 @@ def several(folder: str) -> dict[str, tuple[float, list[int]]]:
         with patch.object(Parallel, "build", build):
             for heads in HEADS if rank < ranks else ():
                 loss, gradients = exact[heads]
-                for dtype, parallel in itertools.product(LIMITS, of(heads, parallels)):
+                for dtype, parallel in itertools.product(dtypes(heads), of(heads, parallels)):
                     got, mine, labels = step(folder, heads, dtype, parallel)
                     assert mine.keys() == gradients.keys()
                     differences = [abs(got - loss) / loss]
@@ -103,6 +103,11 @@ def several(folder: str) -> dict[str, tuple[float, list[int]]]:
 def of(heads: tuple[int, int], parallels: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The layouts that are run with these heads: chunks of attention with the first only."""
     return [p for p in parallels if heads == HEADS[0] or "act" not in p]
+
+
+def dtypes(heads: tuple[int, int]) -> list[torch.dtype]:
+    """Single precision with the first heads only."""
+    return [dtype for dtype in LIMITS if heads == HEADS[0] or dtype == torch.float64]
 
 
 def regroup(folder: str, rank: int, ranks: int, name: str) -> None:
@@ -128,7 +133,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.slow
 def test_loss_and_every_gradient_are_those_of_one_process(folder: str) -> None:
     results = distributed.run(several, 4, folder)
-    runs = {n: len(LIMITS) * sum(len(of(h, LAYOUTS[n])) for h in HEADS) for n in (3, 4)}
+    runs = {n: sum(len(dtypes(h)) * len(of(h, LAYOUTS[n])) for h in HEADS) for n in (3, 4)}
     assert [len(found) for found in results] == [runs[3] + runs[4]] * 3 + [runs[4]]
     for found in results:
         bad = {
