@@ -53,7 +53,9 @@ def test_only_the_latest_are_kept(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("harm", ["truncate", "flip", "remove"])
-def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, name: str, harm: str) -> None:
+def test_a_damaged_checkpoint_is_set_aside(
+    tmp_path: Path, name: str, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
     manager = _manager(tmp_path)
     manager.save(1, GROUPS, {"a": 1})
     manager.save(2, GROUPS, {"a": 2})
@@ -68,8 +70,38 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, name: str, harm: st
         file.write_bytes(bytes(data))
     found = manager.load_latest()
     assert found is not None and found.step == 1
+    assert manager.load_latest() == found
+    (told,) = caplog.messages  # once, though it was looked for twice
+    assert "now damaged-step-00000002" in told and f"step-00000002/{name}" in told
     with pytest.raises(FileFormatError, match=name):
-        manager.load(tmp_path / "step-00000002")
+        manager.load(tmp_path / "damaged-step-00000002")
+
+
+def test_a_damaged_checkpoint_is_not_kept_for_a_whole_one(tmp_path: Path) -> None:
+    manager = _manager(tmp_path, keep=1)
+    manager.save(9, GROUPS, {})
+    (tmp_path / "step-00000009" / "trainer.json").unlink()
+    assert manager.load_latest() is None
+    manager.save(5, GROUPS, {})  # another checkpoint.every, from an earlier step
+    found = manager.load_latest()
+    assert found is not None and found.step == 5
+
+
+def test_a_damaged_checkpoint_that_cannot_be_renamed_is_skipped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = _manager(tmp_path)
+    manager.save(1, GROUPS, {})
+    manager.save(2, GROUPS, {})
+    (tmp_path / "step-00000002" / "trainer.json").unlink()
+
+    def refuse(path: Path, target: Path) -> None:
+        raise PermissionError(f"{path} belongs to another user")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    found = manager.load_latest()
+    assert found is not None and found.step == 1
+    assert "skipping a damaged checkpoint" in caplog.text and "another user" in caplog.text
 
 
 @pytest.mark.parametrize(

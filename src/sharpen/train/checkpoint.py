@@ -16,8 +16,9 @@ Each rank writes the rows it keeps, at the same time as the others. Every tensor
 whole shape, and a piece by its first row, so another number of ranks, cut differently, reads what
 it needs: a checkpoint belongs to no layout. A save goes to ``step-….tmp-<job>``, is flushed, and
 takes its name by rename when all ranks are done; then ``LATEST`` follows. A folder without a
-manifest, or whose files differ from it, is never resumed from. Tensors are safetensors and the rest
-is JSON, so that loading runs no code from the file.
+manifest, or whose files differ from it, is never resumed from: where it is found it is set aside as
+``damaged-step-…`` and counts as no checkpoint any more. Tensors are safetensors and the rest is
+JSON, so that loading runs no code from the file.
 """
 
 from __future__ import annotations
@@ -235,14 +236,17 @@ class CheckpointManager:
             self._lock.release()
 
     def load_latest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole; damaged ones are skipped with a warning."""
+        """The newest checkpoint that is whole; damaged ones are set aside, each with a warning.
+
+        Only the rank that holds the folder's lock may call it.
+        """
         for path in sorted(self.folder.glob("step-*"), reverse=True):
             if path.suffix.startswith(".tmp"):
                 continue
             try:
                 return self.load(path)
             except SharpenError as error:
-                _log.warning("skipping a damaged checkpoint: %s", error)
+                _set_aside(path, error)
         return None
 
     def load(self, path: Path, *, verify: bool = True) -> Checkpoint:
@@ -358,6 +362,17 @@ class CheckpointManager:
                 whole.append(path)
         for path in whole[: -self.keep]:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _set_aside(path: Path, error: SharpenError) -> None:
+    """Take its name from a damaged checkpoint, lest it be found again or kept for a whole one."""
+    aside = path.with_name(f"damaged-{path.name}")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        _log.warning("a damaged checkpoint is now %s: %s", aside.name, error)
+    except OSError as failure:
+        _log.warning("skipping a damaged checkpoint: %s (%s)", error, failure)
 
 
 def _rank_file(rank: int) -> str:

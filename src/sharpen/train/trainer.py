@@ -233,7 +233,7 @@ class Trainer:
         )
         self.optimizer = self._states.optimizer
         self.timeline = timeline or Timeline(config.metrics.timeline)
-        self.stragglers = StragglerDetector(config.ft.slow_ratio)
+        self.stragglers = StragglerDetector(config.ft.slow_ratio, tells=self.parallel.rank == 0)
         self._seconds: list[float] = []
         self._step_tokens: list[int] = []
         self._warm = False
@@ -301,7 +301,9 @@ class Trainer:
             name = self.parallel.broadcast(newest.path.name if newest else None)
             if name is not None:  # rank 0 has verified it
                 self.load_state(newest or manager.load(self.output / name, verify=False))
-                _log.info("resumed from step %d of %d", self.state.step, self.num_steps)
+                self._tell(
+                    logging.INFO, "resumed from step %d of %d", self.state.step, self.num_steps
+                )
         except BaseException:
             manager.close()
             raise
@@ -468,13 +470,18 @@ class Trainer:
             return  # nothing was labelled: no error
         self.state.bad_in_a_row += 1
         step = self.state.step + 1
-        _log.warning("step %d skipped: loss %g, gradient norm %g", step, loss, norm)
+        self._tell(logging.WARNING, "step %d skipped: loss %g, gradient norm %g", step, loss, norm)
         if self.state.bad_in_a_row >= self.config.max_bad_steps:
             raise TrainingError(
                 f"the loss or gradient was not finite in {self.state.bad_in_a_row} steps in a row "
                 f"(last: step {step}, loss {loss}, gradient norm {norm}). Lower lr="
                 f"{self.config.lr}, use dtype float32, or look for damaged data or weights."
             )
+
+    def _tell(self, level: int, message: str, *values: object) -> None:
+        """Log what all ranks know once."""
+        if self.parallel.rank == 0:
+            _log.log(level, message, *values)
 
     def _trainer_state(self) -> dict[str, Any]:
         """Plain data that resuming needs, alike on all ranks but for the measurements."""

@@ -1,5 +1,6 @@
 """A driver's ranks killed, stopped and broken: training ends in the same bits, or says why not."""
 
+import logging
 import os
 import signal
 from pathlib import Path
@@ -116,6 +117,25 @@ def test_what_starting_again_cannot_help_is_raised_at_once(
     with pytest.raises(TrainingError, match="2 steps in a row"):
         drive(job, trouble)
     assert len(trouble.starts) == 1
+
+
+@pytest.mark.slow
+def test_what_all_ranks_know_is_told_once(
+    inputs: tuple[str, Path, str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    job = make_job(inputs, tmp_path)
+    drive(job, Trouble())
+    (tmp_path / "step-00000008" / "trainer.json").unlink()
+    caplog.set_level(logging.INFO, "sharpen")
+    capfd.readouterr()
+    drive(job, Trouble())
+    told = [line for line in capfd.readouterr().err.splitlines() if "sharpen.train" in line]
+    assert len(told) == 2
+    assert told[0].startswith("WARNING sharpen.train.checkpoint: a damaged checkpoint is now")
+    assert told[1] == "INFO sharpen.train.trainer: resumed from step 6 of 8"
 
 
 @pytest.mark.slow

@@ -205,6 +205,8 @@ def test_a_rank_slow_in_three_windows_running_is_named_once(
         [1.0, 1.4, 1.1],
     ]
     named = [detector.observe(window) for window in windows]
+    other = StragglerDetector(1.15, tells=False)  # another rank's
+    assert [other.observe(window) for window in windows] == named
     assert named == [[], [], [], [], [], [1], []]
     assert detector.slow == {1: round(1.4 / 1.05, 3)}
     (record,) = caplog.records

@@ -106,6 +106,7 @@ class _Attempt:
             "needs": to_dict(job.needs),
             "events": writer,
             "parent": os.getpid(),
+            "log_level": logging.getLogger("sharpen").getEffectiveLevel(),
         }
         (folder / "job.json").write_text(json.dumps(described))
         threads = max(1, len(os.sched_getaffinity(0)) // self.world_size)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import sys
 import traceback
@@ -57,6 +58,7 @@ def main(path: str) -> int:
     """Train as the job says; the exit code is that of the error."""
     job = json.loads(Path(path).read_text())
     die_with_parent(job["parent"])
+    logging.basicConfig(level=job["log_level"], format="%(levelname)s %(name)s: %(message)s")
     rank, folder = int(os.environ["RANK"]), Path(job["folder"])
     heartbeat = Heartbeat(folder, rank, job["heartbeat_s"])
     try:

@@ -91,13 +91,14 @@ class StragglerDetector:
     Args:
         ratio: above it a rank is slow in a window.
         windows: running, before it is named.
+        tells: logs a warning then; one of the ranks should.
 
     Attributes:
         slow: named ranks, and the ratio of the window in which they were named.
     """
 
-    def __init__(self, ratio: float, *, windows: int = _WINDOWS) -> None:
-        self._ratio, self._windows = ratio, windows
+    def __init__(self, ratio: float, *, windows: int = _WINDOWS, tells: bool = True) -> None:
+        self._ratio, self._windows, self._tells = ratio, windows, tells
         self._running: dict[int, int] = {}
         self.slow: dict[int, float] = {}
 
@@ -109,10 +110,14 @@ class StragglerDetector:
             if self._running[rank] >= self._windows and rank not in self.slow:
                 self.slow[rank] = round(ratio, 3)
                 named.append(rank)
-                _log.warning(
-                    "rank %d is slow: it computes %.2f times as long as the others in %d windows "
-                    "running (ft.slow_ratio %g), and they wait for it. Look for other work on its "
-                    "cores, a hot processor or a slow disk.",
-                    *(rank, ratio, self._windows, self._ratio),
-                )
+                if self._tells:
+                    self._tell(rank, ratio)
         return named
+
+    def _tell(self, rank: int, ratio: float) -> None:
+        _log.warning(
+            "rank %d is slow: it computes %.2f times as long as the others in %d windows running "
+            "(ft.slow_ratio %g), and they wait for it. Look for other work on its cores, a hot "
+            "processor or a slow disk.",
+            *(rank, ratio, self._windows, self._ratio),
+        )
