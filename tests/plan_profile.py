@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from caches import own_cache
 from sharpen.core.config import to_dict
 from sharpen.core.files import atomic_write_json
-from sharpen.native.build import cache_folder
 from sharpen.plan.device import DeviceProfile, RateTable, cache_file
 
 TABLE = RateTable(rows=(1, 100), widths=(10, 1000), gflops=((1.0, 2.0), (10.0, 20.0)))
@@ -28,10 +28,6 @@ PROFILE = DeviceProfile(
 
 
 def pretend(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plans are made for the made-up machine, from a cache in ``folder``; its code is compiled."""
-    compiled = cache_folder()
-    compiled.mkdir(parents=True, exist_ok=True)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    cache_folder().parent.mkdir(parents=True)
-    cache_folder().symlink_to(compiled)
+    """Plans are made for the made-up machine, from a cache in ``folder``."""
+    own_cache(folder / "cache", monkeypatch)
     atomic_write_json(cache_file(), to_dict(PROFILE))

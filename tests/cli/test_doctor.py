@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from plan_profile import PROFILE
 from sharpen.core import assets
+from sharpen.core.config import from_dict
 from sharpen.native.build import SUBJECTS
 
 Invoke = Callable[..., Any]
@@ -104,10 +106,11 @@ def test_changed_bytes_are_code_1(invoke: Invoke, monkeypatch: pytest.MonkeyPatc
 def test_probing_writes_the_device_profile(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from sharpen.plan.device import cache_file
+    from sharpen.plan.device import DeviceProfile, cache_file
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("sharpen.plan.device._probe_in_child", lambda: PROFILE)
     done = invoke("doctor", "--probe", "--json")
     assert checks(done)["device"]["status"] == "ok"
     assert cache_file().is_relative_to(tmp_path)
-    assert json.loads(cache_file().read_text())["memory_bytes"] > 0
+    assert from_dict(DeviceProfile, json.loads(cache_file().read_text())) == PROFILE

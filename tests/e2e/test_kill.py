@@ -61,7 +61,6 @@ KILLS: list[tuple[str, Moment, str]] = [
     ("train", _checkpoint(16), "worker"),
     ("eval", _torch_loaded, "both"),
     ("compress", _files_appear, "worker"),
-    ("serve", _torch_loaded, "command"),
     ("serve", _server_listens, "both"),
 ]
 

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from caches import own_cache
+from distributed import process
 from sharpen.core.assets import asset_path
 from sharpen.core.errors import FileFormatError, MissingFileError
 from sharpen.core.model_spec import ModelSpec
@@ -41,8 +44,7 @@ NAMES = {
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "sharpen" / "models"
+    return own_cache(tmp_path / "cache", monkeypatch) / "models"
 
 
 def interleaved(rows: np.ndarray, heads: int) -> np.ndarray:
@@ -186,19 +188,25 @@ def test_a_cache_that_cannot_be_written_is_gone_without(
 
 
 @pytest.mark.slow
+def sum_of_head(file: str, cache: str, output: Path) -> None:
+    os.environ["XDG_CACHE_HOME"] = cache
+    output.write_text(str(float(load_gguf(file).lm_head.weight.detach().sum())))
+
+
 def test_two_processes_convert_at_once_and_both_get_the_model(tmp_path: Path, cache: Path) -> None:
     model = small_model(1)
     write(tmp_path / "m.gguf", model)
-    code = (
-        "import sys, torch; from sharpen.models.gguf import load_gguf;"
-        "model = load_gguf(sys.argv[1]); print(float(model.lm_head.weight.detach().sum()))"
-    )
-    line = [sys.executable, "-c", code, str(tmp_path / "m.gguf")]
-    children = [subprocess.Popen(line, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [child.communicate(timeout=120)[0] for child in children]
-    assert [child.returncode for child in children] == [0, 0]
+    outputs = [tmp_path / name for name in ("first", "second")]
+    given = str(tmp_path / "m.gguf"), os.environ["XDG_CACHE_HOME"]
+    children = [process(sum_of_head, *given, output) for output in outputs]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+    assert [child.exitcode for child in children] == [0, 0]
     expected = float(model.lm_head.weight.detach().sum())
-    assert [float(text) for text in outputs] == pytest.approx([expected] * 2)
+    found = [float(output.read_text()) for output in outputs]
+    assert found == pytest.approx([expected] * 2)
     assert len([p for p in cache.iterdir() if p.is_dir()]) == 1
 
 
@@ -251,7 +259,7 @@ def peer_results(path: Path, text: str, conversation: list[dict[str, str]], out:
         "load = AutoModelForCausalLM.from_pretrained\n"
         "model = load(folder, gguf_file=name, dtype=torch.float32)\n"
         "with torch.no_grad():\n"
-        "    logits = model(torch.tensor([ids[:600]])).logits\n"
+        "    logits = model(torch.tensor([ids[:128]])).logits\n"
         "torch.save((ids, chat, logits), out)\n"
     )
     subprocess.run([sys.executable, "-c", program, arguments], check=True, capture_output=True)
@@ -272,7 +280,7 @@ def test_smollm2_is_what_transformers_loads_from_the_same_file(tmp_path: Path) -
     assert tokenizer.encode(text) == peer_ids
     assert render_chat(tokenizer, conversation) == chat
     model = load_model("smollm2-135m-instruct")
-    found = model(torch.tensor([peer_ids[:600]]))
+    found = model(torch.tensor([peer_ids[:128]]))
     # Both in float32 over 30 layers; logits reach 30.
     assert float((found - expected).abs().max()) < 1e-3
     assert torch.equal(found.argmax(-1), expected.argmax(-1))

@@ -13,17 +13,20 @@ from sharpen.testing.optim import GradientOptimizerConformance, train
 
 class TestAdamW(GradientOptimizerConformance):
     name = "adamw"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.01}
+    options: ClassVar[dict[str, Any]] = {"lr": 0.02}
+    steps = 80
 
 
 class TestAdamW8bit(GradientOptimizerConformance):
     name = "adamw_8bit"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.01, "min_quant_size": 256}
+    options: ClassVar[dict[str, Any]] = {"lr": 0.02, "min_quant_size": 256}
+    steps = 80
 
 
 class TestAdamW4bit(GradientOptimizerConformance):
     name = "adamw_4bit"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.01, "min_quant_size": 256}
+    options: ClassVar[dict[str, Any]] = {"lr": 0.02, "min_quant_size": 256}
+    steps = 80
 
 
 class TestMuon(GradientOptimizerConformance):

@@ -1,9 +1,9 @@
 import json
-import subprocess
-import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from sharpen.cli.main import build_app
 from sharpen.optim.bench.step_cost import contenders, measure_costs, parameter_set
 
 
@@ -33,13 +33,11 @@ def test_every_method_has_a_contender_and_sets_are_alike() -> None:
 
 
 def test_the_command_prints_one_document() -> None:
-    program = [sys.executable, "-m", "sharpen.cli.main", "bench", "optim"]
-    done = subprocess.run(
-        [*program, "--quick", "--json", "--methods", "adamw"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    words = ["bench", "optim", "--quick", "--json", "--methods"]
+    done = CliRunner().invoke(build_app(words), [*words, "adamw"])
+    assert done.exit_code == 0, done.stderr
     document = json.loads(done.stdout)
     keys = {"name", "ns_per_param", "state_bytes_per_param", "ratio", "peer"}
     assert all(keys <= row.keys() for row in document["rows"]) and len(document["rows"]) == 2
-    wrong = subprocess.run([*program, "--methods", "muun"], capture_output=True, text=True)
-    assert wrong.returncode == 2 and "Did you mean 'muon'?" in wrong.stderr
+    wrong = CliRunner().invoke(build_app(words), [*words, "muun"])
+    assert wrong.exit_code == 2 and "Did you mean 'muon'?" in wrong.stderr
