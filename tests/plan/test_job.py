@@ -5,15 +5,18 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sharpen.core.errors import ConfigError
 from sharpen.models import DecoderLM
 from sharpen.plan import Adapters
 from sharpen.plan.job import job_states
-from sharpen.train import TrainConfig, Trainer
+from sharpen.train import ActConfig, TrainConfig, Trainer
+from sharpen.train.act import apply_act
 from sharpen.train.half import HalfFineTuning
 from sharpen.train.predict import training_job
 from sharpen.train.prepare import prepare_model
+from sharpen.train.sp import SPContext, shard_sequence
 from small_models import save_small_dataset, save_small_model
 
 METHODS: list[dict[str, Any]] = [
@@ -91,6 +94,66 @@ def test_adapted_layers_keep_what_is_planned(tmp_path: Path, dora: bool, tile: i
     blocks = model.spec.num_layers * 96 * job.kept_bytes(tiled=tile > 0)
     # Beside the blocks: what the last norm keeps, cos and sin; without: what is below 4 kB.
     assert sum(kept.values()) == pytest.approx(blocks, rel=0.06)
+
+
+class Products(TorchDispatchMode):
+    """Counts multiplications of matrix products, those into a given tensor included."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._schema.name in ("aten::mm", "aten::addmm", "aten::addmm_"):
+            a, b = args[-2:]
+            self.count += a.shape[0] * a.shape[1] * b.shape[1]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("mode", ["none", "selective", "full"])
+@pytest.mark.parametrize(("tile", "chunk"), [(0, 0), (16, 0), (0, 32), (16, 32)])
+def test_products_are_repeated_as_often_as_planned(
+    tmp_path: Path, mode: Any, tile: int, chunk: int
+) -> None:
+    act = ActConfig(mode=mode, tiled_mlp=tile, attention_chunk=chunk)
+    config = TrainConfig(steps=1, act=act)
+    model = prepared(tmp_path, config).train()
+    apply_act(model, act)
+    batch = {"input_ids": torch.arange(96)[None]}
+    if chunk:
+        model.sequence = sequence = SPContext(None, chunks=96 // chunk)
+        batch = shard_sequence(batch, sequence)
+    with Products() as counted:
+        model.hidden(batch["input_ids"]).sum().backward()
+    job = training_job(config, model.spec)
+    repeats = job.repeats(float(mode != "none"), mode, tiled=tile > 0, chunked=chunk > 0)
+    planned = sum((3 + repeats[n]) * a * b for n, (a, b) in job.linears().items())
+    assert counted.count == 96 * model.spec.num_layers * planned
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ("q_proj",), ("down_proj",), ("up_proj",)])
+@pytest.mark.parametrize("tile", [0, 16])
+def test_products_with_adapters_are_repeated_as_often_as_planned(
+    tmp_path: Path, targets: Any, tile: int
+) -> None:
+    def products(mode: Any) -> int:
+        act = ActConfig(mode=mode, tiled_mlp=tile)
+        config = TrainConfig(steps=1, act=act, method="lora", rank=1, targets=targets)
+        model = prepared(tmp_path / mode, config).train()
+        apply_act(model, act)
+        with Products() as counted:
+            model.hidden(torch.arange(96)[None]).sum().backward()
+        jobs.append(training_job(config, model.spec))
+        return counted.count
+
+    jobs: list[Any] = []
+    more = products("full") - products("none")
+    full, none = (
+        job.repeats(float(mode == "full"), mode, tiled=tile > 0)
+        for job, mode in zip(jobs, ("full", "none"), strict=True)
+    )
+    shapes = jobs[0].linears()
+    planned = sum((full[n] - none[n]) * a * b for n, (a, b) in shapes.items())
+    # Beside the adapters' own products: of rank 1, a tenth.
+    assert more / 96 / jobs[0].spec.num_layers == pytest.approx(planned, rel=0.12)
 
 
 def test_a_rank_below_one_is_an_error() -> None:

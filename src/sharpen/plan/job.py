@@ -188,6 +188,40 @@ class Job:
         frozen = self.frozen_parameters / self.spec.num_parameters  # they get no gradient
         return flops - 2 * self.spec.matmul_parameters * frozen
 
+    def repeats(
+        self,
+        again: float,
+        mode: Checkpointing,
+        *,
+        tiled: bool = False,
+        chunked: bool = False,
+    ) -> dict[str, float]:
+        """How often each product of a block is computed again in the backward pass.
+
+        Computing a block again ends where all that it keeps is there: before its last product, and
+        before an MLP in tiles, which computes gate and up again in its own backward pass. With
+        adapters in the MLP neither is spared.
+
+        Args:
+            again: share of the blocks that are computed again.
+            mode: what these keep.
+            tiled: the MLP runs over tiles of tokens.
+            chunked: attention runs over chunks, whose projections are computed again.
+        """
+        found = dict.fromkeys(self.linears(), again)
+        adapted = self.adapted()
+        if not any(name in adapted for name in _MLP):
+            found |= dict.fromkeys(_MLP, 1.0 if tiled else again)
+            found["down_proj"] = 0.0
+        elif tiled:
+            found |= dict.fromkeys(_MLP, again + 1)
+        elif "down_proj" not in adapted:
+            found["down_proj"] = 0.0
+        if chunked:
+            more = again if mode == "full" else 0.0
+            found |= dict.fromkeys(("q_proj", "k_proj", "v_proj"), 1 + more)
+        return found
+
     def kept_bytes(self, *, tiled: bool = False, chunks: Chunks = "none") -> int:
         """Bytes a token leaves in a block for its backward pass.
 

@@ -407,9 +407,9 @@ def stored_bytes(job: ClusterJob, layout: Candidate) -> tuple[int, int]:
     """Bytes of a layer and micro-batch that chunks of attention move, forward and backward.
 
     Of each of u chunks queries, keys, values and output are kept; in the backward pass also the
-    gradients of all four. To attend, chunk i reads the keys and values of chunks 1 to i; in the backward pass the keys and values of
-    chunk i meet the queries, outputs and gradients of chunks i to u. So these are read
-    (u + 1) / 2 times.
+    gradients of all four. To attend, chunk i reads the keys and values of chunks 1 to i; in the
+    backward pass those of chunk i meet the queries, outputs and gradients of chunks i to u. So
+    these are read (u + 1) / 2 times.
     """
     if not layout.attention_stored:
         return 0, 0

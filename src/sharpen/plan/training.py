@@ -210,9 +210,14 @@ def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]
     s, tokens = job.spec, job.tokens
     again = job.checkpointed_blocks / s.num_layers
     # Passes over each product: forward, input gradient, weight gradient, forward once more.
-    passes = 2 + job.trained_share + again
-    each = {n: device.seconds(job.dtype, tokens, a, b) for n, (a, b) in job.linears().items()}
-    linear = sum(each.values())
+    repeats = job.repeats(
+        again, job.checkpointing, tiled=job.mlp_tile > 0, chunked=job.attention_chunk > 0
+    )
+    passes = {name: 2 + job.trained_share + more for name, more in repeats.items()}
+    linears = job.linears()
+    linear = sum(
+        passes[n] * device.seconds(job.dtype, tokens, a, b) for n, (a, b) in linears.items()
+    )
     adapters = sum(
         device.seconds(job.dtype, tokens, a, job.adapters.rank)
         + device.seconds(job.dtype, tokens, job.adapters.rank, b)
@@ -223,9 +228,7 @@ def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]
         adapters += sum(
             device.seconds(job.dtype, b, a, job.adapters.rank) for a, b in job.adapted().values()
         )
-    tiled = each["gate_proj"] + each["up_proj"] if job.mlp_tile else 0.0
-    chunks = each["q_proj"] + each["k_proj"] + each["v_proj"] if job.attention_chunk else 0.0
-    products = s.num_layers * (passes * linear + tiled + chunks + (3 + again) * adapters)
+    products = s.num_layers * (linear + (3 + again) * adapters)
     short = job.document_tokens is not None and job.document_tokens <= _SHORT
     kind = "float32" if short else job.dtype
     span = min(job.document_tokens or job.seq_len, job.seq_len)
@@ -247,8 +250,8 @@ def training_step_s(job: TrainingJob, device: DeviceProfile) -> dict[str, float]
     passes_each = _PASSES * (1 + 0.4 * again)
     elementwise = kept * passes_each * device.elementwise[job.dtype]
     if job.nf4:  # each weight is unpacked for each product with it
-        weights = s.num_layers * s.layer_matmul_parameters
-        elementwise += passes * weights * device.elementwise["float32"]
+        weights = sum(passes[n] * a * b for n, (a, b) in linears.items())
+        elementwise += s.num_layers * weights * device.elementwise["float32"]
     documents = tokens / span
     ops = s.num_layers * (_OPS_A_BLOCK + documents + 20 * len(job.adapted()))
     starts = ops * (1 + again / 2) * device.op_s * _NODE
