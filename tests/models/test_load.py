@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +62,13 @@ def test_a_config_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
     with pytest.raises(FileFormatError, match=r"config\.json"):
         load_model(folder)
+
+
+def test_loading_does_not_load_torchs_compiler() -> None:
+    """It would take as long again as loading torch."""
+    program = (
+        "import sys; from sharpen.models import load_model; load_model('tiny');"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr

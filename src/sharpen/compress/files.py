@@ -25,7 +25,7 @@ from sharpen.core.errors import ConfigError, FileFormatError
 from sharpen.core.files import atomic_dir, atomic_write_json
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.decoder import DecoderLM
-from sharpen.models.hf import TensorFile, open_tensors, write_tensors
+from sharpen.models.hf import TensorFile, empty_model, open_tensors, write_tensors
 from sharpen.models.tokenizer import Tokenizer
 
 __all__ = ["load_quantized", "save_quantized", "write_quantized"]
@@ -166,8 +166,7 @@ def load_quantized(
     spec = ModelSpec.from_ref(folder)
     groups = _read_groups(folder / "config.json")
     files = open_tensors(folder)
-    with torch.device("meta"):
-        model = DecoderLM(spec)
+    model = empty_model(spec)
     left = {name for name in files if not name.endswith("rotary_emb.inv_freq")}
     for name, module in list(model.named_modules()):
         if not isinstance(module, (nn.Linear, nn.Embedding)):

@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from sharpen.core.config import read_json
 from sharpen.core.errors import FileFormatError, MissingFileError, storage_errors
@@ -32,6 +33,7 @@ from sharpen.models.decoder import DecoderLM
 __all__ = [
     "TOKENIZER_FILES",
     "TensorFile",
+    "empty_model",
     "load_folder",
     "open_tensors",
     "read_safetensors_header",
@@ -222,6 +224,28 @@ def _reader(tensors: Mapping[str, TensorFile]) -> Any:
     return read
 
 
+class _Unset(TorchFunctionMode):
+    """Modules are made with weights of no value.
+
+    On the meta device nothing is drawn, but each rule that would draw loads torch's compiler first:
+    as long again as loading torch.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
+
+
+def empty_model(spec: ModelSpec) -> DecoderLM:
+    """The modules of a model, with weights on the meta device."""
+    with torch.device("meta"), _Unset():
+        return DecoderLM(spec)
+
+
 def fill(
     spec: ModelSpec,
     shapes: Mapping[str, tuple[int, ...]],
@@ -240,8 +264,7 @@ def fill(
     if spec.tie_word_embeddings and _has_own_head(shapes, read):
         _log.warning("%s: tie_word_embeddings is set, but the head has weights of its own", where)
         spec = replace(spec, tie_word_embeddings=False)
-    with torch.device("meta"):
-        model = DecoderLM(spec)
+    model = empty_model(spec)
     wanted = {name: tuple(p.shape) for name, p in model.named_parameters()}
     extra = {"lm_head.weight"} if spec.tie_word_embeddings else set()
     ignored = {n for n in shapes if n.endswith("rotary_emb.inv_freq")}
