@@ -50,7 +50,7 @@ from sharpen.train.sp.block import (
     forward_pieces,
 )
 from sharpen.train.sp.heads import HeadShare, gather_tokens, scatter_tokens, share_heads
-from sharpen.train.sp.layout import number_documents, whole_rows
+from sharpen.train.sp.layout import gather_documents
 from sharpen.train.sp.ring import merge_block
 from sharpen.train.tensor_store import Stored, TensorStore
 
@@ -110,12 +110,7 @@ def fpdt_attention(
             f"chunks={chunks} must be from 1 to the {q.shape[1]} tokens that a rank has."
         )
     sp, alone = Axis.of(group, "sp"), Axis(None)
-    documents = number_documents(
-        *(
-            None if x is None else whole_rows(x, q.shape[1], sp, alone, "contiguous", name)
-            for x, name in ((doc_ids, "doc_ids"), (positions, "positions"))
-        )
-    )
+    documents = gather_documents(doc_ids, positions, q.shape[1], sp, alone, "contiguous")
     shape = q.shape[0], q.shape[1], q.shape[2], k.shape[2]
     plan = ChunkPlan(
         shape, sp, chunks, documents, causal=causal, window=window, scale=scale, device=q.device

@@ -23,7 +23,13 @@ from torch import Tensor
 from sharpen.core.errors import ConfigError
 from sharpen.train.comm import Axis
 
-__all__ = ["Layout", "block_places", "number_documents", "padding_multiple", "whole_rows"]
+__all__ = [
+    "Layout",
+    "block_places",
+    "gather_documents",
+    "number_documents",
+    "padding_multiple",
+]
 
 Layout = Literal["contiguous", "zigzag"]
 
@@ -58,22 +64,40 @@ def block_places(length: int, ring: int, rank: int, layout: Layout) -> Tensor:
     return torch.cat([torch.arange(c * size, (c + 1) * size) for c in own])
 
 
-def whole_rows(
-    local: Tensor, tokens: int, sp: Axis, ring: Axis, layout: Layout, name: str
-) -> Tensor:
-    """Per-token values of the whole sequence, [B, s], in order of places.
+def gather_documents(
+    doc_ids: Tensor | None,
+    positions: Tensor | None,
+    tokens: int,
+    sp: Axis,
+    ring: Axis,
+    layout: Layout,
+) -> Tensor | None:
+    """Number the documents of rows whose tokens lie on several ranks.
 
     Args:
-        local: [B, T] of this rank's tokens, which are gathered; or [B, s] already, in order.
+        doc_ids: [B, T] of this rank's tokens, which are gathered; or [B, s] already, in order.
+        positions: the same, used when there are no ids.
         tokens: T.
         sp: ranks that exchange heads.
         ring: ranks of the ring.
         layout: of the ring's blocks.
-        name: of the argument, for messages.
+
+    Returns:
+        As :func:`number_documents`.
 
     Raises:
         ConfigError: the values are of another number of tokens.
     """
+    given = ((doc_ids, "doc_ids"), (positions, "positions"))
+    return number_documents(
+        *(None if x is None else _whole_rows(x, tokens, sp, ring, layout, n) for x, n in given)
+    )
+
+
+def _whole_rows(
+    local: Tensor, tokens: int, sp: Axis, ring: Axis, layout: Layout, name: str
+) -> Tensor:
+    """Per-token values of the whole sequence, [B, s], in order of places."""
     length = tokens * sp.size * ring.size
     if local.ndim != 2 or local.shape[1] not in (tokens, length):
         raise ConfigError(

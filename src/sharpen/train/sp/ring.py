@@ -41,7 +41,7 @@ from sharpen.train.sp.block import (
     forward_pieces,
 )
 from sharpen.train.sp.heads import share_heads
-from sharpen.train.sp.layout import Layout, block_places, number_documents, whole_rows
+from sharpen.train.sp.layout import Layout, block_places, gather_documents
 
 __all__ = ["RingAttention", "inner_attention", "merge_block", "ring_attention"]
 
@@ -88,16 +88,13 @@ def ring_attention(
     """
     check_inputs(q, k, v, window)
     ring, alone = Axis.of(group, "ring"), Axis(None)
-    documents = [
-        None if x is None else whole_rows(x, q.shape[1], alone, ring, layout, name)
-        for x, name in ((doc_ids, "doc_ids"), (positions, "positions"))
-    ]
+    documents = gather_documents(doc_ids, positions, q.shape[1], alone, ring, layout)
     inner = inner_attention(
         ring,
         length=q.shape[1] * ring.size,
         rows=q.shape[0],
         layout=layout,
-        documents=number_documents(*documents),
+        documents=documents,
         causal=causal,
         window=window,
         scale=scale,

@@ -29,7 +29,7 @@ from torch.autograd.function import once_differentiable
 from sharpen.train.comm import Axis
 from sharpen.train.sp.block import InnerAttention, attend, check_inputs
 from sharpen.train.sp.heads import HeadShare, gather_tokens, scatter_tokens, share_heads
-from sharpen.train.sp.layout import number_documents, whole_rows
+from sharpen.train.sp.layout import gather_documents
 from sharpen.train.sp.ring import inner_attention
 
 __all__ = ["IdleRanksWarning", "exchange_and_attend", "ulysses_attention"]
@@ -79,17 +79,14 @@ def ulysses_attention(
     """
     check_inputs(q, k, v, window)
     sp, alone = Axis.of(group, "sp"), Axis(None)
-    documents = [
-        None if x is None else whole_rows(x, q.shape[1], sp, alone, "contiguous", name)
-        for x, name in ((doc_ids, "doc_ids"), (positions, "positions"))
-    ]
+    documents = gather_documents(doc_ids, positions, q.shape[1], sp, alone, "contiguous")
     shares = share_heads(q.shape[2], k.shape[2], sp.size)
     inner = inner_attention(
         alone,
         length=q.shape[1] * sp.size,
         rows=q.shape[0],
         layout="contiguous",
-        documents=number_documents(*documents),
+        documents=documents,
         causal=causal,
         window=window,
         scale=scale,

@@ -23,7 +23,7 @@ from torch import Tensor
 from sharpen.train.comm import Axis
 from sharpen.train.sp.block import check_inputs
 from sharpen.train.sp.heads import share_heads
-from sharpen.train.sp.layout import Layout, number_documents, whole_rows
+from sharpen.train.sp.layout import Layout, gather_documents
 from sharpen.train.sp.ring import inner_attention
 from sharpen.train.sp.ulysses import exchange_and_attend
 
@@ -75,17 +75,14 @@ def usp_attention(
     """
     check_inputs(q, k, v, window)
     sp, ring = Axis.of(sp_group, "sp"), Axis.of(ring_group, "ring")
-    documents = [
-        None if x is None else whole_rows(x, q.shape[1], sp, ring, layout, name)
-        for x, name in ((doc_ids, "doc_ids"), (positions, "positions"))
-    ]
+    documents = gather_documents(doc_ids, positions, q.shape[1], sp, ring, layout)
     shares = share_heads(q.shape[2], k.shape[2], sp.size)
     inner = inner_attention(
         ring,
         length=q.shape[1] * sp.size * ring.size,
         rows=q.shape[0],
         layout=layout,
-        documents=number_documents(*documents),
+        documents=documents,
         causal=causal,
         window=window,
         scale=scale,
