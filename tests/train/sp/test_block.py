@@ -9,17 +9,15 @@ from sharpen.core.errors import ConfigError
 from sharpen.train.comm import Axis
 from sharpen.train.sp import ring_attention, ulysses_attention, usp_attention
 from sharpen.train.sp.block import (
-    Block,
     LocalAttention,
-    Piece,
     attend,
     backward_pieces,
-    cut_pieces,
     forward_pieces,
     math_backward,
     math_forward,
 )
 from sharpen.train.sp.layout import block_places
+from sharpen.train.sp.pieces import Block, Piece, cut_pieces
 
 
 def random(*shape, seed=0, dtype=torch.float64):

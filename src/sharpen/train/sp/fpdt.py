@@ -42,15 +42,13 @@ from torch.utils.checkpoint import checkpoint
 from sharpen.core.errors import ConfigError
 from sharpen.train.comm import Axis
 from sharpen.train.sp.block import (
-    Block,
-    Piece,
     backward_pieces,
     check_inputs,
-    cut_pieces,
     forward_pieces,
 )
 from sharpen.train.sp.heads import HeadShare, gather_tokens, scatter_tokens, share_heads
 from sharpen.train.sp.layout import gather_documents
+from sharpen.train.sp.pieces import Block, Piece, cut_pieces
 from sharpen.train.sp.ring import merge_block
 from sharpen.train.tensor_store import Stored, TensorStore
 

@@ -30,18 +30,16 @@ from torch import Tensor
 
 from sharpen.train.comm import Axis, Transfer
 from sharpen.train.sp.block import (
-    Block,
     InnerAttention,
     LocalAttention,
-    Piece,
     attend,
     backward_pieces,
     check_inputs,
-    cut_pieces,
     forward_pieces,
 )
 from sharpen.train.sp.heads import share_heads
 from sharpen.train.sp.layout import Layout, block_places, gather_documents
+from sharpen.train.sp.pieces import Block, Piece, cut_pieces
 
 __all__ = ["RingAttention", "inner_attention", "merge_block", "ring_attention"]
 
