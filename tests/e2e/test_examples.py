@@ -15,6 +15,7 @@ from sharpen.core.study import load_study
 from sharpen.models import load_model, load_tokenizer
 
 TESTED = {
+    "discover_optimizer.py",  # with the programs of optimizers
     "finetune/intents.jsonl",
     "finetune/methods.yaml",
     "finetune/prune.yaml",

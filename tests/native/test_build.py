@@ -37,15 +37,15 @@ def files():
 
 @pytest.mark.parametrize("name", supported())
 @pytest.mark.parametrize("subject", SUBJECTS)
-def test_every_subject_compiles_for_every_variant_without_warnings(fresh, subject, name):
+def test_every_subject_compiles_for_every_variant_without_warnings(
+    fresh, monkeypatch, subject, name
+):
+    # The compiler's own vector functions begin with values that they do not set.
+    lenient = ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]
+    strict = [*build_module._FLAGS, "-Wall", "-Wextra", "-Werror", *lenient]
+    monkeypatch.setattr(build_module, "_FLAGS", strict)
     path = build(subject, name)
     assert [path] == files()
-    source = build_module._HERE / f"{subject}.cpp"
-    flags = [*build_module._FLAGS, *build_module._MACHINE[name], "-Wall", "-Wextra", "-Werror"]
-    done = subprocess.run(
-        [compiler(), *flags, "-fsyntax-only", str(source)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_a_library_is_compiled_once(fresh, monkeypatch):
