@@ -138,9 +138,13 @@ def test_states_take_two_moments_and_four_squares() -> None:
     w = nn.Parameter(torch.ones(m, n))
     assert Soap([w]).state_bytes() == 4 * (2 * m * n + 2 * m * m + 2 * n * n)
     assert Soap([w], max_precond_dim=25).state_bytes() == 4 * (2 * m * n + 2 * n * n)
+    thin = nn.Parameter(torch.ones(100, 4))  # the long side is more than 16 times the short one
+    assert Soap([thin]).state_bytes() == 4 * (2 * 400 + 2 * 16)
 
 
-@pytest.mark.parametrize("options", [{"precondition_frequency": 0}, {"max_precond_dim": -1}])
+@pytest.mark.parametrize(
+    "options", [{"precondition_frequency": 0}, {"max_precond_dim": -1}, {"max_precond_ratio": 0.5}]
+)
 def test_bad_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         Soap([nn.Parameter(torch.ones(2, 2))], **options)

@@ -43,7 +43,7 @@ def test_bytes_are_those_the_optimizer_declares(name: str) -> None:
         assert planned == pytest.approx(declared, rel=slack), options
 
 
-@pytest.mark.parametrize("name", ["adamw", "adamw_8bit", "lion", "muon", "apollo_mini"])
+@pytest.mark.parametrize("name", ["adamw", "adamw_8bit", "lion", "muon", "soap", "apollo_mini"])
 def test_adapters_are_matrices_too(name: str) -> None:
     model = small_model(**SHAPE)
     add_lora(model, LoraConfig(rank=16), seed=0)

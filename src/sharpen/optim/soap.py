@@ -13,7 +13,8 @@ L, R and their bases::
 
 Differs from the paper: decay comes before the step (``wd_order="after"`` for the authors' order);
 M is carried over only when the bases change, which is the same but for rounding, and saves two
-products in five. A side longer than ``max_precond_dim`` keeps its plain basis. Memory: 8 bytes a
+products in five. A side longer than ``max_precond_dim``, or ``max_precond_ratio`` times the other,
+keeps its plain basis: of an adapter's long side it would cost more than all else. Memory: 8 bytes a
 weight and 8 (m^2 + n^2). Time: 6 (m + n) operations a weight.
 """
 
@@ -49,8 +50,10 @@ class SoapRule(MatrixRule):
     ) -> dict[str, SlotSpec]:
         """Moments in the bases, the preconditioners and their bases."""
         slots = {"exp_avg": SlotSpec(shape, "signed"), "exp_avg_sq": SlotSpec(shape, "unsigned")}
-        for side, length in zip(("left", "right"), matrix[-2:], strict=True):
-            if length <= group["max_precond_dim"]:
+        m, n = matrix[-2:]
+        for side, length, other in (("left", m, n), ("right", n, m)):
+            thin = length > group["max_precond_ratio"] * other
+            if length <= group["max_precond_dim"] and not thin:
                 square = SlotSpec((*matrix[:-2], length, length), rows=False)
                 slots |= {side: square, f"{side}_basis": square}
         return slots
@@ -127,6 +130,7 @@ class Soap(MatrixOptimizer):
         weight_decay: decoupled.
         precondition_frequency: steps from one basis to the next.
         max_precond_dim: longer sides keep their plain basis.
+        max_precond_ratio: so do sides longer than so many times the other.
         common: options of every optimizer.
 
     Raises:
@@ -155,12 +159,15 @@ class Soap(MatrixOptimizer):
         weight_decay: float = 0.01,
         precondition_frequency: int = 10,
         max_precond_dim: int = 10000,
+        max_precond_ratio: float = 16.0,
         **common: Unpack[Common],
     ) -> None:
         if precondition_frequency < 1:
             raise ConfigError(f"precondition_frequency={precondition_frequency} must be 1 or more.")
         if max_precond_dim < 0:
             raise ConfigError(f"max_precond_dim={max_precond_dim} must be 0 or more.")
+        if not max_precond_ratio >= 1:
+            raise ConfigError(f"max_precond_ratio={max_precond_ratio} must be 1 or more.")
         defaults = {
             "lr": lr,
             "betas": betas,
@@ -168,5 +175,6 @@ class Soap(MatrixOptimizer):
             "weight_decay": weight_decay,
             "precondition_frequency": precondition_frequency,
             "max_precond_dim": max_precond_dim,
+            "max_precond_ratio": max_precond_ratio,
         }
         super().__init__(params, defaults, common)

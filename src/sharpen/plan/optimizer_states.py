@@ -119,7 +119,9 @@ def _one(
     if name == "muon":
         return kept(m, n, shape)
     if name == "soap":
-        sides = sum(x * x for x in (m, n) if x <= options.get("max_precond_dim", _MAX_SOAP))
+        longest = options.get("max_precond_dim", _MAX_SOAP)
+        longest = min(longest, options.get("max_precond_ratio", 16.0) * short)
+        sides = sum(x * x for x in (m, n) if x <= longest)
         return 2 * kept(m, n, shape) + 4 * 2 * sides
     if name == "cosmos":
         r = min(int(rank), short)
