@@ -12,7 +12,7 @@ quickstart: $(VENV)/.quickstart
 	$(BIN)/sharpen run examples/quickstart.yaml --output runs/quickstart
 
 test: $(VENV)/.dev
-	SHARPEN_REQUIRE_ASSETS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal -m "not gpu" --cov --cov-report=term
+	SHARPEN_REQUIRE_ASSETS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal -m "not gpu" --cov --cov-report=term
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
