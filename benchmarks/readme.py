@@ -169,7 +169,7 @@ def long() -> str:
         f"The tiled loss of 8192 tokens over 32,000 words takes {loss['memory_ratio']:.2f} x the "
         f"extra memory of whole logits and {loss['time_ratio']:.2f} x their time. All savings: "
         "`mode: full`, `offload: nvme`, `tiled_mlp: auto`, both ranks on one sequence; lengths are "
-        "doubled, ours up to eight times. The machine was shared while this ran. "
+        "doubled, ours up to eight times. "
         f"{_where(document)}; `benchmarks/train/bench_long.py`.",
     ]
     return "\n".join(lines)
