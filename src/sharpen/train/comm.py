@@ -16,7 +16,9 @@ of a failed or hanging one names.
 
 from __future__ import annotations
 
+import atexit
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,6 +80,16 @@ class Transfer:
         self._operations = []
 
 
+_axes: weakref.WeakSet[Axis] = weakref.WeakSet()
+
+
+@atexit.register
+def _let_go() -> None:
+    """Drop groups while Python still works: gloo's threads abort a process that ends before."""
+    for axis in list(_axes):
+        axis.group = None
+
+
 class Axis:
     """Ranks that talk to each other along one axis of the mesh.
 
@@ -109,6 +121,7 @@ class Axis:
         self._number = 0
         self._opened = not shared_memory
         self._memory: SharedMemory | None = None
+        _axes.add(self)
 
     @classmethod
     def of(cls, group: dist.ProcessGroup | Axis | None, name: str) -> Axis:

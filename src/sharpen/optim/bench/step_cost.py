@@ -314,8 +314,8 @@ def _step(optimizer: Any) -> float:
 
 
 def _bandwidth() -> float:
-    """Bytes moved a second between memory and one core, by the best of three ways to move them."""
-    x, y, z = (torch.ones(16 << 20) for _ in range(3))
+    """Bytes that one core moves a second, by the best of three ways; tensors as in the flat set."""
+    x, y, z = (torch.ones(_FLAT) for _ in range(3))
     ways: list[tuple[Callable[[], Any], int]] = [
         (lambda: x.mul_(1.0), 2),
         (lambda: x.addcmul_(y, z, value=0.0), 4),
