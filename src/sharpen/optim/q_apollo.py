@@ -67,7 +67,7 @@ class Int8Weight(Tensor):
 
     Reading operations see :meth:`dequantize`; writing to it other than by ``copy_`` is an error.
 
-    Args:
+    Made of:
         codes: uint8 [numel].
         scales: float32 [groups].
         zeros: uint8 [groups].
