@@ -11,42 +11,31 @@ parameter, 2.03 with 8-bit states.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
-from sharpen.optim import fused
 from sharpen.optim.base import Common, Optimizer, Params
-from sharpen.optim.rule import Entry, Group, Rule
-from sharpen.optim.slots import SlotSpec
+from sharpen.optim.moments import FusedMoments, corrections, mix_moments
+from sharpen.optim.rule import Group, Rule
 
 __all__ = ["AdamW", "AdamW4bit", "AdamW8bit", "AdamWRule"]
 
 
-class AdamWRule(Rule):
+class AdamWRule(FusedMoments):
     """The rule of AdamW; also that of what other methods do not serve."""
 
     name = "adamw"
-
-    def slots(self, shape: tuple[int, ...], group: Group) -> dict[str, SlotSpec]:
-        """Two moments."""
-        return {
-            "exp_avg": SlotSpec(shape, "signed"),
-            "exp_avg_sq": SlotSpec(shape, "unsigned"),
-        }
+    kernel = "adamw_step"
 
     def update(
         self, p: Tensor, g: Tensor, state: dict[str, Tensor], group: Group, t: int, index: int
     ) -> Tensor:
         """See :meth:`Rule.update`."""
-        beta1, beta2 = group["betas"]
         m, v = state["exp_avg"], state["exp_avg_sq"]
-        m.mul_(beta1).add_(g, alpha=1 - beta1)
-        v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-        rate, root = _corrections(group, t)
+        mix_moments(m, v, g, group)
+        rate, root = corrections(group, t)
         return (m * rate).div_(v.sqrt().div_(root).add_(float(group["eps"])))
 
     def update_many(
@@ -64,7 +53,7 @@ class AdamWRule(Rule):
         torch._foreach_add_(ms, gs, alpha=1 - beta1)
         torch._foreach_mul_(vs, beta2)
         torch._foreach_addcmul_(vs, gs, gs, value=1 - beta2)
-        rate, root = _corrections(group, t)
+        rate, root = corrections(group, t)
         lower: Any = torch._foreach_sqrt(vs)
         torch._foreach_div_(lower, root)
         torch._foreach_add_(lower, float(group["eps"]))
@@ -72,33 +61,6 @@ class AdamWRule(Rule):
         torch._foreach_div_(steps, lower)
         found: list[Tensor] = list(steps)
         return found
-
-    def can_fuse(self, entry: Entry) -> bool:
-        """See :meth:`Rule.can_fuse`."""
-        return fused.serves(entry, STATES)
-
-    def step_fused(self, entries: Sequence[Entry], scale: float) -> int:
-        """See :meth:`Rule.step_fused`."""
-        return fused.step("adamw_step", entries, STATES, native_numbers, scale)
-
-
-STATES = ("exp_avg", "exp_avg_sq")
-"""The moments."""
-
-
-def native_numbers(entry: Entry) -> list[float]:
-    """What the native kernels of AdamW and its kin take."""
-    group = entry.group
-    beta1, beta2 = group["betas"]
-    rate, root = _corrections(group, entry.t)
-    decay = 1 - float(group["lr"]) * float(group["weight_decay"])
-    return [decay, beta1, 1 - beta1, beta2, 1 - beta2, rate, 1 / root, float(group["eps"])]
-
-
-def _corrections(group: Group, t: int) -> tuple[float, float]:
-    """Learning rate over the first moment's correction; root of the second's."""
-    beta1, beta2 = group["betas"]
-    return float(group["lr"]) / (1 - beta1**t), math.sqrt(1 - beta2**t)
 
 
 class AdamW(Optimizer):

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from sharpen.core.errors import ConfigError
 from sharpen.optim.base import Common, Optimizer, Params
+from sharpen.optim.moments import corrected_root, mix_moments
 from sharpen.optim.rule import Group, Rule
 from sharpen.optim.slots import SlotSpec
 
@@ -67,15 +68,13 @@ class AdEMAMixRule(Rule):
         self, p: Tensor, g: Tensor, state: dict[str, Tensor], group: Group, t: int, index: int
     ) -> Tensor:
         """See :meth:`Rule.update`."""
-        beta1, beta2, _ = group["betas"]
+        beta1 = group["betas"][0]
         alpha, beta3 = mixing(group, t)
         m1, m2, v = state["exp_avg"], state["exp_avg_slow"], state["exp_avg_sq"]
-        m1.mul_(beta1).add_(g, alpha=1 - beta1)
+        mix_moments(m1, v, g, group)
         m2.mul_(beta3).add_(g, alpha=1 - beta3)
-        v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-        lower = v.sqrt().div_(math.sqrt(1 - beta2**t)).add_(float(group["eps"]))
         upper = m1.div(1 - beta1**t).add_(m2, alpha=alpha)
-        return upper.div_(lower).mul_(float(group["lr"]))
+        return upper.div_(corrected_root(v, group, t)).mul_(float(group["lr"]))
 
 
 class AdEMAMix(Optimizer):

@@ -17,7 +17,6 @@ parameter, 2.03 with 8-bit states.
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar, Unpack
 
 import torch
@@ -25,36 +24,27 @@ from torch import Tensor
 
 from sharpen.core.errors import ConfigError
 from sharpen.optim.base import Common, Optimizer, Params
+from sharpen.optim.moments import TwoMoments, corrected_root, mix_moments
 from sharpen.optim.rule import Group, Rule
-from sharpen.optim.slots import SlotSpec
 
 __all__ = ["Lamb", "Lamb8bit", "LambRule"]
 
 
-class LambRule(Rule):
+class LambRule(TwoMoments):
     """The rule of LAMB."""
 
     name = "lamb"
     mixes = True
     own_decay = True
 
-    def slots(self, shape: tuple[int, ...], group: Group) -> dict[str, SlotSpec]:
-        """Two moments."""
-        return {
-            "exp_avg": SlotSpec(shape, "signed"),
-            "exp_avg_sq": SlotSpec(shape, "unsigned"),
-        }
-
     def update(
         self, p: Tensor, g: Tensor, state: dict[str, Tensor], group: Group, t: int, index: int
     ) -> Tensor:
         """See :meth:`Rule.update`."""
-        beta1, beta2 = group["betas"]
         m, v = state["exp_avg"], state["exp_avg_sq"]
-        m.mul_(beta1).add_(g, alpha=1 - beta1)
-        v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-        lower = v.sqrt().div_(math.sqrt(1 - beta2**t)).add_(float(group["eps"]))
-        u = m.div(1 - beta1**t).div_(lower).add_(p, alpha=float(group["weight_decay"]))
+        mix_moments(m, v, g, group)
+        u = m.div(1 - group["betas"][0] ** t).div_(corrected_root(v, group, t))
+        u.add_(p, alpha=float(group["weight_decay"]))
         return u.mul_(float(group["lr"]) * _ratio(p, u, float(group["max_norm_weight"])))
 
 

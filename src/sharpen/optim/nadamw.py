@@ -14,59 +14,40 @@ Differs from the paper: the first correction is 1 - b1^t with a constant b1, as 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import ClassVar, Unpack
+from typing import ClassVar
 
 from torch import Tensor
 
-from sharpen.optim import fused
-from sharpen.optim.adamw import STATES, native_numbers
-from sharpen.optim.base import Common, Optimizer, Params
-from sharpen.optim.rule import Entry, Group, Rule
-from sharpen.optim.slots import SlotSpec
+from sharpen.optim.adamw import AdamW
+from sharpen.optim.moments import FusedMoments, corrected_root, corrections, mix_moments
+from sharpen.optim.rule import Group, Rule
 
 __all__ = ["NAdamW", "NAdamWRule"]
 
 
-class NAdamWRule(Rule):
+class NAdamWRule(FusedMoments):
     """The rule of NAdamW."""
 
     name = "nadamw"
-
-    def slots(self, shape: tuple[int, ...], group: Group) -> dict[str, SlotSpec]:
-        """Two moments."""
-        return {
-            "exp_avg": SlotSpec(shape, "signed"),
-            "exp_avg_sq": SlotSpec(shape, "unsigned"),
-        }
+    kernel = "nadamw_step"
 
     def update(
         self, p: Tensor, g: Tensor, state: dict[str, Tensor], group: Group, t: int, index: int
     ) -> Tensor:
         """See :meth:`Rule.update`."""
-        beta1, beta2 = group["betas"]
+        beta1 = group["betas"][0]
         m, v = state["exp_avg"], state["exp_avg_sq"]
-        m.mul_(beta1).add_(g, alpha=1 - beta1)
-        v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+        mix_moments(m, v, g, group)
         ahead = m.mul(beta1).add_(g, alpha=1 - beta1)
-        lower = v.sqrt().div_(math.sqrt(1 - beta2**t)).add_(float(group["eps"]))
-        return ahead.mul_(float(group["lr"]) / (1 - beta1**t)).div_(lower)
-
-    def can_fuse(self, entry: Entry) -> bool:
-        """See :meth:`Rule.can_fuse`."""
-        return fused.serves(entry, STATES)
-
-    def step_fused(self, entries: Sequence[Entry], scale: float) -> int:
-        """See :meth:`Rule.step_fused`."""
-        return fused.step("nadamw_step", entries, STATES, native_numbers, scale)
+        rate, _ = corrections(group, t)
+        return ahead.mul_(rate).div_(corrected_root(v, group, t))
 
 
-class NAdamW(Optimizer):
+class NAdamW(AdamW):
     """NAdamW.
 
     Args:
-        params: see :class:`Optimizer`.
+        params: see :class:`~sharpen.optim.base.Optimizer`.
         lr: learning rate.
         betas: decay rates of the two moments.
         eps: added to the corrected root of the second moment.
@@ -84,16 +65,3 @@ class NAdamW(Optimizer):
     """
 
     rules: ClassVar[dict[str, Rule]] = {"nadamw": NAdamWRule()}
-
-    def __init__(
-        self,
-        params: Params,
-        lr: float = 1e-3,
-        *,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.01,
-        **common: Unpack[Common],
-    ) -> None:
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, defaults, common)

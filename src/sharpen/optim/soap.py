@@ -20,7 +20,6 @@ weight and 8 (m^2 + n^2). Time: 6 (m + n) operations a weight.
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Unpack
 
 import torch
@@ -30,6 +29,7 @@ from sharpen.core.errors import ConfigError
 from sharpen.optim.adamw import AdamWRule
 from sharpen.optim.base import Common, Params
 from sharpen.optim.matrix import MatrixOptimizer, MatrixRule
+from sharpen.optim.moments import adam_rate, mix_moments
 from sharpen.optim.rule import Group, Rule
 from sharpen.optim.slots import SlotSpec
 
@@ -62,19 +62,17 @@ class SoapRule(MatrixRule):
         self, g: Tensor, state: dict[str, Tensor], group: Group, t: int, index: int
     ) -> Tensor:
         """See :meth:`MatrixRule.matrix_update`."""
-        beta1, beta2 = group["betas"]
         m, v = state["exp_avg"].view(g.shape), state["exp_avg_sq"].view(g.shape)
         k = t - 1
         step = g
         if k:
             turned = _into(g, state)
-            m.mul_(beta1).add_(turned, alpha=1 - beta1)
-            v.mul_(beta2).addcmul_(turned, turned, value=1 - beta2)
-            size = float(group["lr"]) * math.sqrt(1 - beta2**k) / (1 - beta1**k)
-            step = _out_of((m / v.sqrt().add_(group["eps"])).mul_(size), state)
+            mix_moments(m, v, turned, group)
+            found = (m / v.sqrt().add_(group["eps"])).mul_(adam_rate(group, k))
+            step = _out_of(found, state)
         for side, x in (("left", g), ("right", g.mT)):
             if side in state:
-                _mix(state[side], x, beta2)
+                _mix(state[side], x, group["betas"][1])
         if k == 0:
             for side in ("left", "right"):
                 if side in state:
