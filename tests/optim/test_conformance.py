@@ -10,29 +10,44 @@ from sharpen.optim.names import available
 from sharpen.optim.q_apollo import quantize_weights
 from sharpen.testing.optim import GradientOptimizerConformance, train
 
-
-class TestAdamW(GradientOptimizerConformance):
-    name = "adamw"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.02}
-    steps = 80
-
-
-class TestAdamW8bit(GradientOptimizerConformance):
-    name = "adamw_8bit"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.02, "min_quant_size": 256}
-    steps = 80
-
-
-class TestAdamW4bit(GradientOptimizerConformance):
-    name = "adamw_4bit"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.02, "min_quant_size": 256}
-    steps = 80
-
-
-class TestMuon(GradientOptimizerConformance):
-    name = "muon"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.02, "ns_dtype": "fp32"}
-    steps = 80
+# Name, options, steps in which it learns.
+PLAIN: list[tuple[str, dict[str, Any], int]] = [
+    ("adamw", {"lr": 0.02}, 80),
+    ("adamw_8bit", {"lr": 0.02, "min_quant_size": 256}, 80),
+    ("adamw_4bit", {"lr": 0.02, "min_quant_size": 256}, 80),
+    ("muon", {"lr": 0.02, "ns_dtype": "fp32"}, 80),
+    ("cosmos", {"lr": 0.05, "rank": 8, "ns_dtype": "fp32"}, 80),
+    ("apollo", {"lr": 0.02, "rank": 4, "update_proj_gap": 5}, 100),
+    ("apollo_mini", {"lr": 0.02, "update_proj_gap": 5, "scale": 32.0}, 100),
+    ("galore", {"lr": 0.05, "rank": 8, "update_proj_gap": 5}, 100),
+    (
+        "galore_8bit",
+        {"lr": 0.05, "rank": 8, "update_proj_gap": 5, "proj": "randsvd", "min_quant_size": 128},
+        100,
+    ),
+    ("fira", {"lr": 0.02, "rank": 8, "update_proj_gap": 5}, 100),
+    ("frugal", {"lr": 0.01, "density": 0.5, "update_gap": 4}, 100),
+    ("lion", {"lr": 0.005}, 60),
+    ("lion_8bit", {"lr": 0.005, "min_quant_size": 256}, 60),
+    ("sgd", {"lr": 0.3, "momentum": 0.9, "nesterov": True}, 60),
+    ("sgd_8bit", {"lr": 0.3, "min_quant_size": 256}, 60),
+    ("sign_sgd", {"lr": 0.005}, 60),
+    ("nadamw", {"lr": 0.02}, 60),
+    ("adagrad", {"lr": 0.05}, 60),
+    ("adagrad_8bit", {"lr": 0.05, "min_quant_size": 256}, 60),
+    ("ademamix", {"lr": 0.01, "t_alpha": 60, "t_beta3": 60}, 60),
+    ("ademamix_8bit", {"lr": 0.01, "min_quant_size": 256}, 60),
+    ("lamb", {"lr": 0.03}, 60),
+    ("lamb_8bit", {"lr": 0.03, "min_quant_size": 256}, 60),
+    ("adafactor", {"lr": 0.05}, 60),
+]
+for _name, _options, _steps in PLAIN:
+    _title = f"Test_{_name}"
+    globals()[_title] = type(
+        _title,
+        (GradientOptimizerConformance,),
+        {"name": _name, "options": _options, "steps": _steps, "__module__": __name__},
+    )
 
 
 class TestSoap(GradientOptimizerConformance):
@@ -50,24 +65,6 @@ class TestSoap(GradientOptimizerConformance):
         return super().run(
             steps, seed, **({"max_precond_dim": 32} if "impl" in more else {}), **more
         )
-
-
-class TestCosmos(GradientOptimizerConformance):
-    name = "cosmos"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.05, "rank": 8, "ns_dtype": "fp32"}
-    steps = 80
-
-
-class TestApollo(GradientOptimizerConformance):
-    name = "apollo"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.02, "rank": 4, "update_proj_gap": 5}
-    steps = 100
-
-
-class TestApolloMini(GradientOptimizerConformance):
-    name = "apollo_mini"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.02, "update_proj_gap": 5, "scale": 32.0}
-    steps = 100
 
 
 class TestQApollo(GradientOptimizerConformance):
@@ -88,36 +85,6 @@ class TestQApollo(GradientOptimizerConformance):
         train(model, optimizer, 0, 5)
         for p, state in optimizer.state.items():
             assert ("master" in state) == (type(p) is nn.Parameter)
-
-
-class TestGaLore(GradientOptimizerConformance):
-    name = "galore"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.05, "rank": 8, "update_proj_gap": 5}
-    steps = 100
-
-
-class TestGaLore8bit(GradientOptimizerConformance):
-    name = "galore_8bit"
-    options: ClassVar[dict[str, Any]] = {
-        "lr": 0.05,
-        "rank": 8,
-        "update_proj_gap": 5,
-        "proj": "randsvd",
-        "min_quant_size": 128,
-    }
-    steps = 100
-
-
-class TestFira(GradientOptimizerConformance):
-    name = "fira"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.02, "rank": 8, "update_proj_gap": 5}
-    steps = 100
-
-
-class TestFrugal(GradientOptimizerConformance):
-    name = "frugal"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.01, "density": 0.5, "update_gap": 4}
-    steps = 100
 
 
 class TestBAdam(GradientOptimizerConformance):
@@ -144,84 +111,6 @@ class TestScheduleFreeAdamW(GradientOptimizerConformance):
         train(model, optimizer, 2, 3)
         for p, z in before.items():
             assert torch.equal(optimizer.state[p]["z"], z)
-
-
-class TestLion(GradientOptimizerConformance):
-    name = "lion"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.005}
-    steps = 60
-
-
-class TestLion8bit(GradientOptimizerConformance):
-    name = "lion_8bit"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.005, "min_quant_size": 256}
-    steps = 60
-
-
-class TestSGD(GradientOptimizerConformance):
-    name = "sgd"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.3, "momentum": 0.9, "nesterov": True}
-    steps = 60
-
-
-class TestSGD8bit(GradientOptimizerConformance):
-    name = "sgd_8bit"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.3, "min_quant_size": 256}
-    steps = 60
-
-
-class TestSignSGD(GradientOptimizerConformance):
-    name = "sign_sgd"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.005}
-    steps = 60
-
-
-class TestNAdamW(GradientOptimizerConformance):
-    name = "nadamw"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.02}
-    steps = 60
-
-
-class TestAdagrad(GradientOptimizerConformance):
-    name = "adagrad"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.05}
-    steps = 60
-
-
-class TestAdagrad8bit(GradientOptimizerConformance):
-    name = "adagrad_8bit"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.05, "min_quant_size": 256}
-    steps = 60
-
-
-class TestAdEMAMix(GradientOptimizerConformance):
-    name = "ademamix"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.01, "t_alpha": 60, "t_beta3": 60}
-    steps = 60
-
-
-class TestAdEMAMix8bit(GradientOptimizerConformance):
-    name = "ademamix_8bit"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.01, "min_quant_size": 256}
-    steps = 60
-
-
-class TestLamb(GradientOptimizerConformance):
-    name = "lamb"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.03}
-    steps = 60
-
-
-class TestLamb8bit(GradientOptimizerConformance):
-    name = "lamb_8bit"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.03, "min_quant_size": 256}
-    steps = 60
-
-
-class TestAdafactor(GradientOptimizerConformance):
-    name = "adafactor"
-    options: ClassVar[dict[str, Any]] = {"lr": 0.05}
-    steps = 60
 
 
 def test_every_optimizer_is_tested() -> None:

@@ -39,7 +39,6 @@ from sharpen.optim.lowrank import (
 from sharpen.optim.lowrank_native import MatrixStep
 from sharpen.optim.projector import Side
 from sharpen.optim.rule import Entry, Group, Rule, is_plain
-from sharpen.optim.slots import SlotSpec
 
 __all__ = ["Apollo", "ApolloMini", "ApolloRule", "limit_growth"]
 
@@ -51,13 +50,6 @@ class ApolloRule(LowRankRule):
     """Scale the gradient by what Adam does in a random subspace."""
 
     name = "apollo"
-
-    def slots(self, shape: tuple[int, ...], group: Group) -> dict[str, SlotSpec]:
-        """Moments of R, the basis where it is kept, and the norm of the last step."""
-        slots = super().slots(shape, group)
-        if self.projector(shape, group) is not None and group["norm_growth"] is not None:
-            slots["limiter"] = SlotSpec((), rows=False)
-        return slots
 
     def direction(
         self, g: Tensor, space: Subspace, state: dict[str, Tensor], group: Group
@@ -269,11 +261,6 @@ class Apollo(LowRankOptimizer):
         super().check(group)
         if group["scale_type"] not in ("channel", "tensor"):
             raise ConfigError(f"scale_type={group['scale_type']!r} must be 'channel' or 'tensor'.")
-        if not 0 < group["scale"] < math.inf:
-            raise ConfigError(f"scale={group['scale']} must be above 0, and finite.")
-        growth = group["norm_growth"]
-        if growth is not None and not growth > 1:
-            raise ConfigError(f"norm_growth={growth} must be above 1, or None for no limit.")
 
 
 class ApolloMini(Apollo):

@@ -15,12 +15,10 @@ published code's way back has the factor alpha, so that it subtracts alpha back(
 
 from __future__ import annotations
 
-import math
-from typing import Any, ClassVar, Literal, Unpack
+from typing import ClassVar, Literal, Unpack
 
 from torch import Tensor
 
-from sharpen.core.errors import ConfigError
 from sharpen.optim.adamw import AdamWRule
 from sharpen.optim.apollo import limit_growth, scaling
 from sharpen.optim.base import Common, Params
@@ -33,7 +31,6 @@ from sharpen.optim.lowrank import (
 )
 from sharpen.optim.projector import Side
 from sharpen.optim.rule import Group, Rule
-from sharpen.optim.slots import SlotSpec
 
 __all__ = ["Fira", "FiraRule"]
 
@@ -42,13 +39,6 @@ class FiraRule(LowRankRule):
     """Adam's step in the subspace, and the rest of the gradient scaled alike."""
 
     name = "fira"
-
-    def slots(self, shape: tuple[int, ...], group: Group) -> dict[str, SlotSpec]:
-        """Moments of R, the basis, and the norm of the last step outside."""
-        slots = super().slots(shape, group)
-        if self.projector(shape, group) is not None and group["norm_growth"] is not None:
-            slots["limiter"] = SlotSpec((), rows=False)
-        return slots
 
     def direction(
         self, g: Tensor, space: Subspace, state: dict[str, Tensor], group: Group
@@ -125,12 +115,3 @@ class Fira(LowRankOptimizer):
             "weight_decay": weight_decay,
         }
         super().__init__(params, defaults, common)
-
-    def check(self, group: dict[str, Any]) -> None:
-        """See :meth:`Optimizer.check`."""
-        super().check(group)
-        if not 0 < group["alpha"] < math.inf:
-            raise ConfigError(f"alpha={group['alpha']} must be above 0, and finite.")
-        growth = group["norm_growth"]
-        if growth is not None and not growth > 1:
-            raise ConfigError(f"norm_growth={growth} must be above 1, or None for no limit.")

@@ -13,12 +13,10 @@ subspace without the stall of an SVD. Memory of a matrix with sides L and s: 2 L
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar, Literal, Unpack
 
 from torch import Tensor
 
-from sharpen.core.errors import ConfigError
 from sharpen.optim.adamw import AdamWRule
 from sharpen.optim.base import Common, Params
 from sharpen.optim.lowrank import (
@@ -102,12 +100,6 @@ class GaLore(LowRankOptimizer):
             "weight_decay": weight_decay,
         }
         super().__init__(params, defaults, common)
-
-    def check(self, group: dict[str, Any]) -> None:
-        """See :meth:`Optimizer.check`."""
-        super().check(group)
-        if not 0 < group["scale"] < math.inf:
-            raise ConfigError(f"scale={group['scale']} must be above 0, and finite.")
 
 
 class GaLore8bit(GaLore):

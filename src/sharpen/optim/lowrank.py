@@ -25,6 +25,7 @@ from sharpen.core.errors import ConfigError
 from sharpen.native.info import cpu_flags
 from sharpen.optim.adamw import AdamWRule
 from sharpen.optim.base import Optimizer
+from sharpen.optim.moments import adam_rate, mix_moments
 from sharpen.optim.projector import (
     ORTHONORMAL,
     SELECTIONS,
@@ -63,7 +64,7 @@ class FoldedAdamWRule(Rule):
     ) -> Tensor:
         """See :meth:`Rule.update`."""
         m, v = state["exp_avg"], state["exp_avg_sq"]
-        return _normed(m, v, g, group) * _rate(group, t)
+        return _normed(m, v, g, group) * adam_rate(group, t)
 
 
 @dataclass(slots=True)
@@ -107,7 +108,7 @@ class LowRankRule(Rule):
         return not small and self.projector(shape, group) is not None
 
     def slots(self, shape: tuple[int, ...], group: Group) -> dict[str, SlotSpec]:
-        """Two moments of R, and the basis where it is kept."""
+        """Two moments of R, the basis where it is kept, the limiter's last norm."""
         projector = self.projector(shape, group)
         if projector is None:
             return self.plain.slots(shape, group)
@@ -118,6 +119,8 @@ class LowRankRule(Rule):
         if _is_kept(projector, group):
             random = projector.is_random
             slots["basis"] = SlotSpec(projector.basis_shape, rows=False, projection=random)
+        if group.get("norm_growth") is not None:
+            slots["limiter"] = SlotSpec((), rows=False)
         return slots
 
     def update(
@@ -186,21 +189,13 @@ class LowRankRule(Rule):
     def rate(self, group: Group, t: int) -> float:
         """a_t."""
         gap = group["update_proj_gap"]
-        return _rate(group, (t - 1) % gap + 1 if group["on_refresh"] == "reset" else t)
+        return adam_rate(group, (t - 1) % gap + 1 if group["on_refresh"] == "reset" else t)
 
 
 def _normed(m: Tensor, v: Tensor, g: Tensor, group: Group) -> Tensor:
     """N, after the moments took in ``g``."""
-    beta1, beta2 = group["betas"]
-    m.mul_(beta1).add_(g, alpha=1 - beta1)
-    v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+    mix_moments(m, v, g, group)
     return m / v.sqrt().add_(float(group["eps"]))
-
-
-def _rate(group: Group, t: int) -> float:
-    beta1, beta2 = group["betas"]
-    rate: float = float(group["lr"]) * math.sqrt(1 - beta2**t) / (1 - beta1**t)
-    return rate
 
 
 def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -256,6 +251,12 @@ class LowRankOptimizer(Optimizer):
                 "Choose proj='orthogonal', 'randsvd' or 'svd'."
             )
         Projector(kind, 1, (1, 1), True, group.get("rng", "philox"))
+        for name in ("scale", "alpha"):
+            if name in group and not 0 < group[name] < math.inf:
+                raise ConfigError(f"{name}={group[name]} must be above 0, and finite.")
+        growth = group.get("norm_growth")
+        if growth is not None and not growth > 1:
+            raise ConfigError(f"norm_growth={growth} must be above 1, or None for no limit.")
         if group.get("proj_dtype", "fp32") not in ("fp32", "bf16", "auto"):
             raise ConfigError(
                 f"proj_dtype={group['proj_dtype']!r} must be 'fp32', 'bf16' or 'auto'."
