@@ -107,3 +107,12 @@ def test_a_step_may_clip_without_touching_gradients() -> None:
     moved = sum((p.detach() - before[n]).square().sum() for n, p in model.named_parameters())
     assert float(moved.sqrt()) == pytest.approx(0.5, rel=1e-4)
     assert all(p.grad.eq(1).all() for p in model.parameters())
+
+
+def test_create_takes_parameters_and_groups_as_they_are() -> None:
+    model = nn.Linear(4, 4)
+    optimizer = create("adamw_8bit", list(model.parameters()), lr=0.1)
+    assert [len(group["params"]) for group in optimizer.param_groups] == [2]
+    groups = [{"params": [model.weight], "lr": 0.5}, {"params": [model.bias]}]
+    optimizer = create("lion", groups, lr=0.1)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.1]

@@ -399,6 +399,7 @@ class Optimizer(torch.optim.Optimizer):
                 **{k: v for k, v in group.items() if k != "params"},
                 "optimizer": type(self).__name__,
                 "params": [numbers[p] for p in group["params"]],
+                "shapes": [list(p.shape) for p in group["params"]],
             }
             for group in self.param_groups
         ]

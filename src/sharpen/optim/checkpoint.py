@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["expected_shapes", "load_state_dict"]
 
+_OF_THE_MODEL = ("params", "optimizer", "indices", "shapes")
+
 
 def expected_shapes(
     optimizer: Optimizer, p: Tensor, group: dict[str, Any]
@@ -57,10 +59,16 @@ def load_state_dict(optimizer: Optimizer, found: dict[str, Any]) -> None:
         if None not in names and names[0] != names[1]:
             a, b = next(pair for pair in zip(*names, strict=True) if pair[0] != pair[1])  # type: ignore[arg-type]
             raise ConfigError(f"the state has the parameter {a} where the optimizer has {b}.")
+        for shape, p in zip(theirs.get("shapes", ()), ours["params"], strict=False):
+            if tuple(shape) != tuple(p.shape):
+                raise ConfigError(
+                    f"the state is of a parameter of shape {tuple(shape)} where "
+                    f"{optimizer.name_of(p)} has {tuple(p.shape)}."
+                )
     merged = []
     states: dict[Tensor, dict[str, Tensor]] = {}
     for theirs, ours in zip(saved, groups, strict=True):
-        kept = {k: v for k, v in theirs.items() if k not in ("params", "optimizer", "indices")}
+        kept = {k: v for k, v in theirs.items() if k not in _OF_THE_MODEL}
         group = {**ours, **kept}
         merged.append(group)
         for number, p in zip(theirs["params"], ours["params"], strict=True):

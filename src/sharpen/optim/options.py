@@ -118,9 +118,9 @@ def check_group(kind: str, rules: Mapping[str, Any], group: Mapping[str, Any]) -
     for name, choices in _CHOICES.items():
         if group[name] not in choices:
             raise ConfigError(f"{name}={group[name]!r} must be one of {', '.join(choices)}.")
-    lr = float(group["lr"])
-    if not 0 <= lr < math.inf:
-        raise ConfigError(f"lr={lr} must be 0 or more, and finite.")
+    lr = group["lr"]
+    if isinstance(lr, str) or not 0 <= float(lr) < math.inf:
+        raise ConfigError(f"lr={lr} must be a number, 0 or more, and finite.")
     if not all(0 <= float(beta) < 1 for beta in group.get("betas", ())):
         raise ConfigError(f"betas={group['betas']} must be 0 or more and below 1.")
     for name in _NOT_NEGATIVE:

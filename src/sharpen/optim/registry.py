@@ -11,17 +11,20 @@ from sharpen.optim.groups import param_groups
 from sharpen.optim.names import find
 
 if TYPE_CHECKING:
-    from sharpen.optim.base import Optimizer
+    from sharpen.optim.base import Optimizer, Params
 
 __all__ = ["create", "parse_options"]
 
 
-def create(name: str, model: nn.Module, lr: float | None = None, **options: Any) -> Optimizer:
+def create(
+    name: str, model: nn.Module | Params, lr: float | None = None, **options: Any
+) -> Optimizer:
     """An optimizer over a model's trainable parameters, in groups by their role.
 
     Args:
         name: of :func:`available`.
-        model: whose parameters.
+        model: whose parameters; or parameters or groups of them, which stay as they are, all with
+            the method's own rule.
         lr: learning rate; default the method's.
         options: the method's and those of :func:`sharpen.optim.param_groups`.
 
@@ -31,15 +34,16 @@ def create(name: str, model: nn.Module, lr: float | None = None, **options: Any)
         [('matrix', 0.1), ('vector', 0.0)]
     """
     kind = find(name)
+    if lr is not None:
+        options["lr"] = lr
+    if not isinstance(model, nn.Module):
+        return kind(model, **options)
     grouping = ("no_decay", "overrides", "min_lowrank_dim", "conv_as_matrix")
     chosen = {key: options.pop(key) for key in grouping if key in options}
     chosen |= {
         key: options[key] for key in ("rank", "state_dtype", "min_quant_size") if key in options
     }
-    groups = param_groups(model, kind, **chosen)
-    if lr is not None:
-        options["lr"] = lr
-    return kind(groups, **options)
+    return kind(param_groups(model, kind, **chosen), **options)
 
 
 def parse_options(text: str) -> dict[str, Any]:

@@ -256,11 +256,13 @@ class GradientOptimizerConformance:
         _refused(optimizer, cut, "step")
         foreign = torch.optim.SGD(model.parameters(), lr=0.1).state_dict()
         _refused(optimizer, foreign, "not")
+        shaped = self.bare([nn.Parameter(torch.ones(4, 4))])
+        _refused(shaped, self.bare([nn.Parameter(torch.ones(4, 6))]).state_dict(), "shape (4, 6)")
 
     def test_bad_options_are_refused(self) -> None:
         """A learning rate below 0 or NaN, sparse gradients, complex weights, no parameters."""
         w = nn.Parameter(torch.ones(4, 4))
-        for lr in (-1.0, float("nan"), float("inf")):
+        for lr in (-1.0, float("nan"), float("inf"), "fast"):
             _raises(functools.partial(self.bare, [w], lr=lr), "lr")
         _raises(lambda: self.bare([w], no_such_option=1), "no_such_option")
         _raises(lambda: self.bare([]), "no parameters")
