@@ -23,6 +23,7 @@ class Ramp(Workload):
     metric = "distance"
     batch_size = 1
     eval_every = 2
+    ready = False
 
     def make_model(self) -> nn.Module:
         model = nn.Linear(1, 1, bias=False)
@@ -30,6 +31,8 @@ class Ramp(Workload):
         return model
 
     def splits(self) -> dict[str, Batch]:
+        NOW[0] += 0 if self.ready else 1000  # reading takes longer, once, and is not timed either
+        self.ready = True
         return {name: (torch.ones(3, 1),) for name in ("train", "validation", "test")}
 
     def loss(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:

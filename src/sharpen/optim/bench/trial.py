@@ -1,9 +1,9 @@
 """One training of a submission on a workload, timed by AlgoPerf's rules.
 
-The clock runs while the submission selects data, updates, and prepares for an evaluation; the
-evaluation itself is not timed. A trial ends when validation and test targets are reached, when the
-submission wants to, or when the clock passes the budget: a step that began before may end after,
-but an evaluation after it does not count. NaN is a miss.
+The clock runs while the submission selects data, updates, and prepares for an evaluation; reading
+the data set and the evaluation itself are not timed. A trial ends when validation and test targets
+are reached, when the submission wants to, or when the clock passes the budget: a step that began
+before may end after, but an evaluation after it does not count. NaN is a miss.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ def run_trial(
     clock = clock or Clock("steps")
     limit = budget * (target.max_steps if clock.kind == "steps" else target.max_cpu_s)
     max_steps = round(budget * target.max_steps)
+    workload.splits()  # read before the clock starts
     torch.manual_seed(seed)
     model = workload.make_model()
     model.train()
