@@ -213,9 +213,14 @@ def set_targets(
 
 
 def _workloads(text: str) -> list[str]:
-    from sharpen.optim.bench.suite import find_workload, suite
+    from sharpen.optim.bench.suite import find_workload, left_out, suite
 
     if text in ("suite", "variants"):
+        for name, why in left_out().items():
+            if not flags.quiet:
+                error_console().print(
+                    f"left out {name}: {why}", style="yellow", markup=False, soft_wrap=True
+                )
         return [n for n in suite(variants=text == "variants") if ("/" in n) == (text != "suite")]
     names = text.split(",")
     for name in names:

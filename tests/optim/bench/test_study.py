@@ -10,7 +10,7 @@ from sharpen.optim.bench.scoring import score
 from sharpen.optim.bench.shapes import memory_table
 from sharpen.optim.bench.study import Journal, plan_jobs, run_jobs, times_of
 from sharpen.optim.bench.submission import BASELINES, FromOptimizer, find_submission
-from sharpen.optim.bench.suite import find_workload, load_targets, suite
+from sharpen.optim.bench.suite import find_workload, load_targets, read_targets, suite
 from sharpen.optim.bench.targets import set_targets
 from sharpen.optim.bench.trial import TrialResult
 from sharpen.optim.bench.workload import Target
@@ -65,6 +65,19 @@ def test_targets_are_set_by_the_best_method(tmp_path: Path) -> None:
     reached = [min(e["validation"] for e in r["evals"]) for r in rows if r["study"]]
     assert min(reached) <= found.validation <= max(reached) < 0.2
     assert found.max_steps == round(4 / 3 * find_workload("digits-mlp").steps)
+    methods = ["adamw", "nadamw", "heavyball", "nesterov"]
+    rule = read_targets(file)["digits-mlp"]["rule"]
+    assert rule == {"methods": methods, "trials": 4, "seeds": 2}
+
+
+def test_a_file_that_holds_no_targets_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "targets.json"
+    with pytest.raises(MissingFileError, match=r"targets.json"):
+        load_targets(file)
+    for wrong in ('{"format": 1, "targets": {}}', '{"format": 2, "targets": {"a": {}}}', "[]"):
+        file.write_text(wrong)
+        with pytest.raises(FileFormatError, match="no file of targets of format 2"):
+            load_targets(file)
 
 
 def test_every_workload_and_variant_has_a_target_and_trains() -> None:

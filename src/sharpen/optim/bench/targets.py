@@ -12,13 +12,14 @@ import datetime
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sharpen._version import __version__
 from sharpen.core.files import atomic_write_json
 from sharpen.optim.bench.study import Job, Journal, plan_jobs, run_jobs
-from sharpen.optim.bench.suite import find_workload
+from sharpen.optim.bench.suite import TARGETS_FORMAT, find_workload, read_targets
 from sharpen.optim.bench.trial import TrialResult
 from sharpen.optim.bench.workload import Target
 
@@ -38,7 +39,7 @@ def set_targets(
     processes: int = 1,
     tell: Callable[[Job, TrialResult], None] = lambda job, result: None,
 ) -> dict[str, Target]:
-    """Set the targets of workloads and write them.
+    """Set the targets of workloads and write them, each with the rule it was set by.
 
     Args:
         workloads: names.
@@ -49,23 +50,19 @@ def set_targets(
         processes: trials at a time.
         tell: is told of each trial.
     """
-    from sharpen.core.config import read_json
-
-    known: dict[str, Any] = read_json(path, "targets")["targets"] if path.exists() else {}
+    entries: dict[str, Any] = read_targets(path) if path.exists() else {}
     out = {}
     for name in workloads:
         out[name] = set_target(
             name, Journal(journal), trials=trials, seeds=seeds, processes=processes, tell=tell
         )
-        known[name] = {k: getattr(out[name], k) for k in Target.__slots__}
-        document = {
-            "format": 1,
+        entries[name] = {
+            **asdict(out[name]),
+            "rule": {"methods": list(_METHODS), "trials": trials, "seeds": seeds},
             "made": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "version": __version__,
-            "rule": {"methods": list(_METHODS), "trials": trials, "seeds": seeds},
-            "targets": known,
         }
-        atomic_write_json(path, document)
+        atomic_write_json(path, {"format": TARGETS_FORMAT, "targets": entries})
     return out
 
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sharpen.core.errors import ConfigError
+from sharpen.core.errors import ConfigError, SharpenError
 
 __all__ = ["Batch", "Target", "Workload"]
 
@@ -50,13 +50,29 @@ class Workload(abc.ABC):
         self.options: dict[str, Any] = dict(self.variants[variant]) if variant else {}
         self.full_name = f"{self.name}/{variant}" if variant else self.name
 
+    @classmethod  # noqa: B027
+    def require(cls) -> None:
+        """Raise where the data are not at hand, with what to do. Nothing unless overridden."""
+
+    @classmethod
+    def available(cls) -> bool:
+        """Whether the data are at hand."""
+        try:
+            cls.require()
+        except SharpenError:
+            return False
+        return True
+
     @abc.abstractmethod
     def make_model(self) -> nn.Module:
         """The model, from torch's global random state."""
 
     @abc.abstractmethod
     def splits(self) -> dict[str, Batch]:
-        """``train``, ``validation`` and ``test``: tensors whose first dimension is the example."""
+        """``train``, ``validation`` and ``test``: tensors whose first dimension is the example.
+
+        Read at the first call, which a trial does not time, and kept.
+        """
 
     @abc.abstractmethod
     def loss(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:

@@ -8,6 +8,7 @@ five nodes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharpen.optim.bench.workload import Batch, Workload
+from sharpen.optim.bench.workloads.dlrm import ClickWorkload
 
 __all__ = ["WORKLOADS", "best_click_loss"]
 
@@ -54,60 +56,18 @@ def best_click_loss() -> float:
     return _clicks()[1]
 
 
-class Clicks(Workload):
-    """A recommendation model: embeddings of categories, their products, and an MLP (DLRM)."""
+class Clicks(ClickWorkload):
+    """A recommendation model: embeddings of categories, their products, and an MLP."""
 
     name = "clicks-dlrm"
-    metric = "cross entropy"
-    batch_size = 512
-    steps = 400
-    variants: ClassVar[dict[str, dict[str, Any]]] = {
-        "layer-norm": {"norm": True},
-        "wide-embedding": {"width": 32},
-    }
 
-    def make_model(self) -> nn.Module:
-        """See :meth:`Workload.make_model`."""
-        return _DLRM(self.options.get("width", 16), self.options.get("norm", False))
+    def sizes(self) -> tuple[Sequence[int], int]:
+        """See :meth:`ClickWorkload.sizes`."""
+        return [_CATEGORIES] * _FIELDS, _DENSE
 
     def splits(self) -> dict[str, Batch]:
         """See :meth:`Workload.splits`."""
         return _clicks()[0]
-
-    def loss(self, model: nn.Module, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
-        """Binary cross entropy; smoothing draws labels to one half."""
-        fields, dense, clicks = batch
-        soft = clicks * (1 - label_smoothing) + label_smoothing / 2
-        return F.binary_cross_entropy_with_logits(model(fields, dense), soft)
-
-    def measure(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Sum of the cross entropies."""
-        fields, dense, clicks = batch
-        return F.binary_cross_entropy_with_logits(model(fields, dense), clicks, reduction="sum")
-
-
-class _DLRM(nn.Module):
-    def __init__(self, width: int, norm: bool) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(_FIELDS * _CATEGORIES, width)
-        nn.init.normal_(self.embedding.weight, std=0.05)
-        self.bottom = nn.Sequential(nn.Linear(_DENSE, 32), nn.ReLU(), nn.Linear(32, width))
-        pairs = (_FIELDS + 1) * _FIELDS // 2
-        self.top = nn.Sequential(
-            nn.LayerNorm(pairs + width) if norm else nn.Identity(),
-            *(nn.Linear(pairs + width, 64), nn.ReLU(), nn.Linear(64, 1)),
-        )
-        self.starts = torch.arange(_FIELDS) * _CATEGORIES
-        self.upper = torch.triu_indices(_FIELDS + 1, _FIELDS + 1, 1)
-
-    def forward(self, fields: Tensor, dense: Tensor) -> Tensor:
-        """Logits [B] of categories [B, 6] and numbers [B, 4]."""
-        low = self.bottom(dense)
-        vectors = torch.cat([self.embedding(fields + self.starts), low.unsqueeze(1)], 1)
-        products = vectors @ vectors.transpose(1, 2)
-        pairs = products[:, self.upper[0], self.upper[1]]
-        out: Tensor = self.top(torch.cat([low, pairs], 1)).squeeze(1)
-        return out
 
 
 @lru_cache(maxsize=1)
