@@ -1,0 +1,357 @@
+"""Which tokens a step computes: one rule for prompts, parts of prompts, new and repeated tokens.
+
+A sequence has ``num_computed`` tokens whose keys and values are stored, and ``num_tokens`` known
+ones. A step gives each scheduled sequence the next ``min(num_tokens - num_computed, budget left,
+chunk)`` of them (Agrawal et al., Taming Throughput-Latency Tradeoff in LLM Inference with
+Sarathi-Serve, OSDI 2024, arXiv 2403.02310). One key orders everything, smaller first::
+
+    (priority + aging * arrival, arrival, number)
+
+    1. running sequences that lack one token      each gets it, so no prompt delays them
+    2. running sequences still in their prompt    share what is left of the budget
+    3. waiting sequences, unless 1 preempted
+           the known part of the prompt comes from the pool; one starts when the free blocks hold
+           all the rest of it, and none before it in order still waits
+
+When blocks run out in 1, the last running sequence in order gives its blocks up and waits again at
+its old place; its tokens are computed again, as far as the pool has forgotten them. The first in
+order is never the victim and every sequence fits the pool alone, so some sequence always goes on.
+
+Pure Python over numbers: the simulator of clusters runs the same rule. A step of R running
+sequences costs O(R), and log of the waiting ones for each that starts.
+"""
+
+from __future__ import annotations
+
+import bisect
+import heapq
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sharpen.core.errors import ConfigError, DataError
+from sharpen.serve.blocks import BlockPool
+
+__all__ = ["Part", "Scheduler", "SchedulerConfig", "SequenceState", "Step"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerConfig:
+    """Limits of a step, and the order."""
+
+    max_batched_tokens: int = 512
+    """Tokens of a step, at most."""
+
+    max_sequences: int = 16
+    """Sequences that run at the same time, at most."""
+
+    chunk: int | None = None
+    """Tokens of one prompt in one step, at most; default all of the budget."""
+
+    draft_tokens: int = 0
+    """Guessed tokens that a sequence may add to its next one."""
+
+    aging: float = 0.0
+    """Priority that a second of waiting is worth; 0: a class waits for all smaller ones."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name, value, least in (
+            ("max_batched_tokens", self.max_batched_tokens, 1),
+            ("max_sequences", self.max_sequences, 1),
+            ("chunk", 1 if self.chunk is None else self.chunk, 1),
+            ("draft_tokens", self.draft_tokens, 0),
+            ("aging", self.aging, 0),
+        ):
+            if not least <= value:
+                raise ConfigError(f"{name}={value} must be at least {least}.")
+        most = self.max_sequences * (1 + self.draft_tokens)
+        if most >= self.max_batched_tokens:
+            raise ConfigError(
+                f"max_sequences={self.max_sequences} sequences of {1 + self.draft_tokens} tokens a "
+                f"step leave no room for prompts in max_batched_tokens={self.max_batched_tokens}. "
+                f"Set it above {most}."
+            )
+
+
+@dataclass(slots=True, eq=False)
+class SequenceState:
+    """How far a sequence is."""
+
+    tokens: list[int]
+    """All that are known: the prompt, then what was generated."""
+
+    max_tokens: int
+    """Tokens in all, at most, the prompt included."""
+
+    priority: float = 0.0
+    """Smaller goes first."""
+
+    arrival: float = 0.0
+    """When it came, in seconds of any clock."""
+
+    extra: str = ""
+    """What beside the tokens decides keys and values; only equal ones share a prefix."""
+
+    draft: list[int] = field(default_factory=list)
+    """Guesses of the tokens that follow, to be computed together with the next one."""
+
+    status: Literal["waiting", "running", "finished"] = "waiting"
+    """Where it is."""
+
+    num_computed: int = 0
+    """Tokens whose keys and values are stored."""
+
+    num_cached: int = 0
+    """Of the tokens at its last start, those taken from the pool."""
+
+    num_preempted: int = 0
+    """How often it gave its blocks up."""
+
+    blocks: list[int] = field(default_factory=list)
+    """Its blocks, in order."""
+
+    hashes: list[bytes] = field(default_factory=list)
+    """Of its full blocks, as far as they were needed."""
+
+    num_published: int = 0
+    """Of its blocks, those that others can find."""
+
+    key: tuple[float, float, int] = (0.0, 0.0, 0)
+    """Its place in the order."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Known tokens."""
+        return len(self.tokens)
+
+    @property
+    def missing(self) -> int:
+        """Known tokens that are not computed."""
+        return len(self.tokens) - self.num_computed
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Tokens of a sequence that a step computes."""
+
+    sequence: SequenceState
+
+    start: int
+    """Of the first one."""
+
+    count: int
+    """With guesses at the end."""
+
+    @property
+    def ends(self) -> bool:
+        """Whether it reaches the last known token, so that the next one is to be chosen."""
+        return self.start + self.count >= self.sequence.num_tokens
+
+
+@dataclass(slots=True)
+class Step:
+    """What one step computes."""
+
+    parts: list[Part] = field(default_factory=list)
+    """Next tokens first, then prompts."""
+
+    preempted: list[SequenceState] = field(default_factory=list)
+    """Those that gave their blocks up for it."""
+
+    @property
+    def num_tokens(self) -> int:
+        """In all parts."""
+        return sum(part.count for part in self.parts)
+
+
+class Scheduler:
+    """Decides step by step.
+
+    Args:
+        config: limits.
+        pool: blocks for keys and values.
+    """
+
+    def __init__(self, config: SchedulerConfig, pool: BlockPool) -> None:
+        self.config = config
+        self.pool = pool
+        self.running: list[SequenceState] = []
+        self._waiting: list[tuple[tuple[float, float, int], SequenceState]] = []
+        self._num_waiting = 0
+        self._numbers = itertools.count()
+        self.num_preemptions = 0
+        self.prefix_queries = 0
+        self.prefix_hits = 0
+
+    @property
+    def num_waiting(self) -> int:
+        """Sequences that wait."""
+        return self._num_waiting
+
+    @property
+    def busy(self) -> bool:
+        """Whether any sequence runs or waits."""
+        return bool(self.running or self._num_waiting)
+
+    def add(self, sequence: SequenceState) -> None:
+        """Let a new sequence wait for its turn.
+
+        Raises:
+            DataError: it is empty, or could not fit the pool alone.
+        """
+        if not sequence.tokens:
+            raise DataError("the prompt is empty. Give at least one token.")
+        size = self.pool.size
+        needed = -(-(sequence.max_tokens + self.config.draft_tokens) // size)
+        if needed > self.pool.count:
+            raise DataError(
+                f"a sequence of {sequence.max_tokens} tokens needs {needed} blocks of keys and "
+                f"values, and there are {self.pool.count} for {self.pool.count * size} tokens. "
+                "Shorten the prompt or max_tokens, or give the cache more memory."
+            )
+        place = sequence.priority + self.config.aging * sequence.arrival
+        sequence.key = (place, sequence.arrival, next(self._numbers))
+        self._wait(sequence)
+
+    def remove(self, sequence: SequenceState) -> None:
+        """Take a sequence out, wherever it is; its blocks are free again."""
+        if sequence.status == "running":
+            self.running.remove(sequence)
+            self._release(sequence)
+        elif sequence.status == "waiting":
+            self._num_waiting -= 1
+        sequence.status = "finished"
+
+    def clear(self) -> list[SequenceState]:
+        """Take all out, in order."""
+        waiting = [sequence for _, sequence in self._waiting if sequence.status == "waiting"]
+        gone = sorted([*self.running, *waiting], key=lambda sequence: sequence.key)
+        for sequence in gone:
+            self.remove(sequence)
+        self._waiting.clear()
+        return gone
+
+    def schedule(self) -> Step:
+        """The next step; blocks for its tokens are held when it returns."""
+        step = Step()
+        left = self.config.max_batched_tokens
+        chosen: dict[SequenceState, Part] = {}
+        for sequence in tuple(self.running):
+            if sequence.status == "running" and sequence.missing == 1:
+                count = 1 + len(sequence.draft)
+                left += self._make_room(sequence, count, step, chosen)
+                if sequence.status == "running":
+                    chosen[sequence] = Part(sequence, sequence.num_computed, count)
+                    left -= count
+        chunk = self.config.chunk or left
+        for sequence in self.running:
+            if left and sequence.missing > 1:
+                count = min(sequence.missing, left, chunk)
+                chosen[sequence] = Part(sequence, sequence.num_computed, count)
+                left -= count
+        step.parts = list(chosen.values())
+        if not step.preempted:
+            self._start(step, left, chunk)
+        return step
+
+    def update(self, step: Step, new: Sequence[Sequence[int]]) -> None:
+        """A step was computed.
+
+        Args:
+            step: from :meth:`schedule`; sequences that were removed since are left alone.
+            new: for each part, the tokens chosen after its last known token: none where it does
+                not reach it, and more than one where guesses were right.
+        """
+        for part, tokens in zip(step.parts, new, strict=True):
+            sequence = part.sequence
+            if sequence.status != "running":
+                continue
+            guessed = max(len(tokens) - 1, 0)
+            sequence.num_computed = min(part.start + part.count, sequence.num_tokens) + guessed
+            sequence.tokens.extend(tokens)
+            sequence.draft = []
+            self._publish(sequence)
+
+    def _wait(self, sequence: SequenceState) -> None:
+        sequence.status = "waiting"
+        self._num_waiting += 1
+        heapq.heappush(self._waiting, (sequence.key, sequence))
+
+    def _make_room(
+        self, asking: SequenceState, count: int, step: Step, chosen: dict[SequenceState, Part]
+    ) -> int:
+        """Hold blocks for ``count`` more tokens; returns tokens that victims give back."""
+        returned = 0
+        needed = -(-(asking.num_computed + count) // self.pool.size) - len(asking.blocks)
+        while needed > self.pool.num_free:
+            victim = self.running[-1]
+            part = chosen.pop(victim, None)
+            returned += part.count if part is not None else 0
+            self._preempt(victim)
+            step.preempted.append(victim)
+            if victim is asking:
+                return returned
+        if needed > 0:
+            asking.blocks += self.pool.take(needed)
+        return returned
+
+    def _preempt(self, victim: SequenceState) -> None:
+        self.running.pop()
+        self._release(victim)
+        victim.num_preempted += 1
+        self.num_preemptions += 1
+        self._wait(victim)
+
+    def _release(self, sequence: SequenceState) -> None:
+        self.pool.release(sequence.blocks)
+        sequence.blocks = []
+        sequence.num_computed = 0
+        sequence.draft = []
+
+    def _start(self, step: Step, left: int, chunk: int) -> None:
+        """Let waiting sequences run, in order, while they fit."""
+        while left and self._waiting and len(self.running) < self.config.max_sequences:
+            sequence = self._waiting[0][1]
+            if sequence.status != "waiting":
+                heapq.heappop(self._waiting)
+                continue
+            known = self._known_prefix(sequence)
+            needed = -(-sequence.num_tokens // self.pool.size) - len(known)
+            if needed + self.pool.num_needed(known) > self.pool.num_free:
+                return
+            heapq.heappop(self._waiting)
+            self._num_waiting -= 1
+            self.pool.share(known)
+            sequence.blocks = known + self.pool.take(needed)
+            sequence.num_computed = sequence.num_cached = len(known) * self.pool.size
+            sequence.num_published = len(known)
+            self.prefix_queries += sequence.num_tokens
+            self.prefix_hits += sequence.num_cached
+            sequence.status = "running"
+            bisect.insort(self.running, sequence, key=lambda one: one.key)
+            count = min(sequence.missing, left, chunk)
+            step.parts.append(Part(sequence, sequence.num_computed, count))
+            left -= count
+
+    def _known_prefix(self, sequence: SequenceState) -> list[int]:
+        """Blocks that hold its first tokens; never its last one, whose logits are wanted."""
+        whole = (sequence.num_tokens - 1) // self.pool.size
+        return self.pool.find(self._hashes(sequence, whole))
+
+    def _hashes(self, sequence: SequenceState, count: int) -> list[bytes]:
+        """Those of its first full blocks."""
+        size, hashes = self.pool.size, sequence.hashes
+        for i in range(len(hashes), count):
+            previous = hashes[-1] if hashes else self.pool.root(sequence.extra)
+            hashes.append(self.pool.chain(previous, sequence.tokens[i * size : (i + 1) * size]))
+        return hashes[:count]
+
+    def _publish(self, sequence: SequenceState) -> None:
+        """Let others find the blocks that the last step filled."""
+        full = sequence.num_computed // self.pool.size
+        hashes = self._hashes(sequence, full)
+        for i in range(sequence.num_published, full):
+            self.pool.know(sequence.blocks[i], hashes[i])
+        sequence.num_published = full

@@ -1,0 +1,272 @@
+import random
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sharpen.core.errors import ConfigError, DataError
+from sharpen.serve.blocks import BlockPool
+from sharpen.serve.scheduler import Scheduler, SchedulerConfig, SequenceState, Step
+
+
+def next_token(tokens: list[int]) -> int:
+    return (sum(tokens) + len(tokens)) % 7
+
+
+def continued(tokens: list[int], length: int) -> list[int]:
+    out = list(tokens)
+    while len(out) < length:
+        out.append(next_token(out))
+    return out
+
+
+class Machine:
+    """Computes steps by writing down, for each place of each block, the prefix that it holds."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+        self.places: dict[tuple[int, int], tuple[int, ...]] = {}
+        self.computed = 0
+
+    def compute(self, step: Step, guess_right: int = 0) -> None:
+        size = self.scheduler.pool.size
+        new: list[list[int]] = []
+        for part in step.parts:
+            sequence = part.sequence
+            known = [*sequence.tokens, *sequence.draft]
+            for i in range(part.start):
+                held = self.places[sequence.blocks[i // size], i % size]
+                assert held == (sequence.extra, *known[: i + 1])
+            for i in range(part.start, part.start + part.count):
+                place = sequence.blocks[i // size], i % size
+                self.places[place] = (sequence.extra, *known[: i + 1])
+            self.computed += part.count
+            room = sequence.max_tokens - sequence.num_tokens
+            right = min(guess_right, len(sequence.draft), room - 1)
+            chosen = sequence.draft[:right]
+            last = next_token([*sequence.tokens, *chosen])
+            new.append([*chosen, last] if part.ends else [])
+        self.scheduler.update(step, new)
+        for part in step.parts:
+            if part.sequence.num_tokens >= part.sequence.max_tokens:
+                self.scheduler.remove(part.sequence)
+
+    def check(self, step: Step) -> None:
+        scheduler = self.scheduler
+        pool, config = scheduler.pool, scheduler.config
+        assert step.num_tokens <= config.max_batched_tokens
+        assert len(scheduler.running) <= config.max_sequences
+        assert scheduler.running == sorted(scheduler.running, key=lambda s: s.key)
+        held = [b for s in scheduler.running for b in s.blocks]
+        assert sum(pool.holders(b) for b in range(pool.count)) == len(held)
+        assert pool.num_free + pool.num_used == pool.count
+        served = {part.sequence for part in step.parts}
+        for sequence in scheduler.running:
+            assert len(set(sequence.blocks)) == len(sequence.blocks)
+            if sequence.missing == 1:
+                assert sequence in served
+        for part in step.parts:
+            assert part.sequence.status == "running"
+            assert part.count >= 1
+            end = part.start + part.count
+            assert len(part.sequence.blocks) * pool.size >= end
+        if scheduler.busy:
+            assert step.parts  # something goes on
+
+
+def make(blocks: int = 20, size: int = 4, **options: float) -> Machine:
+    config = {"max_batched_tokens": 16, "max_sequences": 4, **options}
+    return Machine(Scheduler(SchedulerConfig(**config), BlockPool(blocks, size)))  # type: ignore[arg-type]
+
+
+def run(machine: Machine, sequences: list[SequenceState], limit: int = 2000) -> list[Step]:
+    for sequence in sequences:
+        machine.scheduler.add(sequence)
+    steps = []
+    while machine.scheduler.busy:
+        step = machine.scheduler.schedule()
+        machine.check(step)
+        machine.compute(step)
+        steps.append(step)
+        assert len(steps) < limit
+    return steps
+
+
+def prompt(length: int, start: int = 0) -> list[int]:
+    return [(start + i) % 7 for i in range(length)]
+
+
+def test_a_prompt_comes_in_chunks_and_decodes_are_not_delayed() -> None:
+    machine = make(blocks=40, chunk=8)
+    first = SequenceState(prompt(3), 20)
+    machine.scheduler.add(first)
+    machine.compute(machine.scheduler.schedule())
+    machine.scheduler.add(SequenceState(prompt(30, 3), 31, arrival=1.0))
+    counts = []
+    for _ in range(4):
+        step = machine.scheduler.schedule()
+        machine.check(step)
+        counts.append([part.count for part in step.parts])
+        machine.compute(step)
+    assert counts == [[1, 8], [1, 8], [1, 8], [1, 6]]
+
+
+def test_a_known_prefix_is_not_computed_again_but_for_its_last_token() -> None:
+    machine = make(size=4)
+    run(machine, [SequenceState(prompt(12), 13)])
+    before = machine.computed
+    run(machine, [SequenceState(prompt(12), 13)])
+    assert machine.computed - before == 4  # the last block of the three: its last token is wanted
+    run(machine, [SequenceState(prompt(12), 13, extra="adapter")])
+    assert machine.computed - before == 4 + 12
+    assert machine.scheduler.prefix_hits == 8
+
+
+def test_priorities_and_arrivals_order_the_waiting() -> None:
+    machine = make(max_sequences=1)
+    late = SequenceState(prompt(4), 5, priority=0, arrival=3.0)
+    early = SequenceState(prompt(4), 5, priority=1, arrival=1.0)
+    middle = SequenceState(prompt(4), 5, priority=0, arrival=2.0)
+    steps = run(machine, [early, late, middle])
+    order = list(dict.fromkeys(id(part.sequence) for step in steps for part in step.parts))
+    assert order == [id(middle), id(late), id(early)]
+
+
+def test_aging_bounds_the_wait_of_a_class() -> None:
+    """Under a stream of class 0, none that comes 1 / aging seconds later overtakes class 1."""
+    for aging, overtakes in ((0.0, True), (0.5, False)):
+        machine = make(max_sequences=1, aging=aging)
+        scheduler = machine.scheduler
+        patient = SequenceState(prompt(4), 5, priority=1, arrival=1.0)
+        scheduler.add(SequenceState(prompt(4), 5, arrival=0.0))
+        scheduler.add(patient)
+        time, served = 1.0, []
+        while patient.status != "finished" and time < 30:
+            time += 1.0
+            scheduler.add(SequenceState(prompt(4), 5, arrival=time))
+            step = scheduler.schedule()
+            served += [part.sequence for part in step.parts]
+            machine.compute(step)
+        late = [s for s in served if s is not patient and s.arrival > 1.0 + 2.0]
+        assert bool(late) == overtakes
+
+
+def test_the_last_in_order_gives_way_and_comes_back_before_later_ones() -> None:
+    machine = make(blocks=6, size=2, max_sequences=3)
+    first, second = SequenceState(prompt(4), 12), SequenceState(prompt(4, 2), 12, arrival=1.0)
+    third = SequenceState(prompt(4, 4), 12, arrival=2.0)
+    run(machine, [first, second, third])
+    assert first.num_preempted == 0
+    assert second.num_preempted > 0
+    for sequence in (first, second, third):
+        assert sequence.tokens == continued(sequence.tokens[:4], 12)
+
+
+def test_one_that_could_never_fit_is_refused() -> None:
+    machine = make(blocks=4, size=4)
+    with pytest.raises(DataError, match=r"needs 5 blocks .* there are 4 for 16 tokens"):
+        machine.scheduler.add(SequenceState(prompt(3), 17))
+    with pytest.raises(DataError, match="empty"):
+        machine.scheduler.add(SequenceState([], 4))
+    assert not machine.scheduler.busy
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_batched_tokens": 0}, "max_batched_tokens=0"),
+        ({"max_sequences": 0}, "max_sequences=0"),
+        ({"chunk": 0}, "chunk=0"),
+        ({"aging": -1.0}, "aging=-1.0"),
+        ({"max_sequences": 16, "max_batched_tokens": 16}, "Set it above 16"),
+        ({"draft_tokens": 4, "max_sequences": 4, "max_batched_tokens": 20}, "Set it above 20"),
+    ],
+)
+def test_bad_limits_are_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SchedulerConfig(**options)  # type: ignore[arg-type]
+
+
+def test_right_guesses_save_steps() -> None:
+    machine = make(blocks=30, draft_tokens=3, max_sequences=3)
+    sequence = SequenceState(prompt(5), 40)
+    machine.scheduler.add(sequence)
+    steps = 0
+    while machine.scheduler.busy:
+        if sequence.missing == 1:
+            last = min(sequence.num_tokens + 3, sequence.max_tokens - 1)
+            sequence.draft = continued(sequence.tokens, last)[sequence.num_tokens :]
+        step = machine.scheduler.schedule()
+        machine.check(step)
+        machine.compute(step, guess_right=3)
+        steps += 1
+    assert sequence.num_tokens == 40
+    assert steps <= 1 + -(-35 // 4) + 1
+    assert sequence.tokens == continued(prompt(5), 40)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    blocks=st.integers(6, 24),
+    size=st.sampled_from([1, 2, 4]),
+    budget=st.integers(9, 24),
+    chunk=st.sampled_from([None, 1, 3, 7]),
+    drafts=st.integers(0, 1),
+)
+def test_random_loads_keep_every_rule(
+    seed: int, blocks: int, size: int, budget: int, chunk: int | None, drafts: int
+) -> None:
+    """Bursts, shared prefixes, cancellations, guesses right and wrong, small pools."""
+    chance = random.Random(seed)
+    config = SchedulerConfig(
+        max_batched_tokens=budget, max_sequences=4, chunk=chunk, draft_tokens=drafts, aging=0.1
+    )
+    machine = Machine(Scheduler(config, BlockPool(blocks, size)))
+    scheduler = machine.scheduler
+    longest = blocks * size - drafts
+    made: list[tuple[SequenceState, int]] = []
+    for tick in range(120):
+        if tick < 60 and chance.random() < 0.4:
+            length = chance.randint(1, max(longest - 1, 1))
+            total = min(length + chance.randint(1, 12), longest)
+            if total > length:
+                start, extra = chance.choice([0, 0, 3]), chance.choice(["", "", "b"])
+                sequence = SequenceState(
+                    *(prompt(length, start), total),
+                    priority=chance.choice([0, 1]),
+                    arrival=float(tick),
+                    extra=extra,
+                )
+                scheduler.add(sequence)
+                made.append((sequence, length))
+        going = [s for s, _ in made if s.status != "finished"]
+        if going and chance.random() < 0.05:
+            scheduler.remove(chance.choice(going))
+        if not scheduler.busy:
+            continue
+        for sequence in scheduler.running:
+            if drafts and sequence.missing == 1 and sequence.max_tokens > sequence.num_tokens + 1:
+                right = next_token(sequence.tokens)
+                sequence.draft = [chance.choice([right, (right + 1) % 7])]
+        step = scheduler.schedule()
+        machine.check(step)
+        right_ones = int(
+            all(p.sequence.draft in ([], [next_token(p.sequence.tokens)]) for p in step.parts)
+        )
+        machine.compute(step, guess_right=right_ones)
+    while scheduler.busy:
+        step = scheduler.schedule()
+        machine.check(step)
+        machine.compute(step)
+    assert scheduler.pool.num_used == 0
+    for sequence, length in made:
+        assert sequence.status == "finished"
+        assert sequence.tokens == continued(sequence.tokens[:length], sequence.num_tokens)
+
+
+def test_no_torch_is_loaded() -> None:
+    code = "import sys, sharpen.serve.scheduler; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
