@@ -63,6 +63,17 @@ def test_another_source_flag_or_processor_makes_another_library(fresh, monkeypat
     assert len({path.parent for path in paths}) == 3
 
 
+def test_another_header_makes_another_library(fresh, monkeypatch):
+    folder = fresh / "native"
+    folder.mkdir()
+    (folder / "one.cpp").write_text('#include "one.h"\nextern "C" int one() { return kOne; }\n')
+    (folder / "one.h").write_text("constexpr int kOne = 1;\n")
+    monkeypatch.setattr(build_module, "_HERE", folder)
+    path = build("one", "scalar")
+    (folder / "one.h").write_text("constexpr int kOne = 2;\n")
+    assert build("one", "scalar") != path
+
+
 def test_without_a_compiler_one_warning_and_no_library(fresh, monkeypatch):
     monkeypatch.setenv("CXX", str(fresh / "none"))
     with pytest.warns(RuntimeWarning, match=r"no C\+\+ compiler was found; install g\+\+"):

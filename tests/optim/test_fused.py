@@ -31,6 +31,8 @@ STATES: dict[str, dict[str, Any]] = {
     "flat": {"state_dtype": "q8", "min_quant_size": 16, "block_size": 100},
     "row": {"state_dtype": "q8", "min_quant_size": 16, "layout": "row", "block_size": 64},
     "no floor": {"state_dtype": "q8", "min_quant_size": 16, "v_floor": False},
+    "4 bits": {"state_dtype": "q4", "min_quant_size": 16, "block_size": 100},
+    "4 bits, row": {"state_dtype": "q4", "min_quant_size": 16, "layout": "row", "block_size": 12},
 }
 
 
@@ -113,7 +115,13 @@ def test_clipping_scales_gradients_on_the_way() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"cautious": True}, {"update_rms_clip": 1.0}, {"state_dtype": "bf16"}, {"wd_order": "after"}],
+    [
+        {"cautious": True},
+        {"update_rms_clip": 1.0},
+        {"state_dtype": "bf16"},
+        {"wd_order": "after"},
+        {"state_dtype": "q4", "min_quant_size": 1, "block_size": 7},  # a block ends within a byte
+    ],
 )
 def test_what_the_kernels_do_not_serve_is_left_to_torch(options: dict[str, Any]) -> None:
     p = nn.Parameter(torch.ones(8, 8))

@@ -40,10 +40,10 @@ def test_the_codebooks_are_those_of_the_paper() -> None:
     assert int((codebook(True) == 0).nonzero()) == 127
 
 
-def numbers(signed: bool) -> Tensor:
+def numbers(signed: bool, bits: int) -> Tensor:
     """All bfloat16 ones of magnitude 1 at most, midpoints and their neighbours, random ones."""
     half = (torch.arange(2**16, dtype=torch.int32) << 16).view(torch.float32)
-    middle = midpoints(signed).view(torch.int32)
+    middle = midpoints(signed, bits).view(torch.int32)
     near = torch.cat([middle - 1, middle, middle + 1]).view(torch.float32)
     generator = torch.Generator().manual_seed(0)
     even = torch.rand(500_000, generator=generator)
@@ -53,14 +53,15 @@ def numbers(signed: bool) -> Tensor:
     return torch.cat([x, -x]) if signed else x[x >= 0]
 
 
+@pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("signed", [True, False])
-def test_a_code_counts_the_midpoints_below(variant: str, signed: bool) -> None:
-    x = numbers(signed)
+def test_a_code_counts_the_midpoints_below(variant: str, signed: bool, bits: int) -> None:
+    x = numbers(signed, bits)
     pairs = torch.stack([x, torch.ones_like(x)], 1)  # each in a block with 1, so of scale 1
-    codes, absmax = quantize_blockwise(pairs, signed=signed, block_size=2)
+    codes, absmax = quantize_blockwise(pairs, signed=signed, bits=bits, block_size=2)
     assert (absmax == 1).all()
-    expected = torch.searchsorted(midpoints(signed), x)
-    assert torch.equal(codes[::2].long(), expected)
+    expected = torch.searchsorted(midpoints(signed, bits), x)
+    assert torch.equal((codes[::2] if bits == 8 else codes & 15).long(), expected)
 
 
 @pytest.mark.parametrize("signed", [True, False])
@@ -76,13 +77,26 @@ def test_every_code_reads_as_its_value(variant: str, signed: bool) -> None:
         assert torch.equal(found, book[codes.long()] * scales)
 
 
-@settings(max_examples=30, deadline=None)
+@pytest.mark.parametrize("signed", [True, False])
+def test_every_pair_of_small_codes_reads_as_its_values(variant: str, signed: bool) -> None:
+    codes = torch.arange(256, dtype=torch.uint8).repeat(2)
+    absmax = torch.tensor([0.3, 0.0])
+    found = dequantize_blockwise(
+        codes, absmax, (1023,), signed=signed, bits=4, block_size=512, floor=True
+    )
+    halves = torch.stack([codes & 15, codes >> 4], 1).view(-1).long()
+    expected = codebook(signed, 4)[halves] * absmax.repeat_interleave(512)
+    assert torch.equal(found, expected[:1023])
+
+
+@settings(max_examples=40, deadline=None)
 @given(
     rows=st.integers(1, 5),
     width=st.integers(1, 70),
     block_size=st.sampled_from([1, 7, 16, 64]),
     layout=st.sampled_from(["flat", "row"]),
     signed=st.booleans(),
+    bits=st.sampled_from([8, 4]),
     exponent=st.integers(-44, 37),
     seed=st.integers(0, 99),
 )
@@ -92,6 +106,7 @@ def test_native_codes_are_those_of_the_twin(
     block_size: int,
     layout: str,
     signed: bool,
+    bits: int,
     exponent: int,
     seed: int,
 ) -> None:
@@ -99,7 +114,7 @@ def test_native_codes_are_those_of_the_twin(
     x = torch.randn(rows, width, generator=generator)
     x = (x if signed else x.square()) * 10.0**exponent
     x[0] = 0
-    options = {"signed": signed, "block_size": block_size, "layout": layout}
+    options = {"signed": signed, "bits": bits, "block_size": block_size, "layout": layout}
     found = []
     for name in VARIANTS:
         with pytest.MonkeyPatch.context() as patch:
@@ -112,12 +127,13 @@ def test_native_codes_are_those_of_the_twin(
     assert found[0][2].isfinite().all()
 
 
+@pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("signed", [True, False])
-def test_the_ends_of_float32_stay_finite(variant: str, signed: bool) -> None:
+def test_the_ends_of_float32_stay_finite(variant: str, signed: bool, bits: int) -> None:
     for values in ([1e-45, 0.0, 3e-45], [math.inf, 1.0, 0.0], [3e38, 1e38, 0.0]):
         x = torch.tensor(values)
-        codes, absmax = quantize_blockwise(x, signed=signed)
-        back = dequantize_blockwise(codes, absmax, (3,), signed=signed)
+        codes, absmax = quantize_blockwise(x, signed=signed, bits=bits)
+        back = dequantize_blockwise(codes, absmax, (3,), signed=signed, bits=bits)
         assert back.isfinite().all() and (back >= 0).all()
 
 

@@ -1,8 +1,8 @@
 """Compiling the kernels: on first use, with the system's compiler, once per machine.
 
 ``<subject>.cpp`` becomes ``$XDG_CACHE_HOME/sharpen/native/<key>/<subject>.so``. The key is a hash
-of the source, the flags, the compiler and the processor's instruction sets, so that a changed one
-makes a new library and a home folder shared by different machines is safe. Two processes do not
+of the source, the folder's headers, the flags, the compiler and the processor's instruction sets,
+so that a changed one makes a new library and a home folder shared by different machines is safe. Two processes do not
 compile the same thing: the second waits for the first's lock. A library appears whole or not at
 all.
 
@@ -114,7 +114,8 @@ def build(subject: str, name: str) -> Path:
     flags = [*_FLAGS, *_MACHINE[name], *_OWN.get(subject, ())]
     stamp = Path(program).stat()
     described = [program, str(stamp.st_size), str(stamp.st_mtime_ns), *flags, *sorted(cpu_flags())]
-    key = hashlib.sha256(source.read_bytes() + "\0".join(described).encode()).hexdigest()[:32]
+    text = b"\0".join(path.read_bytes() for path in (source, *sorted(_HERE.glob("*.h"))))
+    key = hashlib.sha256(text + "\0".join(described).encode()).hexdigest()[:32]
     library = cache_folder() / key / f"{subject}.so"
     if library.is_file():
         return library

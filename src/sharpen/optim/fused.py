@@ -1,8 +1,8 @@
 """Steps of many parameters by one call of native code (``native/optim.cpp``).
 
 Weights, gradients and states are read and written once, by all threads, in chunks over all
-parameters together, so that small ones cost little; 8-bit states are read, changed and packed
-again block by block in the cache.
+parameters together, so that small ones cost little; states of 8 or 4 bits are read, changed and
+packed again block by block in the cache.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ import torch
 from torch import Tensor
 
 from sharpen.native.build import function
-from sharpen.optim.quant import BlockQuantTensor, native_library
+from sharpen.optim.quant import BlockQuantTensor, native_library, packs_natively
 from sharpen.optim.rule import Entry, Stored, is_plain
 
 __all__ = ["States", "serves", "step"]
 
 States = Sequence[str | None]
-"""Slots of the parameter's shape: one that has a sign, then one that has none; None for neither."""
+"""Slots of the parameter's shape: one that has a sign, one that has none, one more that has a sign;
+None for one that a rule does not have."""
 
+_MOST = 3  # states
 _CHUNK = 1 << 16  # elements of a float32 state that count as a block
 
 
@@ -43,7 +45,8 @@ def serves(entry: Entry, states: States, *, coupled: bool = False) -> bool:
 def _fits(slot: Stored, entry: Entry) -> bool:
     if isinstance(slot, BlockQuantTensor):
         whole = slot.codes.is_contiguous() and slot.absmax.is_contiguous()
-        return slot.bits == 8 and whole and entry.group["code_rounding"] == "nearest"
+        native = packs_natively(slot.bits, slot.block_size)
+        return native and whole and entry.group["code_rounding"] == "nearest"
     return slot.dtype == torch.float32 and slot.is_contiguous()
 
 
@@ -74,24 +77,24 @@ def step(
         jobs += _job(entry, [entry.state[name] if name else None for name in states])
         values.append(-scale if entry.group["maximize"] else scale)
         values += numbers(entry)
-    bad = ctypes.c_int64()
+    bad = (ctypes.c_int64 * len(entries))()
     pointer = ctypes.c_void_p
     call = function(library, kernel, pointer, pointer, ctypes.c_int64, pointer, ctypes.c_int)
     call(
         (ctypes.c_int64 * len(jobs))(*jobs),
         (ctypes.c_float * len(values))(*values),
         len(entries),
-        ctypes.byref(bad),
+        bad,
         torch.get_num_threads(),
     )
-    return bad.value
+    return sum(bad)
 
 
 def _job(entry: Entry, slots: Sequence[Stored | None]) -> list[int]:
     """Addresses and sizes, in the order of ``Job`` in the native code."""
     size = entry.parameter.numel()
-    rows, block = 1, _CHUNK
-    addresses, scales = [0, 0], [0, 0]
+    rows, block, bits = 1, _CHUNK, 0
+    addresses, scales = [0] * _MOST, [0] * _MOST
     for i, slot in enumerate(slots):
         if slot is None:
             continue
@@ -99,9 +102,9 @@ def _job(entry: Entry, slots: Sequence[Stored | None]) -> list[int]:
             addresses[i] = slot.data_ptr()
             continue
         addresses[i], scales[i] = slot.codes.data_ptr(), slot.absmax.data_ptr()
-        block = slot.block_size
+        block, bits = slot.block_size, slot.bits
         rows = slot.shape[0] if slot.layout == "row" and len(slot.shape) > 1 else 1
     group = entry.group
     flags = [int(group["v_floor"]), int(group["skip_nonfinite"])]
     pointers = [entry.parameter.data_ptr(), entry.grad.data_ptr(), *addresses, *scales]
-    return [*pointers, rows, size // rows, block, *flags]
+    return [*pointers, rows, size // rows, block, bits, *flags]

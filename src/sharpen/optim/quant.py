@@ -14,7 +14,7 @@ values of each sign (signed) or 2^(i + 1) (unsigned), evenly, and beside them 0 
 Differs from the paper: blocks of 256, not 2048; a value that rounds to 0 in an unsigned tensor
 reads as 1.6e-7 of the scale when asked (``floor``), because m / sqrt(0) would be without bound.
 
-On the CPU 8-bit codes are made and read by native/optim.cpp, with the same bits.
+On the CPU codes are made and read by native/optim.cpp, with the same bits.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ __all__ = [
     "dequantize_blockwise",
     "midpoints",
     "native_library",
+    "packs_natively",
     "quantize_blockwise",
 ]
 
@@ -89,9 +90,9 @@ def native_library() -> ctypes.CDLL | None:
 def _prepared(variant: str | None) -> ctypes.CDLL | None:
     library = load("optim")
     if library is not None:
-        books = [codebook(signed).contiguous() for signed in (True, False)]
-        take = function(library, "set_codes", _POINTER, _POINTER, ctypes.c_float)
-        take(books[0].data_ptr(), books[1].data_ptr(), _FLOOR)
+        signed, unsigned, small = codebook(True), codebook(False), codebook(True, 4)
+        take = function(library, "set_codes", _POINTER, _POINTER, ctypes.c_float, _POINTER)
+        take(signed.data_ptr(), unsigned.data_ptr(), _FLOOR, small.data_ptr())
     return library
 
 
@@ -127,9 +128,9 @@ def quantize_blockwise(
     rows = _rows(x.shape, layout)
     width = x.numel() // max(rows, 1)
     x = x.detach().to(torch.float32).reshape(rows, width)
-    library = native_library() if x.device.type == "cpu" and bits == 8 else None
+    library = _library_for(x, bits, block_size)
     if library is not None and rounding == "nearest":
-        codes, absmax = _quantize_natively(library, x.contiguous(), signed, block_size)
+        codes, absmax = _quantize_natively(library, x.contiguous(), signed, bits, block_size)
         return (codes.view(-1), absmax.view(-1)) if layout == "flat" else (codes, absmax)
     blocks = _blocks(x, block_size)
     # Scales and their inverses stay finite, at either end of float32.
@@ -174,12 +175,12 @@ def dequantize_blockwise(
     """
     rows = _rows(shape, layout)
     width = math.prod(shape) // max(rows, 1)
-    library = native_library() if codes.device.type == "cpu" and bits == 8 else None
+    library = _library_for(codes, bits, block_size)
     if library is not None and codes.is_contiguous() and absmax.is_contiguous():
         values = torch.empty(shape, dtype=torch.float32)
-        call = function(library, "dequantize_q8", *[_POINTER] * 3, *[_NUMBER] * 3, *[_INT] * 3)
+        call = function(library, "dequantize", *[_POINTER] * 3, *[_NUMBER] * 3, *[_INT] * 4)
         pointers = codes.data_ptr(), absmax.data_ptr(), values.data_ptr()
-        call(*pointers, rows, width, block_size, signed, floor, torch.get_num_threads())
+        call(*pointers, rows, width, block_size, signed, bits, floor, torch.get_num_threads())
         return values
     book = codebook(signed, bits).to(codes.device)
     if floor and not signed and bits == 8:
@@ -192,16 +193,26 @@ def dequantize_blockwise(
     return values.view(rows, -1)[:, :width].reshape(shape)
 
 
+def packs_natively(bits: int, block_size: int) -> bool:
+    """Whether native code has these codes: no block ends within a byte."""
+    return bits == 8 or block_size % 2 == 0
+
+
+def _library_for(x: Tensor, bits: int, block_size: int) -> ctypes.CDLL | None:
+    serves = x.device.type == "cpu" and packs_natively(bits, block_size)
+    return native_library() if serves else None
+
+
 def _quantize_natively(
-    library: ctypes.CDLL, x: Tensor, signed: bool, block_size: int
+    library: ctypes.CDLL, x: Tensor, signed: bool, bits: int, block_size: int
 ) -> tuple[Tensor, Tensor]:
     """Codes and scales of [rows, width]."""
     rows, width = x.shape
-    codes = torch.empty((rows, width), dtype=torch.uint8)
+    codes = torch.empty((rows, -(-width * bits // 8)), dtype=torch.uint8)
     absmax = torch.empty((rows, -(-width // block_size)), dtype=torch.float32)
-    call = function(library, "quantize_q8", *[_POINTER] * 3, *[_NUMBER] * 3, *[_INT] * 2)
+    call = function(library, "quantize", *[_POINTER] * 3, *[_NUMBER] * 3, *[_INT] * 3)
     pointers = x.data_ptr(), codes.data_ptr(), absmax.data_ptr()
-    call(*pointers, rows, width, block_size, signed, torch.get_num_threads())
+    call(*pointers, rows, width, block_size, signed, bits, torch.get_num_threads())
     return codes, absmax
 
 
