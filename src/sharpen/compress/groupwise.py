@@ -34,7 +34,7 @@ from torch import Tensor
 from sharpen.compress.grid import Grid
 from sharpen.core.errors import DataError
 
-__all__ = ["QuantizedWeight", "dequantize", "quantize", "quantize_on"]
+__all__ = ["QuantizedWeight", "dequantize", "quantize", "quantize_on", "round_up"]
 
 _RATIOS = tuple(1.0 - 0.02 * step for step in range(16))
 
@@ -146,14 +146,14 @@ def _parameters(grouped: Tensor, grid: Grid, ratio: float) -> tuple[Tensor, Tens
     high = grouped.amax(-1).clamp(min=0) * ratio
     if grid.symmetric:
         longer, shorter = torch.maximum(high, -low), torch.minimum(high, -low)
-        size = _round_up(torch.maximum(longer / -grid.low, shorter / (grid.high + 0.5)))
+        size = round_up(torch.maximum(longer / -grid.low, shorter / (grid.high + 0.5)))
         return torch.where(high > -low, -size, size), None
-    scale = _round_up((high - low) / steps)
+    scale = round_up((high - low) / steps)
     zero = torch.round(grid.low - low / scale.float()).clamp(grid.low, grid.high)
     return scale, zero.to(torch.int8)
 
 
-def _round_up(scale: Tensor) -> Tensor:
+def round_up(scale: Tensor) -> Tensor:
     """The least bfloat16 that is not below ``scale``, and at least 2^-100 for groups of zeros."""
     scale = scale.clamp(min=2.0**-100)
     nearest = scale.to(torch.bfloat16)
