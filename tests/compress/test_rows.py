@@ -89,5 +89,5 @@ def test_bytes_of_a_row():
 def test_weights_that_no_grid_holds_are_named(bad):
     weight = torch.ones(2, 4)
     weight[1, 1] = bad
-    with pytest.raises(DataError, match="layers.0.up"):
+    with pytest.raises(DataError, match=r"layers\.0\.up"):
         quantize_rows(weight, torch.tensor([False, True]), where="layers.0.up")

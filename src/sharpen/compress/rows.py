@@ -200,12 +200,11 @@ def unpack_nibbles(packed: Tensor, columns: int) -> Tensor:
     """
     whole = columns - columns % GROUP
     out = packed.new_empty(packed.shape[0], columns + columns % 2)
-    for part, length in ((slice(0, whole), GROUP), (slice(whole, None), out.shape[1] - whole)):
-        to = out[:, part]
-        if to.shape[1]:
-            halves = to.unflatten(1, (-1, 2, length // 2))
-            source = packed[:, part.start // 2 :][:, : to.shape[1] // 2]
-            source = source.unflatten(1, (halves.shape[1], length // 2))
+    for begin, end, length in ((0, whole, GROUP), (whole, out.shape[1], out.shape[1] - whole)):
+        if begin < end:
+            shape = out.shape[0], (end - begin) // length, length // 2
+            source = packed[:, begin // 2 : end // 2].view(shape)
+            halves = out[:, begin:end].view(shape[0], shape[1], 2, shape[2])
             torch.bitwise_and(source, 15, out=halves[:, :, 0])
             torch.bitwise_right_shift(source, 4, out=halves[:, :, 1])
     return out[:, :columns].view(torch.int8)
