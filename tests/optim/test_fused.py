@@ -17,6 +17,7 @@ SHAPES = [(3,), (17, 31), (5, 300), (64, 16), (1, 1)]
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "adamw": ("adamw", {}),
     "nadamw": ("nadamw", {}),
+    "ademamix": ("ademamix", {"t_alpha": 5, "t_beta3": 6}),
     "adagrad": ("adagrad", {"lr_decay": 0.1, "decoupled_wd": True}),
     "lion": ("lion", {}),
     "sgd": ("sgd", {}),
@@ -25,7 +26,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "decoupled": ("sgd", {"momentum": 0.9, "decoupled_wd": True}),
     "sign": ("sign_sgd", {}),
 }
-EXACT = set(CASES) - {"adamw", "nadamw", "adagrad"}
+EXACT = set(CASES) - {"adamw", "nadamw", "ademamix", "adagrad"}
 STATES: dict[str, dict[str, Any]] = {
     "fp32": {},
     "flat": {"state_dtype": "q8", "min_quant_size": 16, "block_size": 100},

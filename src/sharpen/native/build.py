@@ -2,9 +2,9 @@
 
 ``<subject>.cpp`` becomes ``$XDG_CACHE_HOME/sharpen/native/<key>/<subject>.so``. The key is a hash
 of the source, the folder's headers, the flags, the compiler and the processor's instruction sets,
-so that a changed one makes a new library and a home folder shared by different machines is safe. Two processes do not
-compile the same thing: the second waits for the first's lock. A library appears whole or not at
-all.
+so that a changed one makes a new library and a home folder shared by different machines is safe.
+Two processes do not compile the same thing: the second waits for the first's lock. A library
+appears whole or not at all.
 
 Without a compiler, or where compiling fails, one warning says so and the callers' twins in torch or
 NumPy do the work.

@@ -50,16 +50,15 @@ struct NAdamW : AdamW {
 
 struct AdEMAMix : AdamW {
     static constexpr int kHas = kMoment | kSquare | kSlow;
-    static constexpr int kNumbers = AdamW::kNumbers + 4;
-    Floats beta3, rest3, first, share;
+    static constexpr int kNumbers = AdamW::kNumbers + 3;
+    Floats beta3, rest3, share;
     explicit AdEMAMix(const float* k)
-        : AdamW(k), beta3(broadcast(k[8])), rest3(broadcast(k[9])), first(broadcast(k[10])),
-          share(broadcast(k[11])) {}
+        : AdamW(k), beta3(broadcast(k[8])), rest3(broadcast(k[9])), share(broadcast(k[10])) {}
     void operator()(Floats g, Floats& w, Floats* s) const {
         s[0] = fused(g, rest1, s[0] * beta1);
         s[1] = fused(g * rest2, g, s[1] * beta2);
         s[2] = fused(g, rest3, s[2] * beta3);
-        const Floats mixed = s[0] * first + s[2] * share;
+        const Floats mixed = s[0] + s[2] * share;
         w = w * decay - mixed * rate / (root(s[1]) * correction + eps);
     }
 };

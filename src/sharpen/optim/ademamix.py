@@ -18,17 +18,21 @@ a parameter, 3.05 with 8-bit states.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, Unpack
 
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
+from sharpen.optim import fused
 from sharpen.optim.base import Common, Optimizer, Params
-from sharpen.optim.moments import corrected_root, mix_moments
-from sharpen.optim.rule import Group, Rule
+from sharpen.optim.moments import corrected_root, mix_moments, native_numbers
+from sharpen.optim.rule import Entry, Group, Rule
 from sharpen.optim.slots import SlotSpec
 
 __all__ = ["AdEMAMix", "AdEMAMix8bit", "AdEMAMixRule", "mixing"]
+
+_STATES = ("exp_avg", "exp_avg_sq", "exp_avg_slow")
 
 
 def mixing(group: Group, t: int) -> tuple[float, float]:
@@ -75,6 +79,23 @@ class AdEMAMixRule(Rule):
         m2.mul_(beta3).add_(g, alpha=1 - beta3)
         upper = m1.div(1 - beta1**t).add_(m2, alpha=alpha)
         return upper.div_(corrected_root(v, group, t)).mul_(float(group["lr"]))
+
+    def can_fuse(self, entry: Entry) -> bool:
+        """See :meth:`Rule.can_fuse`."""
+        return fused.serves(entry, _STATES)
+
+    def step_fused(self, entries: Sequence[Entry], scale: float) -> int:
+        """See :meth:`Rule.step_fused`."""
+        return fused.step("ademamix_step", entries, _STATES, _numbers, scale)
+
+
+def _numbers(entry: Entry) -> list[float]:
+    """What the native kernel takes."""
+    group, beta1 = entry.group, entry.group["betas"][0]
+    alpha, beta3 = mixing(group, entry.t)
+    # AdamW's rate is over the fast average's correction, which the slow one does not have.
+    correction = 1 - beta1**entry.t
+    return [*native_numbers(entry), beta3, 1 - beta3, alpha * correction]
 
 
 class AdEMAMix(Optimizer):

@@ -24,6 +24,7 @@ __all__ = [
     "corrected_root",
     "corrections",
     "mix_moments",
+    "native_numbers",
 ]
 
 _STATES = ("exp_avg", "exp_avg_sq")
@@ -48,7 +49,7 @@ class FusedMoments(TwoMoments):
 
     def step_fused(self, entries: Sequence[Entry], scale: float) -> int:
         """See :meth:`Rule.step_fused`."""
-        return fused.step(self.kernel, entries, _STATES, _native_numbers, scale)
+        return fused.step(self.kernel, entries, _STATES, native_numbers, scale)
 
 
 def mix_moments(m: Tensor, v: Tensor, g: Tensor, group: Group) -> None:
@@ -65,7 +66,7 @@ def corrected_root(v: Tensor, group: Group, t: int) -> Tensor:
 
 def corrections(group: Group, t: int) -> tuple[float, float]:
     """Learning rate over the first moment's correction; root of the second's."""
-    beta1, beta2 = group["betas"]
+    beta1, beta2 = group["betas"][:2]
     return float(group["lr"]) / (1 - beta1**t), math.sqrt(1 - beta2**t)
 
 
@@ -76,9 +77,10 @@ def adam_rate(group: Group, t: int) -> float:
     return rate
 
 
-def _native_numbers(entry: Entry) -> list[float]:
+def native_numbers(entry: Entry) -> list[float]:
+    """What the native kernels of AdamW and its kin take."""
     group = entry.group
-    beta1, beta2 = group["betas"]
+    beta1, beta2 = group["betas"][:2]
     rate, root = corrections(group, entry.t)
     decay = 1 - float(group["lr"]) * float(group["weight_decay"])
     return [decay, beta1, 1 - beta1, beta2, 1 - beta2, rate, 1 / root, float(group["eps"])]
