@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sharpen.models.kv_cache import KVCache
 from sharpen.models.products import Float32, Layers
 from sharpen.models.rope import Rope
-from sharpen.models.step import NativeStep, StepContext, TorchStep, fused_step
+from sharpen.models.step import NativeStep, Rows, StepContext, TorchStep, fused_step
 from sharpen.native.build import build, function
 from sharpen.native.info import compiler, supported
 from small_models import small_spec
@@ -101,6 +101,7 @@ def context(spec, dtype, *, batch, past, starts, window):
         window_mask=added(windowed),
         is_causal=False,
         cache=cache,
+        rows=Rows.of(cache),
     )
 
 

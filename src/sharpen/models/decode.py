@@ -25,6 +25,8 @@ G = N / K, D head size, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -32,9 +34,10 @@ from sharpen.core.model_spec import ModelSpec
 from sharpen.models.attention import attention_mask
 from sharpen.models.decoder import Attention, Block, DecoderLM
 from sharpen.models.kv_cache import KVCache
+from sharpen.models.paged import PagedCache, PagedContext, PagedPart
 from sharpen.models.products import product
 from sharpen.models.rope import Rope
-from sharpen.models.step import StepContext, TorchStep, fused_step
+from sharpen.models.step import Rows, StepContext, TorchStep, fused_step
 
 __all__ = ["InferenceLM", "prepare_for_inference"]
 
@@ -65,19 +68,21 @@ class _Block:
         self._down = product(mlp.down_proj)
         del block.self_attn, block.mlp
 
-    def __call__(self, x: Tensor, delta: Tensor | None, step: StepContext) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, x: Tensor, delta: Tensor | None, step: StepContext | PagedContext
+    ) -> tuple[Tensor, Tensor]:
         """[R, H] and what is to be added to it -> the same for the next block."""
         fused = self._fused
         x, normed = fused.add_norm(x, delta, self._input_norm)
         if self._mlp_norm is None:
             both = self._qkv_gate_up(normed)
             qkv, gate_up = both[:, : self._qkv_size], both[:, self._qkv_size :]
-            attended = fused.attend(
-                qkv.contiguous(), self._head_norms, self._layer, self._window, step
+            attended = step.attend(
+                fused, qkv.contiguous(), self._head_norms, self._layer, self._window
             )
             return x, self._o(attended) + self._down(fused.gate(gate_up.contiguous()))
         qkv = self._qkv(normed)
-        attended = fused.attend(qkv, self._head_norms, self._layer, self._window, step)
+        attended = step.attend(fused, qkv, self._head_norms, self._layer, self._window)
         x, normed = fused.add_norm(x, self._o(attended), self._mlp_norm)
         return x, self._down(fused.gate(self._gate_up(normed)))
 
@@ -130,6 +135,34 @@ class InferenceLM:
             kept = x.shape[1]
             return self._head(x.reshape(batch * kept, -1)).view(batch, kept, -1)
 
+    def paged(self, parts: Sequence[PagedPart], cache: PagedCache) -> Tensor:
+        """Logits of parts of any sequences, whose keys and values go into their blocks.
+
+        Args:
+            parts: at least one.
+            cache: from :meth:`new_paged_cache`.
+
+        Returns:
+            [M, V]: what the parts want, in their order; no gradients flow.
+        """
+        with torch.inference_mode():
+            context = PagedContext.of(parts, cache, self._rope)
+            x = self._embedding(context.ids)
+            delta = None
+            for block in self._blocks:
+                x, delta = block(x, delta, context)
+            assert delta is not None
+            kept = x[context.wanted], delta[context.wanted]
+            _, x = self._fused.add_norm(*kept, self._norm.weight.detach())
+            return self._head(x)
+
+    def new_paged_cache(self, num_blocks: int, block_size: int) -> PagedCache:
+        """An empty cache of blocks, in the type and on the device of the model."""
+        weight = self._norm.weight
+        return PagedCache(
+            self.spec, num_blocks, block_size, dtype=weight.dtype, device=weight.device
+        )
+
     def new_cache(self, batch: int, *, capacity: int, starts: Tensor | None = None) -> KVCache:
         """An empty cache; as :meth:`DecoderLM.new_cache`."""
         weight = self._norm.weight
@@ -167,6 +200,7 @@ class InferenceLM:
             window_mask=window_mask,
             is_causal=num_tokens > 1,
             cache=cache,
+            rows=Rows.of(cache) if num_tokens == 1 and device.type == "cpu" else None,
         )
 
     def _added(self, seen: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a block does between its matrix products, fused: norms, the gate, one token's attention.
+"""What a block does between its matrix products, fused: norms, the gate, attention to a cache.
 
 ::
 
@@ -7,10 +7,14 @@
     attend     q, k <- rope(norm(q)), rope(norm(k));  cache <- k, v;  softmax(q k^T / sqrt(D)) v
 
 A step of one token starts hundreds of operations that each touch a few kilobytes; starting them
-costs more than their work. :class:`NativeStep` does each of the three in one call
+costs more than their work. :class:`NativeStep` does them in one or two calls each
 (``native/decode.cpp``). :class:`TorchStep` is its reference, and what runs on other devices, in
 other types and without a compiler. There the G query heads that share a key head are one attention
 of G rows, so keys are not repeated.
+
+Two caches: one batch of equal length (:class:`StepContext`), and blocks of any sequences
+(:class:`~sharpen.models.paged.PagedContext`). To native code the first is a special case: a row is
+one long block.
 """
 
 from __future__ import annotations
@@ -23,12 +27,42 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sharpen.core.model_spec import ModelSpec
+from sharpen.models.attention import attention_mask
 from sharpen.models.kv_cache import KVCache
 from sharpen.native.build import function, load
 
-__all__ = ["NativeStep", "StepContext", "TorchStep", "fused_step"]
+__all__ = ["NativeStep", "Rows", "StepContext", "TorchStep", "fused_step", "gathered"]
 
 _SHORT_CONTEXT = 2048  # up to here one token attends by plain products
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Where tokens lie in a cache of blocks, and which ones they see; R rows of n sequences."""
+
+    places: Tensor
+    """[R] int64: block times its length, plus the offset in it."""
+    tables: Tensor
+    """[n, W] int32: blocks of each sequence."""
+    sequences: Tensor
+    """[R] int32: whose each row is."""
+    positions: Tensor
+    """[R] int32: of each row; it sees those up to its own."""
+    firsts: Tensor | None = None
+    """[R] int32: first position that each row sees; None for 0."""
+
+    @classmethod
+    def of(cls, cache: KVCache) -> Rows:
+        """Those of the next token of each row of a batch, each a sequence of one block."""
+        batch, capacity = cache.batch, cache.buffers(0)[0].shape[2]
+        numbers = torch.arange(batch)
+        return cls(
+            places=numbers * capacity + cache.length,
+            tables=numbers.int()[:, None],
+            sequences=numbers.int(),
+            positions=torch.full((batch,), cache.length, dtype=torch.int32),
+            firsts=cache.starts.int() if cache.starts is not None else None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +81,23 @@ class StepContext:
     """The same for layers with a sliding window."""
     is_causal: bool
     cache: KVCache
+    rows: Rows | None
+    """Of one token a row, for native code."""
+
+    def attend(
+        self,
+        fused: TorchStep,
+        qkv: Tensor,
+        norms: tuple[Tensor, Tensor] | None,
+        layer: int,
+        window: int | None,
+    ) -> Tensor:
+        """See :meth:`TorchStep.attend`."""
+        return fused.attend(qkv, norms, layer, window, self)
 
 
 class TorchStep:
-    """The three steps in torch operations."""
+    """The steps in torch operations."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
@@ -86,10 +133,7 @@ class TorchStep:
         spec = self._spec
         heads, kv_heads, size = spec.num_heads, spec.num_kv_heads, spec.head_dim
         qkv = qkv.view(step.batch, step.num_tokens, -1, size)
-        q, k, v = torch.split(qkv, [heads, kv_heads, kv_heads], dim=2)
-        if norms is not None:
-            q, k = self._norm(q, norms[0]), self._norm(k, norms[1])
-        q, k = self._turned(q, step), self._turned(k, step)
+        q, k, v = self.heads(qkv, norms, step.cos, step.sin)
         keys, values = step.cache.put(layer, k.transpose(1, 2), v.transpose(1, 2))
         mask = step.mask if window is None else step.window_mask
         if step.num_tokens == 1:
@@ -108,13 +152,113 @@ class TorchStep:
         )
         return out.transpose(1, 2).reshape(step.batch * step.num_tokens, heads * size)
 
+    def heads(
+        self, qkv: Tensor, norms: tuple[Tensor, Tensor] | None, cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys, normed and turned, and values, of [..., N + 2 K, D]."""
+        spec = self._spec
+        q, k, v = torch.split(qkv, [spec.num_heads, spec.num_kv_heads, spec.num_kv_heads], dim=-2)
+        if norms is not None:
+            q, k = self._norm(q, norms[0]), self._norm(k, norms[1])
+        cos, sin = cos.to(q.dtype), sin.to(q.dtype)
+        return _turned(q, cos, sin), _turned(k, cos, sin), v
+
+    def turn_rows(
+        self,
+        qkv: Tensor,
+        norms: tuple[Tensor, Tensor] | None,
+        cos: Tensor,
+        sin: Tensor,
+        buffers: tuple[Tensor, Tensor],
+        rows: Rows,
+    ) -> Tensor:
+        """Queries [R, N, D], normed and turned; keys and values go to their places.
+
+        Args:
+            qkv: [R, (N + 2 K) D].
+            norms: weights [D] of the queries' and keys' norms, or None.
+            cos: [R or 1, 1, D/2] float32.
+            sin: the same.
+            buffers: keys and values [blocks, K, block, D].
+            rows: where they go.
+        """
+        q, k, v = self.heads(qkv.view(qkv.shape[0], -1, self._spec.head_dim), norms, cos, sin)
+        size = buffers[0].shape[2]
+        block, offset = rows.places // size, rows.places % size
+        for buffer, new in zip(buffers, (k, v), strict=True):
+            buffer[block, :, offset] = new.to(buffer.dtype)
+        return q
+
+    def attend_rows(
+        self, q: Tensor, buffers: tuple[Tensor, Tensor], rows: Rows, window: int | None
+    ) -> Tensor:
+        """[R, N D]: each of the queries [R, N, D] attends to what its sequence has before it."""
+        out = torch.empty(q.shape, dtype=buffers[0].dtype, device=q.device)
+        width = int(rows.positions.max()) + 1
+        count = -(-width // buffers[0].shape[2])
+        keys, values = (gathered(buffer, rows.tables[:, :count]) for buffer in buffers)
+        position = torch.arange(keys.shape[2], device=q.device)
+        seen = position <= rows.positions[:, None]
+        if rows.firsts is not None:
+            seen &= position >= torch.minimum(rows.firsts, rows.positions)[:, None]
+        if window is not None:
+            seen &= position > rows.positions[:, None] - window
+        kv_heads, groups = keys.shape[1], q.shape[1] // keys.shape[1]
+        for i, sequence in enumerate(rows.sequences.tolist()):
+            out[i] = F.scaled_dot_product_attention(
+                q[i].view(kv_heads, groups, -1).to(out.dtype),
+                keys[sequence],
+                values[sequence],
+                attn_mask=seen[i][None, None],
+            ).view(q.shape[1:])
+        return out.flatten(1)
+
+    def attend_span(
+        self,
+        q: Tensor,
+        buffers: tuple[Tensor, Tensor],
+        table: Tensor,
+        start: int,
+        window: int | None,
+    ) -> Tensor:
+        """[C, N D]: consecutive queries [C, N, D] of one sequence attend to what is before them.
+
+        Args:
+            q: of positions ``start`` and on.
+            buffers: keys and values [blocks, K, block, D].
+            table: [W] int32: the sequence's blocks.
+            start: position of the first.
+            window: positions a token sees, itself included; None for all.
+        """
+        end = start + q.shape[0]
+        count = -(-end // buffers[0].shape[2])
+        keys, values = (gathered(b, table[None, :count])[:, :, :end] for b in buffers)
+        mask = None
+        if start or (window is not None and end > window):
+            mask = attention_mask(start, q.shape[0], None, window, q.device)
+        out = F.scaled_dot_product_attention(
+            q.to(keys.dtype).transpose(0, 1)[None],
+            keys,
+            values,
+            attn_mask=mask,
+            is_causal=mask is None,
+            enable_gqa=True,
+        )
+        return out[0].transpose(0, 1).flatten(1)
+
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self._spec.rms_norm_eps)
 
-    def _turned(self, x: Tensor, step: StepContext) -> Tensor:
-        cos, sin = step.cos.to(x.dtype), step.sin.to(x.dtype)
-        a, b = x.chunk(2, -1)
-        return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+
+def gathered(buffer: Tensor, tables: Tensor) -> Tensor:
+    """[n, K, W B, D]: keys or values in blocks [blocks, K, B, D] in the order of tables [n, W]."""
+    taken = buffer[tables.long()].transpose(1, 2)
+    return taken.reshape(*taken.shape[:2], -1, taken.shape[-1])
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    a, b = x.chunk(2, -1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
 
 
 def _attend_one(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -131,14 +275,14 @@ class _Shape(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_int64)
         for name in (
-            *("batch", "heads", "kv_heads", "size"),
-            *("capacity", "position", "window", "rope_stride"),
+            *("rows", "heads", "kv_heads", "size"),
+            *("block", "table_width", "window", "rope_stride"),
         )
     ]
 
 
 class NativeStep(TorchStep):
-    """The three steps in native code; attention of several tokens a row stays with torch.
+    """The steps in native code; attention of many tokens a sequence stays with torch.
 
     Args:
         spec: the model's shape.
@@ -157,9 +301,10 @@ class NativeStep(TorchStep):
         self._gate = function(
             library, f"silu_multiply_{suffix}", pointer, pointer, integer, integer, count
         )
-        self._attend = function(
-            library, f"attend_step_{suffix}", *[pointer] * 5, real, *[pointer] * 5, count
+        self._turn = function(
+            library, f"turn_rows_{suffix}", *[pointer] * 5, real, *[pointer] * 5, count
         )
+        self._attend = function(library, f"attend_rows_{suffix}", *[pointer] * 9, count)
         self._shape = _Shape(heads=spec.num_heads, kv_heads=spec.num_kv_heads, size=spec.head_dim)
 
     def add_norm(self, x: Tensor, delta: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -194,29 +339,67 @@ class NativeStep(TorchStep):
         step: StepContext,
     ) -> Tensor:
         """As :meth:`TorchStep.attend`."""
-        if step.num_tokens > 1:
+        if step.rows is None:
             return super().attend(qkv, norms, layer, window, step)
-        keys, values = step.cache.buffers(layer)
-        shape, starts = self._shape, step.cache.starts
-        shape.batch, shape.capacity, shape.position = step.batch, keys.shape[2], step.cache.length
-        shape.window = window or 0
-        shape.rope_stride = step.cos.stride(0) if step.cos.shape[0] > 1 else 0
-        out = qkv.new_empty((step.batch, shape.heads * shape.size))
-        self._attend(
+        buffers = step.cache.buffers(layer)
+        q = self.turn_rows(qkv, norms, step.cos, step.sin, buffers, step.rows)
+        return self.attend_rows(q, buffers, step.rows, window)
+
+    def turn_rows(
+        self,
+        qkv: Tensor,
+        norms: tuple[Tensor, Tensor] | None,
+        cos: Tensor,
+        sin: Tensor,
+        buffers: tuple[Tensor, Tensor],
+        rows: Rows,
+    ) -> Tensor:
+        """As :meth:`TorchStep.turn_rows`; queries are float32."""
+        shape = self._sized(qkv.shape[0], buffers[0], rows)
+        shape.rope_stride = cos.stride(0) if cos.shape[0] > 1 else 0
+        q = torch.empty((shape.rows, shape.heads, shape.size))
+        self._turn(
             qkv.data_ptr(),
-            step.cos.data_ptr(),
-            step.sin.data_ptr(),
+            cos.data_ptr(),
+            sin.data_ptr(),
             norms[0].data_ptr() if norms is not None else None,
             norms[1].data_ptr() if norms is not None else None,
             self._spec.rms_norm_eps,
+            q.data_ptr(),
+            buffers[0].data_ptr(),
+            buffers[1].data_ptr(),
+            rows.places.data_ptr(),
+            ctypes.addressof(shape),
+            torch.get_num_threads(),
+        )
+        return q
+
+    def attend_rows(
+        self, q: Tensor, buffers: tuple[Tensor, Tensor], rows: Rows, window: int | None
+    ) -> Tensor:
+        """As :meth:`TorchStep.attend_rows`."""
+        keys, values = buffers
+        shape = self._sized(q.shape[0], keys, rows)
+        shape.window = window or 0
+        out = keys.new_empty((shape.rows, shape.heads * shape.size))
+        self._attend(
+            q.data_ptr(),
             keys.data_ptr(),
             values.data_ptr(),
-            starts.data_ptr() if starts is not None else None,
+            rows.tables.data_ptr(),
+            rows.sequences.data_ptr(),
+            rows.positions.data_ptr(),
+            rows.firsts.data_ptr() if rows.firsts is not None else None,
             out.data_ptr(),
             ctypes.addressof(shape),
             torch.get_num_threads(),
         )
         return out
+
+    def _sized(self, count: int, keys: Tensor, rows: Rows) -> _Shape:
+        shape = self._shape
+        shape.rows, shape.block, shape.table_width = count, keys.shape[2], rows.tables.shape[1]
+        return shape
 
 
 def fused_step(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> TorchStep:

@@ -1,6 +1,7 @@
-// What a decoding step does between its matrix products, fused: three kernels, float32 and bfloat16.
+// What a decoding step does between its matrix products, fused: four kernels, float32 and bfloat16.
 // Sums are in float32 and do not depend on the number of threads. Twin: sharpen/models/step.py.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -110,76 +111,141 @@ void normed_and_turned(const T* x, const T* weight, const float* cos, const floa
     }
 }
 
+// Keys and values lie in blocks [blocks, kv_heads, block, size]; a place is block * length + offset.
 struct Shape {
-    int64_t batch, heads, kv_heads, size, capacity, position, window, rope_stride;
+    int64_t rows, heads, kv_heads, size, block, table_width, window, rope_stride;
 };
 
-// Softmax attention of one query over positions first .. last of one key head.
+// Normed and turned queries, in float32; keys, normed and turned, and values go to their places.
 template <class T>
-void attend(const float* q, const T* keys, const T* values, int64_t first, int64_t last, int64_t n,
-            float* scores, float* sums, T* out) {
-    const float scale = 1.0f / std::sqrt(static_cast<float>(n));
-    float highest = -INFINITY;
-    for (int64_t s = first; s <= last; ++s) {
-        const T* k = keys + s * n;
-        float dot = 0.0f;
-#pragma omp simd reduction(+ : dot)
-        for (int64_t i = 0; i < n; ++i) dot += q[i] * load(k[i]);
-        scores[s - first] = dot * scale;
-        highest = dot * scale > highest ? dot * scale : highest;
+void turn_rows(const T* qkv, const float* cos, const float* sin, const T* q_norm, const T* k_norm,
+               float eps, float* queries, T* keys, T* values, const int64_t* places,
+               const Shape& s, int threads) {
+    const int64_t row_size = (s.heads + 2 * s.kv_heads) * s.size;
+#pragma omp parallel num_threads(threads) if (threads > 1 && s.rows * row_size > 1 << 14)
+    {
+        std::vector<float> turned(s.size);
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < s.rows; ++r) {
+            const T* row = qkv + r * row_size;
+            const float *c = cos + r * s.rope_stride, *d = sin + r * s.rope_stride;
+            for (int64_t h = 0; h < s.heads; ++h)
+                normed_and_turned(row + h * s.size, q_norm, c, d,
+                                  queries + (r * s.heads + h) * s.size, s.size, eps);
+            for (int64_t h = 0; h < s.kv_heads; ++h) {
+                const T* k = row + (s.heads + h) * s.size;
+                const int64_t block = places[r] / s.block, offset = places[r] % s.block;
+                const int64_t at = ((block * s.kv_heads + h) * s.block + offset) * s.size;
+                normed_and_turned(k, k_norm, c, d, turned.data(), s.size, eps);
+                for (int64_t i = 0; i < s.size; ++i) store(&keys[at + i], turned[i]);
+                std::memcpy(&values[at], k + s.kv_heads * s.size, s.size * sizeof(T));
+            }
+        }
     }
-    const int64_t count = last - first + 1;
-    float total = 0.0f;
-#pragma omp simd reduction(+ : total)
-    for (int64_t s = 0; s < count; ++s) {
-        scores[s] = exponential(scores[s] - highest);
-        total += scores[s];
-    }
-    for (int64_t i = 0; i < n; ++i) sums[i] = 0.0f;
-    for (int64_t s = 0; s < count; ++s) {
-        const T* v = values + (first + s) * n;
-        const float p = scores[s];
-#pragma omp simd
-        for (int64_t i = 0; i < n; ++i) sums[i] += p * load(v[i]);
-    }
-    const float inverse = 1.0f / total;
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) store(&out[i], sums[i] * inverse);
 }
 
+// Positions of one part of a context. Fixed, so that sums depend neither on threads nor neighbours.
+constexpr int64_t PART = 256;
+
+// Softmax attention of the queries that share a key head over positions begin .. end - 1: for each
+// its highest score, its sum of weights, and its weighted sum of values.
 template <class T>
-void attend_step(const T* qkv, const float* cos, const float* sin, const T* q_norm, const T* k_norm,
-                 float eps, T* keys, T* values, const int64_t* starts, T* out, const Shape& s,
-                 int threads) {
-    const int64_t row_size = (s.heads + 2 * s.kv_heads) * s.size;
-    const int64_t group = s.heads / s.kv_heads;
-    std::vector<float> turned(s.size);
-    for (int64_t task = 0; task < s.batch * s.kv_heads; ++task) {  // this token's key and value
-        const int64_t b = task / s.kv_heads, h = task % s.kv_heads;
-        const T* k = qkv + b * row_size + (s.heads + h) * s.size;
-        const int64_t at = (task * s.capacity + s.position) * s.size;
-        normed_and_turned(k, k_norm, cos + b * s.rope_stride, sin + b * s.rope_stride,
-                          turned.data(), s.size, eps);
-        for (int64_t i = 0; i < s.size; ++i) store(&keys[at + i], turned[i]);
-        std::memcpy(&values[at], k + s.kv_heads * s.size, s.size * sizeof(T));
+void attend_part(const float* q, const T* keys, const T* values, const int32_t* table,
+                 const Shape& s, int64_t kv_head, int64_t begin, int64_t end, float* scores,
+                 float* result) {
+    const int64_t n = s.size, group = s.heads / s.kv_heads, width = 2 + n;
+    const float scale = 1.0f / std::sqrt(static_cast<float>(n));
+    for (int64_t position = begin; position < end;) {
+        const int64_t offset = position % s.block;
+        const int64_t stop = std::min(end, position + s.block - offset);
+        const T* k = keys + ((table[position / s.block] * s.kv_heads + kv_head) * s.block + offset) * n;
+        for (; position < stop; ++position, k += n) {
+            for (int64_t g = 0; g < group; ++g) {
+                float dot = 0.0f;
+#pragma omp simd reduction(+ : dot)
+                for (int64_t i = 0; i < n; ++i) dot += q[g * n + i] * load(k[i]);
+                scores[g * PART + position - begin] = dot * scale;
+            }
+        }
     }
-    const bool many = s.batch * s.heads * s.size * (s.position + 1) > 1 << 17;
-#pragma omp parallel num_threads(threads) if (threads > 1 && many)
+    for (int64_t g = 0; g < group; ++g) {
+        float *row = scores + g * PART, highest = -INFINITY, total = 0.0f;
+        for (int64_t i = 0; i < end - begin; ++i) highest = row[i] > highest ? row[i] : highest;
+#pragma omp simd reduction(+ : total)
+        for (int64_t i = 0; i < end - begin; ++i) {
+            row[i] = exponential(row[i] - highest);
+            total += row[i];
+        }
+        result[g * width] = highest;
+        result[g * width + 1] = total;
+        for (int64_t i = 0; i < n; ++i) result[g * width + 2 + i] = 0.0f;
+    }
+    for (int64_t position = begin; position < end;) {
+        const int64_t offset = position % s.block;
+        const int64_t stop = std::min(end, position + s.block - offset);
+        const T* v = values + ((table[position / s.block] * s.kv_heads + kv_head) * s.block + offset) * n;
+        for (; position < stop; ++position, v += n) {
+            for (int64_t g = 0; g < group; ++g) {
+                const float p = scores[g * PART + position - begin];
+                float* sums = result + g * width + 2;
+#pragma omp simd
+                for (int64_t i = 0; i < n; ++i) sums[i] += p * load(v[i]);
+            }
+        }
+    }
+}
+
+// Each row attends to positions first .. its own of its sequence.
+template <class T>
+void attend_rows(const float* queries, const T* keys, const T* values, const int32_t* tables,
+                 const int32_t* sequences, const int32_t* positions, const int32_t* firsts, T* out,
+                 const Shape& s, int threads) {
+    const int64_t group = s.heads / s.kv_heads, width = 2 + s.size;
+    std::vector<int64_t> begins(s.rows), counts(s.rows + 1, 0);  // parts of each row, summed up
+    int64_t work = 0;
+    for (int64_t r = 0; r < s.rows; ++r) {
+        int64_t first = firsts ? firsts[r] : 0;
+        if (s.window > 0) first = std::max<int64_t>(first, positions[r] + 1 - s.window);
+        begins[r] = std::min<int64_t>(first, positions[r]);
+        const int64_t length = positions[r] + 1 - begins[r];
+        counts[r + 1] = counts[r] + (length + PART - 1) / PART;
+        work += length * s.heads * s.size;
+    }
+    std::vector<float> results(counts[s.rows] * s.heads * width);
+#pragma omp parallel num_threads(threads) if (threads > 1 && work > 1 << 17)
     {
-        std::vector<float> buffer(2 * s.size + s.position + 1);
-        float *q = buffer.data(), *sums = q + s.size, *scores = sums + s.size;
+        std::vector<float> scores(group * PART);
+        int64_t r = 0;
 #pragma omp for schedule(static)
-        for (int64_t task = 0; task < s.batch * s.heads; ++task) {
-            const int64_t b = task / s.heads, h = task % s.heads;
-            int64_t first = starts ? starts[b] : 0;
-            if (s.window > 0 && s.position + 1 - s.window > first)
-                first = s.position + 1 - s.window;
-            if (first > s.position) first = s.position;
-            const int64_t head = (b * s.kv_heads + h / group) * s.capacity * s.size;
-            normed_and_turned(qkv + b * row_size + h * s.size, q_norm, cos + b * s.rope_stride,
-                              sin + b * s.rope_stride, q, s.size, eps);
-            attend(q, keys + head, values + head, first, s.position, s.size, scores, sums,
-                   out + task * s.size);
+        for (int64_t task = 0; task < counts[s.rows] * s.kv_heads; ++task) {
+            const int64_t part = task / s.kv_heads, h = task % s.kv_heads;
+            while (part >= counts[r + 1]) ++r;
+            const int64_t begin = begins[r] + (part - counts[r]) * PART;
+            const int64_t end = std::min<int64_t>(begin + PART, positions[r] + 1);
+            attend_part(queries + (r * s.heads + h * group) * s.size, keys, values,
+                        tables + sequences[r] * s.table_width, s, h, begin, end, scores.data(),
+                        results.data() + (part * s.heads + h * group) * width);
+        }
+#pragma omp for schedule(static)
+        for (int64_t task = 0; task < s.rows * s.heads; ++task) {
+            const int64_t row = task / s.heads, h = task % s.heads;
+            float* part = results.data() + (counts[row] * s.heads + h) * width;
+            const int64_t stride = s.heads * width, parts = counts[row + 1] - counts[row];
+            float highest = part[0], total = part[1];
+            float* sums = part + 2;
+            for (int64_t i = 1; i < parts; ++i) {
+                const float* other = part + i * stride;
+                const float most = std::max(highest, other[0]);
+                const float mine = exponential(highest - most), theirs = exponential(other[0] - most);
+                total = total * mine + other[1] * theirs;
+#pragma omp simd
+                for (int64_t k = 0; k < s.size; ++k) sums[k] = sums[k] * mine + other[2 + k] * theirs;
+                highest = most;
+            }
+            const float inverse = 1.0f / total;
+            T* to = out + task * s.size;
+#pragma omp simd
+            for (int64_t k = 0; k < s.size; ++k) store(&to[k], sums[k] * inverse);
         }
     }
 }
@@ -195,11 +261,18 @@ void attend_step(const T* qkv, const float* cos, const float* sin, const T* q_no
                                          int threads) {                                           \
         silu_multiply(gate_up, out, rows, n, threads);                                            \
     }                                                                                             \
-    extern "C" void attend_step_##NAME(const T* qkv, const float* cos, const float* sin,          \
-                                       const T* q_norm, const T* k_norm, float eps, T* keys,      \
-                                       T* values, const int64_t* starts, T* out,                  \
+    extern "C" void turn_rows_##NAME(const T* qkv, const float* cos, const float* sin,             \
+                                     const T* q_norm, const T* k_norm, float eps, float* queries, \
+                                     T* keys, T* values, const int64_t* places,                   \
+                                     const Shape* shape, int threads) {                           \
+        turn_rows(qkv, cos, sin, q_norm, k_norm, eps, queries, keys, values, places, *shape,      \
+                  threads);                                                                       \
+    }                                                                                             \
+    extern "C" void attend_rows_##NAME(const float* queries, const T* keys, const T* values,      \
+                                       const int32_t* tables, const int32_t* sequences,           \
+                                       const int32_t* positions, const int32_t* firsts, T* out,   \
                                        const Shape* shape, int threads) {                         \
-        attend_step(qkv, cos, sin, q_norm, k_norm, eps, keys, values, starts, out, *shape,        \
+        attend_rows(queries, keys, values, tables, sequences, positions, firsts, out, *shape,     \
                     threads);                                                                     \
     }
 

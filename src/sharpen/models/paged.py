@@ -1,0 +1,190 @@
+"""Keys and values in blocks, and a forward pass over parts of any sequences.
+
+A cache is one tensor [blocks, K, B, D] of keys and one of values a layer. A sequence has a table of
+the blocks that hold its tokens, B each (Kwon et al., PagedAttention, SOSP 2023, arXiv 2309.06180).
+A batch is a list of parts: the next tokens of a sequence, one or many, after those that are stored.
+All rows of all parts go through the products together, without padding; attention goes by rows for
+parts of a few tokens and by part for longer ones.
+
+Memory: 2 L B K D e bytes a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sharpen.core.model_spec import ModelSpec
+from sharpen.models.rope import Rope
+from sharpen.models.step import Rows, TorchStep
+
+__all__ = ["PagedCache", "PagedContext", "PagedPart"]
+
+_FEW = 8  # tokens of a part up to which each row attends for itself
+
+
+class PagedCache:
+    """Keys and values [blocks, K, B, D] of every layer.
+
+    Args:
+        spec: the model's shape.
+        num_blocks: blocks.
+        block_size: B, tokens a block.
+        dtype: of keys and values.
+        device: where they lie.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        num_blocks: int,
+        block_size: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self.device = torch.device(device)
+        shape = (num_blocks, spec.num_kv_heads, block_size, spec.head_dim)
+        # Not touched before use, so that memory is taken as blocks are.
+        self._buffers = [
+            (
+                torch.zeros(shape, dtype=dtype, device=device),
+                torch.zeros(shape, dtype=dtype, device=device),
+            )
+            for _ in range(spec.num_layers)
+        ]
+
+    @staticmethod
+    def block_bytes(spec: ModelSpec, block_size: int, dtype: torch.dtype) -> int:
+        """Bytes of a block in all layers."""
+        return 2 * spec.num_layers * block_size * spec.kv_size * dtype.itemsize
+
+    def buffers(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer, to be written in place."""
+        return self._buffers[layer]
+
+
+@dataclass(frozen=True, slots=True)
+class PagedPart:
+    """The next tokens of a sequence."""
+
+    ids: Sequence[int]
+    """At least one."""
+
+    start: int
+    """Position of the first one: tokens that are stored before it."""
+
+    blocks: Sequence[int]
+    """The sequence's blocks, those of these tokens included."""
+
+    wanted: int = 1
+    """Of the last so many tokens, logits are wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Rows ``first`` .. ``first + count`` of one sequence."""
+
+    first: int
+    count: int
+    start: int
+    table: Tensor
+    """[W] int32."""
+
+
+@dataclass(frozen=True, slots=True)
+class PagedContext:
+    """What every block of the model needs in one pass over T rows."""
+
+    ids: Tensor
+    """[T] int64."""
+    wanted: Tensor
+    """[M] int64: rows whose logits are wanted, in the order of the parts."""
+    cos: Tensor
+    """[T, 1, D/2] float32."""
+    sin: Tensor
+    cache: PagedCache
+    rows: Rows
+    """Of all rows; those of short parts come first."""
+    few: Rows
+    """Of the short parts alone."""
+    spans: tuple[_Span, ...]
+    """The long parts."""
+
+    @classmethod
+    def of(cls, parts: Sequence[PagedPart], cache: PagedCache, rope: Rope) -> PagedContext:
+        """Lay parts out."""
+        order = sorted(range(len(parts)), key=lambda i: len(parts[i].ids) > _FEW)
+        width, size = max(len(part.blocks) for part in parts), cache.block_size
+        ids: list[int] = []
+        places: list[int] = []
+        positions: list[int] = []
+        sequences: list[int] = []
+        tables = torch.zeros((len(parts), width), dtype=torch.int32)
+        wanted: list[list[int]] = [[] for _ in parts]
+        spans = []
+        num_few = 0
+        for number, i in enumerate(order):
+            part = parts[i]
+            count, first, blocks = len(part.ids), len(ids), part.blocks
+            tables[number, : len(blocks)] = torch.tensor(blocks, dtype=torch.int32)
+            ids += part.ids
+            span = range(part.start, part.start + count)
+            positions += span
+            places += [blocks[p // size] * size + p % size for p in span]
+            sequences += [number] * count
+            wanted[i] = list(range(first + count - part.wanted, first + count))
+            if count > _FEW:
+                spans.append(_Span(first, count, part.start, tables[number]))
+            else:
+                num_few = len(ids)
+        device = cache.device
+        tables = tables.to(device)
+        at = torch.tensor(positions, device=device)
+        cos, sin = rope(at[None], max(positions) + 1, torch.float32)
+        rows = Rows(
+            places=torch.tensor(places, device=device),
+            tables=tables,
+            sequences=torch.tensor(sequences, dtype=torch.int32, device=device),
+            positions=at.int(),
+        )
+        few = Rows(
+            rows.places[:num_few], tables, rows.sequences[:num_few], rows.positions[:num_few]
+        )
+        return cls(
+            ids=torch.tensor(ids, device=device),
+            wanted=torch.tensor([row for one in wanted for row in one], device=device),
+            cos=cos[0],
+            sin=sin[0],
+            cache=cache,
+            rows=rows,
+            few=few,
+            spans=tuple(spans),
+        )
+
+    def attend(
+        self,
+        fused: TorchStep,
+        qkv: Tensor,
+        norms: tuple[Tensor, Tensor] | None,
+        layer: int,
+        window: int | None,
+    ) -> Tensor:
+        """[T, (N + 2 K) D] -> [T, N D]; keys and values go into the cache."""
+        buffers = self.cache.buffers(layer)
+        q = fused.turn_rows(qkv, norms, self.cos, self.sin, buffers, self.rows)
+        num_few = self.few.places.shape[0]
+        if not self.spans:
+            return fused.attend_rows(q, buffers, self.few, window)
+        out = qkv.new_empty((q.shape[0], q.shape[1] * q.shape[2]))
+        if num_few:
+            out[:num_few] = fused.attend_rows(q[:num_few], buffers, self.few, window)
+        for span in self.spans:
+            at = slice(span.first, span.first + span.count)
+            out[at] = fused.attend_span(q[at], buffers, span.table, span.start, window)
+        return out
