@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from sharpen.core.assets import ASSETS, asset_path
 from sharpen.core.errors import DataError
 from sharpen.data.formats import Document, encode_rows, normalize
 from sharpen.data.readers import locate_rows
-from sharpen.data.shards import TokenDataset, write_dataset
+from sharpen.data.shards import PADDING, TokenDataset, write_dataset
+from sharpen.data.stdlib import stdlib_texts
 from sharpen.models.tokenizer import Tokenizer
 
-__all__ = ["calibration_dataset"]
+__all__ = ["Sample", "calibration_dataset", "samples"]
 
 _ROW_TOKENS = 512
+_CORPUS = "python-stdlib"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row of a data set, without its padding; every tensor is int64 [1, T]."""
+
+    input_ids: Tensor
+    labels: Tensor
+    """The next token, -100 where none is learned."""
+
+    position_ids: Tensor
+    document_ids: Tensor
+
+
+def samples(dataset: TokenDataset, limit: int, device: torch.device | str) -> Iterator[Sample]:
+    """At most ``limit`` rows, spread evenly over the data set.
+
+    Raises:
+        DataError: the data set is empty.
+    """
+    if len(dataset) == 0:
+        raise DataError(f"the split '{dataset.split}' of {dataset.folder} is empty.")
+    count = min(len(dataset), limit)
+    for number in range(count):
+        row = dataset[number * len(dataset) // count]
+        used = int(np.count_nonzero(row.document_ids != PADDING))
+        names = ("input_ids", "labels", "position_ids", "document_ids")
+        arrays = (np.array(getattr(row, name)[None, :used]) for name in names)
+        yield Sample(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
 def calibration_dataset(
@@ -23,6 +61,8 @@ def calibration_dataset(
     Args:
         source: a file or folder of texts, as :func:`~sharpen.data.read_rows` reads them; rows of
             JSON have the key ``text``. Or the folder of a token data set, which is taken as it is.
+            Or ``python-stdlib``: one row from each of as many modules of the standard library,
+            spread over all of it.
         tokenizer: the model's.
         folder: an existing folder, where the rows are written.
         rows: as many as are needed; reading stops there.
@@ -31,6 +71,8 @@ def calibration_dataset(
         MissingFileError: the source does not exist.
         DataError: it cannot be read, has no text, or was made with another tokenizer.
     """
+    if str(source) == _CORPUS:
+        return _write(_corpus(tokenizer, rows), tokenizer, folder)
     source = Path(source)
     if (source / "manifest.json").is_file():
         return TokenDataset(source, "train", tokenizer_fingerprint=tokenizer.fingerprint)
@@ -48,6 +90,27 @@ def calibration_dataset(
             break
     if not pieces:
         raise DataError(f"{source} has no text to calibrate on.")
+    return _write(pieces, tokenizer, folder)
+
+
+def _corpus(tokenizer: Tokenizer, rows: int) -> list[Document]:
+    """The first 512 tokens of evenly spread modules that have as many."""
+    texts = list(stdlib_texts(asset_path(ASSETS[_CORPUS].name)))
+    pieces: list[Document] = []
+    stride = max(1, len(texts) // rows)
+    # A second round, shifted, makes good for the modules that were too short.
+    for start in range(stride):
+        for text in texts[start::stride]:
+            (document,) = encode_rows([text], tokenizer)
+            if len(document.ids) > _ROW_TOKENS:
+                part = slice(0, _ROW_TOKENS + 1)
+                pieces.append(Document(document.ids[part], document.learned[part]))
+            if len(pieces) == rows:
+                return pieces
+    return pieces
+
+
+def _write(pieces: list[Document], tokenizer: Tokenizer, folder: Path) -> TokenDataset:
     write_dataset(
         folder,
         {"train": pieces},

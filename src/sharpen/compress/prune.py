@@ -18,21 +18,21 @@ beside the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sharpen.compress.calibration import Sample, samples
 from sharpen.compress.config import PruneConfig
-from sharpen.core.errors import ConfigError, DataError
-from sharpen.data.shards import PADDING, TokenDataset
+from sharpen.core.errors import ConfigError
+from sharpen.data.shards import TokenDataset
 from sharpen.eval.scoring import evaluating
 from sharpen.models.decoder import DecoderLM
 
-__all__ = ["prune_mask", "prune_model", "zero_share"]
+__all__ = ["first_inputs", "prune_mask", "prune_model", "zero_share"]
 
 
 def prune_mask(
@@ -104,7 +104,8 @@ def prune_model(
     with evaluating(model):
         states: list[tuple[Tensor, Any]] = []
         if wanda and dataset is not None:
-            states = _first_inputs(model, dataset, config.calibration)
+            device = model.model.norm.weight.device
+            states = first_inputs(model, samples(dataset, config.calibration, device))
         for block in model.model.layers:
             layers = {n: m for n, m in block.named_modules() if type(m) is nn.Linear}
             squares: dict[str, Tensor] = {}
@@ -134,11 +135,8 @@ class _Enough(Exception):
     """Ends a forward pass at the first block."""
 
 
-def _first_inputs(model: DecoderLM, dataset: TokenDataset, limit: int) -> list[tuple[Tensor, Any]]:
-    """Arguments of the first block for rows spread over the data set, without padding."""
-    if len(dataset) == 0:
-        raise DataError(f"the split '{dataset.split}' of {dataset.folder} is empty.")
-    device = model.model.norm.weight.device
+def first_inputs(model: DecoderLM, rows: Iterable[Sample]) -> list[tuple[Tensor, Any]]:
+    """Arguments of the first block for each row."""
     caught: list[tuple[Tensor, Any]] = []
 
     def catch(module: nn.Module, arguments: tuple[Tensor, Any]) -> None:
@@ -147,25 +145,16 @@ def _first_inputs(model: DecoderLM, dataset: TokenDataset, limit: int) -> list[t
 
     hook = model.model.layers[0].register_forward_pre_hook(catch)
     try:
-        for index in _spread(len(dataset), limit):
-            row = dataset[index]
-            used = int(np.count_nonzero(row.document_ids != PADDING))
-            ids, positions, documents = (
-                torch.from_numpy(np.array(values[None, :used])).to(device)
-                for values in (row.input_ids, row.position_ids, row.document_ids)
-            )
+        for row in rows:
             try:
-                model.hidden(ids, position_ids=positions, document_ids=documents)
+                model.hidden(
+                    row.input_ids, position_ids=row.position_ids, document_ids=row.document_ids
+                )
             except _Enough:
                 continue
     finally:
         hook.remove()
     return caught
-
-
-def _spread(total: int, limit: int) -> Sequence[int]:
-    count = min(total, limit)
-    return [i * total // count for i in range(count)]
 
 
 @contextmanager
