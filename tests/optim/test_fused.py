@@ -26,6 +26,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "decoupled": ("sgd", {"momentum": 0.9, "decoupled_wd": True}),
     "sign": ("sign_sgd", {}),
 }
+WHOLE: dict[str, tuple[str, dict[str, Any]]] = {  # step all of a parameter, or nothing of it
+    "lamb": ("lamb", {"max_norm_weight": 3.0}),
+    "lamb, eps": ("lamb", {"decoupled_wd": False, "eps": 1e-2}),
+}
 EXACT = set(CASES) - {"adamw", "nadamw", "ademamix", "adagrad"}
 STATES: dict[str, dict[str, Any]] = {
     "fp32": {},
@@ -37,8 +41,11 @@ STATES: dict[str, dict[str, Any]] = {
 }
 
 
-def run(kind: type[Optimizer], steps: int, **options: Any) -> tuple[list[nn.Parameter], Optimizer]:
-    """Weights after a few steps with gradients of many sizes, some of them NaN, some 0."""
+def run(
+    kind: type[Optimizer], steps: int, spoiled: int = 1, **options: Any
+) -> tuple[list[nn.Parameter], Optimizer]:
+    """Weights after a few steps with gradients of many sizes, some of them 0, some NaN in one of
+    ``spoiled`` steps; 0 for none."""
     generator = torch.Generator().manual_seed(0)
     ps = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in SHAPES]
     half = [{"params": ps[:2]}, {"params": ps[2:], "lr": 3e-3, "weight_decay": 0.3}]
@@ -48,7 +55,7 @@ def run(kind: type[Optimizer], steps: int, **options: Any) -> tuple[list[nn.Para
             size = 10.0 ** (-4 * torch.rand(p.shape, generator=generator))
             p.grad = torch.randn(p.shape, generator=generator) * size
             p.grad.view(-1)[:: 7 + step] = 0.0
-            if p.numel() > 100:
+            if p.numel() > 100 and spoiled and step % spoiled == 0:
                 p.grad.view(-1)[step] = float("nan")
                 p.grad.view(-1)[-1] = float("inf") if step == 3 else 1.0
         optimizer.step(max_norm=None if options["skip_nonfinite"] else 1.0)
@@ -76,6 +83,57 @@ def test_native_steps_are_those_of_the_reference(
             assert torch.equal(p, q)
         else:  # torch's root is not always the nearest number
             torch.testing.assert_close(q, p, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", supported())
+@pytest.mark.parametrize("states", STATES)
+@pytest.mark.parametrize("case", WHOLE)
+def test_native_steps_of_whole_parameters_are_those_of_the_reference(
+    case: str, states: str, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, own = WHOLE[case]
+    skips = case != "lamb, eps"
+    options = {**own, **STATES[states], "maximize": not skips, "skip_nonfinite": skips}
+    spoiled = 3 if skips else 0  # the first step, then some
+    monkeypatch.setenv("SHARPEN_NATIVE", "0")
+    ps, expected = run(find(name), 8, spoiled, impl="eager", **options)
+    monkeypatch.setenv("SHARPEN_NATIVE", variant)
+    qs, found = run(find(name), 8, spoiled, impl="fused", **options)
+    assert found.stats() == expected.stats()
+    assert (found.stats()["nonfinite"] > 5) == skips
+    for p, q in zip(ps, qs, strict=True):
+        assert p.isfinite().all()
+        torch.testing.assert_close(q, p, rtol=1e-6, atol=1e-6)
+        for slot, value in expected.state[p].items():
+            assert torch.equal(found.state[q][slot], value), slot
+        assert int(found.state[q]["step"]) == (5 if skips and p.numel() > 100 else 8)
+
+
+@pytest.mark.parametrize("name", ["lamb", "lamb_8bit"])
+def test_norms_have_the_same_bits_for_any_threads_and_vectors(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = [torch.randn(shape, generator=generator) for shape in ((700, 300), (3,), (90, 1111))]
+    grads = [torch.randn(v.shape, generator=generator) for v in values]
+    found = []
+    threads = torch.get_num_threads()
+    try:
+        for variant in supported():
+            monkeypatch.setenv("SHARPEN_NATIVE", variant)
+            for number in (1, 3):
+                torch.set_num_threads(number)
+                ps = [nn.Parameter(v.clone()) for v in values]
+                optimizer = find(name)(ps, lr=1e-2, impl="fused")  # type: ignore[arg-type]
+                for _ in range(2):
+                    for p, g in zip(ps, grads, strict=True):
+                        p.grad = g
+                    optimizer.step()
+                found.append([*ps, *(s for p in ps for s in optimizer.state[p].values())])
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
 @pytest.mark.parametrize("name", ["lion", "lion_8bit"])

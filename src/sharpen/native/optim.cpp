@@ -1,7 +1,8 @@
 // Steps of element-wise optimizers and of LAMB on float32 weights, with states in float32 or in
-// blocks of 8- or 4-bit codes, for all parameters at once. Twins: the rules in sharpen/optim/ through
-// engine.py, and quant.py there. States, codes and the weights of Lion and SGD have the twins' bits,
-// so fused multiply-adds are written out and the file is compiled without contraction of others.
+// blocks of 8- or 4-bit codes, for all parameters at once. Twins: the rules in sharpen/optim/
+// through engine.py, and quant.py there. States, codes and the weights of Lion and SGD have the
+// twins' bits, so fused multiply-adds are written out and the file is compiled without contraction
+// of others.
 
 #include <type_traits>
 #include <vector>
@@ -23,44 +24,62 @@ inline void for_states(const Body& body) {
     if constexpr (Has & kSlow) body(std::integral_constant<int, 2>());
 }
 
-struct AdamW {
+struct Moments {
     static constexpr int kHas = kMoment | kSquare;
     static constexpr int kNumbers = 8;
     Floats decay, beta1, rest1, beta2, rest2, rate, correction, eps;
-    explicit AdamW(const float* k)
+    explicit Moments(const float* k)
         : decay(broadcast(k[0])), beta1(broadcast(k[1])), rest1(broadcast(k[2])),
           beta2(broadcast(k[3])), rest2(broadcast(k[4])), rate(broadcast(k[5])),
           correction(broadcast(k[6])), eps(broadcast(k[7])) {}
-    void operator()(Floats g, Floats& w, Floats* s) const {
+    void mix(Floats g, Floats* s) const {
         s[0] = fused(g, rest1, s[0] * beta1);
         s[1] = fused(g * rest2, g, s[1] * beta2);
-        w = w * decay - s[0] * rate / (root(s[1]) * correction + eps);
+    }
+    Floats lower(const Floats* s) const { return root(s[1]) * correction + eps; }
+};
+
+struct AdamW : Moments {
+    using Moments::Moments;
+    void operator()(Floats g, Floats& w, Floats* s) const {
+        mix(g, s);
+        w = w * decay - s[0] * rate / lower(s);
     }
 };
 
-struct NAdamW : AdamW {
-    using AdamW::AdamW;
+struct NAdamW : Moments {
+    using Moments::Moments;
     void operator()(Floats g, Floats& w, Floats* s) const {
-        s[0] = fused(g, rest1, s[0] * beta1);
-        s[1] = fused(g * rest2, g, s[1] * beta2);
+        mix(g, s);
         const Floats ahead = fused(g, rest1, s[0] * beta1);
-        w = w * decay - ahead * rate / (root(s[1]) * correction + eps);
+        w = w * decay - ahead * rate / lower(s);
     }
 };
 
-struct AdEMAMix : AdamW {
+struct AdEMAMix : Moments {
     static constexpr int kHas = kMoment | kSquare | kSlow;
-    static constexpr int kNumbers = AdamW::kNumbers + 3;
+    static constexpr int kNumbers = Moments::kNumbers + 3;
     Floats beta3, rest3, share;
     explicit AdEMAMix(const float* k)
-        : AdamW(k), beta3(broadcast(k[8])), rest3(broadcast(k[9])), share(broadcast(k[10])) {}
+        : Moments(k), beta3(broadcast(k[8])), rest3(broadcast(k[9])), share(broadcast(k[10])) {}
     void operator()(Floats g, Floats& w, Floats* s) const {
-        s[0] = fused(g, rest1, s[0] * beta1);
-        s[1] = fused(g * rest2, g, s[1] * beta2);
+        mix(g, s);
         s[2] = fused(g, rest3, s[2] * beta3);
-        const Floats mixed = s[0] + s[2] * share;
-        w = w * decay - mixed * rate / (root(s[1]) * correction + eps);
+        w = w * decay - (s[0] + s[2] * share) * rate / lower(s);
     }
+};
+
+// decay: of the weights in the step. rate: with the ratio of the norms.
+struct Lamb : Moments {
+    static constexpr int kNumbers = Moments::kNumbers + 3;
+    static constexpr int kRate = 5, kLargest = 9, kMatrix = 10;  // of the numbers
+    Floats first;
+    explicit Lamb(const float* k) : Moments(k), first(broadcast(k[8])) {}
+    Floats direction(Floats g, Floats w, Floats* s) const {
+        mix(g, s);
+        return fused(w, decay, s[0] * first / lower(s));
+    }
+    void operator()(Floats g, Floats& w, Floats* s) const { w = w - direction(g, w, s) * rate; }
 };
 
 struct Adagrad {
@@ -307,8 +326,89 @@ void step(const Job* jobs, const float* numbers, int64_t count, int64_t* bad, in
                [&](int64_t, const Chunk& chunk, float* space) {
                    const int64_t j = chunk.job;
                    const float* own = numbers + j * (1 + Rule::kNumbers);
-                   count_in(bad[j], update_blocks<Rule>(jobs[j], own, chunk.first, chunk.last, space));
+                   const int64_t found =
+                       update_blocks<Rule>(jobs[j], own, chunk.first, chunk.last, space);
+                   count_in(bad[j], found);
                });
+}
+
+// ---- LAMB. The length of its step depends on whole norms, so a first sweep finds those, and what is
+// not finite, without changing anything.
+
+constexpr int64_t kTogether = 1 << 16;  // elements that a core's cache holds between the sweeps
+
+struct Norms {
+    double weights = 0.0, steps = 0.0;  // squared
+    int64_t bad = 0;
+};
+
+template <int Bits>
+Norms norms_of(const Job& job, const float* numbers, int64_t first, int64_t last, float* space) {
+    const Lamb rule(numbers + 1);
+    const Floats scale = broadcast(numbers[0]);
+    Norms norms;
+    for (int64_t number = first; number < last; ++number) {
+        const Block<Bits, Lamb::kHas> block(job, number, space);
+        Sum weights, steps;
+        Ints bad = {};
+        for_lanes(block.n, [&](int64_t i, int64_t lanes) __attribute__((always_inline)) {
+            __builtin_prefetch(block.w + i + kAhead, 0);
+            __builtin_prefetch(block.g + i + kAhead, 0);
+            const Floats g = load<Floats>(block.g + i, lanes) * scale;
+            const Floats w = load<Floats>(block.w + i, lanes);
+            Floats s[kStates];
+            for_states<Lamb::kHas>([&](auto k) {
+                if (!Bits) __builtin_prefetch(block.value[k] + i + kAhead, 0);
+                s[k] = block.template read<k>(i, lanes);
+            });
+            Floats u = rule.direction(g, w, s);
+            u = load<Floats>(reinterpret_cast<const float*>(&u), lanes);
+            weights.add(i, w * w);
+            steps.add(i, u * u);
+            bad += is_finite(g) + 1;
+        });
+        norms.weights += weights.value();
+        norms.steps += steps.value();
+        norms.bad += total(bad);
+    }
+    return norms;
+}
+
+// Of the weights, bounded, to the step.
+float ratio(const Norms& norms, const float* numbers) {
+    const double weights = std::sqrt(norms.weights), step = std::sqrt(norms.steps);
+    if (numbers[Lamb::kMatrix] == 0.0f || !(weights > 0.0 && step > 0.0)) return 1.0f;
+    return static_cast<float>(std::min<double>(weights, numbers[Lamb::kLargest]) / step);
+}
+
+void lamb(const Job* jobs, const float* numbers, int64_t count, int64_t* bad, int threads) {
+    constexpr int64_t kOwn = 1 + Lamb::kNumbers;
+    const std::vector<Chunk> chunks = chunks_of(jobs, count);
+    std::vector<Norms> parts(chunks.size()), whole(count);
+    for_chunks(chunks, jobs, threads, [&](int64_t c, const Chunk& chunk, float* space) {
+        const Job& job = jobs[chunk.job];
+        const auto norms = chosen(job, norms_of<0>, norms_of<8>, norms_of<4>);
+        parts[c] = norms(job, numbers + chunk.job * kOwn, chunk.first, chunk.last, space);
+    });
+    for (size_t c = 0; c < chunks.size(); ++c) {  // in this order for any number of threads
+        Norms& norms = whole[chunks[c].job];
+        norms.weights += parts[c].weights;
+        norms.steps += parts[c].steps;
+        norms.bad += parts[c].bad;
+    }
+    std::vector<Job> kept;
+    std::vector<float> theirs;
+    for (int64_t j = 0; j < count; ++j) {
+        bad[j] = jobs[j].mask ? whole[j].bad : 0;
+        if (bad[j]) continue;
+        const float* own = numbers + j * kOwn;
+        kept.push_back(jobs[j]);
+        kept.back().mask = 0;
+        theirs.insert(theirs.end(), own, own + kOwn);
+        theirs[theirs.size() - kOwn + 1 + Lamb::kRate] *= ratio(whole[j], own + 1);
+    }
+    std::vector<int64_t> none(kept.size());
+    step<Lamb>(kept.data(), theirs.data(), static_cast<int64_t>(kept.size()), none.data(), threads);
 }
 
 // ---- Tensors to codes and back.
@@ -354,8 +454,8 @@ void from_codes(const uint8_t* code, const float* scale, float* x, int64_t rows,
 
 }  // namespace
 
-// Take the ascending values of the 256 codes with and the 256 without sign, and of the 16 with sign;
-// called once, before all others.
+// Take the ascending values of the 256 codes with and the 256 without sign, and of the 16 with
+// sign; called once, before all others.
 extern "C" void set_codes(const float* with_sign, const float* without_sign, float floor,
                           const float* small) {
     codes_.with_sign.prepare(with_sign + 127, 129, 1);
@@ -365,8 +465,8 @@ extern "C" void set_codes(const float* with_sign, const float* without_sign, flo
     codes_.floored[0] = floor;
 }
 
-// x [rows, width]; code [rows, bytes]; scale [rows, ceil(width / block)]. Blocks of 4-bit codes must
-// be even.
+// x [rows, width]; code [rows, bytes]; scale [rows, ceil(width / block)]. Blocks of 4-bit codes
+// must be even.
 extern "C" void quantize(const float* x, uint8_t* code, float* scale, int64_t rows, int64_t width,
                          int64_t block, int with_sign, int bits, int threads) {
     const auto make = bits == 4 ? (with_sign ? to_codes<true, 4> : to_codes<false, 4>)
@@ -397,3 +497,15 @@ SHARPEN_STEP(lion_step, Lion)
 SHARPEN_STEP(sgd_step, Sgd)
 SHARPEN_STEP(momentum_step, Momentum)
 SHARPEN_STEP(sign_sgd_step, SignSgd)
+
+// Those of LAMB; where `mask` is set, a parameter with a gradient that is not finite is left alone.
+extern "C" void lamb_step(const void* jobs, const float* numbers, int64_t count, int64_t* bad,
+                          int threads) {
+    const Job* all = static_cast<const Job*>(jobs);
+    for (int64_t first = 0, last = 0; first < count; first = last) {
+        for (int64_t n = 0; last < count && n < kTogether * threads; ++last)
+            n += all[last].rows * all[last].width;
+        const float* own = numbers + first * (1 + Lamb::kNumbers);
+        lamb(all + first, own, last - first, bad + first, threads);
+    }
+}

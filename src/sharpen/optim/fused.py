@@ -56,6 +56,8 @@ def step(
     states: States,
     numbers: Callable[[Entry], Sequence[float]],
     scale: float,
+    *,
+    whole: bool = False,
 ) -> int:
     """Take the steps of entries.
 
@@ -65,6 +67,8 @@ def step(
         states: slots that the kernel changes.
         numbers: those that the kernel takes for an entry.
         scale: factor of all gradients.
+        whole: the kernel leaves a parameter alone of which a gradient entry is not finite; such
+            ones get their clock set back.
 
     Returns:
         How many gradient entries were not finite.
@@ -87,6 +91,10 @@ def step(
         bad,
         torch.get_num_threads(),
     )
+    if whole and any(bad):
+        for entry, found in zip(entries, bad, strict=True):
+            if found and entry.group["skip_nonfinite"]:
+                entry.clock.fill_(entry.t - 1)
     return sum(bad)
 
 

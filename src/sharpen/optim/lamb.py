@@ -24,16 +24,17 @@ from torch import Tensor
 
 from sharpen.core.errors import ConfigError
 from sharpen.optim.base import Common, Optimizer, Params
-from sharpen.optim.moments import TwoMoments, corrected_root, mix_moments
-from sharpen.optim.rule import Group, Rule
+from sharpen.optim.moments import FusedMoments, corrected_root, mix_moments, native_numbers
+from sharpen.optim.rule import Entry, Group, Rule
 
 __all__ = ["Lamb", "Lamb8bit", "LambRule"]
 
 
-class LambRule(TwoMoments):
+class LambRule(FusedMoments):
     """The rule of LAMB."""
 
     name = "lamb"
+    kernel = "lamb_step"
     mixes = True
     own_decay = True
 
@@ -46,6 +47,14 @@ class LambRule(TwoMoments):
         u = m.div(1 - group["betas"][0] ** t).div_(corrected_root(v, group, t))
         u.add_(p, alpha=float(group["weight_decay"]))
         return u.mul_(float(group["lr"]) * _ratio(p, u, float(group["max_norm_weight"])))
+
+    def numbers(self, entry: Entry) -> list[float]:
+        """See :meth:`FusedMoments.numbers`."""
+        group, is_matrix = entry.group, entry.parameter.ndim > 1
+        numbers = native_numbers(entry)
+        numbers[0], numbers[5] = float(group["weight_decay"]), float(group["lr"])
+        correction = 1 / (1 - group["betas"][0] ** entry.t)
+        return [*numbers, correction, float(group["max_norm_weight"]), float(is_matrix)]
 
 
 def _ratio(p: Tensor, u: Tensor, largest: float) -> float:

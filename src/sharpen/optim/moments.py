@@ -43,13 +43,17 @@ class FusedMoments(TwoMoments):
 
     kernel: ClassVar[str]
 
+    def numbers(self, entry: Entry) -> list[float]:
+        """What the kernel takes."""
+        return native_numbers(entry)
+
     def can_fuse(self, entry: Entry) -> bool:
         """See :meth:`Rule.can_fuse`."""
-        return fused.serves(entry, _STATES)
+        return fused.serves(entry, _STATES, coupled=self.own_decay)
 
     def step_fused(self, entries: Sequence[Entry], scale: float) -> int:
         """See :meth:`Rule.step_fused`."""
-        return fused.step(self.kernel, entries, _STATES, native_numbers, scale)
+        return fused.step(self.kernel, entries, _STATES, self.numbers, scale, whole=self.mixes)
 
 
 def mix_moments(m: Tensor, v: Tensor, g: Tensor, group: Group) -> None:
