@@ -77,7 +77,7 @@ def grouped(weight: Tensor) -> Tensor:
     """[N, K] -> [N, G, 128]; the last group is filled up with zeros."""
     extra = -weight.shape[1] % GROUP
     padded = F.pad(weight, (0, extra)) if extra else weight
-    return padded.reshape(weight.shape[0], -1, GROUP)
+    return padded.reshape(weight.shape[0], padded.shape[1] // GROUP, GROUP)
 
 
 def parameters(groups: Tensor, eight: Tensor, ratio: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
@@ -179,7 +179,7 @@ def pack_nibbles(codes: Tensor) -> Tensor:
     codes = codes.to(torch.uint8)
     rows, columns = codes.shape
     whole = columns - columns % GROUP
-    halves = codes[:, :whole].reshape(rows, -1, 2, GROUP // 2)
+    halves = codes[:, :whole].reshape(rows, whole // GROUP, 2, GROUP // 2)
     packed = (halves[:, :, 0] | (halves[:, :, 1] << 4)).flatten(1)
     if whole == columns:
         return packed.contiguous()

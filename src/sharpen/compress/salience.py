@@ -169,7 +169,7 @@ def _watching(
                 p = change.double().sum(0)
                 score.add_((p + p.square() / 2).abs())
 
-            output.register_hook(backward)
+            output.register_hook(backward)  # type: ignore[no-untyped-call]
 
         return forward
 
@@ -213,7 +213,7 @@ def _trace(model: DecoderLM, sample: Sample) -> _Trace:
             loss = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum") / count
             if not bool(torch.isfinite(loss)):
                 raise DataError("the loss of a calibration sample is not a number.")
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         assert x.grad is not None
         gradient[:, part] = x.grad
     return _Trace(caught, gradient)
