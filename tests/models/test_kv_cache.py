@@ -1,4 +1,3 @@
-import pytest
 import torch
 
 from sharpen.models.kv_cache import KVCache
@@ -43,17 +42,6 @@ def test_bytes_are_those_of_the_formula():
     spec = small_spec()
     cache = KVCache(spec, 3, capacity=10, dtype=torch.bfloat16)
     assert cache.num_bytes == 2 * spec.num_layers * 3 * 10 * spec.kv_size * 2
-
-
-@pytest.mark.parametrize(("a", "b"), [([3, 1], [5]), ([5], [2, 4]), ([2], [2]), ([1], [1, 1])])
-def test_joined_rows_hold_what_they_held_apart(a, b):
-    one, two = filled(a), filled(b)
-    expected = [rows(one, layer) + rows(two, layer) for layer in range(2)]
-    one.join(two)
-    assert one.batch == len(a) + len(b)
-    assert one.length == max(*a, *b)
-    assert [rows(one, layer) for layer in range(2)] == expected
-    assert (one.starts is None) == (len({*a, *b}) == 1)
 
 
 def test_selecting_rows_drops_padding_they_share():

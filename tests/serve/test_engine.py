@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from sharpen.core.errors import BusyError, ConfigError, DataError
 from sharpen.models import generate
+from sharpen.models.decode import prepare_for_inference
 from sharpen.serve.engine import Engine
 from sharpen.serve.sampling import SamplingParams
 from sharpen.serve.worker import Worker
@@ -16,7 +17,8 @@ GREEDY = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
 
 
 def new_engine(**settings):
-    return Engine(small_model(), byte_tokenizer(), eos_ids=frozenset({2}), **settings)
+    settings = {"eos_ids": frozenset({2}), **settings}
+    return Engine(prepare_for_inference(small_model()), byte_tokenizer(), **settings)
 
 
 class Box:
@@ -43,7 +45,7 @@ class Broken:
     def __init__(self, model):
         self.spec = model.spec
 
-    def new_cache(self, *args, **settings):
+    def paged(self, parts, cache):
         raise RuntimeError("no memory")
 
 
@@ -119,7 +121,7 @@ def test_end_of_sequence_and_stop_tokens_end_a_request():
 
 def test_stop_tokens_wait_for_min_tokens():
     box = Box()
-    engine = Engine(small_model(), byte_tokenizer(), eos_ids=frozenset(range(304)) - {9})
+    engine = new_engine(eos_ids=frozenset(range(304)) - {9})
     engine.submit([5], SamplingParams(temperature=0, max_tokens=8, min_tokens=3), box)
     engine.run()
     assert box.ids == [9, 9, 9]
@@ -128,7 +130,7 @@ def test_stop_tokens_wait_for_min_tokens():
 
 def test_logprobs_are_those_of_the_model():
     model, box = small_model(), Box()
-    engine = Engine(model, byte_tokenizer())
+    engine = new_engine()
     engine.submit([5, 6], SamplingParams(temperature=1.5, seed=0, max_tokens=3, logprobs=2), box)
     engine.run()
     logprobs = [one for piece in box.pieces for one in piece.logprobs]
@@ -166,15 +168,17 @@ def test_a_full_queue_refuses():
     engine.submit([5], GREEDY, Box())
 
 
-def test_long_prompts_are_not_prefilled_together():
-    engine = new_engine(max_prefill_tokens=20)
+def test_a_round_has_so_many_tokens_at_most():
+    engine = new_engine(max_batch=4, max_batched_tokens=20)
     boxes = [Box() for _ in range(3)]
-    for box in boxes:
-        engine.submit(list(range(3, 15)), GREEDY, box)
+    for start, box in enumerate(boxes):
+        engine.submit(list(range(3 + start, 15 + start)), GREEDY, box)
     engine.step()
-    assert engine.num_running == 1
+    assert [s.num_computed for s in engine.scheduler.running] == [12, 8]
     engine.run()
-    assert len({tuple(box.ids) for box in boxes}) == 1
+    for start, box in enumerate(boxes):
+        (plain,) = generate(small_model(), [list(range(3 + start, 15 + start))], max_new_tokens=8)
+        assert box.ids == plain.ids
 
 
 def test_a_failing_round_ends_its_requests_and_the_engine_goes_on():
@@ -237,3 +241,71 @@ def test_a_worker_runs_requests_and_survives_a_failure(caplog):
     finally:
         worker.close()
     assert "a round of the engine failed" in caplog.text
+
+
+@given(
+    prompts=st.lists(
+        st.tuples(st.integers(0, 2), st.integers(1, 40), st.integers(1, 9)), min_size=1, max_size=6
+    ),
+    max_batched_tokens=st.sampled_from([7, 16, 64]),
+    blocks=st.integers(13, 24),
+    prefix_caching=st.booleans(),
+)
+def test_parts_known_prefixes_and_preemption_change_nothing(
+    prompts, max_batched_tokens, blocks, prefix_caching
+):
+    """Small caches, small rounds and shared prompts against the plain loop."""
+    size = 4 * 2 * 2 * 2 * 16 * 4  # a block of 4 tokens of the small model
+    engine = new_engine(
+        max_batch=4,
+        max_batched_tokens=max_batched_tokens,
+        block_size=4,
+        cache_bytes=blocks * size,
+        prefix_caching=prefix_caching,
+    )
+    assert engine.scheduler.pool.count == blocks
+    boxes = []
+    for start, length, count in prompts:
+        ids = [(7 * start + i) % 50 + 3 for i in range(length)]
+        boxes.append((ids, count, Box()))
+        params = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True)
+        engine.submit(ids, params, boxes[-1][2])
+        engine.step()
+    engine.run()
+    for ids, count, box in boxes:
+        (plain,) = generate(small_model(), [ids], max_new_tokens=count)
+        assert box.ids == plain.ids
+    assert engine.scheduler.pool.num_used == 0
+    if not prefix_caching and not engine.scheduler.num_preemptions:
+        assert engine.scheduler.prefix_hits == 0  # what gave way may find its own again
+
+
+def test_a_conversation_goes_on_from_what_is_known():
+    engine, box = new_engine(block_size=4), Box()
+    prompt = list(range(3, 40))
+    engine.submit(prompt, GREEDY, box)
+    engine.run()
+    engine.submit([*prompt, *box.ids, 5, 6], GREEDY, Box())
+    engine.run()
+    assert engine.scheduler.prefix_hits == (len(prompt) + len(box.ids) - 1) // 4 * 4
+    engine.submit(prompt, SamplingParams(max_tokens=1, cache_salt="another tenant"), Box())
+    before = engine.scheduler.prefix_hits
+    engine.run()
+    assert engine.scheduler.prefix_hits == before
+
+
+def test_smaller_priorities_go_first():
+    engine, order = new_engine(max_batch=1), []
+    for name, priority in (("late", 1), ("early", 0), ("first", -1)):
+        params = SamplingParams(temperature=0, max_tokens=1, priority=priority)
+        engine.submit([5], params, lambda piece, name=name: order.append(name))
+    engine.run()
+    assert order == ["first", "early", "late"]
+
+
+def test_a_request_larger_than_the_cache_is_refused():
+    engine = new_engine(block_size=4, cache_bytes=4 * 4 * 2 * 2 * 2 * 16 * 4)
+    with pytest.raises(DataError, match="give the cache more memory"):
+        engine.submit([5] * 10, SamplingParams(max_tokens=8), Box())
+    with pytest.raises(ConfigError, match="less than one block"):
+        new_engine(cache_bytes=10)

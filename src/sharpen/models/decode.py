@@ -152,6 +152,8 @@ class InferenceLM:
             for block in self._blocks:
                 x, delta = block(x, delta, context)
             assert delta is not None
+            if not context.wanted.numel():
+                return x.new_empty((0, self.spec.vocab_size))
             kept = x[context.wanted], delta[context.wanted]
             _, x = self._fused.add_norm(*kept, self._norm.weight.detach())
             return self._head(x)

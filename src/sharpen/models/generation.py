@@ -87,7 +87,6 @@ class DecodeBatch:
             if min(prompt) < 0 or max(prompt) >= vocab_size:
                 raise DataError(f"prompts[{i}] has an id outside 0..{vocab_size - 1}.")
         self._model = model
-        self._num_prompts = len(prompts)
         self.rows = list(range(len(prompts)))
         width = max(map(len, prompts))
         starts = torch.tensor([width - len(prompt) for prompt in prompts])
@@ -103,18 +102,6 @@ class DecodeBatch:
             step = ids.to(self._cache.device)[:, None]
             self.logits = self._model(step, cache=self._cache, logits_to_keep=1)[:, -1]
         return self.logits
-
-    def join(self, other: DecodeBatch) -> None:
-        """Take in the rows of another batch of the same model; ``other`` is used up.
-
-        Their :attr:`rows` go on counting after this batch's prompts, and :attr:`logits` are stale
-        until the next :meth:`step`.
-        """
-        with torch.inference_mode():
-            self._cache.join(other._cache)
-            self.logits = torch.cat((self.logits, other.logits))
-        self.rows += [row + self._num_prompts for row in other.rows]
-        self._num_prompts += other._num_prompts
 
     def keep(self, positions: Sequence[int]) -> None:
         """Keep only the rows at ``positions`` of :attr:`rows`; the others leave the batch."""

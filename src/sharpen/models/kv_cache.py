@@ -94,29 +94,6 @@ class KVCache:
         """``count`` more positions are stored in every layer."""
         self.length += count
 
-    def join(self, other: KVCache) -> None:
-        """Append the rows of ``other``; the shorter of the two is padded on the left.
-
-        Keys carry the rotation of their position in the row, which padding does not change.
-        """
-        length = max(self.length, other.length)
-        capacity = max(self._keys[0].shape[2], other._keys[0].shape[2], length)
-        starts = [
-            (cache.starts if cache.starts is not None else cache._keys[0].new_zeros(rows).long())
-            + (length - cache.length)
-            for cache, rows in ((self, self.batch), (other, other.batch))
-        ]
-        for mine, theirs in ((self._keys, other._keys), (self._values, other._values)):
-            for layer, (a, b) in enumerate(zip(mine, theirs, strict=True)):
-                rows = a.shape[0] + b.shape[0]
-                joined = a.new_zeros((rows, a.shape[1], capacity, a.shape[3]))
-                joined[: a.shape[0], :, length - self.length : length] = a[:, :, : self.length]
-                joined[a.shape[0] :, :, length - other.length : length] = b[:, :, : other.length]
-                mine[layer] = joined
-        self.length = length
-        joined_starts = torch.cat(starts)
-        self.starts = joined_starts if bool(joined_starts.any()) else None
-
     def select(self, rows: Tensor) -> None:
         """Keep only ``rows`` [R] of the batch, and no padding that all of them share."""
         self._keys = [k.index_select(0, rows) for k in self._keys]

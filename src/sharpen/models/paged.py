@@ -158,7 +158,9 @@ class PagedContext:
         )
         return cls(
             ids=torch.tensor(ids, device=device),
-            wanted=torch.tensor([row for one in wanted for row in one], device=device),
+            wanted=torch.tensor(
+                [row for one in wanted for row in one], dtype=torch.int64, device=device
+            ),
             cos=cos[0],
             sin=sin[0],
             cache=cache,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sharpen.core.lazy import exports
 
 if TYPE_CHECKING:
-    from sharpen.serve.engine import Engine, Piece, TokenLogprob
+    from sharpen.serve.engine import Engine
     from sharpen.serve.llm import LLM, Completion, RequestOutput
     from sharpen.serve.monitor import (
         DriftReport,
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         compare,
     )
     from sharpen.serve.reference import Reference, make_reference, read_prompts
+    from sharpen.serve.request import Piece, TokenLogprob
     from sharpen.serve.sampling import SamplingParams
 
 __all__ = [
@@ -48,12 +49,12 @@ __getattr__ = exports(
         "LLM": "sharpen.serve.llm",
         "Monitor": "sharpen.serve.monitor",
         "MonitorConfig": "sharpen.serve.monitor",
-        "Piece": "sharpen.serve.engine",
+        "Piece": "sharpen.serve.request",
         "Reference": "sharpen.serve.reference",
         "RequestOutput": "sharpen.serve.llm",
         "SamplingParams": "sharpen.serve.sampling",
         "Signal": "sharpen.serve.monitor",
-        "TokenLogprob": "sharpen.serve.engine",
+        "TokenLogprob": "sharpen.serve.request",
         "check_prompts": "sharpen.serve.monitor",
         "compare": "sharpen.serve.monitor",
         "make_reference": "sharpen.serve.reference",

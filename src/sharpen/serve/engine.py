@@ -1,184 +1,53 @@
-"""The engine: requests join a running batch after their prefill and leave it when they are done.
+"""The engine: a scheduler that chooses tokens to compute, a model that computes them, samplers.
 
 One round, :meth:`Engine.step`::
 
-    drop      requests that were cancelled
-    decode    one token for every running request
-    admit     waiting requests, first come first served, while there are free rows:
-              prefill them together, take their first token, join the running batch
+    take in    new requests; drop those that were cancelled
+    schedule   the next token of every running sequence, and parts of prompts (``scheduler.py``)
+    compute    all of them in one pass over a cache of blocks (``models/paged.py``)
+    choose     the next token of every sequence whose known tokens are all computed
 
-The batch is one left-padded key/value cache (:class:`~sharpen.models.generation.DecodeBatch`), so
-joining copies the cache once: 2 L B S h_kv e bytes a joining round, small beside a read of the
-weights. Sampling is by request (:mod:`sharpen.serve.sampling`), so a request's tokens do not
-depend on its neighbours, up to the rounding of the matrix products.
+Sampling is by request (``sampling.py``), so a request's tokens do not depend on its neighbours, up
+to the rounding of the matrix products. Prefixes that the cache still knows are not computed again.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Protocol
 
-import torch
+import psutil
 from torch import Tensor
 
 from sharpen.core.errors import BusyError, ConfigError, DataError
-from sharpen.models.generation import CausalModel, DecodeBatch
+from sharpen.core.model_spec import ModelSpec
+from sharpen.models.paged import PagedCache, PagedPart
 from sharpen.models.tokenizer import Tokenizer
-from sharpen.serve.sampling import Sampler, SamplingParams
-from sharpen.serve.stop import TextStream
+from sharpen.serve.blocks import BlockPool
+from sharpen.serve.request import Continuation, FinishReason, Piece
+from sharpen.serve.sampling import SamplingParams
+from sharpen.serve.scheduler import Part, Scheduler, SchedulerConfig, SequenceState
 
-__all__ = ["Continuation", "Engine", "FinishReason", "Piece", "TokenLogprob"]
+__all__ = ["Engine", "PagedModel"]
 
-FinishReason = Literal["stop", "length", "cancelled", "error"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenLogprob:
-    """A token and its log-probability under the model, before temperature and penalties."""
-
-    id: int
-    """The token."""
-
-    text: str
-    """Its text; may hold U+FFFD where a character spans tokens."""
-
-    logprob: float
-    """Natural logarithm of its probability."""
-
-    top: tuple[tuple[int, str, float], ...] = ()
-    """The most likely tokens: id, text and log-probability, likeliest first."""
+_MOST_CACHE_BYTES = 4 << 30
+_SHARE_OF_FREE = 0.4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
-    """What one or a few new tokens added to a continuation."""
+class PagedModel(Protocol):
+    """What the engine needs of a model; :class:`~sharpen.models.decode.InferenceLM` is one."""
 
-    text: str
-    """New text: whole characters, and nothing that may belong to a stop text."""
+    spec: ModelSpec
 
-    ids: tuple[int, ...]
-    """The new tokens."""
+    def paged(self, parts: Sequence[PagedPart], cache: PagedCache) -> Tensor:
+        """Logits [M, V] that the parts want."""
+        ...
 
-    index: int = 0
-    """Which of ``SamplingParams.n`` continuations it belongs to."""
-
-    finish_reason: FinishReason | None = None
-    """Why the continuation ended, on its last piece."""
-
-    logprobs: tuple[TokenLogprob, ...] = ()
-    """One for each of ``ids``, where asked for."""
-
-    error: str = ""
-    """What failed, where ``finish_reason`` is ``error``."""
-
-
-class Continuation:
-    """One continuation on its way through the engine.
-
-    Args:
-        tokenizer: for text and stop texts.
-        prompt_ids: the prompt.
-        params: how to continue.
-        index: which of ``params.n`` continuations.
-        eos_ids: tokens that end it unless ``ignore_eos``.
-        on_piece: gets every piece, the last one with a ``finish_reason``; called by whoever calls
-            :meth:`Engine.step`, and must not raise.
-    """
-
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        prompt_ids: Sequence[int],
-        params: SamplingParams,
-        index: int,
-        eos_ids: frozenset[int],
-        on_piece: Callable[[Piece], None],
-    ) -> None:
-        self.prompt_ids = list(prompt_ids)
-        self.params = params
-        self.index = index
-        self.cancelled = False
-        self.finish_reason: FinishReason | None = None
-        self.num_tokens = 0
-        self.submitted_s = time.perf_counter()
-        self.first_token_s: float | None = None
-        self.last_token_s: float | None = None
-        self._tokenizer = tokenizer
-        self._on_piece = on_piece
-        self._stop_ids = frozenset(params.stop_token_ids) | (
-            frozenset() if params.ignore_eos else eos_ids
-        )
-        blocked = self._stop_ids if params.min_tokens else ()
-        self.sampler = Sampler(params, prompt_ids, choice=index, blocked=sorted(blocked))
-        self._text = TextStream(tokenizer, params.stop)
-        self._ids: list[int] = []
-        self._logprobs: list[TokenLogprob] = []
-
-    @property
-    def finished(self) -> bool:
-        """Whether its last piece is out."""
-        return self.finish_reason is not None
-
-    def push(self, token: int, logits: Tensor) -> None:
-        """Take one token; ``logits`` [V] are those it was chosen from."""
-        self.last_token_s = time.perf_counter()
-        if self.first_token_s is None:
-            self.first_token_s = self.last_token_s
-        if token in self._stop_ids:
-            self._finish("stop")
-            return
-        self.num_tokens += 1
-        self._ids.append(token)
-        if self.params.logprobs is not None:
-            self._logprobs.append(self._logprob(token, logits, self.params.logprobs))
-        text, stopped = self._text.push(token)
-        if stopped:
-            self._emit(text, "stop")
-        elif self.num_tokens >= self.params.max_tokens:
-            self._finish("length", text)
-        elif text:
-            self._emit(text, None)
-
-    def end(self, reason: FinishReason, error: str = "") -> None:
-        """End it from outside."""
-        if not self.finished:
-            self._emit("", reason, error)
-
-    def _finish(self, reason: FinishReason, text: str = "") -> None:
-        rest, stopped = self._text.finish()
-        self._emit(text + rest, "stop" if stopped else reason)
-
-    def _emit(self, text: str, reason: FinishReason | None, error: str = "") -> None:
-        piece = Piece(
-            text=text,
-            ids=tuple(self._ids),
-            index=self.index,
-            finish_reason=reason,
-            logprobs=tuple(self._logprobs),
-            error=error,
-        )
-        self._ids, self._logprobs = [], []
-        self.finish_reason = reason
-        self._on_piece(piece)
-
-    def _logprob(self, token: int, logits: Tensor, top: int) -> TokenLogprob:
-        logprobs = torch.log_softmax(logits.float(), -1)
-        values, ids = torch.topk(logprobs, top)
-        text = self._token_text
-        best = zip(ids.tolist(), values.tolist(), strict=True)
-        return TokenLogprob(
-            id=token,
-            text=text(token),
-            logprob=float(logprobs[token]),
-            top=tuple((i, text(i), value) for i, value in best),
-        )
-
-    def _token_text(self, token: int) -> str:
-        return self._tokenizer.decode([token], skip_special=False)
+    def new_paged_cache(self, num_blocks: int, block_size: int) -> PagedCache:
+        """A cache in the type and on the device of the model."""
+        ...
 
 
 class Engine:
@@ -194,19 +63,31 @@ class Engine:
         max_batch: continuations that run at the same time.
         max_waiting: continuations that may wait; more are refused.
         max_context: prompt and new tokens together, at most; default the model's context.
-        max_prefill_tokens: tokens of one prefill, padding included; a longer prompt goes alone.
+        max_batched_tokens: tokens of one round; prompts come in parts that fit it.
+        block_size: tokens of a block of keys and values.
+        cache_bytes: for keys and values; default 40 % of the free memory, at most 4 GiB, and no
+            more than ``max_batch`` whole contexts.
+        prefix_caching: reuse what is known of a prompt.
+        aging: priority that a second of waiting is worth.
+
+    Raises:
+        ConfigError: a setting is out of range, or the cache holds less than a block.
     """
 
     def __init__(
         self,
-        model: CausalModel,
+        model: PagedModel,
         tokenizer: Tokenizer,
         *,
         eos_ids: frozenset[int] = frozenset(),
         max_batch: int = 16,
         max_waiting: int | None = None,
         max_context: int | None = None,
-        max_prefill_tokens: int = 4096,
+        max_batched_tokens: int = 512,
+        block_size: int = 16,
+        cache_bytes: int | None = None,
+        prefix_caching: bool = True,
+        aging: float = 0.0,
     ) -> None:
         if max_batch < 1:
             raise ConfigError(f"max_batch={max_batch} must be at least 1.")
@@ -219,23 +100,29 @@ class Engine:
         self.max_batch = max_batch
         self.max_waiting = max_waiting
         self.max_context = max_context or limit
-        self._max_prefill_tokens = max_prefill_tokens
-        self._waiting: deque[Continuation] = deque()
-        self._running: list[Continuation] = []
-        self._batch: DecodeBatch | None = None
-        self._next = torch.empty(0, dtype=torch.int64)
+        config = SchedulerConfig(
+            max_batched_tokens=max(max_batched_tokens, max_batch + 1),
+            max_sequences=max_batch,
+            aging=aging,
+        )
+        count = self._num_blocks(block_size, cache_bytes)
+        self.scheduler = Scheduler(config, BlockPool(count, block_size))
+        self._cache = model.new_paged_cache(count, block_size)
+        self._prefix_caching = prefix_caching
+        self._running: dict[SequenceState, Continuation] = {}
+        self._arrived: list[Continuation] = []
         self._lock = threading.Lock()
         self.on_finish: Callable[[Continuation], None] | None = None
 
     @property
     def num_running(self) -> int:
         """Continuations in the batch."""
-        return len(self._running)
+        return len(self.scheduler.running)
 
     @property
     def num_waiting(self) -> int:
-        """Continuations that wait for a free row."""
-        return len(self._waiting)
+        """Continuations that wait for their turn."""
+        return self.scheduler.num_waiting + len(self._arrived)
 
     def submit(
         self,
@@ -251,18 +138,18 @@ class Engine:
         """
         self.check(prompt_ids, params)
         with self._lock:
-            free = self.max_batch - len(self._running)
-            waiting = len(self._waiting) + params.n - max(free, 0)
+            free = self.max_batch - self.num_running
+            waiting = self.num_waiting + params.n - max(free, 0)
             if self.max_waiting is not None and waiting > self.max_waiting:
                 raise BusyError(
-                    f"{len(self._waiting)} requests already wait, {self.max_waiting} may. "
+                    f"{self.num_waiting} requests already wait, {self.max_waiting} may. "
                     "Try again later."
                 )
             made = [
                 Continuation(self.tokenizer, prompt_ids, params, i, self.eos_ids, on_piece)
                 for i in range(params.n)
             ]
-            self._waiting.extend(made)
+            self._arrived.extend(made)
         return made
 
     def check(self, prompt_ids: Sequence[int], params: SamplingParams) -> None:
@@ -278,6 +165,7 @@ class Engine:
                 f"the prompt has {len(prompt_ids)} tokens and max_tokens={params.max_tokens}, "
                 f"together {total}; the context holds {self.max_context}. Shorten one of them."
             )
+        self.scheduler.check(total)
         for name, ids in (
             ("stop_token_ids", params.stop_token_ids),
             ("logit_bias", tuple(params.logit_bias)),
@@ -295,109 +183,101 @@ class Engine:
         """One round; returns False when there is nothing left to do.
 
         Raises:
-            Exception: what the model raised; every request under way has then ended
-                with ``error``, and the engine can go on with new ones.
+            Exception: what the model raised; the requests of this round have then ended with
+                ``error``, and the engine can go on with the others.
         """
-        try:
-            self._drop_cancelled()
-            if self._batch is not None:
-                self._batch.step(self._next)
-                self._batch, self._next = self._advance(self._batch, self._running)
-            self._admit()
-        except Exception as error:
-            self._fail(f"{type(error).__name__}: {error}")
-            raise
-        return bool(self._running or self._waiting)
+        self._take_in()
+        step = self.scheduler.schedule()
+        if step.parts:
+            try:
+                new = self._compute(step.parts)
+            except Exception as error:
+                for part in step.parts:
+                    self._end(self._running[part.sequence], "error", _told(error))
+                raise
+            self.scheduler.update(step, new)
+            for part in step.parts:
+                sequence = self._running[part.sequence]
+                if sequence.finished:
+                    self._leave(sequence)
+        return self.scheduler.busy or bool(self._arrived)
 
     def run(self) -> None:
         """Rounds until nothing is left."""
         while self.step():
             continue
 
-    def _drop_cancelled(self) -> None:
-        if any(s.cancelled for s in self._running):
-            for sequence in self._running:
-                if sequence.cancelled:
-                    self._end(sequence, "cancelled")
-            self._batch, self._next = self._keep_unfinished(
-                self._batch, self._running, self._next.tolist()
+    def _num_blocks(self, block_size: int, cache_bytes: int | None) -> int:
+        cache = self.model.new_paged_cache(1, block_size)
+        size = sum(x.nbytes for i in range(self.model.spec.num_layers) for x in cache.buffers(i))
+        wanted = self.max_batch * -(-self.max_context // block_size)
+        if cache_bytes is None:
+            free = psutil.virtual_memory().available
+            cache_bytes = min(_MOST_CACHE_BYTES, int(_SHARE_OF_FREE * free), wanted * size)
+        if cache_bytes < size:
+            raise ConfigError(
+                f"cache_bytes={cache_bytes} holds less than one block of {block_size} tokens "
+                f"({size} bytes)."
             )
+        return min(cache_bytes // size, wanted)
+
+    def _take_in(self) -> None:
         with self._lock:
-            gone = [s for s in self._waiting if s.cancelled]
-            for sequence in gone:
-                self._waiting.remove(sequence)
-        for sequence in gone:
+            arrived, self._arrived = self._arrived, []
+            for sequence in arrived:
+                if not self._prefix_caching:
+                    sequence.state.extra = f"{id(sequence)}/{time.monotonic_ns()}"
+                self._running[sequence.state] = sequence
+                self.scheduler.add(sequence.state)
+        for sequence in [one for one in self._running.values() if one.cancelled]:
             self._end(sequence, "cancelled")
 
-    def _admit(self) -> None:
-        taken: list[Continuation] = []
-        with self._lock:
-            width = 0
-            while self._waiting and len(self._running) + len(taken) < self.max_batch:
-                width = max(width, len(self._waiting[0].prompt_ids))
-                if taken and width * (len(taken) + 1) > self._max_prefill_tokens:
-                    break
-                taken.append(self._waiting.popleft())
-        if not taken:
-            return
-        before = list(self._running)
-        self._running = before + taken  # so that a failure ends them too
-        capacity = max(s.params.max_tokens for s in taken)
-        batch: DecodeBatch | None = DecodeBatch(
-            self.model, [s.prompt_ids for s in taken], capacity=min(capacity, 256)
+    def _compute(self, parts: Sequence[Part]) -> list[list[int]]:
+        """Run the model; the tokens chosen after each part."""
+        wanted = [1 + len(part.sequence.draft) if part.ends else 0 for part in parts]
+        logits = self.model.paged(
+            [
+                PagedPart(
+                    [*part.sequence.tokens, *part.sequence.draft][
+                        part.start : part.start + part.count
+                    ],
+                    part.start,
+                    part.sequence.blocks,
+                    count,
+                )
+                for part, count in zip(parts, wanted, strict=True)
+            ],
+            self._cache,
         )
-        assert batch is not None
-        batch, chosen = self._advance(batch, taken)
-        self._running = before + taken
-        if batch is None:
-            return
-        if self._batch is None:
-            self._batch, self._next = batch, chosen
-        else:
-            self._batch.join(batch)
-            self._next = torch.cat((self._next, chosen))
-
-    def _advance(
-        self, batch: DecodeBatch, sequences: list[Continuation]
-    ) -> tuple[DecodeBatch | None, Tensor]:
-        """Choose a token a row from ``batch.logits``; finished rows leave both."""
-        logits = batch.logits
-        largest = logits.argmax(-1).tolist() if any(s.sampler.is_plain for s in sequences) else []
-        chosen = []
-        for row, sequence in enumerate(sequences):
-            if sequence.sampler.is_plain:
-                token = int(largest[row])
-                sequence.sampler.note(token)
-            else:
-                token = sequence.sampler.choose(logits[row])
-            chosen.append(token)
-            sequence.push(token, logits[row])
-            if sequence.finished:
-                self._report(sequence)
-        return self._keep_unfinished(batch, sequences, chosen)
-
-    def _keep_unfinished(
-        self, batch: DecodeBatch | None, sequences: list[Continuation], chosen: list[int]
-    ) -> tuple[DecodeBatch | None, Tensor]:
-        going = [i for i, s in enumerate(sequences) if not s.finished]
-        assert batch is not None
-        if going:
-            batch.keep(going)
-        sequences[:] = [sequences[i] for i in going]
-        return batch if going else None, torch.tensor([chosen[i] for i in going], dtype=torch.int64)
+        sequences = [self._running[part.sequence] for part in parts]
+        plain = any(s.sampler.is_plain for s, w in zip(sequences, wanted, strict=True) if w)
+        largest = logits.argmax(-1).tolist() if plain else []
+        new, row = [], 0
+        for sequence, count in zip(sequences, wanted, strict=True):
+            chosen: list[int] = []
+            for i in range(count):
+                if sequence.finished or (i and chosen[-1] != sequence.state.draft[i - 1]):
+                    break
+                if sequence.sampler.is_plain:
+                    chosen.append(int(largest[row + i]))
+                    sequence.sampler.note(chosen[-1])
+                else:
+                    chosen.append(sequence.sampler.choose(logits[row + i]))
+                sequence.push(chosen[-1], logits[row + i])
+            new.append(chosen)
+            row += count
+        return new
 
     def _end(self, sequence: Continuation, reason: FinishReason, error: str = "") -> None:
         sequence.end(reason, error)
-        self._report(sequence)
+        self._leave(sequence)
 
-    def _report(self, sequence: Continuation) -> None:
+    def _leave(self, sequence: Continuation) -> None:
+        self.scheduler.remove(sequence.state)
+        del self._running[sequence.state]
         if self.on_finish is not None:
             self.on_finish(sequence)
 
-    def _fail(self, message: str) -> None:
-        with self._lock:
-            gone = [*self._running, *self._waiting]
-            self._waiting.clear()
-        self._running, self._batch = [], None
-        for sequence in gone:
-            self._end(sequence, "error", message)
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -16,7 +16,8 @@ from sharpen.models.chat import Message, check_messages, render_chat
 from sharpen.models.decode import prepare_for_inference
 from sharpen.models.load import load_model
 from sharpen.models.tokenizer import check_compatible, load_tokenizer
-from sharpen.serve.engine import Continuation, Engine, FinishReason, Piece, TokenLogprob
+from sharpen.serve.engine import Engine
+from sharpen.serve.request import Continuation, FinishReason, Piece, TokenLogprob
 from sharpen.serve.sampling import SamplingParams
 
 __all__ = ["LLM", "Completion", "RequestOutput", "resolve_dtype"]
@@ -131,8 +132,9 @@ class LLM:
         eos_ids = set(self.spec.eos_token_ids)
         if self.tokenizer.eos_id is not None:
             eos_ids.add(self.tokenizer.eos_id)
+        self.model = prepare_for_inference(loaded)
         self.engine = Engine(
-            prepare_for_inference(loaded),
+            self.model,
             self.tokenizer,
             eos_ids=frozenset(eos_ids),
             max_batch=max_batch,

@@ -317,5 +317,5 @@ def check_prompts(
     if len(prompts) < config.min_count:
         raise DataError(f"{len(prompts)} prompts are too few; at least {config.min_count} compare.")
     encoded = [encode_prompt(llm, prompt) for prompt in prompts]
-    live = [reference.observe(ids, prompt_nats(llm.engine.model, ids)) for ids in encoded]
+    live = [reference.observe(ids, prompt_nats(llm.model, ids)) for ids in encoded]
     return compare(reference, live, config)

@@ -256,5 +256,5 @@ def make_reference(llm: LLM, prompts: Sequence[Prompt]) -> Reference:
         DataError: too few, an empty one, or messages that cannot be rendered.
     """
     encoded = [encode_prompt(llm, prompt) for prompt in prompts]
-    nats = [prompt_nats(llm.engine.model, ids) for ids in encoded]
+    nats = [prompt_nats(llm.model, ids) for ids in encoded]
     return Reference.of(encoded, nats, tokenizer=llm.tokenizer.fingerprint)

@@ -87,6 +87,12 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     """Added to the logits of these tokens, -100 to 100."""
 
+    priority: float = 0.0
+    """Requests of a smaller one go first."""
+
+    cache_salt: str = ""
+    """Only requests of the same one share what is known of a prompt."""
+
     def __post_init__(self) -> None:
         """Check the ranges."""
         _check("temperature", self.temperature, 0, 2)

@@ -203,17 +203,21 @@ class Scheduler:
         """
         if not sequence.tokens:
             raise DataError("the prompt is empty. Give at least one token.")
-        size = self.pool.size
-        needed = -(-(sequence.max_tokens + self.config.draft_tokens) // size)
-        if needed > self.pool.count:
-            raise DataError(
-                f"a sequence of {sequence.max_tokens} tokens needs {needed} blocks of keys and "
-                f"values, and there are {self.pool.count} for {self.pool.count * size} tokens. "
-                "Shorten the prompt or max_tokens, or give the cache more memory."
-            )
+        self.check(sequence.max_tokens)
         place = sequence.priority + self.config.aging * sequence.arrival
         sequence.key = (place, sequence.arrival, next(self._numbers))
         self._wait(sequence)
+
+    def check(self, max_tokens: int) -> None:
+        """Refuse a sequence of so many tokens that does not fit the pool alone; see :meth:`add`."""
+        size = self.pool.size
+        needed = -(-(max_tokens + self.config.draft_tokens) // size)
+        if needed > self.pool.count:
+            raise DataError(
+                f"a sequence of {max_tokens} tokens needs {needed} blocks of keys and values, and "
+                f"there are {self.pool.count} for {self.pool.count * size} tokens. Shorten the "
+                "prompt or max_tokens, or give the cache more memory."
+            )
 
     def remove(self, sequence: SequenceState) -> None:
         """Take a sequence out, wherever it is; its blocks are free again."""

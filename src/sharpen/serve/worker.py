@@ -6,7 +6,8 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
-from sharpen.serve.engine import Continuation, Engine, Piece
+from sharpen.serve.engine import Engine
+from sharpen.serve.request import Continuation, Piece
 from sharpen.serve.sampling import SamplingParams
 
 __all__ = ["Worker"]

@@ -30,9 +30,9 @@ from sharpen.serve.api.forms import ChatForm, Form, TextForm, usage
 from sharpen.serve.api.guard import Guard
 from sharpen.serve.api.metrics import ServerMetrics
 from sharpen.serve.api.schemas import ChatRequest, CompletionRequest
-from sharpen.serve.engine import Continuation, Piece
 from sharpen.serve.llm import LLM
 from sharpen.serve.monitor import Monitor
+from sharpen.serve.request import Continuation, Piece
 from sharpen.serve.sampling import SamplingParams
 from sharpen.serve.worker import Worker
 

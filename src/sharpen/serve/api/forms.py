@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from sharpen.serve.engine import Piece, TokenLogprob
+from sharpen.serve.request import Piece, TokenLogprob
 
 __all__ = ["ChatForm", "Form", "TextForm", "usage"]
 

@@ -6,8 +6,9 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 
-from sharpen.serve.engine import Continuation, Engine
+from sharpen.serve.engine import Engine
 from sharpen.serve.monitor import Monitor
+from sharpen.serve.request import Continuation
 
 __all__ = ["Histogram", "ServerMetrics"]
 

@@ -167,7 +167,7 @@ class ApiServer:
         if reference is None:
             return None
         reference.check(llm.tokenizer.fingerprint)
-        score = partial(prompt_nats, llm.engine.model)
+        score = partial(prompt_nats, llm.model)
         return Monitor(reference, self.config.monitor, score=score)
 
 

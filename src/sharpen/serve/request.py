@@ -1,0 +1,175 @@
+"""A request on its way: its continuations, their text as it grows, and why they ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sharpen.models.tokenizer import Tokenizer
+from sharpen.serve.sampling import Sampler, SamplingParams
+from sharpen.serve.scheduler import SequenceState
+from sharpen.serve.stop import TextStream
+
+__all__ = ["Continuation", "FinishReason", "Piece", "TokenLogprob"]
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprob:
+    """A token and its log-probability under the model, before temperature and penalties."""
+
+    id: int
+    """The token."""
+
+    text: str
+    """Its text; may hold U+FFFD where a character spans tokens."""
+
+    logprob: float
+    """Natural logarithm of its probability."""
+
+    top: tuple[tuple[int, str, float], ...] = ()
+    """The most likely tokens: id, text and log-probability, likeliest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """What one or a few new tokens added to a continuation."""
+
+    text: str
+    """New text: whole characters, and nothing that may belong to a stop text."""
+
+    ids: tuple[int, ...]
+    """The new tokens."""
+
+    index: int = 0
+    """Which of ``SamplingParams.n`` continuations it belongs to."""
+
+    finish_reason: FinishReason | None = None
+    """Why the continuation ended, on its last piece."""
+
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """One for each of ``ids``, where asked for."""
+
+    error: str = ""
+    """What failed, where ``finish_reason`` is ``error``."""
+
+
+class Continuation:
+    """One continuation on its way through the engine.
+
+    Attributes:
+        state: where the scheduler has it.
+
+    Args:
+        tokenizer: for text and stop texts.
+        prompt_ids: the prompt.
+        params: how to continue.
+        index: which of ``params.n`` continuations.
+        eos_ids: tokens that end it unless ``ignore_eos``.
+        on_piece: gets every piece, the last one with a ``finish_reason``; called by whoever calls
+            :meth:`Engine.step`, and must not raise.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        index: int,
+        eos_ids: frozenset[int],
+        on_piece: Callable[[Piece], None],
+    ) -> None:
+        self.prompt_ids = list(prompt_ids)
+        self.params = params
+        self.state = SequenceState(
+            tokens=list(prompt_ids),
+            max_tokens=len(prompt_ids) + params.max_tokens,
+            priority=params.priority,
+            arrival=time.monotonic(),
+            extra=params.cache_salt,
+        )
+        self.index = index
+        self.cancelled = False
+        self.finish_reason: FinishReason | None = None
+        self.num_tokens = 0
+        self.submitted_s = time.perf_counter()
+        self.first_token_s: float | None = None
+        self.last_token_s: float | None = None
+        self._tokenizer = tokenizer
+        self._on_piece = on_piece
+        self._stop_ids = frozenset(params.stop_token_ids) | (
+            frozenset() if params.ignore_eos else eos_ids
+        )
+        blocked = self._stop_ids if params.min_tokens else ()
+        self.sampler = Sampler(params, prompt_ids, choice=index, blocked=sorted(blocked))
+        self._text = TextStream(tokenizer, params.stop)
+        self._ids: list[int] = []
+        self._logprobs: list[TokenLogprob] = []
+
+    @property
+    def finished(self) -> bool:
+        """Whether its last piece is out."""
+        return self.finish_reason is not None
+
+    def push(self, token: int, logits: Tensor) -> None:
+        """Take one token; ``logits`` [V] are those it was chosen from."""
+        self.last_token_s = time.perf_counter()
+        if self.first_token_s is None:
+            self.first_token_s = self.last_token_s
+        if token in self._stop_ids:
+            self._finish("stop")
+            return
+        self.num_tokens += 1
+        self._ids.append(token)
+        if self.params.logprobs is not None:
+            self._logprobs.append(self._logprob(token, logits, self.params.logprobs))
+        text, stopped = self._text.push(token)
+        if stopped:
+            self._emit(text, "stop")
+        elif self.num_tokens >= self.params.max_tokens:
+            self._finish("length", text)
+        elif text:
+            self._emit(text, None)
+
+    def end(self, reason: FinishReason, error: str = "") -> None:
+        """End it from outside."""
+        if not self.finished:
+            self._emit("", reason, error)
+
+    def _finish(self, reason: FinishReason, text: str = "") -> None:
+        rest, stopped = self._text.finish()
+        self._emit(text + rest, "stop" if stopped else reason)
+
+    def _emit(self, text: str, reason: FinishReason | None, error: str = "") -> None:
+        piece = Piece(
+            text=text,
+            ids=tuple(self._ids),
+            index=self.index,
+            finish_reason=reason,
+            logprobs=tuple(self._logprobs),
+            error=error,
+        )
+        self._ids, self._logprobs = [], []
+        self.finish_reason = reason
+        self._on_piece(piece)
+
+    def _logprob(self, token: int, logits: Tensor, top: int) -> TokenLogprob:
+        logprobs = torch.log_softmax(logits.float(), -1)
+        values, ids = torch.topk(logprobs, top)
+        text = self._token_text
+        best = zip(ids.tolist(), values.tolist(), strict=True)
+        return TokenLogprob(
+            id=token,
+            text=text(token),
+            logprob=float(logprobs[token]),
+            top=tuple((i, text(i), value) for i, value in best),
+        )
+
+    def _token_text(self, token: int) -> str:
+        return self._tokenizer.decode([token], skip_special=False)
