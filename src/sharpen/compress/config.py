@@ -9,7 +9,7 @@ from typing import Literal
 from sharpen.compress.grid import Grid, Head
 from sharpen.core.errors import ConfigError
 
-__all__ = ["BASELINE", "CompressConfig", "PruneConfig", "VariantConfig"]
+__all__ = ["BASELINE", "CompressConfig", "MixLLMConfig", "PruneConfig", "VariantConfig"]
 
 BASELINE = "baseline"
 """What the results call the uncompressed model."""
@@ -65,11 +65,57 @@ class PruneConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class MixLLMConfig:
+    """Rows of 4 and of 8 bits, chosen over the whole model."""
+
+    bits: float = 4.4
+    """Mean of the rows' bits, 4 to 8: (bits - 4) / 4 of them have 8, which is 10 % at 4.4."""
+
+    unit: Literal["rows", "bytes"] = "rows"
+    """What the share counts: ``rows``, as the paper does, or the ``bytes`` that 8 bits add, so that
+    a long row must matter more."""
+
+    solver: Literal["gptq", "awq", "rtn"] = "gptq"
+    """How weights are rounded: by GPTQ, to nearest with scaled inputs, or to nearest."""
+
+    clip: bool = True
+    """Search ranges of the grids below the full one; not with ``rtn``."""
+
+    calibration: int = 128
+    """Rows of calibration text; 128 is the paper's."""
+
+    head: Head = "keep"
+    """``int8`` also stores embedding and head as 8-bit rows."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 4 <= self.bits <= 8:
+            raise ConfigError(
+                f"bits={self.bits} must be from 4 (all rows) to 8 (all rows), such as 4.4."
+            )
+        if self.calibration < 1:
+            raise ConfigError(f"calibration={self.calibration} must be at least 1.")
+
+    @property
+    def share(self) -> float:
+        """Of 8-bit rows, 0 to 1."""
+        return (self.bits - 4) / 4
+
+    @property
+    def needs_texts(self) -> bool:
+        """Whether rows are chosen, or rounded, by what goes into the layers."""
+        return self.solver != "rtn" or 0 < self.share < 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class VariantConfig:
     """One smaller copy of the model: quantized, pruned, or pruned and then quantized."""
 
     bits: Literal[4, 8] | None = None
-    """Of each weight; null does not quantize."""
+    """Of each weight; null does not quantize so."""
+
+    mixllm: MixLLMConfig | None = None
+    """Rows of 4 and of 8 bits, with 8-bit activations; instead of ``bits``."""
 
     prune: PruneConfig | None = None
     """Which weights become zero; null keeps them all."""
@@ -89,16 +135,21 @@ class VariantConfig:
 
     name: str | None = None
     """Of the sub-folder and the results; default such as ``int4``, ``wanda50``,
-    ``wanda2of4-int4``."""
+    ``wanda2of4-int4``, ``mixllm``."""
 
     def __post_init__(self) -> None:
         """Check the grid and the name."""
-        if self.bits is None and self.prune is None:
-            raise ConfigError("a variant changes nothing; give it 'bits', 'prune' or both.")
+        if self.bits is None and self.prune is None and self.mixllm is None:
+            raise ConfigError("a variant changes nothing; give it 'bits', 'mixllm' or 'prune'.")
+        if self.bits is not None and self.mixllm is not None:
+            raise ConfigError(
+                "'bits' and 'mixllm' both say how to quantize; give the variant one of them."
+            )
         quantized = (self.group, self.symmetric, self.clip, self.head)
         if self.bits is None and quantized != (None, True, "none", "keep"):
             raise ConfigError(
-                "group, symmetric, clip and head belong to quantization; give the variant 'bits'."
+                "group, symmetric, clip and head belong to quantization; give the variant 'bits'. "
+                "(mixllm has its own head and clip.)"
             )
         _ = self.grid
         if not self.label.replace("-", "").replace("_", "").isalnum() or self.label == BASELINE:
@@ -119,6 +170,7 @@ class VariantConfig:
         parts = [
             *([self.prune.label] if self.prune is not None else []),
             *([f"int{self.bits}"] if self.bits is not None else []),
+            *(["mixllm"] if self.mixllm is not None else []),
         ]
         return self.name if self.name is not None else "-".join(parts)
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from sharpen.compress.grid import Grid, Head
 from sharpen.compress.groupwise import QuantizedWeight, quantize
 from sharpen.compress.linear import Kernel, QuantizedEmbedding, QuantizedLinear
+from sharpen.compress.mixed import MixedLinear
 from sharpen.compress.packing import pack_weight, unpack_weight
 from sharpen.core.config import read_json
 from sharpen.core.errors import ConfigError, FileFormatError
@@ -28,7 +29,16 @@ from sharpen.models.decoder import DecoderLM
 from sharpen.models.hf import TensorFile, empty_model, open_tensors, write_tensors
 from sharpen.models.tokenizer import Tokenizer
 
-__all__ = ["load_quantized", "save_quantized", "write_quantized"]
+__all__ = [
+    "fill_rest",
+    "load_packed",
+    "load_quantized",
+    "outer_tensors",
+    "refuse_quantized",
+    "save_quantized",
+    "write_model_config",
+    "write_quantized",
+]
 
 _HEAD_GRID = Grid(bits=8)
 _EMBEDDING = "model.embed_tokens"
@@ -82,21 +92,33 @@ def write_quantized(
     dtype: torch.dtype = torch.bfloat16,
 ) -> None:
     """Write config and weights into an existing folder; see :func:`save_quantized`."""
-    if any(isinstance(m, (QuantizedLinear, QuantizedEmbedding)) for m in model.modules()):
-        raise ConfigError("the model is quantized already; start from its full-precision weights.")
+    refuse_quantized(model)
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         layer, _, leaf = name.rpartition(".")
-        chosen = grid if leaf == "weight" and _is_block_linear(model, layer) else None
-        if head == "int8" and name in (f"{_EMBEDDING}.weight", "lm_head.weight"):
-            chosen = _HEAD_GRID
-        if chosen is None:
-            tensors[name] = parameter.detach().to("cpu", dtype).contiguous()
+        if not name.startswith("model.layers."):
+            tensors |= outer_tensors(name, parameter, head, dtype)
+        elif leaf == "weight" and isinstance(model.get_submodule(layer), nn.Linear):
+            tensors |= _packed(name, parameter, grid)
         else:
-            quantized = quantize(parameter.detach().cpu(), chosen, where=name)
-            tensors |= {f"{layer}.{k}": v for k, v in pack_weight(quantized).items()}
-    config = model.spec.to_config(dtype=str(dtype).removeprefix("torch."))
-    config["quantization_config"] = _quantization_config(grid, head, model.spec)
+            tensors[name] = parameter.detach().to("cpu", dtype).contiguous()
+    write_model_config(model.spec, folder, dtype, _quantization_config(grid, head, model.spec))
+    write_tensors(tensors, folder)
+
+
+def refuse_quantized(model: DecoderLM) -> None:
+    """Raise :class:`ConfigError` when the model's weights are integers already."""
+    kinds = QuantizedLinear, QuantizedEmbedding, MixedLinear
+    if any(isinstance(module, kinds) for module in model.modules()):
+        raise ConfigError("the model is quantized already; start from its full-precision weights.")
+
+
+def write_model_config(
+    spec: ModelSpec, folder: Path, dtype: torch.dtype, quantization: dict[str, Any]
+) -> None:
+    """Write ``config.json`` and ``generation_config.json`` of a quantized folder."""
+    config = spec.to_config(dtype=str(dtype).removeprefix("torch."))
+    config["quantization_config"] = quantization
     atomic_write_json(folder / "config.json", config)
     generation = {
         key: config[key]
@@ -104,11 +126,21 @@ def write_quantized(
         if config[key] is not None
     }
     atomic_write_json(folder / "generation_config.json", generation)
-    write_tensors(tensors, folder)
 
 
-def _is_block_linear(model: DecoderLM, name: str) -> bool:
-    return name.startswith("model.layers.") and isinstance(model.get_submodule(name), nn.Linear)
+def outer_tensors(
+    name: str, parameter: Tensor, head: Head, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """What a file stores for a parameter outside the blocks: embedding, final norm or head."""
+    if head == "int8" and name in (f"{_EMBEDDING}.weight", "lm_head.weight"):
+        return _packed(name, parameter, _HEAD_GRID)
+    return {name: parameter.detach().to("cpu", dtype).contiguous()}
+
+
+def _packed(name: str, parameter: Tensor, grid: Grid) -> dict[str, Tensor]:
+    quantized = quantize(parameter.detach().cpu(), grid, where=name)
+    layer = name.removesuffix(".weight")
+    return {f"{layer}.{part}": tensor for part, tensor in pack_weight(quantized).items()}
 
 
 def _quantization_config(grid: Grid, head: Head, spec: ModelSpec) -> dict[str, Any]:
@@ -167,14 +199,46 @@ def load_quantized(
     groups = _read_groups(folder / "config.json")
     files = open_tensors(folder)
     model = empty_model(spec)
-    left = {name for name in files if not name.endswith("rotary_emb.inv_freq")}
+    used = load_packed(model, folder, files, groups, dtype=dtype, device=device, kernel=kernel)
+    fill_rest(model, folder, files, used, dtype, device)
+    return model.eval()
+
+
+def load_packed(
+    model: DecoderLM,
+    folder: Path,
+    files: Mapping[str, TensorFile],
+    groups: list[tuple[list[str], int]],
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    kernel: Kernel = "auto",
+) -> set[str]:
+    """Put packed layers in the place of those of ``model`` that the files have packed.
+
+    Args:
+        model: with empty weights.
+        folder: for messages.
+        files: its tensors.
+        groups: (targets, bits) of each kind of layer.
+        dtype: of embeddings' outputs.
+        device: where the weights go.
+        kernel: of the linear layers.
+
+    Returns:
+        Names of the tensors that were used.
+
+    Raises:
+        FileFormatError: damaged, or a layer that no group targets.
+    """
+    used: set[str] = set()
     for name, module in list(model.named_modules()):
         if not isinstance(module, (nn.Linear, nn.Embedding)):
             continue
         if f"{name}.weight_packed" not in files:
             continue
         quantized = _read_weight(folder, files, name, module, groups)
-        left -= {f"{name}.{part}" for part in _PARTS}
+        used |= {f"{name}.{part}" for part in _PARTS}
         moved = QuantizedWeight(
             quantized.values.to(device),
             quantized.scale.to(device),
@@ -182,10 +246,7 @@ def load_quantized(
             quantized.bits,
         )
         _replace(model, name, module, moved, dtype, kernel)
-    _fill_rest(model, folder, files, left, dtype, device)
-    if spec.tie_word_embeddings and isinstance(model.lm_head, nn.Linear):
-        model.lm_head.weight = model.model.embed_tokens.weight
-    return model.eval()
+    return used
 
 
 def _read_weight(
@@ -230,15 +291,28 @@ def _replace(
     setattr(model.get_submodule(parent), leaf, layer)
 
 
-def _fill_rest(
+def fill_rest(
     model: DecoderLM,
     folder: Path,
     files: Mapping[str, TensorFile],
-    left: set[str],
+    used: set[str],
     dtype: torch.dtype,
     device: torch.device | str,
 ) -> None:
-    """Load what is not quantized; every tensor must have its place, every place its tensor."""
+    """Load what is not quantized; every tensor must have its place, every place its tensor.
+
+    Args:
+        model: its quantized layers are in place, its parameters are empty.
+        folder: for messages.
+        files: its tensors.
+        used: those that have been read.
+        dtype: of the parameters.
+        device: where they go.
+
+    Raises:
+        FileFormatError: a tensor is missing, unexpected, of another shape, or holds NaN.
+    """
+    left = {name for name in files if not name.endswith("rotary_emb.inv_freq")} - used
     wanted = dict(model.named_parameters())
     allowed = {"lm_head.weight"} if model.spec.tie_word_embeddings else set()
     missing, unexpected = sorted(set(wanted) - left), sorted(left - set(wanted) - allowed)
@@ -260,6 +334,8 @@ def _fill_rest(
         owner, _, leaf = name.rpartition(".")
         filled = nn.Parameter(value, requires_grad=False)
         setattr(model.get_submodule(owner), leaf, filled)
+    if model.spec.tie_word_embeddings and isinstance(model.lm_head, nn.Linear):
+        model.lm_head.weight = model.model.embed_tokens.weight
 
 
 def _targeted(name: str, kind: str, targets: list[str]) -> bool:

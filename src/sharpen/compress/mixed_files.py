@@ -1,0 +1,362 @@
+"""Folders of models with rows of 4 and 8 bits: made layer by layer, resumable, and loaded.
+
+A folder has Hugging Face's layout, and ``quantization_config`` says ``"quant_method":
+"sharpen-mixed"``: it is read by Sharpen only. Each linear layer in the blocks is stored as the
+tensors of :class:`~sharpen.compress.mixed.MixedWeight`, all else in floats, or with
+``head="int8"`` embedding and head as packed 8-bit rows.
+
+While it is made, finished parts lie in a hidden folder beside it, under the hash of model, config
+and calibration rows; the same call goes on there after an interruption and ends in the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from sharpen.compress.calibration import Sample, samples
+from sharpen.compress.config import MixLLMConfig
+from sharpen.compress.files import (
+    fill_rest,
+    load_packed,
+    outer_tensors,
+    refuse_quantized,
+    write_model_config,
+)
+from sharpen.compress.mixed import MixedLinear, MixedWeight
+from sharpen.compress.mixllm import States, choose_rows, quantize_block
+from sharpen.compress.prune import first_inputs
+from sharpen.compress.rows import GROUP
+from sharpen.compress.salience import block_linears, row_salience
+from sharpen.core.config import read_json, to_dict
+from sharpen.core.errors import BusyError, ConfigError, FileFormatError
+from sharpen.core.files import FileLock, atomic_dir, atomic_write_json
+from sharpen.core.model_spec import ModelSpec
+from sharpen.data.shards import TokenDataset
+from sharpen.eval.scoring import evaluating
+from sharpen.models.decoder import DecoderLM
+from sharpen.models.hf import empty_model, open_tensors, save_tensors, write_tensors
+from sharpen.models.tokenizer import Tokenizer
+
+__all__ = ["QUANT_METHOD", "MixedSummary", "load_mixed", "save_mixed", "write_mixed"]
+
+QUANT_METHOD = "sharpen-mixed"
+_FORMAT_VERSION = 1
+_HEAD_GROUPS = [(["Embedding", "lm_head"], 8)]
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class MixedSummary:
+    """What was chosen."""
+
+    rows: int
+    """Of all linear layers in the blocks."""
+
+    rows_int8: int
+    """Those with 8 bits."""
+
+    share_int8: dict[str, float]
+    """The same by kind of layer, such as ``down_proj``, 0 to 1."""
+
+
+def save_mixed(
+    model: DecoderLM,
+    folder: str | Path,
+    config: MixLLMConfig | None = None,
+    dataset: TokenDataset | None = None,
+    *,
+    tokenizer: Tokenizer | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+    on_progress: Progress | None = None,
+) -> MixedSummary:
+    """Quantize a model by MixLLM into a folder, which appears whole.
+
+    Interrupted, the same call goes on where it stopped.
+
+    Args:
+        model: full-precision weights, adapters merged; not changed.
+        folder: replaced if it exists.
+        config: bits, solver, calibration.
+        dataset: calibration rows; only bits 4 or 8 with solver ``rtn`` need none.
+        tokenizer: written beside the weights.
+        dtype: of what is not quantized.
+        on_progress: is told how many more hundredths of the work are done.
+
+    Raises:
+        ConfigError: no data set where one is needed, or the model is quantized.
+        DataError: NaN or infinity in a weight, or calibration rows without labels.
+        BusyError: another process makes the same folder.
+        StorageError: the folder cannot be written.
+
+    Examples:
+        >>> save_mixed(model, "out/mixed", MixLLMConfig(bits=4.4), rows)  # doctest: +SKIP
+        MixedSummary(rows=155520, rows_int8=15552, share_int8={'q_proj': 0.02, ...})
+    """
+    folder = Path(folder)
+    work = folder.parent / f".{folder.name}.partial"
+    try:
+        with atomic_dir(folder) as temporary:
+            found = write_mixed(
+                model, temporary, config, dataset, work=work, dtype=dtype, on_progress=on_progress
+            )
+            if tokenizer is not None:
+                tokenizer.save(temporary)
+    except BusyError:
+        raise
+    except BaseException:
+        if not any(work.glob("*.safetensors")):
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+    shutil.rmtree(work, ignore_errors=True)
+    return found
+
+
+def write_mixed(
+    model: DecoderLM,
+    folder: Path,
+    config: MixLLMConfig | None = None,
+    dataset: TokenDataset | None = None,
+    *,
+    work: Path,
+    dtype: torch.dtype = torch.bfloat16,
+    on_progress: Progress | None = None,
+) -> MixedSummary:
+    """Write config and weights into an existing folder; see :func:`save_mixed`.
+
+    Args:
+        model: as there.
+        folder: exists.
+        config: as there.
+        dataset: as there.
+        work: where finished parts are kept until the caller removes them.
+        dtype: as there.
+        on_progress: as there.
+    """
+    config = config or MixLLMConfig()
+    refuse_quantized(model)
+    if config.needs_texts and dataset is None:
+        raise ConfigError(
+            "MixLLM looks at what goes into each layer and needs calibration rows. Give it a data "
+            "set, or use bits 4 or 8 with solver 'rtn'."
+        )
+    rows: list[Sample] = []
+    if config.needs_texts and dataset is not None:
+        rows = list(samples(dataset, config.calibration, model.model.norm.weight.device))
+    with FileLock(work / "lock", f"the quantization into {folder.name}"):
+        parts = _Parts(work, _key(model, config, rows, dtype))
+        tell = _Share(on_progress, len(rows), len(model.model.layers))
+        eight = _eight_bit_rows(model, config, rows, parts, tell)
+        tensors: dict[str, Tensor] = {}
+        for name, parameter in model.named_parameters():
+            if not name.startswith("model.layers."):
+                tensors |= outer_tensors(name, parameter, config.head, dtype)
+        tensors |= _blocks(model, config, rows, eight, parts, dtype, tell)
+    found = _summary(eight)
+    write_model_config(model.spec, folder, dtype, _quantization_config(config, found))
+    write_tensors(tensors, folder)
+    return found
+
+
+class _Share:
+    """Hundredths of the work: choosing rows takes about as long as quantizing blocks."""
+
+    def __init__(self, on_progress: Progress | None, num_rows: int, num_blocks: int) -> None:
+        self._tell = on_progress or (lambda _: None)
+        self._row = 50 / max(num_rows, 1)
+        self._block = 50 / max(num_blocks, 1)
+
+    def rows(self, count: float) -> None:
+        self._tell(self._row * count)
+
+    def all_rows(self) -> None:
+        self._tell(50)
+
+    def block(self) -> None:
+        self._tell(self._block)
+
+
+class _Parts:
+    """Finished parts on disk, good for one model, config and set of rows."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self._folder = folder
+        plan = folder / "plan.json"
+        if not plan.exists() or read_json(plan, "plan").get("key") != key:
+            for file in folder.glob("*.safetensors"):
+                file.unlink()
+            atomic_write_json(plan, {"key": key})
+
+    def read(self, name: str) -> dict[str, Tensor] | None:
+        path = self._folder / f"{name}.safetensors"
+        return load_file(path) if path.exists() else None
+
+    def write(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        unfinished = self._folder / f"{name}.tmp"
+        save_tensors(dict(tensors), unfinished)
+        unfinished.replace(self._folder / f"{name}.safetensors")
+
+
+def _key(model: DecoderLM, config: MixLLMConfig, rows: list[Sample], dtype: torch.dtype) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps([_FORMAT_VERSION, to_dict(config), str(dtype)]).encode())
+    tensors: list[Tensor] = [*model.parameters()]
+    tensors += [t for row in rows for t in (row.input_ids, row.labels, row.document_ids)]
+    for tensor in tensors:
+        raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(raw.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _eight_bit_rows(
+    model: DecoderLM, config: MixLLMConfig, rows: list[Sample], parts: _Parts, tell: _Share
+) -> dict[str, Tensor]:
+    linears = block_linears(model)
+    if config.share in (0, 1):
+        tell.all_rows()
+        return {
+            name: torch.full((layer.out_features,), config.share == 1)
+            for name, layer in linears.items()
+        }
+    scores = parts.read("salience")
+    if scores is None:
+        scores = row_salience(model, rows, on_progress=tell.rows)
+        scores = {name: score.cpu() for name, score in scores.items()}
+        parts.write("salience", scores)
+    else:
+        tell.all_rows()
+    scores = {name: scores[name] for name in linears}
+    columns = {name: layer.in_features for name, layer in linears.items()}
+    return choose_rows(scores, columns, config.share, unit=config.unit)
+
+
+def _blocks(
+    model: DecoderLM,
+    config: MixLLMConfig,
+    rows: list[Sample],
+    eight: Mapping[str, Tensor],
+    parts: _Parts,
+    dtype: torch.dtype,
+    tell: _Share,
+) -> dict[str, Tensor]:
+    """Stored tensors of all blocks."""
+    found: dict[str, Tensor] = {}
+    with evaluating(model):
+        states: States = []
+        if config.solver != "rtn":
+            states = first_inputs(model, rows)
+        for number, block in enumerate(model.model.layers):
+            prefix = f"model.layers.{number}."
+            own = {n.removeprefix(prefix): e for n, e in eight.items() if n.startswith(prefix)}
+            before = {name: p.data for name, p in block.named_parameters()}
+            try:
+                stored = parts.read(f"block-{number:05d}")
+                if stored is None:
+                    stored = quantize_block(block, own, config, states, where=prefix[:-1])
+                    stored = {
+                        n: t.to("cpu", dtype if n in before else t.dtype).contiguous()
+                        for n, t in stored.items()
+                    }
+                    parts.write(f"block-{number:05d}", stored)
+                _take(block, stored)
+                states = [(block(hidden, context), context) for hidden, context in states]
+            finally:
+                for name, data in before.items():
+                    block.get_parameter(name).data = data
+            found |= {prefix + name: tensor for name, tensor in stored.items()}
+            tell.block()
+    return found
+
+
+def _take(block: nn.Module, stored: Mapping[str, Tensor]) -> None:
+    """Let a block compute with stored tensors."""
+    for name, parameter in block.named_parameters():
+        layer = name.removesuffix(".weight")
+        if f"{layer}.weight_int4" in stored:
+            weight = MixedWeight(**{k: stored[f"{layer}.{k}"] for k in MixedWeight.names()})
+            value = weight.dequantized()
+        else:
+            value = stored[name]
+        parameter.data = value.to(parameter.device, parameter.dtype)
+
+
+def _summary(eight: Mapping[str, Tensor]) -> MixedSummary:
+    total: Counter[str] = Counter()
+    chosen: Counter[str] = Counter()
+    for name, rows in eight.items():
+        kind = name.rpartition(".")[2]
+        total[kind] += rows.numel()
+        chosen[kind] += int(rows.sum())
+    shares = {kind: chosen[kind] / total[kind] for kind in total}
+    return MixedSummary(total.total(), chosen.total(), shares)
+
+
+def _quantization_config(config: MixLLMConfig, found: MixedSummary) -> dict[str, Any]:
+    return {
+        "quant_method": QUANT_METHOD,
+        "format_version": _FORMAT_VERSION,
+        "group_size": GROUP,
+        "activation_bits": 8,
+        "rows": found.rows,
+        "rows_int8": found.rows_int8,
+        **to_dict(config),
+    }
+
+
+def load_mixed(
+    folder: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> DecoderLM:
+    """Load a folder of :func:`save_mixed`; the weights stay packed.
+
+    Args:
+        folder: with ``"quant_method": "sharpen-mixed"`` in its ``config.json``.
+        dtype: of what is not quantized, and of activations between layers.
+        device: where the weights go.
+
+    Raises:
+        MissingFileError: a file is missing.
+        FileFormatError: damaged, or written by a newer version.
+    """
+    folder = Path(folder)
+    spec = ModelSpec.from_ref(folder)
+    _check_config(folder / "config.json")
+    files = open_tensors(folder)
+    model = empty_model(spec)
+    used = load_packed(model, folder, files, _HEAD_GROUPS, dtype=dtype, device=device)
+    for name, layer in block_linears(model).items():
+        parts = {k: f"{name}.{k}" for k in MixedWeight.names()}
+        read = {k: files[full].read() for k, full in parts.items() if full in files}
+        shape = layer.out_features, layer.in_features
+        weight = MixedWeight.checked(read, shape, f"{folder}: {name}")
+        moved = MixedWeight(**{k: tensor.to(device) for k, tensor in weight.tensors().items()})
+        owner, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, MixedLinear(moved, layer.bias))
+        used |= set(parts.values())
+    fill_rest(model, folder, files, used, dtype, device)
+    return model.eval()
+
+
+def _check_config(path: Path) -> None:
+    config = read_json(path, "model config")["quantization_config"]
+    wanted = {"format_version": _FORMAT_VERSION, "group_size": GROUP, "activation_bits": 8}
+    for key, value in wanted.items():
+        if config.get(key) != value:
+            raise FileFormatError(
+                f"{path}: {key}={config.get(key)!r} of {QUANT_METHOD} is not supported; "
+                f"supported: {value}."
+            )
