@@ -52,7 +52,7 @@ _MACHINE = {
     "avx512": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
 }
 # Bits of the results are those of the twins, which contract no multiplication with an addition.
-_OWN = dict.fromkeys(("lowrank", "optim", "schedule_free"), ("-ffp-contract=off",))
+_OWN = dict.fromkeys(("adafactor", "lowrank", "optim", "schedule_free"), ("-ffp-contract=off",))
 _COMPILE_S = 120
 
 _lock = threading.Lock()

@@ -332,8 +332,8 @@ void step(const Job* jobs, const float* numbers, int64_t count, int64_t* bad, in
                });
 }
 
-// ---- LAMB. The length of its step depends on whole norms, so a first sweep finds those, and what is
-// not finite, without changing anything.
+// ---- LAMB. The length of its step depends on whole norms, so a first sweep finds those, and what
+// is not finite, without changing anything.
 
 constexpr int64_t kTogether = 1 << 16;  // elements that a core's cache holds between the sweeps
 

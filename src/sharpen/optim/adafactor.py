@@ -19,14 +19,17 @@ g^2, as in torch; no first moment. Memory: 4 (m + n) bytes for a matrix m x n.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
+from sharpen.optim import lowrank_native
 from sharpen.optim.base import Common, Optimizer, Params
-from sharpen.optim.rule import Group, Rule
+from sharpen.optim.lowrank_native import MatrixStep
+from sharpen.optim.rule import Entry, Group, Rule, is_plain
 from sharpen.optim.slots import SlotSpec
 
 __all__ = ["Adafactor", "AdafactorRule"]
@@ -53,7 +56,7 @@ class AdafactorRule(Rule):
     ) -> Tensor:
         """See :meth:`Rule.update`."""
         share = t ** float(group["beta2_decay"])
-        eps1 = torch.finfo(p.dtype).eps if group["eps1"] is None else float(group["eps1"])
+        eps1 = _eps1(group, p.dtype)
         if p.ndim > 1:
             rows, columns = state["row_var"], state["col_var"]
             rows.lerp_(_mean_square(g, -1), share)
@@ -64,7 +67,50 @@ class AdafactorRule(Rule):
             variance = state["variance"].lerp_(g.square(), share)
             u = variance.clamp(min=eps1 * eps1).rsqrt_().mul_(g)
         limit = max(1.0, _size(u) / float(group["clip"]))
-        return u.mul_(_rate(p, group, t) / limit)
+        rate = _rate(group, t)
+        if group["scale_parameter"]:
+            rate *= max(float(group["eps2"]), _size(p))
+        return u.mul_(rate / limit)
+
+    def can_fuse(self, entry: Entry) -> bool:
+        """See :meth:`Rule.can_fuse`."""
+        states = entry.state.values()
+        whole = all(isinstance(slot, Tensor) and slot.is_contiguous() for slot in states)
+        return whole and is_plain(entry) and lowrank_native.available("adafactor")
+
+    def step_fused(self, entries: Sequence[Entry], scale: float) -> int:
+        """See :meth:`Rule.step_fused`."""
+        batch = [(entry, _native(entry, scale)) for entry in entries]
+        return lowrank_native.take("adafactor_step", batch, "adafactor")
+
+
+def _native(entry: Entry, scale: float) -> MatrixStep:
+    """What the native code needs."""
+    group, p = entry.group, entry.parameter
+    state = {name: slot for name, slot in entry.state.items() if isinstance(slot, Tensor)}
+    rows, columns = (1, *p.shape)[-2:] if p.ndim else (1, 1)
+    lr = float(group["lr"])
+    return MatrixStep(
+        tensors=(
+            *(p, entry.grad),
+            *(state.get("row_var"), state["col_var" if p.ndim > 1 else "variance"]),
+        ),
+        sizes=(
+            *(p.numel() // (rows * columns), rows, columns),
+            *(group["scale_parameter"], group["skip_nonfinite"]),
+        ),
+        numbers=(
+            -scale if group["maximize"] else scale,
+            1 - lr * float(group["weight_decay"]),
+            entry.t ** float(group["beta2_decay"]),
+            *(_eps1(group, p.dtype), float(group["eps2"])),
+            *(_rate(group, entry.t), float(group["clip"])),
+        ),
+    )
+
+
+def _eps1(group: Group, dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).eps if group["eps1"] is None else float(group["eps1"])
 
 
 def _mean_square(g: Tensor, dim: int) -> Tensor:
@@ -84,12 +130,12 @@ def _size(x: Tensor) -> float:
     return float(torch.linalg.vector_norm(x)) / math.sqrt(x.numel())
 
 
-def _rate(p: Tensor, group: Group, t: int) -> float:
-    """Alpha of the paper."""
+def _rate(group: Group, t: int) -> float:
+    """Rho of the paper."""
     rate = float(group["lr"])
     if group["relative_step"]:
         rate = min(rate * t if group["warmup_init"] else rate, 1 / math.sqrt(t))
-    return rate * max(float(group["eps2"]), _size(p)) if group["scale_parameter"] else rate
+    return rate
 
 
 class Adafactor(Optimizer):

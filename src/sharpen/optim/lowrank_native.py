@@ -1,6 +1,6 @@
 """Random bases, and steps of APOLLO and FRUGAL, by native code (``native/lowrank.cpp``).
 
-Of float32 matrices on the CPU.
+Of float32 matrices on the CPU. Steps of other rules that need whole matrices, too.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["MatrixStep", "available", "normal_rows", "take"]
 _POINTER, _NUMBER = ctypes.c_void_p, ctypes.c_int64
 
 
-def available() -> bool:
+def available(subject: str = "lowrank") -> bool:
     """Whether there is native code."""
-    return load("lowrank") is not None
+    return load(subject) is not None
 
 
 @lru_cache(maxsize=4)
@@ -72,13 +72,18 @@ class MatrixStep:
     """In the order of ``Numbers`` or ``SplitNumbers``."""
 
 
-def take(kernel: str, batch: Sequence[tuple[Entry, MatrixStep]]) -> int:
+def take(kernel: str, batch: Sequence[tuple[Entry, MatrixStep]], subject: str = "lowrank") -> int:
     """Take steps; matrices that are left as they were get their clock set back.
+
+    Args:
+        kernel: name of the native function.
+        batch: parameters, with what it needs of them.
+        subject: file that the function is in.
 
     Returns:
         How many gradient entries are not finite.
     """
-    library = load("lowrank")
+    library = load(subject)
     assert library is not None
     jobs: list[int] = []
     values: list[float] = []
