@@ -1,10 +1,17 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sharpen.core.errors import ConfigError, DataError, FileFormatError, MissingFileError
+from sharpen.core.errors import (
+    ConfigError,
+    DataError,
+    ExecutionError,
+    FileFormatError,
+    MissingFileError,
+)
 from sharpen.optim.bench.official import read_results
 from sharpen.optim.bench.scoring import score
 from sharpen.optim.bench.shapes import memory_table
@@ -52,6 +59,27 @@ def test_trials_run_in_processes_once(tmp_path: Path) -> None:
     rows = journal.rows()
     assert all(row["time_to_target"] == 25 and row["status"] == "reached" for row in rows)
     assert score(times_of(rows)) == {"adamw": 1.0, "heavyball": 1.0}
+
+
+def test_a_trial_that_fails_or_hangs_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
+    lines = "from sharpen.optim.bench.submission import FromOptimizer\n"
+    lines += (
+        "class Mine(FromOptimizer):\n    def start(self, workload, model, settings, max_steps):\n"
+    )
+    lines += "        {}\ndef submission():\n    return Mine('mine', {{}}, 'adamw')\n"
+    targets = {"digits-mlp": Target(0.9, 0.9, max_steps=25, max_cpu_s=60.0)}
+    journal = Journal(tmp_path / "trials.jsonl")
+    for body, text in (
+        ("raise ValueError('no such luck')", "failed: ValueError: no such luck"),
+        ("import time; time.sleep(600)", "failed: TimeoutError: it took longer than 1 s"),
+    ):
+        (tmp_path / "mine.py").write_text(lines.format(body))
+        names = ["adamw", str(tmp_path / "mine.py"), "lion"]
+        jobs = plan_jobs(names, ["digits-mlp"], rules="self", studies=1)
+        jobs = [replace(job, settings={"lr": 1e-3}) for job in jobs]
+        with pytest.raises(ExecutionError, match=rf"trial 0 of study 0 of .*mine.py .*{text}"):
+            run_jobs(jobs, journal, targets, timeout_s=1.0 if "sleep" in body else 600.0)
+    assert "adamw" in {row["submission"] for row in journal.rows()}
 
 
 def test_targets_are_set_by_the_best_method(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import concurrent.futures
 import json
 import math
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -186,11 +187,11 @@ def run_jobs(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sharpen.optim.bench.study"])  # each would load torch
     with concurrent.futures.ProcessPoolExecutor(processes, context, max_tasks_per_child=1) as pool:
-        running = {pool.submit(_run, job, targets[job.workload], keep_on): job for job in left}
+        running = {
+            pool.submit(_run, job, targets[job.workload], keep_on, timeout_s): job for job in left
+        }
         try:
-            for future in concurrent.futures.as_completed(
-                running, timeout=timeout_s * (1 + len(left) / processes)
-            ):
+            for future in concurrent.futures.as_completed(running):
                 job = running[future]
                 try:
                     result = future.result()
@@ -202,24 +203,33 @@ def run_jobs(
                 journal.add(job, result)
                 tell(job, result)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
             raise
 
 
-def _run(job: Job, target: Target, keep_on: bool) -> TrialResult:
+def _run(job: Job, target: Target, keep_on: bool, timeout_s: float) -> TrialResult:
+    """A trial, in the main thread of a process of its own."""
     import torch
 
+    def stop(*args: object) -> None:
+        raise TimeoutError(f"it took longer than {timeout_s:g} s")
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, timeout_s)
     torch.set_num_threads(1)
-    return run_trial(
-        find_workload(job.workload),
-        find_submission(job.submission, Path(job.space) if job.space else None),
-        job.settings,
-        target,
-        seed=job.seed,
-        clock=Clock(job.clock),
-        budget=job.budget,
-        keep_on=keep_on,
-    )
+    try:
+        return run_trial(
+            find_workload(job.workload),
+            find_submission(job.submission, Path(job.space) if job.space else None),
+            job.settings,
+            target,
+            seed=job.seed,
+            clock=Clock(job.clock),
+            budget=job.budget,
+            keep_on=keep_on,
+        )
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def times_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
