@@ -156,7 +156,8 @@ class InferenceLM:
                 return x.new_empty((0, self.spec.vocab_size))
             kept = x[context.wanted], delta[context.wanted]
             _, x = self._fused.add_norm(*kept, self._norm.weight.detach())
-            return self._head(x)
+            logits: Tensor = self._head(x)
+            return logits
 
     def new_paged_cache(self, num_blocks: int, block_size: int) -> PagedCache:
         """An empty cache of blocks, in the type and on the device of the model."""

@@ -29,6 +29,7 @@ from sharpen.serve.blocks import BlockPool
 from sharpen.serve.request import Continuation, FinishReason, Piece
 from sharpen.serve.sampling import SamplingParams
 from sharpen.serve.scheduler import Part, Scheduler, SchedulerConfig, SequenceState
+from sharpen.serve.speculation import NgramGuesser, Speculation
 
 __all__ = ["Engine", "PagedModel"]
 
@@ -55,6 +56,7 @@ class Engine:
 
     Attributes:
         on_finish: called with every continuation that ends, for measurements.
+        num_guessed: tokens that came as right guesses.
 
     Args:
         model: in evaluation mode.
@@ -69,6 +71,7 @@ class Engine:
             more than ``max_batch`` whole contexts.
         prefix_caching: reuse what is known of a prompt.
         aging: priority that a second of waiting is worth.
+        speculation: guess tokens from the text itself; None does not.
 
     Raises:
         ConfigError: a setting is out of range, or the cache holds less than a block.
@@ -88,6 +91,7 @@ class Engine:
         cache_bytes: int | None = None,
         prefix_caching: bool = True,
         aging: float = 0.0,
+        speculation: Speculation | None = None,
     ) -> None:
         if max_batch < 1:
             raise ConfigError(f"max_batch={max_batch} must be at least 1.")
@@ -100,9 +104,12 @@ class Engine:
         self.max_batch = max_batch
         self.max_waiting = max_waiting
         self.max_context = max_context or limit
+        self._speculation = speculation
+        drafts = speculation.tokens if speculation is not None else 0
         config = SchedulerConfig(
-            max_batched_tokens=max(max_batched_tokens, max_batch + 1),
+            max_batched_tokens=max(max_batched_tokens, max_batch * (1 + drafts) + 1),
             max_sequences=max_batch,
+            draft_tokens=drafts,
             aging=aging,
         )
         count = self._num_blocks(block_size, cache_bytes)
@@ -112,6 +119,7 @@ class Engine:
         self._running: dict[SequenceState, Continuation] = {}
         self._arrived: list[Continuation] = []
         self._lock = threading.Lock()
+        self.num_guessed = 0
         self.on_finish: Callable[[Continuation], None] | None = None
 
     @property
@@ -187,6 +195,8 @@ class Engine:
                 ``error``, and the engine can go on with the others.
         """
         self._take_in()
+        if self._speculation is not None:
+            self._guess(self._speculation)
         step = self.scheduler.schedule()
         if step.parts:
             try:
@@ -232,6 +242,18 @@ class Engine:
         for sequence in [one for one in self._running.values() if one.cancelled]:
             self._end(sequence, "cancelled")
 
+    def _guess(self, settings: Speculation) -> None:
+        """Let sequences at their next token have guesses of those that follow it."""
+        if len(self.scheduler.running) > settings.max_sequences:
+            return
+        for state in self.scheduler.running:
+            left = state.max_tokens - state.num_tokens - 1
+            if state.missing == 1 and left > 0:
+                sequence = self._running[state]
+                if sequence.guesser is None:
+                    sequence.guesser = NgramGuesser(settings)
+                state.draft = sequence.guesser.guess(state.tokens, left)
+
     def _compute(self, parts: Sequence[Part]) -> list[list[int]]:
         """Run the model; the tokens chosen after each part."""
         wanted = [1 + len(part.sequence.draft) if part.ends else 0 for part in parts]
@@ -258,6 +280,7 @@ class Engine:
             for i in range(count):
                 if sequence.finished or (i and chosen[-1] != sequence.state.draft[i - 1]):
                     break
+                self.num_guessed += i > 0
                 if sequence.sampler.is_plain:
                     chosen.append(int(largest[row + i]))
                     sequence.sampler.note(chosen[-1])

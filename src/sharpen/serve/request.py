@@ -13,6 +13,7 @@ from torch import Tensor
 from sharpen.models.tokenizer import Tokenizer
 from sharpen.serve.sampling import Sampler, SamplingParams
 from sharpen.serve.scheduler import SequenceState
+from sharpen.serve.speculation import NgramGuesser
 from sharpen.serve.stop import TextStream
 
 __all__ = ["Continuation", "FinishReason", "Piece", "TokenLogprob"]
@@ -65,6 +66,7 @@ class Continuation:
 
     Attributes:
         state: where the scheduler has it.
+        guesser: what guesses its tokens, where that is on.
 
     Args:
         tokenizer: for text and stop texts.
@@ -96,6 +98,7 @@ class Continuation:
         )
         self.index = index
         self.cancelled = False
+        self.guesser: NgramGuesser | None = None
         self.finish_reason: FinishReason | None = None
         self.num_tokens = 0
         self.submitted_s = time.perf_counter()

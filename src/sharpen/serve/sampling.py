@@ -12,8 +12,8 @@ For a row of logits l [V], prompt tokens P and generated tokens with counts c::
     7. min-p (Nguyen et al., 2024, arXiv 2407.01082): those of at least p * max(q)
     8. draw: the first i whose running sum of q passes u * sum(q), u ~ U[0, 1)
 
-One number u a token, from a generator of the request's own, so a seeded request gives the same
-text whatever else is in the batch. Temperature 0 takes the largest logit after step 3.
+One number u a token, a hash of the request's seed and the token's place, so a seeded request gives
+the same text whatever else is in the batch. Temperature 0 takes the largest logit after step 3.
 Cost: O(V) a row, and a sort of V only where the nucleus has more than 1,024 tokens.
 """
 
@@ -24,6 +24,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import torch
 from torch import Tensor
@@ -207,6 +208,11 @@ def truncate(
     return values / values.sum(), ids
 
 
+def _uniform(name: str) -> float:
+    """A number in [0, 1) that depends on the name alone, the same on every machine."""
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest()) / 2**64
+
+
 class Sampler:
     """Chooses tokens for one continuation.
 
@@ -230,7 +236,7 @@ class Sampler:
         self._counts: Counter[int] = Counter()
         self._blocked = list(blocked)
         seed = params.seed if params.seed is not None else random.SystemRandom().getrandbits(63)
-        self._random = random.Random(f"{seed}/{choice}")  # text seeds: the same on every machine
+        self._seed = f"{seed}/{choice}/"
 
     def choose(self, logits: Tensor) -> int:
         """The next token from logits [V]; remembers it for the penalties."""
@@ -250,7 +256,7 @@ class Sampler:
                 top_p=params.top_p,
                 min_p=params.min_p,
             )
-            u = self._random.random()
+            u = _uniform(f"{self._seed}{self._counts.total()}")
             position = int(torch.searchsorted(values.cumsum(0), u, right=True))
             token = int(ids[min(position, ids.numel() - 1)])
         self._counts[token] += 1
