@@ -127,3 +127,50 @@ def test_texts_without_text_are_said(model, tmp_path):
     done = invoke("compress", model, tmp_path / "q", *pruning, "--json")
     assert done.exit_code == 2
     assert "has no text to calibrate on" in json.loads(done.stdout)["error"]["message"]
+
+
+def test_the_short_form_is_quantize(model, tmp_path):
+    short = invoke("compress", model, tmp_path / "a", "--bits", 8, "--json")
+    long = invoke("compress", "quantize", model, tmp_path / "b", "--bits", 8, "--json")
+    assert (short.exit_code, long.exit_code) == (0, 0)
+    first, second = ((tmp_path / n / "model.safetensors").read_bytes() for n in "ab")
+    assert first == second
+
+
+def test_mixllm_writes_a_folder_that_loads_and_says_where_the_bits_went(model, tmp_path):
+    text = tmp_path / "notes.txt"
+    text.write_text("The sea is deep. The sea is wide. The sea is blue. " * 200)
+    out = tmp_path / "mixed"
+    words = ("compress", "mixllm", model, "--out", out, "--calibration", text, "--samples", 4)
+    done = invoke(*words, "--bits", 5, "--json")
+    assert done.exit_code == 0, done.stdout
+    document = json.loads(done.stdout)
+    assert document["rows_int8"] == document["rows"] // 4
+    assert document["weight_bytes"] == (out / "model.safetensors").stat().st_size
+    assert document["weight_bytes_before"] == 2 * load_model(model).spec.num_parameters
+    assert set(document["share_int8"]) >= {"q_proj", "down_proj"}
+    assert load_model(out)(torch.tensor([[1, 2]])).shape == (1, 2, 304)
+    assert invoke("eval", out, "--text", text, "--window", 64).exit_code == 0
+    refused = invoke(*words, "--json")
+    assert "--force" in json.loads(refused.stdout)["error"]["message"]
+    told = " ".join(invoke(*words, "--bits", 4, "--solver", "rtn", "--force").stdout.split())
+    assert "0 of 1,024 output features have 8 bits" in told
+    assert "times less than" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--bits", "3"], "bits=3.0 must be from 4"),
+        (["--unit", "bits"], "unit"),
+        (["--solver", "obq"], "solver"),
+        (["--samples", "0"], "calibration=0"),
+        (["--calibration", "no.txt"], "no such data file"),
+        (["--dtype", "int8"], "--dtype is bfloat16 or float32"),
+    ],
+)
+def test_wrong_usage_of_mixllm_says_what_is_right(model, tmp_path, options, message):
+    done = invoke("compress", "mixllm", model, "--out", tmp_path / "q", *options, "--json")
+    assert done.exit_code == 2
+    assert message in json.loads(done.stdout)["error"]["message"]
+    assert list(tmp_path.iterdir()) == []

@@ -143,3 +143,25 @@ def test_speed_counts_the_tokens_asked_for():
 def test_configs_out_of_range_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         from_dict(CompressConfig, options)
+
+
+def test_mixed_rows_are_a_variant_calibrated_on_the_training_split(tmp_path):
+    save_small_dataset(tmp_path / "data", rows=20)
+    context = make_context(tmp_path, dataset=artifact("dataset", tmp_path / "data"))
+    variants = [{"mixllm": {"bits": 5, "calibration": 4}}, {"bits": 4, "group": 64}]
+    config = from_dict(CompressConfig, {"variants": variants, "limit": 5, "new_tokens": 2})
+    found = COMPRESS.run(config, context)
+    mixed = found.results["mixllm"]
+    assert mixed["rows_int8"] == mixed["rows"] // 4
+    assert mixed["bytes"] == folder_bytes(context.output / "mixllm")
+    assert found.measured["mixllm"]["tokens_per_s"] > 0
+    assert load_tokenizer(context.output / "mixllm").chat_template is not None
+    assert mixed["perplexity"] > 1
+    assert {path.name for path in context.output.iterdir()} == {"mixllm", "int4", "results.json"}
+
+
+def test_mixed_rows_without_a_data_set_say_what_is_missing(tmp_path):
+    context = make_context(tmp_path)
+    config = from_dict(CompressConfig, {"variants": [{"mixllm": {}}], "new_tokens": 0})
+    with pytest.raises(ConfigError, match="needs calibration rows"):
+        COMPRESS.run(config, context)

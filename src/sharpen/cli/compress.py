@@ -1,4 +1,7 @@
-"""``sharpen compress``: quantize or prune a model's weights into a folder."""
+"""``sharpen compress``: quantize or prune a model's weights into a folder.
+
+``sharpen compress MODEL OUT`` is short for ``sharpen compress quantize MODEL OUT``.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,26 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from sharpen.cli.common import Output, command
+from sharpen.cli.common import Output, command, new_app
+from sharpen.cli.progress import bar, observe
 
-__all__ = ["register"]
+__all__ = ["app"]
+
+
+class _QuantizeUnlessNamed(TyperGroup):
+    """A group whose first word is a command, or else what ``quantize`` takes."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and not {"--help", "-h"}.intersection(args):
+            args = ["quantize", *args]
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
+
+
+app = new_app("Quantize or prune a model's weights.")
+app.info.cls = _QuantizeUnlessNamed
 
 Model = Annotated[str, typer.Argument(help="An asset's name, a model folder, or a .gguf file.")]
 Out = Annotated[Path, typer.Argument(help="Folder to write.")]
@@ -50,88 +69,174 @@ Dtype = Annotated[str, typer.Option(help="Of what is not quantized: bfloat16 or 
 Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to ``app``."""
+@command(app, "quantize", example="sharpen compress quantize tiny out/int4 --bits 4 --group 32")
+def quantize(
+    model: Model,
+    out: Out,
+    bits: Bits = None,
+    group: Group = None,
+    asymmetric: Asymmetric = False,
+    clip: Clip = "none",
+    head: HeadOption = "keep",
+    prune: Prune = None,
+    sparsity: Sparsity = None,
+    pattern: Pattern = None,
+    calibration: Calibration = None,
+    adapter: Adapter = None,
+    dtype: Dtype = "bfloat16",
+    force: Force = False,
+) -> Output:
+    """Quantize or prune a model's weights; the folder then works wherever a model does.
 
-    @command(app, "compress", example="sharpen compress tiny out/int4 --bits 4 --group 32")
-    def compress(
-        model: Model,
-        out: Out,
-        bits: Bits = None,
-        group: Group = None,
-        asymmetric: Asymmetric = False,
-        clip: Clip = "none",
-        head: HeadOption = "keep",
-        prune: Prune = None,
-        sparsity: Sparsity = None,
-        pattern: Pattern = None,
-        calibration: Calibration = None,
-        adapter: Adapter = None,
-        dtype: Dtype = "bfloat16",
-        force: Force = False,
-    ) -> Output:
-        """Quantize or prune a model's weights; the folder then works wherever a model does."""
-        from sharpen.core.config import from_dict
-        from sharpen.core.errors import BusyError, ConfigError
+    `sharpen compress MODEL OUT` is short for this.
+    """
+    from sharpen.core.config import from_dict
+    from sharpen.core.errors import ConfigError
 
-        if bits not in (None, 4, 8):
-            raise ConfigError(f"--bits is 4 or 8, got {bits}.")
-        if clip not in ("none", "mse"):
-            raise ConfigError(f"--clip is none or mse, got {clip!r}.")
-        if head not in ("keep", "int8"):
-            raise ConfigError(f"--head is keep or int8, got {head!r}.")
-        if dtype not in ("bfloat16", "float32"):
-            raise ConfigError(f"--dtype is bfloat16 or float32, got {dtype!r}.")
-        pruning = _pruning(prune, sparsity, pattern, calibration)
-        if out.exists() and not force:
-            raise BusyError(f"{out} exists. Replace it with --force, or choose another folder.")
-        if out.exists() and not (out.is_dir() and (out / "config.json").exists()):
-            raise BusyError(f"{out} is not a model folder, so --force does not replace it.")
+    if bits not in (None, 4, 8):
+        raise ConfigError(f"--bits is 4 or 8, got {bits}.")
+    if clip not in ("none", "mse"):
+        raise ConfigError(f"--clip is none or mse, got {clip!r}.")
+    if head not in ("keep", "int8"):
+        raise ConfigError(f"--head is keep or int8, got {head!r}.")
+    if dtype not in ("bfloat16", "float32"):
+        raise ConfigError(f"--dtype is bfloat16 or float32, got {dtype!r}.")
+    pruning = _pruning(prune, sparsity, pattern, calibration)
+    _check_target(out, force)
 
-        import torch
+    import torch
 
-        from sharpen.compress import prune_model, save_quantized, zero_share
-        from sharpen.compress.config import VariantConfig
-        from sharpen.models import load_model, load_tokenizer, save_model
+    from sharpen.compress import prune_model, save_quantized, zero_share
+    from sharpen.compress.config import VariantConfig
+    from sharpen.models import load_model, load_tokenizer, save_model
 
-        fields = {
-            "bits": 4 if bits is None and pruning is None else bits,
-            "group": group,
-            "symmetric": not asymmetric,
-            "clip": clip,
+    fields = {
+        "bits": 4 if bits is None and pruning is None else bits,
+        "group": group,
+        "symmetric": not asymmetric,
+        "clip": clip,
+        "head": head,
+        "prune": pruning,
+    }
+    variant = from_dict(VariantConfig, fields)
+    tokenizer = load_tokenizer(model)
+    loaded = load_model(model, adapter=adapter)
+    stored = getattr(torch, dtype)
+    before = sum(p.numel() for p in loaded.parameters()) * stored.itemsize
+    document: dict[str, Any] = {"model": model, "output": str(out)}
+    if variant.prune is not None:
+        with _calibrating(calibration, tokenizer, variant.prune.calibration) as dataset:
+            prune_model(loaded, variant.prune, dataset)
+        document |= {"prune": variant.prune.method, "zeros": zero_share(loaded)}
+    if variant.grid is not None:
+        save_quantized(
+            loaded, out, variant.grid, head=variant.head, tokenizer=tokenizer, dtype=stored
+        )
+        document |= {
+            "bits": variant.bits,
+            "group": variant.grid.group_size,
+            "symmetric": variant.symmetric,
             "head": head,
-            "prune": pruning,
         }
-        variant = from_dict(VariantConfig, fields)
-        tokenizer = load_tokenizer(model)
+    else:
+        save_model(loaded, out, tokenizer=tokenizer, dtype=stored)
+    document |= _sizes(out, before)
+    return Output(document, lambda console: _render(console, document, dtype))
+
+
+@command(app, "mixllm", example="sharpen compress mixllm tiny --bits 4.4 --out out/mixed")
+def mixllm(
+    model: Model,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    bits: Annotated[
+        float, typer.Option(help="Mean of the rows' bits, 4 to 8: (bits - 4) / 4 of them have 8.")
+    ] = 4.4,
+    unit: Annotated[
+        str, typer.Option(help="rows, or bytes: long rows must matter more to get 8 bits.")
+    ] = "rows",
+    solver: Annotated[str, typer.Option(help="gptq, awq or rtn (round to nearest).")] = "gptq",
+    clip: Annotated[
+        bool, typer.Option("--clip/--no-clip", help="Search ranges below the full one.")
+    ] = True,
+    calibration: Annotated[
+        Path,
+        typer.Option(
+            help="Texts like those the model will see: a file or folder of JSONL ('text'), text "
+            "or Parquet, or a data set; or python-stdlib, the source of Python's library."
+        ),
+    ] = Path("python-stdlib"),
+    samples: Annotated[int, typer.Option(help="Rows of 512 tokens of it.")] = 128,
+    head: HeadOption = "keep",
+    adapter: Adapter = None,
+    dtype: Dtype = "bfloat16",
+    force: Force = False,
+) -> Output:
+    """Give the output features that matter most 8 bits and all others 4, by calibration.
+
+    Interrupted, the same command goes on where it stopped.
+    """
+    import dataclasses
+
+    from sharpen.core.config import from_dict
+    from sharpen.core.errors import ConfigError
+
+    if dtype not in ("bfloat16", "float32"):
+        raise ConfigError(f"--dtype is bfloat16 or float32, got {dtype!r}.")
+    _check_target(out, force)
+
+    import torch
+
+    from sharpen.compress import save_mixed
+    from sharpen.compress.config import MixLLMConfig
+    from sharpen.models import load_model, load_tokenizer
+
+    fields = {
+        "bits": bits,
+        "unit": unit,
+        "solver": solver,
+        "clip": clip,
+        "calibration": samples,
+        "head": head,
+    }
+    config = from_dict(MixLLMConfig, fields)
+    tokenizer = load_tokenizer(model)
+    source = calibration if config.needs_texts else None
+    with _calibrating(source, tokenizer, samples) as dataset:
         loaded = load_model(model, adapter=adapter)
         stored = getattr(torch, dtype)
         before = sum(p.numel() for p in loaded.parameters()) * stored.itemsize
-        document: dict[str, Any] = {"model": model, "output": str(out)}
-        if variant.prune is not None:
-            with _calibrating(calibration, tokenizer, variant.prune.calibration) as dataset:
-                prune_model(loaded, variant.prune, dataset)
-            document |= {"prune": variant.prune.method, "zeros": zero_share(loaded)}
-        if variant.grid is not None:
-            save_quantized(
-                loaded, out, variant.grid, head=variant.head, tokenizer=tokenizer, dtype=stored
+        with observe() as observer, bar(observer, "mixllm (%)", 100) as advance:
+            found = save_mixed(
+                loaded,
+                out,
+                config,
+                dataset,
+                tokenizer=tokenizer,
+                dtype=stored,
+                on_progress=advance,
             )
-            document |= {
-                "bits": variant.bits,
-                "group": variant.grid.group_size,
-                "symmetric": variant.symmetric,
-                "head": head,
-            }
-        else:
-            save_model(loaded, out, tokenizer=tokenizer, dtype=stored)
-        weights = sum(file.stat().st_size for file in out.glob("*.safetensors"))
-        document |= {
-            "weight_bytes": weights,
-            "folder_bytes": sum(file.stat().st_size for file in out.iterdir()),
-            "weight_bytes_before": before,
-            "ratio": before / weights,
-        }
-        return Output(document, lambda console: _render(console, document, dtype))
+    document = {"model": model, "output": str(out), **fields}
+    document |= dataclasses.asdict(found) | _sizes(out, before)
+    return Output(document, lambda console: _render(console, document, dtype))
+
+
+def _check_target(out: Path, force: bool) -> None:
+    from sharpen.core.errors import BusyError
+
+    if out.exists() and not force:
+        raise BusyError(f"{out} exists. Replace it with --force, or choose another folder.")
+    if out.exists() and not (out.is_dir() and (out / "config.json").exists()):
+        raise BusyError(f"{out} is not a model folder, so --force does not replace it.")
+
+
+def _sizes(out: Path, before: int) -> dict[str, Any]:
+    weights = sum(file.stat().st_size for file in out.glob("*.safetensors"))
+    return {
+        "weight_bytes": weights,
+        "folder_bytes": sum(file.stat().st_size for file in out.iterdir()),
+        "weight_bytes_before": before,
+        "ratio": before / weights,
+    }
 
 
 def _pruning(
@@ -176,6 +281,12 @@ def _render(console: Any, document: dict[str, Any], dtype: str) -> None:
     before, after = document["weight_bytes_before"], document["weight_bytes"]
     if "zeros" in document:
         console.print(f"{document['zeros']:.1%} of the blocks' weights are zero.")
+    if "rows_int8" in document:
+        kinds = ", ".join(f"{k} {share:.0%}" for k, share in document["share_int8"].items())
+        console.print(
+            f"{document['rows_int8']:,} of {document['rows']:,} output features have 8 bits, the "
+            f"others 4. By layer: {kinds}."
+        )
     if "bits" in document:
         console.print(
             f"{document['output']}: {after / 1e6:,.1f} MB of weights, {document['ratio']:.2f} "

@@ -16,6 +16,7 @@ import torch
 from sharpen.compress.config import BASELINE, CompressConfig
 from sharpen.compress.files import write_quantized
 from sharpen.compress.linear import weight_bytes
+from sharpen.compress.mixed_files import MixedSummary, write_mixed
 from sharpen.compress.prune import prune_model, zero_share
 from sharpen.core.files import atomic_write_json
 from sharpen.core.stage import StageContext, StageResult
@@ -71,8 +72,9 @@ def run_compress(config: CompressConfig, context: StageContext) -> StageResult:
     results: dict[str, Any] = {}
     measured: dict[str, Any] = {}
     shares: dict[str, float] = {}
-    prunes = any(variant.prune is not None for variant in config.variants)
-    calibration = _split(context, "train", tokenizer.fingerprint) if prunes else None
+    calibrated = any(v.prune is not None or v.mixllm is not None for v in config.variants)
+    calibration = _split(context, "train", tokenizer.fingerprint) if calibrated else None
+    mixed: dict[str, MixedSummary] = {}
     with context.progress("compress", len(config.variants)) as bar:
         for variant in config.variants:
             target = context.output / variant.label
@@ -82,7 +84,18 @@ def run_compress(config: CompressConfig, context: StageContext) -> StageResult:
                 changed = copy.deepcopy(model)
                 prune_model(changed, variant.prune, calibration)
                 shares[variant.label] = zero_share(changed)
-            if variant.grid is not None:
+            if variant.mixllm is not None:
+                with context.progress(f"{variant.label} (%)", 100) as percent:
+                    mixed[variant.label] = write_mixed(
+                        changed,
+                        target,
+                        variant.mixllm,
+                        calibration,
+                        work=context.work / f"{variant.label}.partial",
+                        dtype=dtype,
+                        on_progress=percent.advance,
+                    )
+            elif variant.grid is not None:
                 write_quantized(changed, target, variant.grid, head=variant.head, dtype=dtype)
             else:
                 write_folder(changed, target, dtype=dtype)
@@ -99,6 +112,9 @@ def run_compress(config: CompressConfig, context: StageContext) -> StageResult:
         found = results[variant.label] = {"bytes": folder_bytes(folder)}
         if variant.grid is not None:
             found |= {"bits": variant.bits, "group": variant.grid.group_size}
+        if variant.mixllm is not None:
+            rows = mixed[variant.label]
+            found |= {"bits": variant.mixllm.bits, "rows": rows.rows, "rows_int8": rows.rows_int8}
         if variant.label in shares:
             found["zeros"] = shares[variant.label]
         loaded = load_model(folder, dtype=dtype)
