@@ -1,7 +1,7 @@
 // Adafactor's step on float32 matrices and vectors, all parameters at once. Twin:
-// sharpen/optim/adafactor.py, to rounding. Sums have the same bits at every width of vectors and for
-// any number of threads: a matrix is cut into the same panels of rows, whose sums are added up in
-// order.
+// sharpen/optim/adafactor.py, to rounding. Sums have the same bits at every width of vectors and
+// for any number of threads: a matrix is cut into the same panels of rows, whose sums are added up
+// in order.
 
 #include <algorithm>
 #include <vector>
