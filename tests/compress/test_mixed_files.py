@@ -147,6 +147,20 @@ def test_parts_of_another_model_or_config_are_not_taken(tmp_path, data, monkeypa
     assert files_of(tmp_path / "q") == files_of(tmp_path / "fresh")
 
 
+def test_rows_are_chosen_by_the_scores_that_are_given(tmp_path):
+    model = small_model()
+    config = MixLLMConfig(bits=5, solver="rtn")
+    layers = block_linears(model)
+    scores = {
+        name: torch.full((layer.out_features,), float(name.endswith("down_proj")))
+        for name, layer in layers.items()
+    }
+    found = save_mixed(model, tmp_path / "q", config, scores=scores)
+    assert found.share_int8["down_proj"] == 1.0
+    with pytest.raises(ConfigError, match="one number for each row"):
+        save_mixed(model, tmp_path / "r", config, scores={LAYER: torch.ones(3)})
+
+
 def test_two_at_once_and_missing_rows_are_refused(tmp_path, data):
     with (
         FileLock(tmp_path / ".q.partial" / "lock"),

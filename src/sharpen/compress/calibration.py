@@ -20,7 +20,8 @@ from sharpen.models.tokenizer import Tokenizer
 
 __all__ = ["Sample", "calibration_dataset", "samples"]
 
-_ROW_TOKENS = 512
+_LONGEST_TOKEN = 16
+"""Characters of source that a token seldom exceeds."""
 _CORPUS = "python-stdlib"
 
 
@@ -54,9 +55,9 @@ def samples(dataset: TokenDataset, limit: int, device: torch.device | str) -> It
 
 
 def calibration_dataset(
-    source: str | Path, tokenizer: Tokenizer, folder: Path, *, rows: int
+    source: str | Path, tokenizer: Tokenizer, folder: Path, *, rows: int, tokens: int = 512
 ) -> TokenDataset:
-    """Rows of 512 tokens from the first texts of a file.
+    """Rows of some hundred tokens from the first texts of a file.
 
     Args:
         source: a file or folder of texts, as :func:`~sharpen.data.read_rows` reads them; rows of
@@ -66,55 +67,57 @@ def calibration_dataset(
         tokenizer: the model's.
         folder: an existing folder, where the rows are written.
         rows: as many as are needed; reading stops there.
+        tokens: of each row.
 
     Raises:
         MissingFileError: the source does not exist.
         DataError: it cannot be read, has no text, or was made with another tokenizer.
     """
     if str(source) == _CORPUS:
-        return _write(_corpus(tokenizer, rows), tokenizer, folder)
+        return _write(_corpus(tokenizer, rows, tokens), tokenizer, folder, tokens)
     source = Path(source)
     if (source / "manifest.json").is_file():
         return TokenDataset(source, "train", tokenizer_fingerprint=tokenizer.fingerprint)
     texts = (normalize(row, "text", where) for where, row in locate_rows(source))
     pieces: list[Document] = []
-    tokens = 0
+    count = 0
     for text in texts:
         (document,) = encode_rows([text], tokenizer)
         # Neighbouring pieces share a token: the last predicted is the next one's first input.
-        for start in range(0, len(document.ids) - 1, _ROW_TOKENS):
-            part = slice(start, start + _ROW_TOKENS + 1)
+        for start in range(0, len(document.ids) - 1, tokens):
+            part = slice(start, start + tokens + 1)
             pieces.append(Document(document.ids[part], document.learned[part]))
-        tokens += len(document.ids)
-        if tokens >= rows * _ROW_TOKENS:
+        count += len(document.ids)
+        if count >= rows * tokens:
             break
     if not pieces:
         raise DataError(f"{source} has no text to calibrate on.")
-    return _write(pieces, tokenizer, folder)
+    return _write(pieces, tokenizer, folder, tokens)
 
 
-def _corpus(tokenizer: Tokenizer, rows: int) -> list[Document]:
-    """The first 512 tokens of evenly spread modules that have as many."""
+def _corpus(tokenizer: Tokenizer, rows: int, tokens: int) -> list[Document]:
+    """The first tokens of evenly spread modules that have as many as a row."""
     texts = list(stdlib_texts(asset_path(ASSETS[_CORPUS].name)))
     pieces: list[Document] = []
     stride = max(1, len(texts) // rows)
     # A second round, shifted, makes good for the modules that were too short.
     for start in range(stride):
         for text in texts[start::stride]:
-            (document,) = encode_rows([text], tokenizer)
-            if len(document.ids) > _ROW_TOKENS:
-                part = slice(0, _ROW_TOKENS + 1)
+            beginning = {**text, "text": text["text"][: _LONGEST_TOKEN * tokens]}
+            (document,) = encode_rows([beginning], tokenizer)
+            if len(document.ids) > tokens:
+                part = slice(0, tokens + 1)
                 pieces.append(Document(document.ids[part], document.learned[part]))
             if len(pieces) == rows:
                 return pieces
     return pieces
 
 
-def _write(pieces: list[Document], tokenizer: Tokenizer, folder: Path) -> TokenDataset:
+def _write(pieces: list[Document], tokenizer: Tokenizer, folder: Path, tokens: int) -> TokenDataset:
     write_dataset(
         folder,
         {"train": pieces},
-        max_tokens=_ROW_TOKENS,
+        max_tokens=tokens,
         packing=True,
         tokenizer_fingerprint=tokenizer.fingerprint,
         vocab_size=tokenizer.vocab_size,

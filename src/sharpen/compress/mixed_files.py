@@ -77,6 +77,7 @@ def save_mixed(
     config: MixLLMConfig | None = None,
     dataset: TokenDataset | None = None,
     *,
+    scores: Mapping[str, Tensor] | None = None,
     tokenizer: Tokenizer | None = None,
     dtype: torch.dtype = torch.bfloat16,
     on_progress: Progress | None = None,
@@ -90,6 +91,7 @@ def save_mixed(
         folder: replaced if it exists.
         config: bits, solver, calibration.
         dataset: calibration rows; only bits 4 or 8 with solver ``rtn`` need none.
+        scores: of each row, to choose by; default its salience on the calibration rows.
         tokenizer: written beside the weights.
         dtype: of what is not quantized.
         on_progress: is told how many more hundredths of the work are done.
@@ -109,7 +111,14 @@ def save_mixed(
     try:
         with atomic_dir(folder) as temporary:
             found = write_mixed(
-                model, temporary, config, dataset, work=work, dtype=dtype, on_progress=on_progress
+                model,
+                temporary,
+                config,
+                dataset,
+                work=work,
+                scores=scores,
+                dtype=dtype,
+                on_progress=on_progress,
             )
             if tokenizer is not None:
                 tokenizer.save(temporary)
@@ -130,6 +139,7 @@ def write_mixed(
     dataset: TokenDataset | None = None,
     *,
     work: Path,
+    scores: Mapping[str, Tensor] | None = None,
     dtype: torch.dtype = torch.bfloat16,
     on_progress: Progress | None = None,
 ) -> MixedSummary:
@@ -141,12 +151,14 @@ def write_mixed(
         config: as there.
         dataset: as there.
         work: where finished parts are kept until the caller removes them.
+        scores: as there.
         dtype: as there.
         on_progress: as there.
     """
     config = config or MixLLMConfig()
     refuse_quantized(model)
-    if config.needs_texts and dataset is None:
+    chosen = scores is not None and config.solver == "rtn"
+    if config.needs_texts and not chosen and dataset is None:
         raise ConfigError(
             "MixLLM looks at what goes into each layer and needs calibration rows. Give it a data "
             "set, or use bits 4 or 8 with solver 'rtn'."
@@ -155,9 +167,9 @@ def write_mixed(
     if config.needs_texts and dataset is not None:
         rows = list(samples(dataset, config.calibration, model.model.norm.weight.device))
     with FileLock(work / "lock", f"the quantization into {folder.name}"):
-        parts = _Parts(work, _key(model, config, rows, dtype))
+        parts = _Parts(work, _key(model, config, rows, scores, dtype))
         tell = _Share(on_progress, len(rows), len(model.model.layers))
-        eight = _eight_bit_rows(model, config, rows, parts, tell)
+        eight = _eight_bit_rows(model, config, rows, scores, parts, tell)
         tensors: dict[str, Tensor] = {}
         for name, parameter in model.named_parameters():
             if not name.startswith("model.layers."):
@@ -208,10 +220,16 @@ class _Parts:
         unfinished.replace(self._folder / f"{name}.safetensors")
 
 
-def _key(model: DecoderLM, config: MixLLMConfig, rows: list[Sample], dtype: torch.dtype) -> str:
+def _key(
+    model: DecoderLM,
+    config: MixLLMConfig,
+    rows: list[Sample],
+    scores: Mapping[str, Tensor] | None,
+    dtype: torch.dtype,
+) -> str:
     digest = hashlib.blake2b(digest_size=16)
     digest.update(json.dumps([_FORMAT_VERSION, to_dict(config), str(dtype)]).encode())
-    tensors: list[Tensor] = [*model.parameters()]
+    tensors: list[Tensor] = [*model.parameters(), *(scores or {}).values()]
     tensors += [t for row in rows for t in (row.input_ids, row.labels, row.document_ids)]
     for tensor in tensors:
         raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
@@ -221,7 +239,12 @@ def _key(model: DecoderLM, config: MixLLMConfig, rows: list[Sample], dtype: torc
 
 
 def _eight_bit_rows(
-    model: DecoderLM, config: MixLLMConfig, rows: list[Sample], parts: _Parts, tell: _Share
+    model: DecoderLM,
+    config: MixLLMConfig,
+    rows: list[Sample],
+    scores: Mapping[str, Tensor] | None,
+    parts: _Parts,
+    tell: _Share,
 ) -> dict[str, Tensor]:
     linears = block_linears(model)
     if config.share in (0, 1):
@@ -230,16 +253,19 @@ def _eight_bit_rows(
             name: torch.full((layer.out_features,), config.share == 1)
             for name, layer in linears.items()
         }
-    scores = parts.read("salience")
-    if scores is None:
-        scores = row_salience(model, rows, on_progress=tell.rows)
-        scores = {name: score.cpu() for name, score in scores.items()}
-        parts.write("salience", scores)
+    found = parts.read("salience") if scores is None else scores
+    if found is None:
+        found = row_salience(model, rows, on_progress=tell.rows)
+        found = {name: score.cpu() for name, score in found.items()}
+        parts.write("salience", found)
     else:
         tell.all_rows()
-    scores = {name: scores[name] for name in linears}
+    wanted = {name: layer.out_features for name, layer in linears.items()}
+    if {name: score.numel() for name, score in found.items()} != wanted:
+        raise ConfigError("scores must hold one number for each row of each layer in the blocks.")
+    ordered = {name: found[name] for name in linears}
     columns = {name: layer.in_features for name, layer in linears.items()}
-    return choose_rows(scores, columns, config.share, unit=config.unit)
+    return choose_rows(ordered, columns, config.share, unit=config.unit)
 
 
 def _blocks(
