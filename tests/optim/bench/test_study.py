@@ -112,7 +112,7 @@ def test_every_workload_and_variant_has_a_target_and_trains() -> None:
     import torch
 
     targets = load_targets()
-    assert set(targets) <= set(suite(variants=True))
+    assert set(targets) == set(suite(variants=True, missing=True))
     for name in suite(variants=True):
         workload = find_workload(name)
         torch.manual_seed(0)
@@ -126,6 +126,19 @@ def test_every_workload_and_variant_has_a_target_and_trains() -> None:
         find_workload("digits-mpl")
     with pytest.raises(ConfigError, match="no variant 'wise'"):
         find_workload("digits-mlp/wise")
+
+
+def test_the_page_has_the_targets_of_the_file(repository: Path) -> None:
+    page = (repository / "docs/optim/bench.md").read_text()
+    rows = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("| `")]
+    shown = {row[0].strip(" `"): row[1:] for row in rows if len(row) == 5}
+    targets = load_targets()
+    assert list(shown) == suite(missing=True)
+    for name, cells in shown.items():
+        wanted = targets[name]
+        numbers = (wanted.validation, wanted.test, wanted.max_steps, wanted.max_cpu_s)
+        texts = [f"{x:.4f}" for x in numbers[:2]] + [str(numbers[2]), f"{numbers[3]:.1f}"]
+        assert [cell.strip() for cell in cells] == texts, name
 
 
 def test_submissions_by_name_and_file(tmp_path: Path) -> None:

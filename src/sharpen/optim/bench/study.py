@@ -171,7 +171,7 @@ def run_jobs(
     Args:
         jobs: of :func:`plan_jobs`.
         journal: gets them.
-        targets: by workload; a variant has its base's budget and its own target.
+        targets: by workload; a variant has its own.
         processes: trials at a time, each on one thread.
         timeout_s: a trial that takes longer ends the run.
         keep_on: go on after the target.
