@@ -12,7 +12,7 @@ from sharpen.optim.adafactor import Adafactor
 from sharpen.optim.adagrad import Adagrad
 from sharpen.optim.adamw import AdamW
 from sharpen.optim.ademamix import AdEMAMix, mixing
-from sharpen.optim.base import Optimizer
+from sharpen.optim.engine.base import Optimizer
 from sharpen.optim.lamb import Lamb
 from sharpen.optim.nadamw import NAdamW
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from sharpen.core.errors import ConfigError
 from sharpen.optim import Apollo, ApolloMini, create, estimate, parse_options
-from sharpen.optim.lowrank import FoldedAdamWRule
-from sharpen.optim.projector import Projector, param_seed, side_is_right
+from sharpen.optim.engine.lowrank import FoldedAdamWRule
+from sharpen.optim.engine.projector import Projector, param_seed, side_is_right
 
 SHAPES = [(12, 5), (5, 12), (6, 6), (7, 5)]
 

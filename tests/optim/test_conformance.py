@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from sharpen.optim.base import Optimizer
+from sharpen.optim.engine.base import Optimizer
 from sharpen.optim.names import available
 from sharpen.optim.q_apollo import quantize_weights
 from sharpen.testing.optim import GradientOptimizerConformance, train

@@ -21,7 +21,7 @@ from sharpen.optim import (
     SGD8bit,
     convert,
 )
-from sharpen.optim.quant import codebook
+from sharpen.optim.engine.quant import codebook
 
 SHAPES = [(70, 70), (7,)]
 

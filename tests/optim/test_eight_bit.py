@@ -8,9 +8,9 @@ from torch import nn
 
 from sharpen.optim.adamw import AdamW, AdamW8bit
 from sharpen.optim.ademamix import AdEMAMix8bit
-from sharpen.optim.base import Optimizer
+from sharpen.optim.engine.base import Optimizer
+from sharpen.optim.engine.quant import codebook, quantize_blockwise
 from sharpen.optim.lion import Lion8bit
-from sharpen.optim.quant import codebook, quantize_blockwise
 
 PARITY: dict[str, Any] = {"code_rounding": "lut16", "v_floor": False, "impl": "eager"}
 PEERS: list[tuple[type[Optimizer], str, dict[str, Any], dict[str, str]]] = [

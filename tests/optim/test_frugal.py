@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from sharpen.core.errors import ConfigError
 from sharpen.optim import AdamW, BAdam, Frugal, GaLore, create
-from sharpen.optim.base import Optimizer
-from sharpen.optim.blocks import BlockWalk, units_of
-from sharpen.optim.projector import Projector, param_seed
+from sharpen.optim.engine.base import Optimizer
+from sharpen.optim.engine.blocks import BlockWalk, units_of
+from sharpen.optim.engine.projector import Projector, param_seed
 from sharpen.testing.optim import small_model, train
 
 SHAPES = [(12, 7), (7, 12), (8, 8)]

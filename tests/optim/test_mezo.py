@@ -10,8 +10,8 @@ from torch import nn
 
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.optim import mezo
+from sharpen.optim.engine.philox import normal, philox, splitmix64
 from sharpen.optim.mezo import MeZO, read_log, write_log
-from sharpen.optim.philox import normal, philox, splitmix64
 from sharpen.testing.optim import batch_loss, small_model
 
 

@@ -147,7 +147,7 @@ class InferenceLM:
         """
         with torch.inference_mode():
             context = PagedContext.of(parts, cache, self._rope)
-            x = self._embedding(context.ids)
+            x: Tensor = self._embedding(context.ids)
             delta = None
             for block in self._blocks:
                 x, delta = block(x, delta, context)

@@ -1,4 +1,4 @@
-// Codes of 8 and of 4 bits with a scale for each block. Twin: sharpen/optim/quant.py, bit for bit.
+// Codes of 8 and of 4 bits with a scale for each block. Twin: sharpen/optim/engine/quant.py, bit for bit.
 
 #pragma once
 

@@ -14,9 +14,17 @@ if TYPE_CHECKING:
     from sharpen.optim.apollo import Apollo, ApolloMini
     from sharpen.optim.backward import fuse_into_backward
     from sharpen.optim.badam import BAdam
-    from sharpen.optim.base import Optimizer
     from sharpen.optim.conversion import convert
     from sharpen.optim.cosmos import Cosmos
+    from sharpen.optim.engine.base import Optimizer
+    from sharpen.optim.engine.orthogonal import orthogonalize
+    from sharpen.optim.engine.quant import (
+        BlockQuantTensor,
+        dequantize_blockwise,
+        quantize_blockwise,
+    )
+    from sharpen.optim.engine.rule import Rule
+    from sharpen.optim.engine.slots import SlotSpec
     from sharpen.optim.fira import Fira
     from sharpen.optim.frugal import Frugal
     from sharpen.optim.galore import GaLore, GaLore8bit
@@ -29,7 +37,6 @@ if TYPE_CHECKING:
     from sharpen.optim.muon import Muon
     from sharpen.optim.nadamw import NAdamW
     from sharpen.optim.names import available
-    from sharpen.optim.orthogonal import orthogonalize
     from sharpen.optim.program import Program, ProgramOptimizer
     from sharpen.optim.q_apollo import (
         Int8Linear,
@@ -38,13 +45,10 @@ if TYPE_CHECKING:
         dequantize_weights,
         quantize_weights,
     )
-    from sharpen.optim.quant import BlockQuantTensor, dequantize_blockwise, quantize_blockwise
     from sharpen.optim.registry import create, parse_options
-    from sharpen.optim.rule import Rule
     from sharpen.optim.schedule_free import ScheduleFreeAdamW
     from sharpen.optim.schedules import Schedule
     from sharpen.optim.sgd import SGD, SGD8bit, SignSGD
-    from sharpen.optim.slots import SlotSpec
     from sharpen.optim.soap import Soap
     from sharpen.optim.sso import TargetOptimizer
     from sharpen.optim.stable_embedding import StableEmbedding
@@ -117,7 +121,7 @@ _MODULES = {
     "apollo": ("Apollo", "ApolloMini"),
     "backward": ("fuse_into_backward",),
     "badam": ("BAdam",),
-    "base": ("Optimizer",),
+    "engine.base": ("Optimizer",),
     "conversion": ("convert",),
     "cosmos": ("Cosmos",),
     "fira": ("Fira",),
@@ -132,7 +136,7 @@ _MODULES = {
     "muon": ("Muon",),
     "nadamw": ("NAdamW",),
     "names": ("available",),
-    "orthogonal": ("orthogonalize",),
+    "engine.orthogonal": ("orthogonalize",),
     "program": ("Program", "ProgramOptimizer"),
     "q_apollo": (
         "Int8Linear",
@@ -141,13 +145,13 @@ _MODULES = {
         "dequantize_weights",
         "quantize_weights",
     ),
-    "quant": ("BlockQuantTensor", "dequantize_blockwise", "quantize_blockwise"),
+    "engine.quant": ("BlockQuantTensor", "dequantize_blockwise", "quantize_blockwise"),
     "registry": ("create", "parse_options"),
-    "rule": ("Rule",),
+    "engine.rule": ("Rule",),
     "schedule_free": ("ScheduleFreeAdamW",),
     "schedules": ("Schedule",),
     "sgd": ("SGD", "SGD8bit", "SignSGD"),
-    "slots": ("SlotSpec",),
+    "engine.slots": ("SlotSpec",),
     "soap": ("Soap",),
     "stable_embedding": ("StableEmbedding",),
     "sso": ("TargetOptimizer",),

@@ -26,11 +26,11 @@ import torch
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
-from sharpen.optim import lowrank_native
-from sharpen.optim.base import Common, Optimizer, Params
-from sharpen.optim.lowrank_native import MatrixStep
-from sharpen.optim.rule import Entry, Group, Rule, is_plain
-from sharpen.optim.slots import SlotSpec
+from sharpen.optim.engine import lowrank_native
+from sharpen.optim.engine.base import Common, Optimizer, Params
+from sharpen.optim.engine.lowrank_native import MatrixStep
+from sharpen.optim.engine.rule import Entry, Group, Rule, is_plain
+from sharpen.optim.engine.slots import SlotSpec
 
 __all__ = ["Adafactor", "AdafactorRule"]
 

@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Unpack
 import torch
 from torch import Tensor
 
-from sharpen.optim.base import Common, Optimizer, Params
-from sharpen.optim.moments import FusedMoments, corrections, mix_moments
-from sharpen.optim.rule import Group, Rule
+from sharpen.optim.engine.base import Common, Optimizer, Params
+from sharpen.optim.engine.moments import FusedMoments, corrections, mix_moments
+from sharpen.optim.engine.rule import Group, Rule
 
 __all__ = ["AdamW", "AdamW4bit", "AdamW8bit", "AdamWRule"]
 

@@ -24,11 +24,11 @@ from typing import Any, ClassVar, Unpack
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
-from sharpen.optim import fused
-from sharpen.optim.base import Common, Optimizer, Params
-from sharpen.optim.moments import corrected_root, mix_moments, native_numbers
-from sharpen.optim.rule import Entry, Group, Rule
-from sharpen.optim.slots import SlotSpec
+from sharpen.optim.engine import fused
+from sharpen.optim.engine.base import Common, Optimizer, Params
+from sharpen.optim.engine.moments import corrected_root, mix_moments, native_numbers
+from sharpen.optim.engine.rule import Entry, Group, Rule
+from sharpen.optim.engine.slots import SlotSpec
 
 __all__ = ["AdEMAMix", "AdEMAMix8bit", "AdEMAMixRule", "mixing"]
 

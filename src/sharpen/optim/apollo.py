@@ -26,19 +26,19 @@ import torch
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
-from sharpen.optim import lowrank_native
 from sharpen.optim.adamw import AdamWRule
-from sharpen.optim.base import Common, Params
-from sharpen.optim.lowrank import (
+from sharpen.optim.engine import lowrank_native
+from sharpen.optim.engine.base import Common, Params
+from sharpen.optim.engine.lowrank import (
     FoldedAdamWRule,
     LowRankOptimizer,
     LowRankRule,
     OnRefresh,
     Subspace,
 )
-from sharpen.optim.lowrank_native import MatrixStep
-from sharpen.optim.projector import Side
-from sharpen.optim.rule import Entry, Group, Rule, is_plain
+from sharpen.optim.engine.lowrank_native import MatrixStep
+from sharpen.optim.engine.projector import Side
+from sharpen.optim.engine.rule import Entry, Group, Rule, is_plain
 
 __all__ = ["Apollo", "ApolloMini", "ApolloRule", "limit_growth"]
 
@@ -173,8 +173,8 @@ class Apollo(LowRankOptimizer):
     """APOLLO; its learning rate is about ten times AdamW's.
 
     Args:
-        params: see :class:`~sharpen.optim.base.Optimizer`; groups with ``rule="adamw"`` are updated
-            by AdamW, the rest, if large enough for the rank, by APOLLO.
+        params: see :class:`~sharpen.optim.engine.base.Optimizer`; groups with ``rule="adamw"`` are
+            updated by AdamW, the rest, if large enough for the rank, by APOLLO.
         lr: learning rate, of both.
         rank: r; or ``auto``, a quarter of the short side.
         scale_type: a factor for each channel, or one for the tensor.

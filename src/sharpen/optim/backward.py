@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
-from sharpen.optim.base import Optimizer
-from sharpen.optim.rule import is_packed
-from sharpen.optim.sharded import is_sharded
+from sharpen.optim.engine.base import Optimizer
+from sharpen.optim.engine.rule import is_packed
+from sharpen.optim.engine.sharded import is_sharded
 
 __all__ = ["fuse_into_backward"]
 

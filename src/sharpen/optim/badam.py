@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sharpen.optim.base import Params
-from sharpen.optim.blocks import BlockUnit, Order
+from sharpen.optim.engine.base import Params
+from sharpen.optim.engine.blocks import BlockUnit, Order
 from sharpen.optim.frugal import Frugal
 
 __all__ = ["BAdam"]
@@ -25,7 +25,7 @@ class BAdam(Frugal):
     """BAdam, which is :class:`~sharpen.optim.frugal.Frugal` without steps on what is not active.
 
     Args:
-        params: see :class:`~sharpen.optim.base.Optimizer`.
+        params: see :class:`~sharpen.optim.engine.base.Optimizer`.
         lr: learning rate.
         update_gap: steps with one block; the paper's K.
         order: in which blocks come; by default each once, in a new random order, and again.

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError, did_you_mean
-from sharpen.optim.base import Optimizer
-from sharpen.optim.quant import BlockQuantTensor, codebook
-from sharpen.optim.rule import Stored
-from sharpen.optim.sharded import is_sharded
+from sharpen.optim.engine.base import Optimizer
+from sharpen.optim.engine.quant import BlockQuantTensor, codebook
+from sharpen.optim.engine.rule import Stored
+from sharpen.optim.engine.sharded import is_sharded
 
 __all__ = ["SOURCES", "convert"]
 

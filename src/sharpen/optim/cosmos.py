@@ -32,12 +32,12 @@ from torch import Tensor
 
 from sharpen.core.errors import ConfigError
 from sharpen.optim.adamw import AdamWRule
-from sharpen.optim.base import Common, Params
-from sharpen.optim.matrix import MatrixOptimizer, MatrixRule
-from sharpen.optim.orthogonal import check_orthogonal, frobenius, orthogonalize
-from sharpen.optim.philox import normal, philox, splitmix64
-from sharpen.optim.rule import Group, Rule
-from sharpen.optim.slots import SlotSpec
+from sharpen.optim.engine.base import Common, Params
+from sharpen.optim.engine.matrix import MatrixOptimizer, MatrixRule
+from sharpen.optim.engine.orthogonal import check_orthogonal, frobenius, orthogonalize
+from sharpen.optim.engine.philox import normal, philox, splitmix64
+from sharpen.optim.engine.rule import Group, Rule
+from sharpen.optim.engine.slots import SlotSpec
 
 __all__ = ["Cosmos", "CosmosRule"]
 

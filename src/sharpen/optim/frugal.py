@@ -31,16 +31,16 @@ import torch
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
-from sharpen.optim import fused, lowrank_native
 from sharpen.optim.adamw import AdamWRule
-from sharpen.optim.base import Common, Optimizer, Params
-from sharpen.optim.blocks import BlockUnit, BlockWalk, Order, units_of
+from sharpen.optim.engine import fused, lowrank_native
+from sharpen.optim.engine.base import Common, Optimizer, Params
+from sharpen.optim.engine.blocks import BlockUnit, BlockWalk, Order, units_of
+from sharpen.optim.engine.lowrank_native import MatrixStep
+from sharpen.optim.engine.projector import Projector, Side, param_seed, side_is_right
+from sharpen.optim.engine.rule import Entry, Group, Rule, is_plain
+from sharpen.optim.engine.sharded import local
+from sharpen.optim.engine.slots import SlotSpec
 from sharpen.optim.lion import LionRule
-from sharpen.optim.lowrank_native import MatrixStep
-from sharpen.optim.projector import Projector, Side, param_seed, side_is_right
-from sharpen.optim.rule import Entry, Group, Rule, is_plain
-from sharpen.optim.sharded import local
-from sharpen.optim.slots import SlotSpec
 
 __all__ = ["BlockRule", "Frugal", "Select", "SplitRule"]
 
@@ -305,8 +305,8 @@ class Frugal(Optimizer):
     """FRUGAL; its learning rate is AdamW's.
 
     Args:
-        params: see :class:`~sharpen.optim.base.Optimizer`; groups with ``rule="adamw"`` have states
-            throughout.
+        params: see :class:`~sharpen.optim.engine.base.Optimizer`; groups with ``rule="adamw"`` have
+            states throughout.
         lr: learning rate.
         density: share of the weights with states, from 0 to 1.
         update_gap: steps with one choice.

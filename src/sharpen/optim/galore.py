@@ -18,16 +18,16 @@ from typing import Any, ClassVar, Literal, Unpack
 from torch import Tensor
 
 from sharpen.optim.adamw import AdamWRule
-from sharpen.optim.base import Common, Params
-from sharpen.optim.lowrank import (
+from sharpen.optim.engine.base import Common, Params
+from sharpen.optim.engine.lowrank import (
     FoldedAdamWRule,
     LowRankOptimizer,
     LowRankRule,
     OnRefresh,
     Subspace,
 )
-from sharpen.optim.projector import Side
-from sharpen.optim.rule import Group, Rule
+from sharpen.optim.engine.projector import Side
+from sharpen.optim.engine.rule import Group, Rule
 
 __all__ = ["GaLore", "GaLore8bit", "GaLoreRule"]
 
@@ -48,7 +48,7 @@ class GaLore(LowRankOptimizer):
     """GaLore.
 
     Args:
-        params: see :class:`~sharpen.optim.base.Optimizer`.
+        params: see :class:`~sharpen.optim.engine.base.Optimizer`.
         lr: learning rate.
         rank: r; or ``auto``, a quarter of the short side.
         update_proj_gap: steps with one basis.

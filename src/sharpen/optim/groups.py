@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from sharpen.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sharpen.optim.base import Optimizer
+    from sharpen.optim.engine.base import Optimizer
 
 __all__ = ["Role", "describe", "param_groups", "regroup", "roles"]
 

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
-from sharpen.optim.base import Common, Optimizer, Params
-from sharpen.optim.moments import FusedMoments, corrected_root, mix_moments, native_numbers
-from sharpen.optim.rule import Entry, Group, Rule
+from sharpen.optim.engine.base import Common, Optimizer, Params
+from sharpen.optim.engine.moments import FusedMoments, corrected_root, mix_moments, native_numbers
+from sharpen.optim.engine.rule import Entry, Group, Rule
 
 __all__ = ["Lamb", "Lamb8bit", "LambRule"]
 

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
-from sharpen.optim.base import Common, Optimizer, Params
-from sharpen.optim.rule import Group, Rule
-from sharpen.optim.sharded import is_sharded
-from sharpen.optim.slots import SlotSpec
+from sharpen.optim.engine.base import Common, Optimizer, Params
+from sharpen.optim.engine.rule import Group, Rule
+from sharpen.optim.engine.sharded import is_sharded
+from sharpen.optim.engine.slots import SlotSpec
 
 __all__ = ["SLS", "ArmijoGD", "DescentRule"]
 

@@ -20,10 +20,10 @@ from typing import Any, ClassVar, Unpack
 import torch
 from torch import Tensor
 
-from sharpen.optim import fused
-from sharpen.optim.base import Common, Optimizer, Params
-from sharpen.optim.rule import Entry, Group, Rule
-from sharpen.optim.slots import SlotSpec
+from sharpen.optim.engine import fused
+from sharpen.optim.engine.base import Common, Optimizer, Params
+from sharpen.optim.engine.rule import Entry, Group, Rule
+from sharpen.optim.engine.slots import SlotSpec
 
 __all__ = ["Lion", "Lion8bit", "LionRule"]
 

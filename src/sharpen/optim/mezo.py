@@ -33,12 +33,12 @@ from torch import Tensor
 
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.core.files import atomic_write_text
-from sharpen.optim.base import Common, Optimizer, Params
-from sharpen.optim.lowrank_native import normal_rows
-from sharpen.optim.philox import normal, philox, splitmix64
-from sharpen.optim.rule import Group, Rule
-from sharpen.optim.sharded import is_sharded
-from sharpen.optim.slots import SlotSpec
+from sharpen.optim.engine.base import Common, Optimizer, Params
+from sharpen.optim.engine.lowrank_native import normal_rows
+from sharpen.optim.engine.philox import normal, philox, splitmix64
+from sharpen.optim.engine.rule import Group, Rule
+from sharpen.optim.engine.sharded import is_sharded
+from sharpen.optim.engine.slots import SlotSpec
 
 __all__ = ["MeZO", "MeZORule", "ZOStep", "read_log", "write_log"]
 

@@ -24,11 +24,11 @@ from torch import Tensor
 
 from sharpen.core.errors import ConfigError
 from sharpen.optim.adamw import AdamWRule
-from sharpen.optim.base import Common, Params
-from sharpen.optim.matrix import MatrixOptimizer, MatrixRule, matrix_shape
-from sharpen.optim.orthogonal import Coefficients, check_orthogonal, orthogonalize
-from sharpen.optim.rule import Group, Rule
-from sharpen.optim.slots import SlotSpec
+from sharpen.optim.engine.base import Common, Params
+from sharpen.optim.engine.matrix import MatrixOptimizer, MatrixRule, matrix_shape
+from sharpen.optim.engine.orthogonal import Coefficients, check_orthogonal, orthogonalize
+from sharpen.optim.engine.rule import Group, Rule
+from sharpen.optim.engine.slots import SlotSpec
 
 __all__ = ["Muon", "MuonRule"]
 

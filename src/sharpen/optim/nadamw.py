@@ -19,8 +19,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from sharpen.optim.adamw import AdamW
-from sharpen.optim.moments import FusedMoments, corrected_root, corrections, mix_moments
-from sharpen.optim.rule import Group, Rule
+from sharpen.optim.engine.moments import FusedMoments, corrected_root, corrections, mix_moments
+from sharpen.optim.engine.rule import Group, Rule
 
 __all__ = ["NAdamW", "NAdamWRule"]
 
@@ -47,7 +47,7 @@ class NAdamW(AdamW):
     """NAdamW.
 
     Args:
-        params: see :class:`~sharpen.optim.base.Optimizer`.
+        params: see :class:`~sharpen.optim.engine.base.Optimizer`.
         lr: learning rate.
         betas: decay rates of the two moments.
         eps: added to the corrected root of the second moment.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sharpen.core.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from sharpen.optim.base import Optimizer
+    from sharpen.optim.engine.base import Optimizer
 
 __all__ = ["ALIASES", "CLASSES", "available", "canonical", "find"]
 

@@ -32,9 +32,9 @@ from torch import Tensor
 from sharpen.core.errors import ConfigError, did_you_mean
 from sharpen.core.parameters import Categorical
 from sharpen.core.space import Space
-from sharpen.optim.base import Common, Optimizer, Params
-from sharpen.optim.rule import Group, Rule
-from sharpen.optim.slots import SlotSpec
+from sharpen.optim.engine.base import Common, Optimizer, Params
+from sharpen.optim.engine.rule import Group, Rule
+from sharpen.optim.engine.slots import SlotSpec
 
 __all__ = [
     "ADAM",

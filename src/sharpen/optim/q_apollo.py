@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from sharpen.core.errors import ConfigError
 from sharpen.optim.apollo import Apollo
+from sharpen.optim.engine.philox import philox
+from sharpen.optim.engine.rule import is_packed
 from sharpen.optim.groups import roles
-from sharpen.optim.philox import philox
-from sharpen.optim.rule import is_packed
 
 __all__ = ["Int8Linear", "Int8Weight", "QApollo", "dequantize_weights", "quantize_weights"]
 

@@ -11,7 +11,7 @@ from sharpen.optim.groups import param_groups
 from sharpen.optim.names import find
 
 if TYPE_CHECKING:
-    from sharpen.optim.base import Optimizer, Params
+    from sharpen.optim.engine.base import Optimizer, Params
 
 __all__ = ["create", "parse_options"]
 

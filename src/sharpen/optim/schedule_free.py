@@ -28,10 +28,10 @@ from torch import Tensor
 
 from sharpen.core.errors import ConfigError
 from sharpen.native.build import function, load
-from sharpen.optim.base import Common, Optimizer, Params
-from sharpen.optim.rule import Entry, Group, Rule, is_plain
-from sharpen.optim.sharded import local
-from sharpen.optim.slots import SlotSpec
+from sharpen.optim.engine.base import Common, Optimizer, Params
+from sharpen.optim.engine.rule import Entry, Group, Rule, is_plain
+from sharpen.optim.engine.sharded import local
+from sharpen.optim.engine.slots import SlotSpec
 
 __all__ = ["ScheduleFreeAdamW", "ScheduleFreeRule"]
 

@@ -27,11 +27,11 @@ from torch import Tensor
 
 from sharpen.core.errors import ConfigError
 from sharpen.optim.adamw import AdamWRule
-from sharpen.optim.base import Common, Params
-from sharpen.optim.matrix import MatrixOptimizer, MatrixRule
-from sharpen.optim.moments import adam_rate, mix_moments
-from sharpen.optim.rule import Group, Rule
-from sharpen.optim.slots import SlotSpec
+from sharpen.optim.engine.base import Common, Params
+from sharpen.optim.engine.matrix import MatrixOptimizer, MatrixRule
+from sharpen.optim.engine.moments import adam_rate, mix_moments
+from sharpen.optim.engine.rule import Group, Rule
+from sharpen.optim.engine.slots import SlotSpec
 
 __all__ = ["Soap", "SoapRule"]
 

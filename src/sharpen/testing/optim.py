@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sharpen.core.errors import ConfigError
-from sharpen.optim.base import Optimizer
+from sharpen.optim.engine.base import Optimizer
 from sharpen.optim.names import find
 from sharpen.optim.registry import create
 

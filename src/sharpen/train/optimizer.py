@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from sharpen.core.errors import ConfigError
-from sharpen.optim.base import Optimizer
+from sharpen.optim.engine.base import Optimizer
 from sharpen.optim.groups import param_groups, regroup
 from sharpen.optim.names import find
 from sharpen.train.config import TrainConfig

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sharpen.core.errors import ConfigError
-from sharpen.optim.base import Optimizer
+from sharpen.optim.engine.base import Optimizer
 from sharpen.train.checkpoint import Checkpoint, Piece
 
 __all__ = [

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
-from sharpen.optim.philox import normal, philox
-from sharpen.optim.projector import (
+from sharpen.optim.engine.philox import normal, philox
+from sharpen.optim.engine.projector import (
     ORTHONORMAL,
     Kind,
     Projector,

@@ -13,9 +13,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from sharpen.optim import fused
-from sharpen.optim.rule import Entry, Group, Rule
-from sharpen.optim.slots import SlotSpec
+from sharpen.optim.engine import fused
+from sharpen.optim.engine.rule import Entry, Group, Rule
+from sharpen.optim.engine.slots import SlotSpec
 
 __all__ = [
     "FusedMoments",

@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from sharpen.optim.adamw import AdamWRule
-from sharpen.optim.base import Optimizer
-from sharpen.optim.orthogonal import fastest_dtype
-from sharpen.optim.rule import Group, Rule
-from sharpen.optim.slots import SlotSpec
+from sharpen.optim.engine.base import Optimizer
+from sharpen.optim.engine.orthogonal import fastest_dtype
+from sharpen.optim.engine.rule import Group, Rule
+from sharpen.optim.engine.slots import SlotSpec
 
 __all__ = ["MatrixOptimizer", "MatrixRule", "matrix_shape"]
 

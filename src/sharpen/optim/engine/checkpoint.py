@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
-from sharpen.optim.slots import quantized_shapes, stored_kind
+from sharpen.optim.engine.slots import quantized_shapes, stored_kind
 
 if TYPE_CHECKING:
-    from sharpen.optim.base import Optimizer
+    from sharpen.optim.engine.base import Optimizer
 
 __all__ = ["expected_shapes", "load_state_dict"]
 

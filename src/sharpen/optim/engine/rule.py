@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sharpen.optim.quant import BlockQuantTensor
-from sharpen.optim.slots import SlotSpec
+from sharpen.optim.engine.quant import BlockQuantTensor
+from sharpen.optim.engine.slots import SlotSpec
 
 __all__ = ["Entry", "Group", "Rule", "Stored", "is_packed", "is_plain"]
 

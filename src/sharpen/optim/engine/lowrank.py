@@ -24,9 +24,9 @@ from torch import Tensor
 from sharpen.core.errors import ConfigError
 from sharpen.native.info import cpu_flags
 from sharpen.optim.adamw import AdamWRule
-from sharpen.optim.base import Optimizer
-from sharpen.optim.moments import adam_rate, mix_moments
-from sharpen.optim.projector import (
+from sharpen.optim.engine.base import Optimizer
+from sharpen.optim.engine.moments import adam_rate, mix_moments
+from sharpen.optim.engine.projector import (
     ORTHONORMAL,
     SELECTIONS,
     Projector,
@@ -34,8 +34,8 @@ from sharpen.optim.projector import (
     param_seed,
     side_is_right,
 )
-from sharpen.optim.rule import Group, Rule
-from sharpen.optim.slots import SlotSpec
+from sharpen.optim.engine.rule import Group, Rule
+from sharpen.optim.engine.slots import SlotSpec
 
 __all__ = ["FoldedAdamWRule", "LowRankOptimizer", "LowRankRule", "OnRefresh", "Subspace"]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from sharpen.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sharpen.optim.base import Optimizer
+    from sharpen.optim.engine.base import Optimizer
 
 __all__ = ["is_sharded", "local", "local_rank", "owner_of", "shard_like", "step_whole"]
 

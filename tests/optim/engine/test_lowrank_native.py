@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from sharpen.native.info import supported
 from sharpen.optim import Apollo, Frugal
-from sharpen.optim.base import Optimizer
-from sharpen.optim.lowrank_native import available, normal_rows
-from sharpen.optim.philox import normal, philox
+from sharpen.optim.engine.base import Optimizer
+from sharpen.optim.engine.lowrank_native import available, normal_rows
+from sharpen.optim.engine.philox import normal, philox
 
 SHAPES = [(40, 17), (17, 40), (33, 33), (6, 5, 4), (9,)]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sharpen.native.info import compiler, supported
-from sharpen.optim.quant import (
+from sharpen.optim.engine.quant import (
     BlockQuantTensor,
     codebook,
     dequantize_blockwise,

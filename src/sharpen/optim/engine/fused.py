@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from sharpen.native.build import function
-from sharpen.optim.quant import BlockQuantTensor, native_library, packs_natively
-from sharpen.optim.rule import Entry, Stored, is_plain
+from sharpen.optim.engine.quant import BlockQuantTensor, native_library, packs_natively
+from sharpen.optim.engine.rule import Entry, Stored, is_plain
 
 __all__ = ["States", "serves", "step"]
 

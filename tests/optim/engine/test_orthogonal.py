@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharpen.core.errors import ConfigError
-from sharpen.optim.orthogonal import check_orthogonal, fastest_dtype, orthogonalize
+from sharpen.optim.engine.orthogonal import check_orthogonal, fastest_dtype, orthogonalize
 
 
 def _with_singular_values(values: torch.Tensor, m: int, n: int) -> tuple[torch.Tensor, ...]:

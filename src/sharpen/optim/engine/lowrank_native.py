@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sharpen.native.build import function, load
-from sharpen.optim.rule import Entry
+from sharpen.optim.engine.rule import Entry
 
 __all__ = ["MatrixStep", "available", "normal_rows", "take"]
 

@@ -27,12 +27,12 @@ import torch
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
-from sharpen.optim.checkpoint import load_state_dict
-from sharpen.optim.engine import is_listable, step_many, step_one
-from sharpen.optim.options import COMMON, Common, check_group, check_names
-from sharpen.optim.quant import BlockQuantTensor
-from sharpen.optim.rule import Entry, Group, Rule, Stored, is_packed
-from sharpen.optim.sharded import (
+from sharpen.optim.engine.checkpoint import load_state_dict
+from sharpen.optim.engine.loop import is_listable, step_many, step_one
+from sharpen.optim.engine.options import COMMON, Common, check_group, check_names
+from sharpen.optim.engine.quant import BlockQuantTensor
+from sharpen.optim.engine.rule import Entry, Group, Rule, Stored, is_packed
+from sharpen.optim.engine.sharded import (
     is_sharded,
     local,
     local_rank,
@@ -40,7 +40,7 @@ from sharpen.optim.sharded import (
     shard_like,
     step_whole,
 )
-from sharpen.optim.slots import SlotSpec, slot_bytes, stored_kind
+from sharpen.optim.engine.slots import SlotSpec, slot_bytes, stored_kind
 
 __all__ = ["Common", "Optimizer", "Params"]
 
@@ -54,7 +54,7 @@ class Optimizer(torch.optim.Optimizer):
         params: tensors, (name, tensor) pairs as of ``named_parameters()``, or groups; a group's
             ``rule`` chooses among :attr:`rules`.
         defaults: options of the method, for groups that do not say otherwise.
-        common: those of every optimizer, see :class:`~sharpen.optim.options.Common`.
+        common: those of every optimizer, see :class:`~sharpen.optim.engine.options.Common`.
 
     Raises:
         ConfigError: an option is unknown or out of its range, or no parameter is given.

@@ -8,7 +8,7 @@ from torch import nn
 
 from sharpen.core.errors import ConfigError
 from sharpen.native.info import compiler, supported
-from sharpen.optim.base import Optimizer
+from sharpen.optim.engine.base import Optimizer
 from sharpen.optim.names import find
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sharpen.optim import AdamW, Cosmos, Muon, Soap, create
-from sharpen.optim.matrix import MatrixOptimizer, matrix_shape
+from sharpen.optim.engine.matrix import MatrixOptimizer, matrix_shape
 from sharpen.testing.optim import small_model, train
 
 KINDS = {"muon": Muon, "soap": Soap, "cosmos": Cosmos}

@@ -34,8 +34,8 @@ import torch
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
-from sharpen.optim.lowrank_native import normal_rows
-from sharpen.optim.philox import normal, philox, splitmix64
+from sharpen.optim.engine.lowrank_native import normal_rows
+from sharpen.optim.engine.philox import normal, philox, splitmix64
 
 __all__ = [
     "ORTHONORMAL",

@@ -9,7 +9,7 @@ from torch.distributed.fsdp import fully_shard
 
 from distributed import run
 from optim.test_conformance import GradientOptimizerConformance
-from sharpen.optim.base import Optimizer
+from sharpen.optim.engine.base import Optimizer
 from sharpen.optim.groups import param_groups
 from sharpen.optim.names import available, find
 from sharpen.testing.optim import batch_loss

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharpen.optim.philox import round_bfloat16, splitmix64
-from sharpen.optim.quant import BlockQuantTensor
-from sharpen.optim.rule import Entry, Rule, is_packed
+from sharpen.optim.engine.philox import round_bfloat16, splitmix64
+from sharpen.optim.engine.quant import BlockQuantTensor
+from sharpen.optim.engine.rule import Entry, Rule, is_packed
 
 __all__ = ["is_listable", "step_many", "step_one"]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sharpen.optim.projector import param_seed, random_order
+from sharpen.optim.engine.projector import param_seed, random_order
 
 __all__ = ["BlockUnit", "BlockWalk", "Order", "units_of"]
 
