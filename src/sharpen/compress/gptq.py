@@ -7,7 +7,7 @@ et al., "MixLLM", 2024, arXiv 2412.14590. For inputs X [T, K] of a layer::
     H = 2/T X^T X                   float64; H_jj = 1 where a column is dead (0)
     H <- H + 0.01 mean(diag H) I
     U^T U = H^-1                    U upper triangular
-    for each group of 128 columns, by falling sum of diag H:
+    for each group of 128 columns, by falling sum of diag H, its scale from w as it now is:
         for each column j in it:    e = (w_j - quant(w_j)) / U_jj
                                     w_k <- w_k - e U_jk        k > j in the group
         w_k <- w_k - sum_j e_j U_jk                            k in later groups
@@ -15,11 +15,12 @@ et al., "MixLLM", 2024, arXiv 2412.14590. For inputs X [T, K] of a layer::
 Whole groups change places, so columns of a group stay neighbours with one scale. Clipping: for
 each row and group the grid's range is shrunk by r = 1.00, 0.98 .. 0.80, and the r is kept that has
 the least (w_q - w)^T H_g (w_q - w), H_g the group's block of H. If the rows of one width then have
-a larger summed error under the whole H than unclipped ones, they go back to r = 1.
+a larger summed error under the whole H than unclipped ones, they go back to r = 1. The search is
+on the weights as given, before the loop.
 
-Differs from the paper: the range is chosen before columns make good each other's errors; the
-weights of dead columns are rounded, not zeroed; and a row whose error on the calibration inputs is
-not below that of rounding to nearest takes the latter, so GPTQ never loses there.
+Differs from the paper: the weights of dead columns are rounded, not zeroed; and a row whose error
+on the calibration inputs is not below that of rounding to nearest takes the latter, so GPTQ never
+loses there.
 
 Memory: 3 K^2 float64 for H and its factor, O(N K) for a weight. Time: O(K^3 + N K^2).
 """
@@ -33,7 +34,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sharpen.compress.rows import GROUP, RowCodes, checked, encode, grouped, parameters
+from sharpen.compress.rows import (
+    GROUP,
+    RowCodes,
+    checked,
+    encode,
+    grouped,
+    parameters,
+    quantize_rows,
+)
 from sharpen.core.errors import DataError
 
 __all__ = ["Hessian", "clip_ratios", "gptq", "row_errors"]
@@ -149,21 +158,17 @@ def gptq(
     """
     weight = checked(weight, where)
     groups = grouped(weight)
-    plain_scale, plain_zero = parameters(groups, eight)
-    scale, zero = plain_scale, plain_zero
-    nearest = encode(groups, scale[..., None], zero[..., None], eight)
+    ratios = groups.new_ones(groups.shape[:2])
     if clip:
-        scale, zero = parameters(groups, eight, clip_ratios(weight, factor, eight))
-    values = _columns_in_turn(groups, factor, scale, zero, eight)
-    columns = weight.shape[1]
-    found = RowCodes(_codes(values, columns), scale, zero, eight)
-    plain = RowCodes(_codes(nearest, columns), plain_scale, plain_zero, eight)
+        ratios = clip_ratios(weight, factor, eight)
+    found = _columns_in_turn(groups, factor, ratios, eight, weight.shape[1])
+    plain = quantize_rows(weight, eight, where=where)
     better = row_errors(found, weight, factor.matrix) < row_errors(plain, weight, factor.matrix)
     by_row = better[:, None]
     return RowCodes(
         torch.where(by_row, found.values, plain.values),
-        torch.where(by_row, scale, plain_scale),
-        torch.where(by_row, zero, plain_zero),
+        torch.where(by_row, found.scale, plain.scale),
+        torch.where(by_row, found.zero, plain.zero),
         eight,
     )
 
@@ -211,19 +216,21 @@ def clip_ratios(weight: Tensor, factor: Factor, eight: Tensor) -> Tensor:
 
 
 def _columns_in_turn(
-    groups: Tensor, factor: Factor, scale: Tensor, zero: Tensor, eight: Tensor
-) -> Tensor:
-    """Codes [N, G, 128] by the loop of algorithm 1, groups in the factor's order."""
+    groups: Tensor, factor: Factor, ratios: Tensor, eight: Tensor, columns: int
+) -> RowCodes:
+    """The loop of algorithm 1, groups in the factor's order."""
     order, upper = factor.order.tolist(), factor.upper
     left = groups[:, factor.order].flatten(1)
-    codes = torch.empty_like(groups)
+    codes, scale, zero = torch.empty_like(groups), torch.ones_like(ratios), torch.ones_like(ratios)
     for place, group in enumerate(order):
         begin, end = place * GROUP, (place + 1) * GROUP
         inner = upper[begin:end, begin:end].contiguous()
+        one = slice(group, group + 1)
+        scale[:, one], zero[:, one] = parameters(left[:, None, begin:end], eight, ratios[:, one])
+        s, z = scale[:, group], zero[:, group]
         # Columns as rows: each is then contiguous.
         work = left[:, begin:end].T.contiguous()
         errors = torch.empty_like(work)
-        s, z = scale[:, group], zero[:, group]
         for j in range(GROUP):
             column = work[j]
             q = encode(column, s, z, eight)
@@ -232,7 +239,7 @@ def _columns_in_turn(
             if j + 1 < GROUP:
                 work[j + 1 :].addr_(inner[j, j + 1 :], errors[j], alpha=-1)
         left[:, end:].addmm_(errors.T, upper[begin:end, end:], alpha=-1)
-    return codes
+    return RowCodes(_codes(codes, columns), scale, zero, eight)
 
 
 def _codes(groups: Tensor, columns: int) -> Tensor:
