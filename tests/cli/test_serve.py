@@ -88,6 +88,12 @@ def test_a_busy_port_ends_with_code_2(folder):
         (["{folder}", "--dtype", "int3"], 2),
         (["{folder}", "--port", "99999"], 2),
         (["{folder}", "--port", "0", "--max-batch", "0"], 2),
+        (["{folder}", "--port", "0", "--kv-cache-memory", "2GB"], 2),
+        (["{folder}", "--port", "0", "--kv-cache-memory", "1KiB"], 2),
+        (["{folder}", "--port", "0", "--speculate", "eagle"], 2),
+        (["{folder}", "--port", "0", "--aging", "-1"], 2),
+        (["{folder}", "--port", "0", "--block-size", "0", "--no-prefix-caching"], 2),
+        (["{folder}", "--port", "0", "--metrics-alias", "a b"], 2),
         (["{folder}", "--port", "0", "--adapter", "{folder}", "--host", "0.0.0.0"], 2),
     ],
 )

@@ -6,7 +6,7 @@ from sharpen.core.errors import ConfigError, DataError, MissingFileError
 from sharpen.models import LoraConfig, add_lora, generate, load_model, merge_lora, save_adapter
 from sharpen.models.chat import render_chat
 from sharpen.serve import LLM, SamplingParams
-from sharpen.serve.llm import resolve_dtype
+from sharpen.serve.llm import parse_bytes, resolve_dtype
 from small_models import byte_tokenizer, save_small_model, small_model
 
 GREEDY = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
@@ -148,3 +148,33 @@ def test_types_are_resolved_by_name():
     assert resolve_dtype("auto") in (torch.bfloat16, torch.float32)
     with pytest.raises(ConfigError, match="int3"):
         resolve_dtype("int3")
+
+
+def test_options_of_the_engine_change_no_text(folder, llm):
+    prompt, params = "abcabcabcabcabc" * 3, SamplingParams(temperature=0, max_tokens=24)
+    other = LLM(
+        folder,
+        dtype="float32",
+        max_batched_tokens=20,
+        kv_cache_memory="1 MiB",
+        block_size=8,
+        prefix_caching=False,
+        aging=0.5,
+        speculate="ngram:k=4,n=3",
+    )
+    assert other.engine.scheduler.pool.size == 8
+    assert other.generate(prompt, params) == llm.generate(prompt, params)
+    assert other.engine.scheduler.config.draft_tokens == 4
+
+
+@pytest.mark.parametrize(
+    ("size", "count"), [(7, 7), ("7", 7), ("2GiB", 2 << 30), ("0.5 KiB", 512), ("3MiB", 3 << 20)]
+)
+def test_sizes_are_read(size, count):
+    assert parse_bytes(size) == count
+
+
+@pytest.mark.parametrize("size", ["2GB", "-1", "", "GiB", "1e9"])
+def test_other_sizes_are_refused(size):
+    with pytest.raises(ConfigError, match="2GiB"):
+        parse_bytes(size)

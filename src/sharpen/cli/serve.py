@@ -41,6 +41,26 @@ def register(app: typer.Typer) -> None:
         max_context: Annotated[
             int | None, typer.Option(help="Prompt and new tokens together, at most.")
         ] = None,
+        max_batched_tokens: Annotated[
+            int, typer.Option(help="Tokens of one round; longer prompts come in parts.")
+        ] = 512,
+        kv_cache_memory: Annotated[
+            str | None, typer.Option(help="For keys and values, such as 2GiB.")
+        ] = None,
+        block_size: Annotated[int, typer.Option(help="Tokens of a block of the cache.")] = 16,
+        prefix_caching: Annotated[
+            bool, typer.Option(help="Reuse what is known of a prompt.")
+        ] = True,
+        aging: Annotated[
+            float, typer.Option(help="Priority that a second of waiting is worth.")
+        ] = 0.0,
+        speculate: Annotated[
+            str | None, typer.Option(help="Guess tokens from the text, such as ngram:k=4,n=3.")
+        ] = None,
+        metrics_alias: Annotated[
+            list[str] | None,
+            typer.Option(help="Give metrics under this prefix, too, such as vllm; repeatable."),
+        ] = None,
         monitor: Annotated[
             Path | None,
             typer.Option(help="Watch for drift from this reference (sharpen monitor reference)."),
@@ -71,6 +91,7 @@ def register(app: typer.Typer) -> None:
             port=port,
             api_keys=keys,
             max_waiting=max_queue,
+            metrics_alias=tuple(metrics_alias or ()),
             reference=Reference.load(monitor) if monitor is not None else None,
             monitor=MonitorConfig(window=monitor_window),
         )
@@ -78,7 +99,17 @@ def register(app: typer.Typer) -> None:
 
         def load() -> LLM:
             return LLM(
-                model, dtype=chosen, adapter=adapter, max_batch=max_batch, max_context=max_context
+                model,
+                dtype=chosen,
+                adapter=adapter,
+                max_batch=max_batch,
+                max_context=max_context,
+                max_batched_tokens=max_batched_tokens,
+                kv_cache_memory=kv_cache_memory,
+                block_size=block_size,
+                prefix_caching=prefix_caching,
+                aging=aging,
+                speculate=speculate,
             )
 
         server = ApiServer(config, load)

@@ -28,7 +28,7 @@ from sharpen.models.tokenizer import Tokenizer
 from sharpen.serve.blocks import BlockPool
 from sharpen.serve.request import Continuation, FinishReason, Piece
 from sharpen.serve.sampling import SamplingParams
-from sharpen.serve.scheduler import Part, Scheduler, SchedulerConfig, SequenceState
+from sharpen.serve.scheduler import Part, Scheduler, SchedulerConfig, SequenceState, Step
 from sharpen.serve.speculation import NgramGuesser, Speculation
 
 __all__ = ["Engine", "PagedModel"]
@@ -56,6 +56,7 @@ class Engine:
 
     Attributes:
         on_finish: called with every continuation that ends, for measurements.
+        on_step: called with the number of tokens of every round that was computed.
         num_guessed: tokens that came as right guesses.
 
     Args:
@@ -95,6 +96,8 @@ class Engine:
     ) -> None:
         if max_batch < 1:
             raise ConfigError(f"max_batch={max_batch} must be at least 1.")
+        if block_size < 1 or block_size & (block_size - 1):
+            raise ConfigError(f"block_size={block_size} must be a power of two, such as 16.")
         limit = model.spec.max_positions
         if max_context is not None and not 1 <= max_context <= limit:
             raise ConfigError(f"max_context={max_context} must be from 1 to {limit} (the model's).")
@@ -121,6 +124,7 @@ class Engine:
         self._lock = threading.Lock()
         self.num_guessed = 0
         self.on_finish: Callable[[Continuation], None] | None = None
+        self.on_step: Callable[[int], None] | None = None
 
     @property
     def num_running(self) -> int:
@@ -199,6 +203,7 @@ class Engine:
             self._guess(self._speculation)
         step = self.scheduler.schedule()
         if step.parts:
+            self._note_starts(step)
             try:
                 new = self._compute(step.parts)
             except Exception as error:
@@ -206,6 +211,8 @@ class Engine:
                     self._end(self._running[part.sequence], "error", _told(error))
                 raise
             self.scheduler.update(step, new)
+            if self.on_step is not None:
+                self.on_step(step.num_tokens)
             for part in step.parts:
                 sequence = self._running[part.sequence]
                 if sequence.finished:
@@ -253,6 +260,13 @@ class Engine:
                 if sequence.guesser is None:
                     sequence.guesser = NgramGuesser(settings)
                 state.draft = sequence.guesser.guess(state.tokens, left)
+
+    def _note_starts(self, step: Step) -> None:
+        now = time.perf_counter()
+        for part in step.parts:
+            sequence = self._running[part.sequence]
+            if sequence.started_s is None:
+                sequence.started_s = now
 
     def _compute(self, parts: Sequence[Part]) -> list[list[int]]:
         """Run the model; the tokens chosen after each part."""

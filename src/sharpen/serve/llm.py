@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,11 +20,13 @@ from sharpen.models.tokenizer import check_compatible, load_tokenizer
 from sharpen.serve.engine import Engine
 from sharpen.serve.request import Continuation, FinishReason, Piece, TokenLogprob
 from sharpen.serve.sampling import SamplingParams
+from sharpen.serve.speculation import Speculation
 
-__all__ = ["LLM", "Completion", "RequestOutput", "resolve_dtype"]
+__all__ = ["LLM", "Completion", "RequestOutput", "parse_bytes", "resolve_dtype"]
 
 Prompt = str | Sequence[int]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +89,22 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device | str = "cpu") 
     return _DTYPES[dtype]
 
 
+def parse_bytes(size: int | str) -> int:
+    """Bytes of a size such as ``2GiB``, ``512MiB`` or ``1.5 GiB``; a bare number is bytes.
+
+    Raises:
+        ConfigError: anything else.
+
+    Examples:
+        >>> parse_bytes("1.5GiB") >> 20
+        1536
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]iB)?\s*", str(size))
+    if found is None:
+        raise ConfigError(f"{size!r} is no size. Write for example 2GiB, 512MiB, or bytes.")
+    return int(float(found[1]) * _UNITS[found[2] or ""])
+
+
 class LLM:
     """A model with its tokenizer and an engine that batches requests.
 
@@ -99,6 +118,13 @@ class LLM:
         adapter: folder of a LoRA adapter to fold into the weights.
         max_batch: continuations that run at the same time.
         max_context: prompt and new tokens together, at most; default the model's context.
+        max_batched_tokens: tokens of one round of the engine; longer prompts come in parts.
+        kv_cache_memory: for keys and values, in bytes or such as ``"2GiB"``; default 40 % of the
+            free memory, at most 4 GiB.
+        block_size: tokens of a block of keys and values.
+        prefix_caching: reuse what is known of a prompt.
+        aging: priority that a second of waiting is worth.
+        speculate: guess tokens from the text itself, such as ``"ngram:k=4,n=3"``; None does not.
 
     Raises:
         AssetNotInstalled: the asset is not installed.
@@ -121,7 +147,16 @@ class LLM:
         adapter: str | Path | None = None,
         max_batch: int = 16,
         max_context: int | None = None,
+        max_batched_tokens: int = 512,
+        kv_cache_memory: int | str | None = None,
+        block_size: int = 16,
+        prefix_caching: bool = True,
+        aging: float = 0.0,
+        speculate: str | Speculation | None = None,
     ) -> None:
+        if isinstance(speculate, str):
+            speculate = Speculation.parse(speculate)
+        cache_bytes = parse_bytes(kv_cache_memory) if kv_cache_memory is not None else None
         self.name = str(model) if not Path(model).exists() else Path(model).resolve().name
         self.tokenizer = load_tokenizer(model)
         loaded = load_model(
@@ -139,6 +174,12 @@ class LLM:
             eos_ids=frozenset(eos_ids),
             max_batch=max_batch,
             max_context=max_context,
+            max_batched_tokens=max_batched_tokens,
+            block_size=block_size,
+            cache_bytes=cache_bytes,
+            prefix_caching=prefix_caching,
+            aging=aging,
+            speculation=speculate,
         )
         self._lock = threading.RLock()
 

@@ -66,6 +66,8 @@ class Continuation:
 
     Attributes:
         state: where the scheduler has it.
+        submitted_s, started_s, first_token_s, last_token_s: when, on ``time.perf_counter``; None
+            before.
         guesser: what guesses its tokens, where that is on.
 
     Args:
@@ -102,6 +104,7 @@ class Continuation:
         self.finish_reason: FinishReason | None = None
         self.num_tokens = 0
         self.submitted_s = time.perf_counter()
+        self.started_s: float | None = None
         self.first_token_s: float | None = None
         self.last_token_s: float | None = None
         self._tokenizer = tokenizer

@@ -116,6 +116,7 @@ class SamplingParams:
         _check("frequency_penalty", self.frequency_penalty, -2, 2)
         for bias in self.logit_bias.values():
             _check("logit_bias", bias, -100, 100)
+        _check("priority", self.priority, -1e9, 1e9)
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         if not all(stop):
             raise ConfigError(f"stop={self.stop!r} must hold non-empty texts.")

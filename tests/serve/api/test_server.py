@@ -271,6 +271,46 @@ def test_metrics_count_requests_and_tokens(server, client):
     assert value("sharpen:time_to_first_token_seconds_count") >= 1
 
 
+METRICS = {
+    "num_requests_running": "gauge",
+    "num_requests_waiting": "gauge",
+    "kv_cache_usage_perc": "gauge",
+    "prompt_tokens_total": "counter",
+    "generation_tokens_total": "counter",
+    "prefix_cache_queries": "counter",
+    "prefix_cache_hits": "counter",
+    "num_preemptions_total": "counter",
+    "request_success_total": "counter",
+    "requests_rejected_total": "counter",
+    "time_to_first_token_seconds": "histogram",
+    "inter_token_latency_seconds": "histogram",
+    "e2e_request_latency_seconds": "histogram",
+    "request_queue_time_seconds": "histogram",
+    "request_prefill_time_seconds": "histogram",
+    "request_decode_time_seconds": "histogram",
+    "iteration_tokens_total": "histogram",
+}
+
+
+def test_metrics_have_the_names_of_dashboards_also_under_an_alias(folder):
+    with running(folder, metrics_alias=("vllm",)) as server:
+        body = {"model": "tiny", "prompt": "a" * 60, "max_tokens": 5, "ignore_eos": True}
+        for _ in range(2):
+            httpx.post(f"{server.url}/v1/completions", json={**body, "priority": 3}, timeout=30)
+        httpx.post(f"{server.url}/v1/completions", json={**body, "cache_salt": "x"}, timeout=30)
+        lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    types = {tuple(line.split()[2:]) for line in lines if line.startswith("# TYPE")}
+    for prefix in ("sharpen:", "vllm:"):
+        assert types >= {(prefix + name, kind) for name, kind in METRICS.items()}
+        values = dict(line.rsplit(" ", 1) for line in lines if line.startswith(prefix))
+        assert int(values[f"{prefix}prefix_cache_queries"]) == 3 * 60 + 1  # and the warm-up's
+        assert int(values[f"{prefix}prefix_cache_hits"]) == 48  # another salt shares nothing
+        assert float(values[f"{prefix}kv_cache_usage_perc"]) == 0
+        assert int(values[f"{prefix}request_decode_time_seconds_count"]) == 3
+        assert float(values[f"{prefix}iteration_tokens_total_sum"]) == 60 + 12 + 60 + 3 * 4
+        assert values[f'{prefix}request_success_total{{finished_reason="length"}}'] == "3"
+
+
 def test_a_client_that_goes_away_frees_its_row(folder):
     with running(folder, max_batch=1) as server:
         body = {"model": "tiny", "prompt": "a", "max_tokens": 250, "ignore_eos": True, "n": 64}
@@ -362,7 +402,10 @@ def test_an_address_that_is_not_ours_is_refused(host):
         ApiServer(ServerConfig(name="x", host=host, port=0), lambda: LLM("nowhere"))
 
 
-@pytest.mark.parametrize("settings", [{"port": 70_000}, {"max_waiting": -1}, {"api_keys": (" ",)}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"port": 70_000}, {"max_waiting": -1}, {"api_keys": (" ",)}, {"metrics_alias": ("a:",)}],
+)
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ConfigError):
         ServerConfig(name="x", **settings)

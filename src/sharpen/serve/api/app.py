@@ -75,6 +75,7 @@ class ServerState:
         """Begin to serve ``llm``, watched by ``monitor``."""
         self.monitor = monitor
         llm.engine.on_finish = self._finished
+        llm.engine.on_step = self.metrics.stepped
         self.worker = Worker(llm.engine)
         self.llm = llm
 

@@ -71,6 +71,8 @@ class _Request(BaseModel):
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
+    priority: float | None = None
+    cache_salt: str | None = None
 
     def refuse_unknown(self) -> None:
         """Refuse fields that would change the answer but are not understood.
@@ -120,6 +122,8 @@ class _Request(BaseModel):
             "presence_penalty",
             "frequency_penalty",
             "repetition_penalty",
+            "priority",
+            "cache_salt",
         )
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if given.get("top_k") == -1:

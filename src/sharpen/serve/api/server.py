@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import re
 import signal
 import socket
 import threading
@@ -17,6 +18,7 @@ import uvicorn
 
 from sharpen.core.errors import BusyError, ConfigError
 from sharpen.serve.api.app import ServerState, create_app
+from sharpen.serve.api.metrics import ServerMetrics
 from sharpen.serve.llm import LLM
 from sharpen.serve.monitor import Monitor, MonitorConfig
 from sharpen.serve.reference import Reference, prompt_nats
@@ -52,6 +54,9 @@ class ServerConfig:
     drain_s: float = 10.0
     """Seconds that requests under way may take after a stop signal."""
 
+    metrics_alias: tuple[str, ...] = ()
+    """Prefixes under which metrics are given, too, such as ``vllm``."""
+
     reference: Reference | None = None
     """What live prompts are compared with; None does not watch them."""
 
@@ -64,6 +69,9 @@ class ServerConfig:
             raise ConfigError(f"port={self.port} must be from 0 to 65535.")
         if self.max_waiting < 0:
             raise ConfigError(f"max_waiting={self.max_waiting} must be at least 0.")
+        for alias in self.metrics_alias:
+            if not re.fullmatch(r"[a-zA-Z_]\w*", alias, re.ASCII):
+                raise ConfigError(f"metrics_alias={alias!r} must be a word, such as vllm.")
         if any(not key.strip() for key in self.api_keys):
             raise ConfigError("an API key is empty.")
 
@@ -111,7 +119,10 @@ class ApiServer:
         host = f"[{config.host}]" if ":" in config.host else config.host
         self.url = f"http://{host}:{self._socket.getsockname()[1]}"
         self.state = ServerState(
-            name=config.name, api_keys=config.api_keys, max_body_bytes=config.max_body_bytes
+            name=config.name,
+            api_keys=config.api_keys,
+            max_body_bytes=config.max_body_bytes,
+            metrics=ServerMetrics(config.metrics_alias),
         )
         self._failure: BaseException | None = None
         self._server = _Uvicorn(
