@@ -6,6 +6,10 @@ A batch is a list of parts: the next tokens of a sequence, one or many, after th
 All rows of all parts go through the products together, without padding; attention goes by rows for
 parts of a few tokens and by part for longer ones.
 
+A sequence may have dropped keys and values of tokens, as many in every layer and head: those left
+lie together at the front of its blocks, in order, and the next ones follow them. A token keeps its
+position in the text, by which queries and keys are turned, while its slot is by ``dropped`` less.
+
 Memory: 2 L B K D e bytes a block.
 """
 
@@ -13,15 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.rope import Rope
-from sharpen.models.step import Rows, TorchStep
+from sharpen.models.step import Rows, TorchStep, gathered
 
-__all__ = ["PagedCache", "PagedContext", "PagedPart"]
+__all__ = ["PagedCache", "PagedContext", "PagedPart", "Seen", "Watcher"]
 
 _FEW = 8  # tokens of a part up to which each row attends for itself
 
@@ -70,6 +75,49 @@ class PagedCache:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What attention of one layer had before it, for one part of C tokens."""
+
+    layer: int
+
+    start: int
+    """Position of the part's first token."""
+
+    slot: int
+    """Its slot: keys and values stored before it."""
+
+    qkv: Tensor
+    """[C, (N + 2 K) D]: the projections, neither normed nor turned."""
+
+    q: Tensor
+    """[C, N, D]: queries, normed and turned."""
+
+    table: Tensor
+    """[W] int32: the sequence's blocks."""
+
+    buffers: tuple[Tensor, Tensor]
+    """Keys and values [blocks, K, B, D]; those of the part are stored."""
+
+    @property
+    def stored(self) -> int:
+        """S, slots in use, the part's included."""
+        return self.slot + self.q.shape[0]
+
+    def keys(self) -> Tensor:
+        """[K, S, D]: all that are stored, normed and turned."""
+        size = self.buffers[0].shape[2]
+        tables = self.table[None, : -(-self.stored // size)]
+        return gathered(self.buffers[0], tables)[0, :, : self.stored]
+
+
+class Watcher(Protocol):
+    """Is shown what every layer does for a part, in the order of the layers."""
+
+    def __call__(self, seen: Seen) -> None:
+        """One layer; the tensors are only valid during the call."""
+
+
+@dataclass(frozen=True, slots=True)
 class PagedPart:
     """The next tokens of a sequence."""
 
@@ -77,13 +125,19 @@ class PagedPart:
     """At least one."""
 
     start: int
-    """Position of the first one: tokens that are stored before it."""
+    """Position of the first one: tokens before it."""
 
     blocks: Sequence[int]
     """The sequence's blocks, those of these tokens included."""
 
     wanted: int = 1
     """Of the last so many tokens, logits are wanted."""
+
+    dropped: int = 0
+    """Of the tokens before it, those whose keys and values are no longer stored."""
+
+    watcher: Watcher | None = None
+    """Is shown what the layers do for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +147,11 @@ class _Span:
     first: int
     count: int
     start: int
+    """Position of the first."""
+    slot: int
     table: Tensor
     """[W] int32."""
+    watcher: Watcher | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +172,8 @@ class PagedContext:
     """Of the short parts alone."""
     spans: tuple[_Span, ...]
     """The long parts."""
+    watched: tuple[_Span, ...]
+    """Parts of any length that somebody watches."""
 
     @classmethod
     def of(cls, parts: Sequence[PagedPart], cache: PagedCache, rope: Rope) -> PagedContext:
@@ -124,34 +183,40 @@ class PagedContext:
         ids: list[int] = []
         places: list[int] = []
         positions: list[int] = []
+        slots: list[int] = []
         sequences: list[int] = []
-        tables = torch.zeros((len(parts), width), dtype=torch.int32)
+        padded = [[*parts[i].blocks, *[0] * (width - len(parts[i].blocks))] for i in order]
+        device = cache.device
+        tables = torch.tensor(padded, dtype=torch.int32, device=device)
         wanted: list[list[int]] = [[] for _ in parts]
         spans = []
+        watched = []
         num_few = 0
         for number, i in enumerate(order):
             part = parts[i]
             count, first, blocks = len(part.ids), len(ids), part.blocks
-            tables[number, : len(blocks)] = torch.tensor(blocks, dtype=torch.int32)
             ids += part.ids
-            span = range(part.start, part.start + count)
-            positions += span
+            slot = part.start - part.dropped
+            span = range(slot, slot + count)
+            positions += range(part.start, part.start + count)
+            slots += span
             places += [blocks[p // size] * size + p % size for p in span]
             sequences += [number] * count
             wanted[i] = list(range(first + count - part.wanted, first + count))
+            one = _Span(first, count, part.start, slot, tables[number], part.watcher)
             if count > _FEW:
-                spans.append(_Span(first, count, part.start, tables[number]))
+                spans.append(one)
             else:
                 num_few = len(ids)
-        device = cache.device
-        tables = tables.to(device)
+            if part.watcher is not None:
+                watched.append(one)
         at = torch.tensor(positions, device=device)
         cos, sin = rope(at[None], max(positions) + 1, torch.float32)
         rows = Rows(
             places=torch.tensor(places, device=device),
             tables=tables,
             sequences=torch.tensor(sequences, dtype=torch.int32, device=device),
-            positions=at.int(),
+            positions=torch.tensor(slots, dtype=torch.int32, device=device),
         )
         few = Rows(
             rows.places[:num_few], tables, rows.sequences[:num_few], rows.positions[:num_few]
@@ -167,6 +232,7 @@ class PagedContext:
             rows=rows,
             few=few,
             spans=tuple(spans),
+            watched=tuple(watched),
         )
 
     def attend(
@@ -180,6 +246,10 @@ class PagedContext:
         """[T, (N + 2 K) D] -> [T, N D]; keys and values go into the cache."""
         buffers = self.cache.buffers(layer)
         q = fused.turn_rows(qkv, norms, self.cos, self.sin, buffers, self.rows)
+        for one in self.watched:
+            at = slice(one.first, one.first + one.count)
+            assert one.watcher is not None
+            one.watcher(Seen(layer, one.start, one.slot, qkv[at], q[at], one.table, buffers))
         num_few = self.few.places.shape[0]
         if not self.spans:
             return fused.attend_rows(q, buffers, self.few, window)
@@ -188,5 +258,5 @@ class PagedContext:
             out[:num_few] = fused.attend_rows(q[:num_few], buffers, self.few, window)
         for span in self.spans:
             at = slice(span.first, span.first + span.count)
-            out[at] = fused.attend_span(q[at], buffers, span.table, span.start, window)
+            out[at] = fused.attend_span(q[at], buffers, span.table, span.slot, window)
         return out
