@@ -8,15 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharpen.compress.awq import input_groups, scale_inputs
-from sharpen.compress.calibration import samples
+from sharpen.compress.calibration import calibration_dataset, samples
 from sharpen.compress.config import MixLLMConfig, VariantConfig
 from sharpen.compress.gptq import Hessian
+from sharpen.compress.mixed_files import load_mixed, save_mixed
 from sharpen.compress.mixllm import choose_rows, quantize_block
 from sharpen.compress.prune import first_inputs
 from sharpen.compress.rows import row_bytes
-from sharpen.compress.salience import block_linears
+from sharpen.compress.salience import block_linears, row_salience
+from sharpen.core.assets import asset_path
 from sharpen.core.config import from_dict
 from sharpen.core.errors import ConfigError
+from sharpen.eval import perplexity
+from sharpen.models import load_model, load_tokenizer
 from small_models import save_small_dataset, small_model
 
 
@@ -168,3 +172,29 @@ def test_configs_say_what_they_need_and_are_called():
     assert from_dict(VariantConfig, {"mixllm": {"bits": 4.8}}).label == "mixllm"
     both = {"mixllm": {}, "prune": {"method": "magnitude"}}
     assert from_dict(VariantConfig, both).label == "magnitude50-mixllm"
+
+
+@pytest.mark.slow
+def test_on_a_trained_model_the_chosen_rows_save_most_of_what_four_bits_cost(tmp_path):
+    model, tokenizer = load_model("tiny"), load_tokenizer("tiny")
+    (tmp_path / "rows").mkdir()
+    dataset = calibration_dataset(
+        "python-stdlib", tokenizer, tmp_path / "rows", rows=16, tokens=256
+    )
+    scores = row_salience(model, samples(dataset, 16, "cpu"))
+    generator = torch.Generator().manual_seed(0)
+    drawn = {n: torch.rand(s.shape, generator=generator) for n, s in scores.items()}
+    text = (asset_path("python-stdlib") / "argparse.py").read_text()
+    ids = tokenizer.encode(text)[:2048]
+    base = perplexity(model, ids)
+
+    def cost(chosen, **fields):
+        config = MixLLMConfig(calibration=16, **fields)
+        save_mixed(model, tmp_path / "q", config, dataset, scores=chosen, dtype=torch.float32)
+        return perplexity(load_mixed(tmp_path / "q"), ids) / base - 1
+
+    nearest, at_random = cost(None, bits=4, solver="rtn"), cost(drawn, solver="rtn")
+    by_salience, full = cost(scores, solver="rtn"), cost(scores)
+    assert by_salience < at_random
+    assert by_salience < 0.7 * nearest
+    assert full < 0.5 * nearest

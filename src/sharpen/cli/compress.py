@@ -177,19 +177,12 @@ def mixllm(
     """
     import dataclasses
 
+    from sharpen.compress.config import MixLLMConfig
     from sharpen.core.config import from_dict
     from sharpen.core.errors import ConfigError
 
     if dtype not in ("bfloat16", "float32"):
         raise ConfigError(f"--dtype is bfloat16 or float32, got {dtype!r}.")
-    _check_target(out, force)
-
-    import torch
-
-    from sharpen.compress import save_mixed
-    from sharpen.compress.config import MixLLMConfig
-    from sharpen.models import load_model, load_tokenizer
-
     fields = {
         "bits": bits,
         "unit": unit,
@@ -199,6 +192,13 @@ def mixllm(
         "head": head,
     }
     config = from_dict(MixLLMConfig, fields)
+    _check_target(out, force)
+
+    import torch
+
+    from sharpen.compress import save_mixed
+    from sharpen.models import load_model, load_tokenizer
+
     tokenizer = load_tokenizer(model)
     source = calibration if config.needs_texts else None
     with _calibrating(source, tokenizer, samples) as dataset:
