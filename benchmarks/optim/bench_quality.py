@@ -27,8 +27,9 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import matplotlib
 import torch
-from benchmarks.common import OURS, RESULTS, arguments, save
+from benchmarks.common import RESULTS, arguments, save
 from torch import Tensor
 
 from sharpen.core.model_spec import ModelSpec
@@ -37,7 +38,7 @@ from sharpen.optim import create
 from sharpen.optim.bench.workloads.text import load_bytes
 from sharpen.optim.schedules import Schedule
 
-LENGTH, BATCH, SCREEN, STEPS, SEEDS = 64, 16, 150, 300, 3
+LENGTH, BATCH, SCREEN, STEPS, SEEDS, EVERY = 64, 16, 150, 300, 3, 50
 FACTORS = (0.16, 0.4, 1.0, 2.5, 6.25)
 RANK, GAP = 32, 50
 LOW = {"rank": RANK, "update_proj_gap": GAP}
@@ -119,9 +120,9 @@ def run(name: str, lr: float, seed: int, steps: int) -> dict[str, Any]:
         optimizer.step()
         spent += time.thread_time() - begin
         optimizer.zero_grad()
-        if not math.isfinite(float(loss)):
+        if not math.isfinite(loss.item()):
             return {"loss": math.inf, "curve": curve, "state_bytes": 0, "step_s": math.nan}
-        if (step + 1) % min(50, steps) == 0:
+        if (step + 1) % min(EVERY, steps) == 0:
             swap = getattr(optimizer, "eval", None)
             if swap is not None:
                 swap()
@@ -196,7 +197,7 @@ def main() -> int:
             "losses": losses,
             "mean": statistics.mean(losses),
             "std": statistics.stdev(losses),
-            "curve": [statistics.mean(x) for x in zip(*(r["curve"] for r in runs), strict=True)],
+            "curves": [one["curve"] for one in runs],
             "state_bytes_per_param": runs[0]["state_bytes"],
             "step_ms": min(one["step_s"] for one in runs) * 1e3,
         }
@@ -221,15 +222,31 @@ def main() -> int:
 
 
 def draw(figure: Any, rows: dict[str, Any]) -> None:
-    axes = figure.subplots()
-    for name, row in rows.items():
-        axes.errorbar(
-            row["state_bytes_per_param"], row["mean"], yerr=row["std"], fmt="o", color=OURS, ms=4
+    figure.set_size_inches(11, 5)
+    left, right = figure.subplots(1, 2)
+    colours = matplotlib.colormaps["tab20"]
+    for number, (name, row) in enumerate(rows.items()):
+        colour = colours(number % 20)
+        curves = list(zip(*row["curves"], strict=True))
+        steps = [EVERY * (i + 1) for i in range(len(curves))]
+        means = [statistics.mean(values) for values in curves]
+        spread = [statistics.stdev(values) for values in curves]
+        left.plot(steps, means, color=colour, label=name, lw=1)
+        low = [m - s for m, s in zip(means, spread, strict=True)]
+        high = [m + s for m, s in zip(means, spread, strict=True)]
+        left.fill_between(steps, low, high, color=colour, alpha=0.2, lw=0)
+        right.errorbar(
+            row["state_bytes_per_param"], row["mean"], yerr=row["std"], fmt="o", color=colour, ms=4
         )
-        axes.annotate(name, (row["state_bytes_per_param"], row["mean"]), fontsize=7, rotation=20)
-    axes.set_xlabel("bytes of state a parameter")
-    axes.set_ylabel("validation loss, nats a byte")
-    axes.set_title("Each at its best learning rate of five, three seeds", fontsize=10)
+        at = row["state_bytes_per_param"], row["mean"]
+        right.annotate(name, at, xytext=(4, 2), textcoords="offset points", fontsize=7)
+    left.set_xlabel("steps")
+    left.set_ylabel("validation loss, nats a byte")
+    left.set_title("Mean and standard deviation of three seeds", fontsize=10)
+    left.legend(fontsize=6, ncols=2)
+    right.set_xscale("log")
+    right.set_xlabel("bytes of state a parameter")
+    right.set_title("At the end, each at its best learning rate of five", fontsize=10)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ time; ``docs/optim/bench.md`` tells how. The bars are those of ``WANTED``: as ma
 the peer, or nanoseconds a parameter on a processor with AVX-512; what is missed is printed and
 published as well.
 
-    pip install lion-pytorch==0.2.5 schedulefree==1.4.1 galore-torch==1.0 bitsandbytes==0.50.2
+    pip install lion-pytorch==0.2.5 schedulefree==1.4.1 galore-torch==1.0 bitsandbytes==0.50.2 \
+        pytorch-optimizer==4.1.0
     python -m benchmarks.optim.bench_steps [--json OUT] [--plot OUT] [--quick]
 """
 

@@ -10,7 +10,8 @@ from sharpen.optim.bench.step_cost import contenders, measure_costs, parameter_s
 def test_rows_tell_time_states_and_ratio() -> None:
     found = measure_costs(["adamw", "apollo_mini"], seconds=0.0)
     rows = {row.name: row for row in found["rows"]}
-    assert list(rows) == ["adamw", "apollo_mini", "torch AdamW fused"]
+    assert list(rows)[:3] == ["adamw", "apollo_mini", "torch AdamW fused"]
+    assert set(rows) - set(list(rows)[:3]) <= {"pytorch-optimizer APOLLO-Mini"}
     assert rows["adamw"].state_bytes_per_param == rows["torch AdamW fused"].state_bytes_per_param
     assert rows["adamw"].state_bytes_per_param == 8.0
     # AdamW on embedding and head; two moments of a row each, and the cached vector, elsewhere
