@@ -3,7 +3,8 @@
 Optimizers that work element by element step one flat tensor; those with rules for matrices step the
 matrices, embedding and head of a Llama-shaped set. All contenders take turns in one process, on one
 thread, and the figure is the least CPU time of many turns: other work on the machine slows a turn,
-nothing makes one faster. A turn is a step, or the mean of ten where every tenth makes new bases. The limit is the memory traffic of the rule over the measured bandwidth.
+nothing makes one faster. A turn is a step, or the mean of ten where every tenth makes new bases.
+The limit is the memory traffic of the rule over the measured bandwidth.
 """
 
 from __future__ import annotations
