@@ -174,3 +174,17 @@ def test_wrong_usage_of_mixllm_says_what_is_right(model, tmp_path, options, mess
     assert done.exit_code == 2
     assert message in json.loads(done.stdout)["error"]["message"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_mixllm_says_that_the_same_command_goes_on(model, tmp_path, monkeypatch):
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sharpen.compress.mixed_files.quantize_block", stop)
+    words = ("compress", "mixllm", model, "--out", tmp_path / "q", "--samples", 2, "--json")
+    done = invoke(*words)
+    assert done.exit_code == 130
+    assert "goes on where it stopped" in json.loads(done.stdout)["error"]["message"]
+    monkeypatch.undo()
+    assert invoke(*words).exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["q"]

@@ -179,7 +179,7 @@ def mixllm(
 
     from sharpen.compress.config import MixLLMConfig
     from sharpen.core.config import from_dict
-    from sharpen.core.errors import ConfigError
+    from sharpen.core.errors import ConfigError, Interrupted
 
     if dtype not in ("bfloat16", "float32"):
         raise ConfigError(f"--dtype is bfloat16 or float32, got {dtype!r}.")
@@ -205,16 +205,21 @@ def mixllm(
         loaded = load_model(model, adapter=adapter)
         stored = getattr(torch, dtype)
         before = sum(p.numel() for p in loaded.parameters()) * stored.itemsize
-        with observe() as observer, bar(observer, "mixllm (%)", 100) as advance:
-            found = save_mixed(
-                loaded,
-                out,
-                config,
-                dataset,
-                tokenizer=tokenizer,
-                dtype=stored,
-                on_progress=advance,
-            )
+        try:
+            with observe() as observer, bar(observer, "mixllm (%)", 100) as advance:
+                found = save_mixed(
+                    loaded,
+                    out,
+                    config,
+                    dataset,
+                    tokenizer=tokenizer,
+                    dtype=stored,
+                    on_progress=advance,
+                )
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"interrupted; {out} is not written. The same command goes on where it stopped."
+            ) from None
     document = {"model": model, "output": str(out), **fields}
     document |= dataclasses.asdict(found) | _sizes(out, before)
     return Output(document, lambda console: _render(console, document, dtype))
