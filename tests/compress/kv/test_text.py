@@ -41,7 +41,7 @@ def masks_of(policy, ids, prompt):
 @pytest.mark.parametrize("part_tokens", [512, 11])
 def test_logits_are_those_of_full_attention_under_masks(policy, part_tokens):
     ids = random_ids(52)
-    logits, text = read(policy, ids, prompt=45, part_tokens=part_tokens)
+    logits, _ = read(policy, ids, prompt=45, part_tokens=part_tokens)
     expected = masked_logits(small_model(), ids, masks_of(policy, ids, 45))
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
     plain, _ = read(None, ids)
