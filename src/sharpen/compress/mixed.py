@@ -11,9 +11,10 @@ each token and group of 128 inputs, and the product is taken in two steps::
 |a_g| <= 15 * 127 * 128 for 4-bit rows and 127 * 127 * 128 for 8-bit rows, so 32-bit integers hold
 it, and so does float32 exactly. Both kinds of rows are computed apart and put in their places.
 
-Codes stay packed in memory and are unpacked for one product at a time, a tile of rows after the
-other. Processors with integer dot products multiply integers; others take float32, which gives the
-same a_g. Off the CPU, and where gradients flow to x, weights are dequantized by tiles instead (for
+A model prepared for inference takes the product in native code (``kernels.py``). Here, codes stay
+packed in memory and are unpacked for one product at a time, a tile of rows after the other.
+Processors with integer dot products multiply integers; others take float32, which gives the same
+a_g. Off the CPU, and where gradients flow to x, weights are dequantized by tiles instead (for
 gradients x is not rounded).
 
 Memory: the stored tensors, and a tile of at most 4 MiB of unpacked codes.
@@ -24,7 +25,7 @@ Legend: M tokens, N rows, K inputs, G = ceil(K / 128) groups.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -32,6 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sharpen.compress.kernels import IntegerProduct
 from sharpen.compress.rows import GROUP, RowCodes, grouped, pack_nibbles, unpack_nibbles
 from sharpen.core.errors import FileFormatError
 
@@ -189,6 +191,27 @@ class MixedLinear(nn.Module):
     def weight(self) -> MixedWeight:
         """The stored tensors."""
         return MixedWeight(**{name: getattr(self, name) for name in MixedWeight.names()})
+
+    @classmethod
+    def product_of(cls, layers: Sequence[Self]) -> IntegerProduct | None:
+        """The native product of layers on the same input, outputs end to end; None without one."""
+        weights = [layer.weight for layer in layers]
+        if weights[0].weight_int8.device.type != "cpu":
+            return None
+        sizes = [weight.shape[0] for weight in weights]
+        offsets = [sum(sizes[:i]) for i in range(len(sizes))]
+        bias = None
+        if any(layer.bias is not None for layer in layers):
+            bias = torch.zeros(sum(sizes))
+            for layer, offset in zip(layers, offsets, strict=True):
+                if layer.bias is not None:
+                    bias[offset : offset + layer.out_features] = layer.bias.detach().float()
+        parts = (
+            (places + offset, codes, scale, zero)
+            for weight, offset in zip(weights, offsets, strict=True)
+            for places, codes, scale, zero in weight.parts()
+        )
+        return IntegerProduct.of(parts, (sum(sizes), weights[0].shape[1]), bias)
 
     def extra_repr(self) -> str:
         """Shape and bits."""

@@ -8,7 +8,8 @@ On CPUs::
     float32, more     a plain matrix product
 
 Weights are moved into huge pages: streaming them through 4 KiB pages can halve the speed.
-Elsewhere, and for quantized layers, the layers' own ``forward``.
+A kind of layer that has a faster product offers it by a class method ``product_of(layers)``, None
+where it does not apply. All else runs the layers' own ``forward``.
 """
 
 from __future__ import annotations
@@ -107,6 +108,11 @@ class Layers:
 
 def product(*layers: nn.Module) -> Product:
     """The fastest product for ``layers``, which share their input."""
+    fuse = getattr(type(layers[0]), "product_of", None)
+    if fuse is not None and all(type(layer) is type(layers[0]) for layer in layers):
+        made: Product | None = fuse(layers)
+        if made is not None:
+            return made
     linear = [layer for layer in layers if type(layer) is nn.Linear]
     if len(linear) < len(layers) or not _can_block(linear[0].weight):
         return Layers(*layers)

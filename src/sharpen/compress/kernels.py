@@ -1,0 +1,165 @@
+"""Products of 4- and 8-bit weights with 8-bit activations in native code, one call a product.
+
+The two exact steps of ``mixed.py``, by ``native/integer_products.cpp``: integers within a group of
+128 inputs, float32 over groups in order. A row of the result has the same bits whatever the other
+rows and the number of threads. Which instructions take the integer sums is chosen once::
+
+    tiles     AMX: sixteen rows at a time, for 5 rows and more; else as below
+    vnni      AVX512-VNNI: up to eight rows at a time, at memory speed for few
+    plain     pairs in 16 bits (AVX2), or plain code
+
+Weights are laid out for these instructions when a model is prepared: outputs by 16, inputs by 4
+(see there); the rows that fill up the last tile have codes 0. Memory: that of the stored tensors.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sharpen.compress.rows import GROUP
+from sharpen.core.huge_pages import collapse
+from sharpen.native.build import function, load
+from sharpen.native.info import cpu_flags, variant
+
+__all__ = ["WAYS", "IntegerProduct", "RowPart", "best_way"]
+
+RowPart = tuple[Tensor, Tensor, Tensor, Tensor | None]
+"""Places [n], codes [n, K], scales [G, n], and zero points [G, n] of 4-bit or None of 8-bit rows;
+codes are 0 .. 15 or -127 .. 127."""
+
+WAYS = ("plain", "vnni", "tiles")
+_LANES = 16
+
+
+class _Part(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("codes", "scales", "zeros", "places")),
+        *((name, ctypes.c_int64) for name in ("tiles", "bits")),
+    ]
+
+
+class IntegerProduct:
+    """[R, K] -> [R, N] in the type of x; x is rounded to 8 bits by row and group.
+
+    Args:
+        parts: all rows of the weight; each place once.
+        shape: (N, K).
+        bias: [N], or None.
+        library: the compiled ``integer_products``.
+        way: of :data:`WAYS`.
+    """
+
+    def __init__(
+        self,
+        parts: Iterable[RowPart],
+        shape: tuple[int, int],
+        bias: Tensor | None,
+        library: ctypes.CDLL,
+        way: str,
+    ) -> None:
+        self._out, self._in = shape
+        self._way = WAYS.index(way)
+        self._bias = bias.float().contiguous() if bias is not None else None
+        packed: dict[int, list[tuple[Tensor, ...]]] = {}
+        for part in parts:
+            if part[0].numel():
+                packed.setdefault(8 if part[3] is None else 4, []).append(_packed(*part))
+        self._tensors = {
+            bits: [torch.cat(pieces) for pieces in zip(*packed[bits], strict=True)]
+            for bits in sorted(packed)
+        }
+        self._parts = (_Part * len(packed))(
+            *(
+                _Part(
+                    codes=codes.data_ptr(),
+                    scales=scales.data_ptr(),
+                    zeros=zeros.data_ptr() if bits == 4 else None,
+                    places=places.data_ptr(),
+                    tiles=len(places),
+                    bits=bits,
+                )
+                for bits, (codes, scales, zeros, places) in self._tensors.items()
+            )
+        )
+        collapse([(x[0].data_ptr(), x[0].nbytes) for x in self._tensors.values()])
+        pointer, integer, count = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+        types = (pointer, integer, *[pointer] * 3, *[integer] * 3, count, count)
+        self._native = {
+            dtype: function(library, f"product_{suffix}", *types)
+            for dtype, suffix in ((torch.float32, "f32"), (torch.bfloat16, "bf16"))
+        }
+
+    @classmethod
+    def of(
+        cls, parts: Iterable[RowPart], shape: tuple[int, int], bias: Tensor | None
+    ) -> Self | None:
+        """The product for this machine; None where there is to be no native code."""
+        library = load("integer_products")
+        return cls(parts, shape, bias, library, best_way(library)) if library is not None else None
+
+    @property
+    def nbytes(self) -> int:
+        """Of the weights: what a product reads."""
+        return sum(x.nbytes for tensors in self._tensors.values() for x in tensors)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See the class."""
+        native = self._native.get(x.dtype)
+        if native is None:
+            return self(x.float()).to(x.dtype)
+        x = x.contiguous()
+        y = x.new_empty((x.shape[0], self._out))
+        native(
+            ctypes.addressof(self._parts),
+            len(self._parts),
+            self._bias.data_ptr() if self._bias is not None else None,
+            x.data_ptr(),
+            y.data_ptr(),
+            x.shape[0],
+            self._in,
+            self._out,
+            self._way,
+            torch.get_num_threads(),
+        )
+        return y
+
+
+def best_way(library: ctypes.CDLL) -> str:
+    """The fastest of :data:`WAYS` that this processor and the chosen variant have."""
+    flags = cpu_flags()
+    if variant() != "avx512" or "avx512_vnni" not in flags:
+        return "plain"
+    granted = ctypes.c_int32(0)
+    if {"amx_tile", "amx_int8"} <= flags:
+        function(library, "request_tiles", ctypes.c_void_p)(ctypes.addressof(granted))
+    return "tiles" if granted.value else "vnni"
+
+
+def _packed(
+    places: Tensor, codes: Tensor, scale: Tensor, zero: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Codes [T, G, 1024 or 2048] uint8, scales and zeros [T, G, 16], places [T, 16]."""
+    rows, columns = codes.shape
+    groups, extra = -(-columns // GROUP), -rows % _LANES
+    tiles = (rows + extra) // _LANES
+    codes = F.pad(codes, (0, groups * GROUP - columns, 0, extra)).view(torch.uint8)
+    if zero is None:
+        quads = (codes ^ 128).view(tiles, _LANES, groups, GROUP // 4, 4)
+        zero = torch.zeros((groups, 0), dtype=torch.uint8)
+    else:
+        halves = codes.view(tiles, _LANES, groups, 2, GROUP // 8, 4)
+        quads = halves[:, :, :, 0] | (halves[:, :, :, 1] << 4)
+    laid = quads.permute(0, 2, 3, 1, 4).reshape(tiles, groups, -1)
+
+    def by_tile(x: Tensor) -> Tensor:
+        filled = F.pad(x, (0, tiles * _LANES - x.shape[1]))
+        return filled.view(groups, tiles, _LANES).transpose(0, 1).contiguous()
+
+    placed = F.pad(places.to(torch.int32), (0, extra), value=-1).view(tiles, _LANES)
+    return laid, by_tile(scale.to(torch.bfloat16)), by_tile(zero), placed
