@@ -8,6 +8,7 @@ from sharpen.core.lazy import exports
 
 if TYPE_CHECKING:
     from sharpen.serve.engine import Engine
+    from sharpen.serve.grammar import Grammar
     from sharpen.serve.llm import LLM, Completion, RequestOutput
     from sharpen.serve.monitor import (
         DriftReport,
@@ -26,6 +27,7 @@ __all__ = [
     "Completion",
     "DriftReport",
     "Engine",
+    "Grammar",
     "Monitor",
     "MonitorConfig",
     "Piece",
@@ -46,6 +48,7 @@ __getattr__ = exports(
         "Completion": "sharpen.serve.llm",
         "DriftReport": "sharpen.serve.monitor",
         "Engine": "sharpen.serve.engine",
+        "Grammar": "sharpen.serve.grammar",
         "LLM": "sharpen.serve.llm",
         "Monitor": "sharpen.serve.monitor",
         "MonitorConfig": "sharpen.serve.monitor",

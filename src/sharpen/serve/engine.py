@@ -26,6 +26,7 @@ from sharpen.core.model_spec import ModelSpec
 from sharpen.models.paged import PagedCache, PagedPart
 from sharpen.models.tokenizer import Tokenizer
 from sharpen.serve.blocks import BlockPool
+from sharpen.serve.grammar import Grammars, Guide
 from sharpen.serve.request import Continuation, FinishReason, Piece
 from sharpen.serve.sampling import SamplingParams
 from sharpen.serve.scheduler import Part, Scheduler, SchedulerConfig, SequenceState, Step
@@ -55,6 +56,7 @@ class Engine:
     """Runs requests on one model. Submitting and cancelling are safe from any thread.
 
     Attributes:
+        grammars: compiles what requests must be, each once.
         on_finish: called with every continuation that ends, for measurements.
         on_step: called with the number of tokens of every round that was computed.
         num_guessed: tokens that came as right guesses.
@@ -123,6 +125,7 @@ class Engine:
         self._arrived: list[Continuation] = []
         self._lock = threading.Lock()
         self.num_guessed = 0
+        self.grammars = Grammars(tokenizer, model.spec.vocab_size, eos_ids)
         self.on_finish: Callable[[Continuation], None] | None = None
         self.on_step: Callable[[int], None] | None = None
 
@@ -147,8 +150,10 @@ class Engine:
         Raises:
             DataError: the prompt is empty, holds a wrong id, or does not fit the context.
             BusyError: too many requests wait.
+            ConfigError: the grammar cannot be used.
         """
         self.check(prompt_ids, params)
+        guides = [self._guide(params) for _ in range(params.n)]
         with self._lock:
             free = self.max_batch - self.num_running
             waiting = self.num_waiting + params.n - max(free, 0)
@@ -158,14 +163,14 @@ class Engine:
                     "Try again later."
                 )
             made = [
-                Continuation(self.tokenizer, prompt_ids, params, i, self.eos_ids, on_piece)
-                for i in range(params.n)
+                Continuation(self.tokenizer, prompt_ids, params, i, self.eos_ids, on_piece, guide)
+                for i, guide in enumerate(guides)
             ]
             self._arrived.extend(made)
         return made
 
     def check(self, prompt_ids: Sequence[int], params: SamplingParams) -> None:
-        """Refuse a request that cannot be run; see :meth:`submit`."""
+        """Refuse a request that cannot be run; see :meth:`submit`. May wait for its grammar."""
         vocab_size = self.model.spec.vocab_size
         if not prompt_ids:
             raise DataError("the prompt is empty. Give at least one token.")
@@ -178,6 +183,8 @@ class Engine:
                 f"together {total}; the context holds {self.max_context}. Shorten one of them."
             )
         self.scheduler.check(total)
+        if params.grammar is not None:
+            self.grammars.begin(params.grammar).result()
         for name, ids in (
             ("stop_token_ids", params.stop_token_ids),
             ("logit_bias", tuple(params.logit_bias)),
@@ -185,6 +192,9 @@ class Engine:
             for token in ids:
                 if not 0 <= token < vocab_size:
                     raise DataError(f"{name} has the id {token}, outside 0..{vocab_size - 1}.")
+
+    def _guide(self, params: SamplingParams) -> Guide | None:
+        return self.grammars.guide(params.grammar) if params.grammar is not None else None
 
     def cancel(self, sequences: Sequence[Continuation]) -> None:
         """Stop sequences; they leave at the next round."""
@@ -260,6 +270,8 @@ class Engine:
                 if sequence.guesser is None:
                     sequence.guesser = NgramGuesser(settings)
                 state.draft = sequence.guesser.guess(state.tokens, left)
+                if state.draft and sequence.guide is not None:
+                    del state.draft[sequence.guide.fitting(state.draft) :]
 
     def _note_starts(self, step: Step) -> None:
         now = time.perf_counter()
@@ -286,7 +298,7 @@ class Engine:
             self._cache,
         )
         sequences = [self._running[part.sequence] for part in parts]
-        plain = any(s.sampler.is_plain for s, w in zip(sequences, wanted, strict=True) if w)
+        plain = any(s.is_plain for s, w in zip(sequences, wanted, strict=True) if w)
         largest = logits.argmax(-1).tolist() if plain else []
         new, row = [], 0
         for sequence, count in zip(sequences, wanted, strict=True):
@@ -295,11 +307,15 @@ class Engine:
                 if sequence.finished or (i and chosen[-1] != sequence.state.draft[i - 1]):
                     break
                 self.num_guessed += i > 0
-                if sequence.sampler.is_plain:
+                if sequence.is_plain:
                     chosen.append(int(largest[row + i]))
                     sequence.sampler.note(chosen[-1])
                 else:
-                    chosen.append(sequence.sampler.choose(logits[row + i]))
+                    try:
+                        chosen.append(sequence.choose(logits[row + i]))
+                    except DataError as error:
+                        sequence.end("error", str(error), refused=True)
+                        break
                 sequence.push(chosen[-1], logits[row + i])
             new.append(chosen)
             row += count

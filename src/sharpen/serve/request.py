@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sharpen.models.tokenizer import Tokenizer
+from sharpen.serve.grammar import Guide
 from sharpen.serve.sampling import Sampler, SamplingParams
 from sharpen.serve.scheduler import SequenceState
 from sharpen.serve.speculation import NgramGuesser
@@ -60,6 +61,9 @@ class Piece:
     error: str = ""
     """What failed, where ``finish_reason`` is ``error``."""
 
+    refused: bool = False
+    """Whether the request itself was at fault for that."""
+
 
 class Continuation:
     """One continuation on its way through the engine.
@@ -69,6 +73,7 @@ class Continuation:
         submitted_s, started_s, first_token_s, last_token_s: when, on ``time.perf_counter``; None
             before.
         guesser: what guesses its tokens, where that is on.
+        guide: what keeps it within a grammar, where it has one.
 
     Args:
         tokenizer: for text and stop texts.
@@ -76,6 +81,7 @@ class Continuation:
         params: how to continue.
         index: which of ``params.n`` continuations.
         eos_ids: tokens that end it unless ``ignore_eos``.
+        guide: at the start of the grammar, where there is one.
         on_piece: gets every piece, the last one with a ``finish_reason``; called by whoever calls
             :meth:`Engine.step`, and must not raise.
     """
@@ -88,6 +94,7 @@ class Continuation:
         index: int,
         eos_ids: frozenset[int],
         on_piece: Callable[[Piece], None],
+        guide: Guide | None = None,
     ) -> None:
         self.prompt_ids = list(prompt_ids)
         self.params = params
@@ -109,10 +116,12 @@ class Continuation:
         self.last_token_s: float | None = None
         self._tokenizer = tokenizer
         self._on_piece = on_piece
+        self.guide = guide
+        ignores_eos = params.ignore_eos and guide is None  # nothing follows a complete text
         self._stop_ids = frozenset(params.stop_token_ids) | (
-            frozenset() if params.ignore_eos else eos_ids
+            frozenset() if ignores_eos else eos_ids
         )
-        blocked = self._stop_ids if params.min_tokens else ()
+        blocked = self._stop_ids if params.min_tokens and guide is None else ()
         self.sampler = Sampler(params, prompt_ids, choice=index, blocked=sorted(blocked))
         self._text = TextStream(tokenizer, params.stop)
         self._ids: list[int] = []
@@ -123,8 +132,27 @@ class Continuation:
         """Whether its last piece is out."""
         return self.finish_reason is not None
 
+    def choose(self, logits: Tensor) -> int:
+        """The next token from logits [V], within the grammar where there is one.
+
+        Raises:
+            DataError: the grammar is too complex at this place, or allows nothing.
+        """
+        if self.guide is not None:
+            early = self.num_tokens < self.params.min_tokens
+            logits = self.guide.mask(logits, self._stop_ids if early else ())
+        token = self.sampler.choose(logits)
+        if self.guide is not None and token not in self._stop_ids:
+            self.guide.advance(token)
+        return token
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether :meth:`choose` would take the largest logit."""
+        return self.guide is None and self.sampler.is_plain
+
     def push(self, token: int, logits: Tensor) -> None:
-        """Take one token; ``logits`` [V] are those it was chosen from."""
+        """Take one token; ``logits`` [V] are the model's."""
         self.last_token_s = time.perf_counter()
         if self.first_token_s is None:
             self.first_token_s = self.last_token_s
@@ -138,21 +166,25 @@ class Continuation:
         text, stopped = self._text.push(token)
         if stopped:
             self._emit(text, "stop")
+        elif self.guide is not None and self.guide.finished:
+            self._finish("stop", text)
         elif self.num_tokens >= self.params.max_tokens:
             self._finish("length", text)
         elif text:
             self._emit(text, None)
 
-    def end(self, reason: FinishReason, error: str = "") -> None:
-        """End it from outside."""
+    def end(self, reason: FinishReason, error: str = "", *, refused: bool = False) -> None:
+        """End it from outside; ``refused`` where the request was at fault."""
         if not self.finished:
-            self._emit("", reason, error)
+            self._emit("", reason, error, refused)
 
     def _finish(self, reason: FinishReason, text: str = "") -> None:
         rest, stopped = self._text.finish()
         self._emit(text + rest, "stop" if stopped else reason)
 
-    def _emit(self, text: str, reason: FinishReason | None, error: str = "") -> None:
+    def _emit(
+        self, text: str, reason: FinishReason | None, error: str = "", refused: bool = False
+    ) -> None:
         piece = Piece(
             text=text,
             ids=tuple(self._ids),
@@ -160,6 +192,7 @@ class Continuation:
             finish_reason=reason,
             logprobs=tuple(self._logprobs),
             error=error,
+            refused=refused,
         )
         self._ids, self._logprobs = [], []
         self.finish_reason = reason

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
+from sharpen.serve.grammar import Grammar
 
 __all__ = ["Sampler", "SamplingParams", "penalize", "truncate"]
 
@@ -93,6 +94,9 @@ class SamplingParams:
 
     cache_salt: str = ""
     """Only requests of the same one share what is known of a prompt."""
+
+    grammar: Grammar | None = None
+    """What the text must be; its end comes before ``min_tokens`` where nothing else may follow."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

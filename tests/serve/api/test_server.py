@@ -4,12 +4,12 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import httpx
 import openai
 import pytest
 
+from serving import running
 from sharpen.core.errors import BusyError, ConfigError, MissingFileError
 from sharpen.serve import LLM, SamplingParams
 from sharpen.serve.api.server import ApiServer, ServerConfig
@@ -27,24 +27,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def llm(folder):
     return LLM(folder, dtype="float32")
-
-
-@contextmanager
-def running(folder, *, max_batch=16, **settings):
-    server = ApiServer(
-        ServerConfig(name="tiny", port=0, **settings),
-        lambda: LLM(folder, dtype="float32", max_batch=max_batch),
-    )
-    ready = threading.Event()
-    thread = threading.Thread(target=server.run, args=(ready.set,))
-    thread.start()
-    try:
-        assert ready.wait(30)
-        yield server
-    finally:
-        server.stop()
-        thread.join(30)
-    assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +159,7 @@ def test_models_are_listed(client):
         ({"messages": [{"role": "user", "content": ["x"]}]}, openai.BadRequestError, "messages"),
         ({"top_logprobs": 2}, openai.BadRequestError, "top_logprobs"),
         ({"tools": [{"type": "function"}]}, openai.BadRequestError, "tools"),
-        ({"response_format": {"type": "json_object"}}, openai.BadRequestError, "response_format"),
+        ({"response_format": {"type": "xml"}}, openai.BadRequestError, "response_format.type"),
         ({"extra_body": {"temprature": 1}}, openai.BadRequestError, "temprature"),
         ({"logit_bias": {"x": 1}}, openai.BadRequestError, None),
         ({"stop": [""]}, openai.BadRequestError, "stop"),
@@ -312,7 +294,7 @@ def test_metrics_have_the_names_of_dashboards_also_under_an_alias(folder):
 
 
 def test_a_client_that_goes_away_frees_its_row(folder):
-    with running(folder, max_batch=1) as server:
+    with running(folder, engine={"max_batch": 1}) as server:
         body = {"model": "tiny", "prompt": "a", "max_tokens": 250, "ignore_eos": True, "n": 64}
         engine = server.state.llm.engine
         for stream in (True, False):
@@ -331,7 +313,7 @@ def test_a_client_that_goes_away_frees_its_row(folder):
 
 
 def test_too_many_requests_are_told_to_come_back(folder):
-    with running(folder, max_batch=1, max_waiting=1) as server:
+    with running(folder, engine={"max_batch": 1}, max_waiting=1) as server:
         body = {"model": "tiny", "prompt": "a", "max_tokens": 1, "n": 5}
         answer = httpx.post(f"{server.url}/v1/completions", json=body, timeout=30)
         assert answer.status_code == 429

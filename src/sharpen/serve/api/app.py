@@ -190,6 +190,8 @@ async def _answer(
     """Queue every prompt, then stream its pieces or collect them."""
     llm, worker = state.ready()
     job = _Job(worker)
+    if params.grammar is not None:
+        await asyncio.wrap_future(llm.engine.grammars.begin(params.grammar))
     try:
         for prompt in prompts:
             llm.engine.check(prompt, params)
@@ -216,7 +218,7 @@ async def _answer(
         job.cancel()
     for own in pieces:
         if own[-1].finish_reason == "error":
-            raise ApiError(500, f"generation failed: {own[-1].error}")
+            raise ApiError(_blame(own[-1]), f"generation failed: {own[-1].error}")
     document = {
         **form.head,
         "object": form.object,
@@ -224,6 +226,11 @@ async def _answer(
         "usage": usage(num_prompt, job.num_new),
     }
     return JSONResponse(document)
+
+
+def _blame(piece: Piece) -> int:
+    """The status of a failure."""
+    return 400 if piece.refused else 500
 
 
 class _Job:
@@ -298,7 +305,7 @@ async def _frames(form: Form, job: _Job, num_prompt: int, wants_usage: bool) -> 
             finally:
                 pending = None
             if piece.finish_reason == "error":
-                body = error_body(500, f"generation failed: {piece.error}")
+                body = error_body(_blame(piece), f"generation failed: {piece.error}")
                 yield f"data: {json.dumps(body)}\n\n"
                 return
             yield frame([form.delta(index, piece)], **empty)

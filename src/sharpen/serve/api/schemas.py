@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sharpen.core.errors import DataError, did_you_mean
+from sharpen.core.errors import ConfigError, DataError, did_you_mean
 from sharpen.serve.api.errors import ApiError
+from sharpen.serve.grammar import Grammar
 from sharpen.serve.sampling import SamplingParams
 
 __all__ = ["ChatRequest", "CompletionRequest", "StreamOptions"]
@@ -32,7 +35,6 @@ _UNSUPPORTED = {
     "functions",
     "modalities",
     "prediction",
-    "response_format",
     "suffix",
     "tools",
     "web_search_options",
@@ -46,6 +48,26 @@ class StreamOptions(BaseModel):
 
     include_usage: bool = False
     include_obfuscation: bool = False
+
+
+class JsonSchema(BaseModel):
+    """``response_format.json_schema``; enforced whether ``strict`` or not."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str = ""
+    description: str | None = None
+    json_schema: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(BaseModel):
+    """``response_format``."""
+
+    model_config = ConfigDict(strict=True)
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
 
 
 class _Request(BaseModel):
@@ -73,6 +95,11 @@ class _Request(BaseModel):
     logit_bias: dict[str, float] | None = None
     priority: float | None = None
     cache_salt: str | None = None
+    response_format: ResponseFormat | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
 
     def refuse_unknown(self) -> None:
         """Refuse fields that would change the answer but are not understood.
@@ -94,6 +121,40 @@ class _Request(BaseModel):
                 400, f"unknown field {name!r}.{hint}", param=name, code="unknown_parameter"
             )
 
+    def grammar(self) -> Grammar | None:
+        """What the answer must be; None for any text.
+
+        Raises:
+            ApiError: it is said twice, or is wrong.
+        """
+        asked: list[tuple[str, Callable[[], Grammar]]] = []
+        form = self.response_format
+        if form is not None and form.type == "json_object":
+            asked.append(("response_format", Grammar.json))
+        elif form is not None and form.type == "json_schema":
+            schema = form.json_schema
+            if schema is None:
+                raise ApiError(400, "response_format lacks 'json_schema'.", param="response_format")
+            asked.append(("response_format", lambda: Grammar.json(schema.json_schema)))
+        for name, make in (
+            ("guided_json", Grammar.json),
+            ("guided_regex", Grammar.regex),
+            ("guided_choice", Grammar.choice),
+            ("guided_grammar", Grammar.lark),
+        ):
+            value = getattr(self, name)
+            if value is not None:
+                asked.append((name, partial(make, value)))
+        if not asked:
+            return None
+        name, form_of = asked[0]
+        if len(asked) > 1:
+            raise ApiError(400, f"{name} and {asked[1][0]} exclude each other.", param=name)
+        try:
+            return form_of()
+        except ConfigError as error:
+            raise ApiError(400, f"{name}: {error}", param=name) from None
+
     @property
     def wants_usage(self) -> bool:
         """Whether a stream ends with its usage."""
@@ -107,6 +168,7 @@ class _Request(BaseModel):
             logprobs: how many alternatives, or None for no log-probabilities.
 
         Raises:
+            ApiError: it says twice what the answer must be, or wrongly.
             ConfigError: a value is out of range.
             DataError: ``logit_bias`` has a key that is no token id.
         """
@@ -139,6 +201,7 @@ class _Request(BaseModel):
             stop=stop,
             stop_token_ids=tuple(self.stop_token_ids or ()),
             logit_bias=bias,
+            grammar=self.grammar(),
             **given,
         )
 
