@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sharpen.compress.kv.plan import EvictionConfig
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.serve.blocks import BlockPool
 from sharpen.serve.scheduler import Scheduler, SchedulerConfig, SequenceState, Step
@@ -265,6 +266,70 @@ def test_random_loads_keep_every_rule(
     for sequence, length in made:
         assert sequence.status == "finished"
         assert sequence.tokens == continued(sequence.tokens[:length], sequence.num_tokens)
+
+
+@settings(max_examples=60)
+@given(
+    loads=st.lists(
+        st.tuples(st.integers(1, 60), st.integers(1, 9), st.integers(0, 5)), min_size=1, max_size=7
+    ),
+    blocks=st.integers(10, 16),
+    batched=st.integers(5, 40),
+)
+def test_sequences_that_drop_units_hold_what_they_store(
+    loads: list[tuple[int, int, int]], blocks: int, batched: int
+) -> None:
+    pool = BlockPool(blocks, 4)
+    scheduler = Scheduler(SchedulerConfig(max_batched_tokens=batched, max_sequences=4), pool)
+    config = EvictionConfig(budget=12, chunk=8, stabilizers=2, local=3)
+    sequences = []
+    for number, (prompt, new, moment) in enumerate(loads):
+        plan = config.plan(prompt)
+        sequences.append(
+            SequenceState(
+                tokens=[5] * prompt,
+                max_tokens=prompt + new,
+                arrival=moment,
+                plan=plan if plan.evicts else None,
+                extra=str(number),
+            )
+        )
+        scheduler.add(sequences[-1])
+    for _ in range(3000):
+        if not scheduler.busy:
+            break
+        step = scheduler.schedule()
+        assert step.num_tokens <= batched
+        held = [block for one in scheduler.running for block in one.blocks]
+        assert len(held) == len(set(held)) == pool.num_used
+        for part in step.parts:
+            sequence = part.sequence
+            stored = part.start - sequence.dropped + part.count
+            assert stored <= 4 * len(sequence.blocks)
+            if sequence.plan is not None:
+                border = sequence.plan.next_border(part.start)
+                assert border is None or part.start + part.count <= border
+                assert stored <= 12 + 8 + 12
+        scheduler.update(step, [[7] if part.ends else [] for part in step.parts])
+        for part in step.parts:
+            sequence = part.sequence
+            if sequence.status == "running" and sequence.plan is not None:
+                stored = sequence.num_computed - sequence.dropped
+                if sequence.num_computed >= sequence.plan.last_border:
+                    assert len(sequence.blocks) <= -(-(stored + sequence.missing) // 4)
+            if sequence.num_tokens >= sequence.max_tokens:
+                scheduler.remove(sequence)
+    assert not scheduler.busy
+    assert pool.num_used == 0
+    assert all(s.num_tokens == s.max_tokens for s in sequences)
+
+
+def test_a_long_prompt_that_drops_units_fits_a_small_pool() -> None:
+    scheduler = Scheduler(SchedulerConfig(max_batched_tokens=64), BlockPool(6, 4))
+    plan = EvictionConfig(budget=8, chunk=8, stabilizers=2, local=4).plan(500)
+    with pytest.raises(DataError, match="500 tokens needs 125"):
+        scheduler.check(500)
+    scheduler.check(500, plan)
 
 
 def test_no_torch_is_loaded() -> None:

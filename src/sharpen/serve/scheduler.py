@@ -17,6 +17,10 @@ When blocks run out in 1, the last running sequence in order gives its blocks up
 its old place; its tokens are computed again, as far as the pool has forgotten them. The first in
 order is never the victim and every sequence fits the pool alone, so some sequence always goes on.
 
+A sequence with a plan drops keys and values at borders within its prompt (``compress/kv/plan.py``).
+No part of it crosses a border; it holds blocks for the most that it still has to store, and gives
+those beyond back. What it stores is its own: it takes no known prefix, and leaves none.
+
 Pure Python over numbers: the simulator of clusters runs the same rule. A step of R running
 sequences costs O(R), and log of the waiting ones for each that starts.
 """
@@ -30,6 +34,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sharpen.compress.kv.plan import EvictionPlan
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.serve.blocks import BlockPool
 
@@ -97,11 +102,14 @@ class SequenceState:
     draft: list[int] = field(default_factory=list)
     """Guesses of the tokens that follow, to be computed together with the next one."""
 
+    plan: EvictionPlan | None = None
+    """When it drops keys and values; None for never."""
+
     status: Literal["waiting", "running", "finished"] = "waiting"
     """Where it is."""
 
     num_computed: int = 0
-    """Tokens whose keys and values are stored."""
+    """Tokens whose keys and values were stored; some may have been dropped since."""
 
     num_cached: int = 0
     """Of the tokens at its last start, those taken from the pool."""
@@ -130,6 +138,21 @@ class SequenceState:
     def missing(self) -> int:
         """Known tokens that are not computed."""
         return len(self.tokens) - self.num_computed
+
+    @property
+    def dropped(self) -> int:
+        """Computed tokens whose keys and values are no longer stored."""
+        return self.plan.dropped(self.num_computed) if self.plan is not None else 0
+
+    def most_stored(self, end: int) -> int:
+        """Tokens that are stored at most, from now until ``end`` are computed."""
+        return self.plan.most(self.num_computed, end) if self.plan is not None else end
+
+    def next_part(self, most: int) -> int:
+        """Tokens of its next part, at most so many."""
+        count = min(self.missing, most)
+        border = self.plan.next_border(self.num_computed) if self.plan is not None else None
+        return count if border is None else min(count, border - self.num_computed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,15 +226,16 @@ class Scheduler:
         """
         if not sequence.tokens:
             raise DataError("the prompt is empty. Give at least one token.")
-        self.check(sequence.max_tokens)
+        self.check(sequence.max_tokens, sequence.plan)
         place = sequence.priority + self.config.aging * sequence.arrival
         sequence.key = (place, sequence.arrival, next(self._numbers))
         self._wait(sequence)
 
-    def check(self, max_tokens: int) -> None:
+    def check(self, max_tokens: int, plan: EvictionPlan | None = None) -> None:
         """Refuse a sequence of so many tokens that does not fit the pool alone; see :meth:`add`."""
         size = self.pool.size
-        needed = -(-(max_tokens + self.config.draft_tokens) // size)
+        stored = max_tokens if plan is None else plan.most(0, max_tokens)
+        needed = -(-(stored + self.config.draft_tokens) // size)
         if needed > self.pool.count:
             raise DataError(
                 f"a sequence of {max_tokens} tokens needs {needed} blocks of keys and values, and "
@@ -252,7 +276,7 @@ class Scheduler:
         chunk = self.config.chunk or left
         for sequence in self.running:
             if left and sequence.missing > 1:
-                count = min(sequence.missing, left, chunk)
+                count = sequence.next_part(min(left, chunk))
                 chosen[sequence] = Part(sequence, sequence.num_computed, count)
                 left -= count
         step.parts = list(chosen.values())
@@ -276,7 +300,10 @@ class Scheduler:
             sequence.num_computed = min(part.start + part.count, sequence.num_tokens) + guessed
             sequence.tokens.extend(tokens)
             sequence.draft = []
-            self._publish(sequence)
+            if sequence.plan is None:
+                self._publish(sequence)
+            else:
+                self._give_back(sequence)
 
     def _wait(self, sequence: SequenceState) -> None:
         sequence.status = "waiting"
@@ -288,7 +315,8 @@ class Scheduler:
     ) -> int:
         """Hold blocks for ``count`` more tokens; returns tokens that victims give back."""
         returned = 0
-        needed = -(-(asking.num_computed + count) // self.pool.size) - len(asking.blocks)
+        stored = asking.num_computed - asking.dropped + count
+        needed = -(-stored // self.pool.size) - len(asking.blocks)
         while needed > self.pool.num_free:
             victim = self.running[-1]
             part = chosen.pop(victim, None)
@@ -322,7 +350,8 @@ class Scheduler:
                 heapq.heappop(self._waiting)
                 continue
             known = self._known_prefix(sequence)
-            needed = -(-sequence.num_tokens // self.pool.size) - len(known)
+            stored = sequence.most_stored(sequence.num_tokens)
+            needed = -(-stored // self.pool.size) - len(known)
             if needed + self.pool.num_needed(known) > self.pool.num_free:
                 return
             heapq.heappop(self._waiting)
@@ -335,12 +364,14 @@ class Scheduler:
             self.prefix_hits += sequence.num_cached
             sequence.status = "running"
             bisect.insort(self.running, sequence, key=lambda one: one.key)
-            count = min(sequence.missing, left, chunk)
+            count = sequence.next_part(min(left, chunk))
             step.parts.append(Part(sequence, sequence.num_computed, count))
             left -= count
 
     def _known_prefix(self, sequence: SequenceState) -> list[int]:
         """Blocks that hold its first tokens; never its last one, whose logits are wanted."""
+        if sequence.plan is not None:
+            return []
         whole = (sequence.num_tokens - 1) // self.pool.size
         return self.pool.find(self._hashes(sequence, whole))
 
@@ -351,6 +382,15 @@ class Scheduler:
             previous = hashes[-1] if hashes else self.pool.root(sequence.extra)
             hashes.append(self.pool.chain(previous, sequence.tokens[i * size : (i + 1) * size]))
         return hashes[:count]
+
+    def _give_back(self, sequence: SequenceState) -> None:
+        """Release blocks that hold nothing any more, and that no known token needs."""
+        assert sequence.plan is not None
+        stored = sequence.most_stored(max(sequence.num_tokens, sequence.num_computed))
+        needed = -(-stored // self.pool.size)
+        if needed < len(sequence.blocks):
+            self.pool.release(sequence.blocks[needed:])
+            del sequence.blocks[needed:]
 
     def _publish(self, sequence: SequenceState) -> None:
         """Let others find the blocks that the last step filled."""
