@@ -20,7 +20,8 @@ from benchmarks.common import OURS, PEER, RESULTS
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     *("README.md", "docs/plan/plan.md", "docs/train/train.md", "docs/train/long_sequences.md"),
-    *("docs/compress/quantize.md", "docs/train/zero.md", "docs/optim/optimizers.md"),
+    *("docs/compress/quantize.md", "docs/compress/mixllm.md"),
+    *("docs/train/zero.md", "docs/optim/optimizers.md", "docs/optim/sso.md"),
 )
 PLOT = ROOT / "docs" / "benchmarks.png"
 
@@ -148,6 +149,36 @@ def quantized() -> str:
     return "\n".join(lines)
 
 
+def mixllm() -> str:
+    document = load("compress_mixllm")
+    lines = [
+        "| | linear layers, MB | perplexity over float32 | 8-bit features |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for name, found in document["results"].items():
+        size = sum(found["text_tokens"].values())
+        lines.append(f"| **{name}**, {size:,} tokens | | | |")
+        for label, row in found["rows"].items():
+            if "change" in row:
+                lines.append(
+                    f"| {label} | {row['block_bytes'] / 1e6:.2f} | {row['change']:+.2%} | "
+                    f"{row['rows_int8'] / row['rows']:.0%} |"
+                )
+    claims = [
+        f"{found['claims']['over_rtn4']:.2f} x that of RTN 4 and "
+        f"{found['claims']['over_gptq4']:.2f} x that of GPTQ 4 ({name})"
+        for name, found in document["results"].items()
+    ]
+    config = document["config"]
+    lines += [
+        "",
+        f"All by groups of 128, with 8-bit activations; {config['rows']} calibration rows of "
+        f"{config['row_tokens']} tokens from other texts. MixLLM's increase is "
+        f"{'; '.join(claims)}. {_where(document)}; `benchmarks/compress/bench_mixllm.py`.",
+    ]
+    return "\n".join(lines)
+
+
 def long() -> str:
     document = load("train_long")
     loss, models = document["results"]["loss"], document["results"]["models"]
@@ -249,11 +280,36 @@ def optim_quality() -> str:
     return "\n".join([*lines, "", text, "", *claims])
 
 
+def optim_surrogates() -> str:
+    document = load("optim_surrogates")
+    found = document["results"]
+    names = list(found)
+    lines = [
+        f"| gradients until the loss is reached | {' | '.join(names)} |",
+        "| --- |" + " ---: |" * len(names),
+    ]
+    for method in found[names[0]]["rows"]:
+        calls = " | ".join(str(found[name]["rows"][method]["calls"]) for name in names)
+        lines.append(f"| {method} | {calls} |")
+    config = document["config"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Logistic regression, batches of {config['batch']}, each method at the best of "
+            f"{len(config['rates'])} learning rates, {config['seeds']} seeds. {_where(document)}; "
+            "`benchmarks/optim/bench_surrogates.py`.",
+        ]
+    )
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "long": long,
+    "mixllm": mixllm,
     "lora": lora,
     "optim_quality": optim_quality,
     "optim_steps": optim_steps,
+    "optim_surrogates": optim_surrogates,
     "plan": plan,
     "quantized": quantized,
     "summary": summary,
