@@ -242,6 +242,13 @@ def optim_steps() -> str:
             f"| {r['name']} | {r['ns_per_param']:.2f} | {r['first_ns_per_param']:.0f} | "
             f"{r['state_bytes_per_param']:.2f} | {ratio} |"
         )
+    narrow = [
+        f"{r['name']} {r['ns_per_param']:.2f} ({r['ratio']:.1f} x {r['peer']})"
+        for r in found.get("avx2", [])
+        if r["ratio"] is not None
+    ]
+    if narrow:
+        lines += ["", f"With AVX2 only: {', '.join(narrow)}."]
     return "\n".join(
         [
             *lines,

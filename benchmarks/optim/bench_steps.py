@@ -3,7 +3,7 @@
 What ``sharpen bench optim`` measures, six seconds a contender, one thread, in turn, the least CPU
 time; ``docs/optim/bench.md`` tells how. The bars are those of ``WANTED``: as many times as fast as
 the peer, or nanoseconds a parameter on a processor with AVX-512; what is missed is printed and
-published as well.
+published as well. A few are measured with AVX2 too.
 
     pip install lion-pytorch==0.2.5 schedulefree==1.4.1 galore-torch==1.0 bitsandbytes==0.50.2 \
         pytorch-optimizer==4.1.0
@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from benchmarks.common import OURS, PEER, arguments, save
 
+from sharpen.native.info import supported
 from sharpen.optim.bench.step_cost import measure_costs
 
 # Ratio to the peer, ns a parameter.
@@ -32,6 +33,8 @@ WANTED: dict[str, tuple[float | None, float | None]] = {
     "apollo_mini": (None, 0.5),
     "frugal": (None, 0.45),
 }
+
+NARROW = ["adamw", "adamw_8bit", "adamw_4bit", "lion", "lion_8bit", "adafactor", "lamb"]
 
 
 def main() -> int:
@@ -46,13 +49,31 @@ def main() -> int:
             f"{row['name']:24} {row['ns_per_param']:8.2f} ns {row['state_bytes_per_param']:6.2f} B "
             f"{ratio} {'' if wanted == (None, None) else f'wanted {wanted}'}"
         )
+    narrow = _with_avx2(["adamw_8bit"] if options.quick else NARROW, 0.2 if options.quick else 6.0)
     save(
         options,
-        {"rows": rows, **found},
+        {"rows": rows, "avx2": narrow, **found},
         config={"wanted": WANTED},
         plot=lambda figure: draw(figure, rows),
     )
     return 0
+
+
+def _with_avx2(names: list[str], seconds: float) -> list[dict[str, Any]]:
+    """The same with narrower vectors, beside the same peers."""
+    if "avx2" not in supported():
+        return []
+    before = os.environ.get("SHARPEN_NATIVE")
+    os.environ["SHARPEN_NATIVE"] = "avx2"
+    try:
+        rows = measure_costs(names, seconds=seconds)["rows"]
+    finally:
+        del os.environ["SHARPEN_NATIVE"]
+        if before is not None:
+            os.environ["SHARPEN_NATIVE"] = before
+    for row in rows:
+        print(f"avx2 {row.name:24} {row.ns_per_param:8.2f} ns {row.ratio or 0:.2f} x {row.peer}")
+    return [dataclasses.asdict(row) for row in rows]
 
 
 def draw(figure: Any, rows: list[dict[str, Any]]) -> None:
