@@ -21,6 +21,9 @@ from typing import Protocol
 import psutil
 from torch import Tensor
 
+from sharpen.compress.kv.plan import EvictionPlan
+from sharpen.compress.kv.policy import KVPolicy
+from sharpen.compress.kv.retention import Retention
 from sharpen.core.errors import BusyError, ConfigError, DataError
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.paged import PagedCache, PagedPart
@@ -75,9 +78,12 @@ class Engine:
         prefix_caching: reuse what is known of a prompt.
         aging: priority that a second of waiting is worth.
         speculation: guess tokens from the text itself; None does not.
+        kv_policy: what long prompts keep of their keys and values; None keeps all. Prompts that
+            drop some share no prefix with others.
 
     Raises:
-        ConfigError: a setting is out of range, or the cache holds less than a block.
+        ConfigError: a setting is out of range, the cache holds less than a block, or the policy
+            cannot serve the model.
     """
 
     def __init__(
@@ -95,6 +101,7 @@ class Engine:
         prefix_caching: bool = True,
         aging: float = 0.0,
         speculation: Speculation | None = None,
+        kv_policy: KVPolicy | None = None,
     ) -> None:
         if max_batch < 1:
             raise ConfigError(f"max_batch={max_batch} must be at least 1.")
@@ -110,6 +117,10 @@ class Engine:
         self.max_waiting = max_waiting
         self.max_context = max_context or limit
         self._speculation = speculation
+        if kv_policy is not None:
+            kv_policy.check(model.spec)
+        self._kv_policy = kv_policy
+        self._retentions: dict[SequenceState, Retention] = {}
         drafts = speculation.tokens if speculation is not None else 0
         config = SchedulerConfig(
             max_batched_tokens=max(max_batched_tokens, max_batch * (1 + drafts) + 1),
@@ -182,7 +193,7 @@ class Engine:
                 f"the prompt has {len(prompt_ids)} tokens and max_tokens={params.max_tokens}, "
                 f"together {total}; the context holds {self.max_context}. Shorten one of them."
             )
-        self.scheduler.check(total)
+        self.scheduler.check(total, self._plan(len(prompt_ids)))
         if params.grammar is not None:
             self.grammars.begin(params.grammar).result()
         for name, ids in (
@@ -234,6 +245,13 @@ class Engine:
         while self.step():
             continue
 
+    def _plan(self, prompt_tokens: int) -> EvictionPlan | None:
+        """When a prompt drops keys and values; None for never."""
+        if self._kv_policy is None:
+            return None
+        plan = self._kv_policy.plan(prompt_tokens)
+        return plan if plan.evicts else None
+
     def _num_blocks(self, block_size: int, cache_bytes: int | None) -> int:
         cache = self.model.new_paged_cache(1, block_size)
         size = sum(x.nbytes for i in range(self.model.spec.num_layers) for x in cache.buffers(i))
@@ -254,6 +272,7 @@ class Engine:
             for sequence in arrived:
                 if not self._prefix_caching:
                     sequence.state.extra = f"{id(sequence)}/{time.monotonic_ns()}"
+                sequence.state.plan = self._plan(len(sequence.prompt_ids))
                 self._running[sequence.state] = sequence
                 self.scheduler.add(sequence.state)
         for sequence in [one for one in self._running.values() if one.cancelled]:
@@ -292,11 +311,17 @@ class Engine:
                     part.start,
                     part.sequence.blocks,
                     count,
+                    part.sequence.dropped,
+                    self._watcher(part),
                 )
                 for part, count in zip(parts, wanted, strict=True)
             ],
             self._cache,
         )
+        for part in parts:
+            retention = self._retentions.get(part.sequence)
+            if retention is not None:
+                retention.drop(self._cache, part.sequence.blocks, part.start + part.count)
         sequences = [self._running[part.sequence] for part in parts]
         plain = any(s.is_plain for s, w in zip(sequences, wanted, strict=True) if w)
         largest = logits.argmax(-1).tolist() if plain else []
@@ -321,6 +346,20 @@ class Engine:
             row += count
         return new
 
+    def _watcher(self, part: Part) -> Retention | None:
+        """Who scores the tokens of a part, if they may be dropped later."""
+        state = part.sequence
+        if self._kv_policy is None or state.plan is None:
+            return None
+        if part.start == 0:
+            layers = self.model.spec.num_layers
+            prompt = state.plan.prompt_tokens
+            self._retentions[state] = Retention(self._kv_policy, prompt, layers)
+        if part.start < state.plan.last_border:
+            return self._retentions[state]
+        self._retentions.pop(state, None)
+        return None
+
     def _end(self, sequence: Continuation, reason: FinishReason, error: str = "") -> None:
         sequence.end(reason, error)
         self._leave(sequence)
@@ -328,6 +367,7 @@ class Engine:
     def _leave(self, sequence: Continuation) -> None:
         self.scheduler.remove(sequence.state)
         del self._running[sequence.state]
+        self._retentions.pop(sequence.state, None)
         if self.on_finish is not None:
             self.on_finish(sequence)
 

@@ -8,10 +8,12 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast, overload
+from typing import Any, Literal, cast, overload
 
 import torch
 
+from sharpen.compress.kv.named import named_policy
+from sharpen.compress.kv.policy import KVPolicy
 from sharpen.core.errors import ConfigError, ExecutionError
 from sharpen.models.chat import Message, check_messages, render_chat
 from sharpen.models.decode import prepare_for_inference
@@ -125,6 +127,10 @@ class LLM:
         prefix_caching: reuse what is known of a prompt.
         aging: priority that a second of waiting is worth.
         speculate: guess tokens from the text itself, such as ``"ngram:k=4,n=3"``; None does not.
+        kv_policy: what long prompts keep of their keys and values: ``full``, ``window``,
+            ``sinks``, ``h2o``, ``snapkv``, ``knorm``, ``locret``, or an object.
+        kv_budget: tokens whose keys and values each head keeps; with a policy's name.
+        locret_heads: folder of trained heads, with ``locret``.
 
     Raises:
         AssetNotInstalled: the asset is not installed.
@@ -153,6 +159,9 @@ class LLM:
         prefix_caching: bool = True,
         aging: float = 0.0,
         speculate: str | Speculation | None = None,
+        kv_policy: str | KVPolicy = "full",
+        kv_budget: int | None = None,
+        locret_heads: str | Path | None = None,
     ) -> None:
         if isinstance(speculate, str):
             speculate = Speculation.parse(speculate)
@@ -167,6 +176,16 @@ class LLM:
         eos_ids = set(self.spec.eos_token_ids)
         if self.tokenizer.eos_id is not None:
             eos_ids.add(self.tokenizer.eos_id)
+        policy: KVPolicy | None
+        if isinstance(kv_policy, KVPolicy):
+            if kv_budget is not None or locret_heads is not None:
+                raise ConfigError(
+                    "kv_policy is an object, which has its own budget and heads: leave kv_budget "
+                    "and locret_heads out."
+                )
+            policy = kv_policy
+        else:
+            policy = named_policy(kv_policy, loaded, budget=kv_budget, locret_heads=locret_heads)
         self.model = prepare_for_inference(loaded)
         self.engine = Engine(
             self.model,
@@ -180,6 +199,7 @@ class LLM:
             prefix_caching=prefix_caching,
             aging=aging,
             speculation=speculate,
+            kv_policy=policy,
         )
         self._lock = threading.RLock()
 
@@ -270,10 +290,17 @@ class LLM:
             return [int(token) for token in prompt]
         return self.tokenizer.encode(prompt, add_special=True)
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation, ending where the assistant's turn begins."""
+    def encode_chat(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]:
+        """Token ids of a conversation, ending where the assistant's turn begins.
+
+        Args:
+            messages: ``{"role": ..., "content": ...}`` each.
+            tools: functions for the chat template, in OpenAI's form.
+        """
         checked = check_messages(messages)
-        text = render_chat(self.tokenizer, checked, add_generation_prompt=True)
+        text = render_chat(self.tokenizer, checked, add_generation_prompt=True, tools=tools)
         return self.tokenizer.encode(text)
 
     def _complete(

@@ -31,7 +31,8 @@ def simulated(name, q, k, head):
     stored, scores, weights = [], {}, []
     for t in range(plan.last_border):
         stored.append(t)
-        scores[t] = {"window": t, "sinks": 999 if t < 3 else t, "knorm": -float(k[t, head].norm())}
+        norm = round(float(k[t, head].norm()) * 1024) / 1024
+        scores[t] = {"window": t, "sinks": 999 if t < 3 else t, "knorm": -norm}
         scores[t] = float(scores[t].get(name, 0.0))
         keys = torch.stack([k[s, head] for s in stored])
         row = torch.zeros(len(IDS))

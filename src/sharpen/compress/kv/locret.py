@@ -9,7 +9,8 @@ projections before norms and rotary positions::
 A score needs nothing of what comes later, so units are dropped while the prompt is still read. The
 heads are trained by ``locret_training.py``; the model stays as it is.
 
-Differs from the paper: None.
+Differs from the paper: scores are rounded to 1/1024 when units are chosen
+(:func:`~sharpen.compress.kv.policy.on_grid`).
 
 Time: (N + 2 K) D hidden products a token and layer. Memory: as many weights a layer.
 """
@@ -27,7 +28,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sharpen.compress.kv.plan import EvictionConfig
-from sharpen.compress.kv.policy import KVPolicy
+from sharpen.compress.kv.policy import KVPolicy, on_grid
 from sharpen.core.config import read_json
 from sharpen.core.errors import ConfigError, FileFormatError, MissingFileError
 from sharpen.core.files import atomic_dir, atomic_write_json
@@ -169,7 +170,7 @@ class LocretPolicy(KVPolicy):
         """Scores of the part's tokens."""
         with torch.no_grad():
             new = self.heads.layers[seen.layer](seen.qkv)
-        return torch.cat((past, new), 1)
+        return torch.cat((past, on_grid(new)), 1)
 
 
 def save_heads(heads: RetainingHeads, folder: str | Path, **about: object) -> None:

@@ -20,9 +20,10 @@ from sharpen.core.errors import ConfigError
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.paged import Seen
 
-__all__ = ["KVPolicy", "attention_mass", "keep_newest", "select"]
+__all__ = ["KVPolicy", "attention_mass", "keep_newest", "on_grid", "select"]
 
 _ROWS = 64  # queries whose attention is held at once
+_GRID = 1024
 
 
 class KVPolicy(ABC):
@@ -87,6 +88,16 @@ def keep_newest(scores: Tensor, count: int) -> Tensor:
     ranks = scores.clone()
     ranks[:, -count:] = torch.inf
     return ranks
+
+
+def on_grid(scores: Tensor) -> Tensor:
+    """Scores rounded to 1/1024, for those that depend on a token alone in the first layer.
+
+    There the same word has the same score everywhere, but for the rounding of products, which
+    depends on how many rows are multiplied at once. On a grid they are equal, so that the newest is
+    kept however the text was cut into parts.
+    """
+    return (scores * _GRID).round() / _GRID
 
 
 def select(ranks: Tensor, budget: int) -> Tensor:
