@@ -57,6 +57,19 @@ def register(app: typer.Typer) -> None:
         speculate: Annotated[
             str | None, typer.Option(help="Guess tokens from the text, such as ngram:k=4,n=3.")
         ] = None,
+        kv_policy: Annotated[
+            str,
+            typer.Option(
+                help="What long prompts keep of their keys and values: full, window, sinks, h2o, "
+                "snapkv, knorm or locret."
+            ),
+        ] = "full",
+        kv_budget: Annotated[
+            int | None, typer.Option(help="Tokens whose keys and values each head keeps.")
+        ] = None,
+        locret_heads: Annotated[
+            Path | None, typer.Option(help="Folder of heads (sharpen compress locret train).")
+        ] = None,
         metrics_alias: Annotated[
             list[str] | None,
             typer.Option(help="Give metrics under this prefix, too, such as vllm; repeatable."),
@@ -110,6 +123,9 @@ def register(app: typer.Typer) -> None:
                 prefix_caching=prefix_caching,
                 aging=aging,
                 speculate=speculate,
+                kv_policy=kv_policy,
+                kv_budget=kv_budget,
+                locret_heads=locret_heads,
             )
 
         server = ApiServer(config, load)
