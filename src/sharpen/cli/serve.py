@@ -70,6 +70,10 @@ def register(app: typer.Typer) -> None:
         locret_heads: Annotated[
             Path | None, typer.Option(help="Folder of heads (sharpen compress locret train).")
         ] = None,
+        tool_parser: Annotated[
+            str | None,
+            typer.Option(help="How the model writes calls: hermes or llama3_json."),
+        ] = None,
         metrics_alias: Annotated[
             list[str] | None,
             typer.Option(help="Give metrics under this prefix, too, such as vllm; repeatable."),
@@ -104,6 +108,7 @@ def register(app: typer.Typer) -> None:
             port=port,
             api_keys=keys,
             max_waiting=max_queue,
+            tool_parser=tool_parser,
             metrics_alias=tuple(metrics_alias or ()),
             reference=Reference.load(monitor) if monitor is not None else None,
             monitor=MonitorConfig(window=monitor_window),

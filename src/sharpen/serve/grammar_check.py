@@ -21,12 +21,12 @@ from typing import Any
 from sharpen.core.errors import ConfigError, DependencyNotInstalled
 from sharpen.core.stage_worker import die_with_parent
 
-__all__ = ["GrammarChecker", "compile_grammar", "main", "new_vocabulary"]
+__all__ = ["SPACE", "GrammarChecker", "compile_grammar", "main", "new_vocabulary"]
 
 _MEMORY_BYTES = 4 << 30
 _START_S = 30.0
-# At most so many spaces and line breaks at one place: small models never end them otherwise.
-_SPACE = r"[\x20\x0A\x0D\x09]{1,24}"
+SPACE = r"[\x20\x0A\x0D\x09]{1,24}"
+"""White space at one place of a JSON text: bounded, as small models may never end it."""
 
 
 def new_vocabulary(tokenizer: str, vocab_size: int, eos_ids: Sequence[int]) -> Any:
@@ -59,7 +59,7 @@ def compile_grammar(vocabulary: Any, kind: str, text: str) -> tuple[Any, str]:
 
     if kind == "json":
         try:
-            made = LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": _SPACE})
+            made = LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": SPACE})
         except ValueError as error:  # nested too deeply
             return None, _first_line(str(error))
     elif kind == "regex":

@@ -158,7 +158,7 @@ def test_models_are_listed(client):
         ),
         ({"messages": [{"role": "user", "content": ["x"]}]}, openai.BadRequestError, "messages"),
         ({"top_logprobs": 2}, openai.BadRequestError, "top_logprobs"),
-        ({"tools": [{"type": "function"}]}, openai.BadRequestError, "tools"),
+        ({"tools": [{"type": "function"}]}, openai.BadRequestError, "tools.0.function"),
         ({"response_format": {"type": "xml"}}, openai.BadRequestError, "response_format.type"),
         ({"extra_body": {"temprature": 1}}, openai.BadRequestError, "temprature"),
         ({"logit_bias": {"x": 1}}, openai.BadRequestError, None),

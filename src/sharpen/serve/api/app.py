@@ -34,6 +34,7 @@ from sharpen.serve.llm import LLM
 from sharpen.serve.monitor import Monitor
 from sharpen.serve.request import Continuation, Piece
 from sharpen.serve.sampling import SamplingParams
+from sharpen.serve.tools import FORMATS, ToolReader, guess_format
 from sharpen.serve.worker import Worker
 
 __all__ = ["ServerState", "create_app"]
@@ -64,6 +65,9 @@ class ServerState:
 
     created: int = field(default_factory=lambda: int(time.time()))
     """When the server started, in seconds since 1970."""
+
+    tool_parser: str | None = None
+    """How the model writes calls, a name of ``tools.FORMATS``; None for what its template shows."""
 
     metrics: ServerMetrics = field(default_factory=ServerMetrics)
     """What it counts."""
@@ -138,12 +142,19 @@ def create_app(state: ServerState) -> FastAPI:
         llm, _ = state.ready()
         _check_model(state, body.model)
         body.refuse_unknown()
-        prompt = await asyncio.to_thread(llm.encode_chat, body.plain_messages())
+        tools, kind, grammar = body.used_tools(), "", None
+        if tools:
+            kind = _tool_format(state, body)
+            grammar = body.call_grammar(kind, tools)
+        shown = [tool.model_dump(exclude_none=True) for tool in tools]
+        prompt = await asyncio.to_thread(llm.encode_chat, body.plain_messages(), shown)
         room = max(llm.engine.max_context - len(prompt), 1)
         limits = (body.max_completion_tokens, body.max_tokens, room)
         limit = next(limit for limit in limits if limit is not None)
-        params = body.params(limit, body.num_logprobs)
-        form = ChatForm(state.name, params.logprobs is not None)
+        params = body.params(limit, body.num_logprobs, grammar)
+        names = [tool.function.name for tool in tools]
+        readers = [ToolReader(kind, names) for _ in range(params.n)] if tools else []
+        form = ChatForm(state.name, params.logprobs is not None, readers)
         return await _answer(form, request, state, [prompt], params, body)
 
     @app.post("/v1/completions")
@@ -177,6 +188,34 @@ def _check_model(state: ServerState, name: str) -> None:
             param="model",
             code="model_not_found",
         )
+
+
+def _tool_format(state: ServerState, body: ChatRequest) -> str:
+    """How the model writes calls.
+
+    Raises:
+        ApiError: nobody says.
+    """
+    llm, _ = state.ready()
+    template = llm.tokenizer.chat_template
+    kind = state.tool_parser or guess_format(template)
+    if body.tool_choice in (None, "auto"):
+        if template is None or "tools" not in template:
+            raise ApiError(
+                400,
+                "this model's chat template shows it no tools. Require a call with tool_choice, "
+                "or serve a model that was trained to call.",
+                param="tools",
+            )
+        if kind is None:
+            known = " or ".join(FORMATS)
+            raise ApiError(
+                400,
+                "how this model writes calls is not known. Start the server with --tool-parser "
+                f"{known}, or require a call with tool_choice.",
+                param="tools",
+            )
+    return kind or "hermes"
 
 
 async def _answer(
@@ -308,7 +347,9 @@ async def _frames(form: Form, job: _Job, num_prompt: int, wants_usage: bool) -> 
                 body = error_body(_blame(piece), f"generation failed: {piece.error}")
                 yield f"data: {json.dumps(body)}\n\n"
                 return
-            yield frame([form.delta(index, piece)], **empty)
+            delta = form.delta(index, piece)
+            if delta is not None:
+                yield frame([delta], **empty)
         if wants_usage:
             yield frame([], usage=usage(num_prompt, job.num_new))
         yield "data: [DONE]\n\n"

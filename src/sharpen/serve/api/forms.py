@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from sharpen.serve.request import Piece, TokenLogprob
+from sharpen.serve.tools import ToolCall, ToolReader
 
 __all__ = ["ChatForm", "Form", "TextForm", "usage"]
 
@@ -28,8 +29,8 @@ class Form(Protocol):
         """The choice of the first chunk of continuation ``index``; None when there is none."""
         ...
 
-    def delta(self, index: int, piece: Piece) -> dict[str, Any]:
-        """The choice of one chunk."""
+    def delta(self, index: int, piece: Piece) -> dict[str, Any] | None:
+        """The choice of one chunk; None when there is nothing to tell yet."""
         ...
 
     def choice(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
@@ -43,38 +44,68 @@ class ChatForm:
     Args:
         model: the name to answer with.
         logprobs: whether log-probabilities were asked for.
+        readers: of each continuation, what finds calls in it; none where there are no tools.
     """
 
     object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
-    def __init__(self, model: str, logprobs: bool) -> None:
+    def __init__(self, model: str, logprobs: bool, readers: Sequence[ToolReader] = ()) -> None:
         self.head = _head("chatcmpl", model)
         self._logprobs = logprobs
+        self._readers = list(readers)
 
     def opening(self, index: int) -> dict[str, Any] | None:
         """The role comes first."""
         delta = {"role": "assistant", "content": ""}
         return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
-    def delta(self, index: int, piece: Piece) -> dict[str, Any]:
-        """New text."""
+    def delta(self, index: int, piece: Piece) -> dict[str, Any] | None:
+        """New text, or calls once they are complete."""
+        text, calls, reason = self._read(index, piece)
+        if not (text or calls or reason or piece.logprobs):
+            return None
+        delta: dict[str, Any] = {"content": text} if text else {}
+        if calls:
+            first = self._readers[index].num_calls - len(calls)
+            delta["tool_calls"] = [
+                {"index": first + i, **_call(call)} for i, call in enumerate(calls)
+            ]
         return {
             "index": index,
-            "delta": {"content": piece.text} if piece.text else {},
+            "delta": delta,
             "logprobs": self._block(piece.logprobs),
-            "finish_reason": piece.finish_reason,
+            "finish_reason": reason,
         }
 
     def choice(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
         """The whole message."""
-        text = "".join(piece.text for piece in pieces)
+        read = [self._read(index, piece) for piece in pieces]
+        text = "".join(one for one, _, _ in read)
+        calls = [_call(call) for _, some, _ in read for call in some]
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if calls:
+            message |= {"content": text or None, "tool_calls": calls}
         return {
             "index": index,
-            "message": {"role": "assistant", "content": text, "refusal": None},
+            "message": message,
             "logprobs": self._block([one for piece in pieces for one in piece.logprobs]),
-            "finish_reason": pieces[-1].finish_reason,
+            "finish_reason": read[-1][2],
         }
+
+    def _read(self, index: int, piece: Piece) -> tuple[str, list[ToolCall], str | None]:
+        """Text, calls and the reason to end of a piece."""
+        if not self._readers:
+            return piece.text, [], piece.finish_reason
+        reader = self._readers[index]
+        text, calls = reader.push(piece.text)
+        reason: str | None = piece.finish_reason
+        if reason is not None:
+            rest, more = reader.finish()
+            text, calls = text + rest, calls + more
+            if reason == "stop" and reader.num_calls:
+                reason = "tool_calls"
+        return text, calls, reason
 
     def _block(self, logprobs: Sequence[TokenLogprob]) -> dict[str, Any] | None:
         if not self._logprobs:
@@ -151,6 +182,11 @@ def usage(num_prompt: int, num_new: int) -> dict[str, int]:
         "completion_tokens": num_new,
         "total_tokens": num_prompt + num_new,
     }
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.id, "type": "function", "function": function}
 
 
 def _head(prefix: str, model: str) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -12,19 +13,18 @@ from sharpen.core.errors import ConfigError, DataError, did_you_mean
 from sharpen.serve.api.errors import ApiError
 from sharpen.serve.grammar import Grammar
 from sharpen.serve.sampling import SamplingParams
+from sharpen.serve.tools import FORMATS
 
 __all__ = ["ChatRequest", "CompletionRequest", "StreamOptions"]
 
 _IGNORED = {
     "metadata",
-    "parallel_tool_calls",
     "prompt_cache_key",
     "prompt_cache_retention",
     "reasoning_effort",
     "safety_identifier",
     "service_tier",
     "store",
-    "tool_choice",
     "user",
     "verbosity",
 }
@@ -36,7 +36,6 @@ _UNSUPPORTED = {
     "modalities",
     "prediction",
     "suffix",
-    "tools",
     "web_search_options",
 }
 
@@ -160,12 +159,15 @@ class _Request(BaseModel):
         """Whether a stream ends with its usage."""
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def params(self, max_tokens: int, logprobs: int | None) -> SamplingParams:
+    def params(
+        self, max_tokens: int, logprobs: int | None, grammar: Grammar | None = None
+    ) -> SamplingParams:
         """The sampling parameters it asks for.
 
         Args:
             max_tokens: the limit to use.
             logprobs: how many alternatives, or None for no log-probabilities.
+            grammar: what the answer must be; default what the fields say.
 
         Raises:
             ApiError: it says twice what the answer must be, or wrongly.
@@ -201,15 +203,55 @@ class _Request(BaseModel):
             stop=stop,
             stop_token_ids=tuple(self.stop_token_ids or ()),
             logit_bias=bias,
-            grammar=self.grammar(),
+            grammar=grammar or self.grammar(),
             **given,
         )
+
+
+class ToolFunction(BaseModel):
+    """A function that a model may call."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(BaseModel):
+    """One of ``tools``."""
+
+    model_config = ConfigDict(strict=True)
+
+    type: Literal["function"]
+    function: ToolFunction
+
+
+class FunctionName(BaseModel):
+    """The function of a ``tool_choice``."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str
+
+
+class ToolChoice(BaseModel):
+    """A ``tool_choice`` that names a function."""
+
+    model_config = ConfigDict(strict=True)
+
+    type: Literal["function"]
+    function: FunctionName
 
 
 class ChatRequest(_Request):
     """Body of ``POST /v1/chat/completions``."""
 
     messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
@@ -228,12 +270,67 @@ class ChatRequest(_Request):
         return self.top_logprobs or 0
 
     def plain_messages(self) -> list[dict[str, Any]]:
-        """The messages, with content given in parts joined to one text.
+        """The messages as templates want them: content as one text, arguments as objects.
 
         Raises:
-            ApiError: a part is not text.
+            ApiError: a part is not text, or a call is none.
         """
-        return [{**m, "content": _text(m.get("content"), i)} for i, m in enumerate(self.messages)]
+        plain = []
+        for i, message in enumerate(self.messages):
+            one = {**message, "content": _text(message.get("content"), i)}
+            if message.get("tool_calls"):
+                one["tool_calls"] = _calls(message["tool_calls"], i)
+            plain.append(one)
+        return plain
+
+    def used_tools(self) -> list[Tool]:
+        """The functions that may be called; none where ``tool_choice`` says so.
+
+        Raises:
+            ApiError: two have one name, or ``tool_choice`` names another.
+        """
+        tools, choice = self.tools or [], self.tool_choice
+        names = [tool.function.name for tool in tools]
+        if len(set(names)) < len(names):
+            raise ApiError(400, "two tools have the same name.", param="tools")
+        if isinstance(choice, ToolChoice) and choice.function.name not in names:
+            known, name = ", ".join(names) or "none", choice.function.name
+            raise ApiError(
+                400, f"tool_choice names {name!r}; tools has {known}.", param="tool_choice"
+            )
+        if choice == "required" and not tools:
+            raise ApiError(400, "tool_choice='required' needs tools.", param="tool_choice")
+        return [] if choice == "none" else tools
+
+    def call_grammar(self, kind: str, tools: Sequence[Tool]) -> Grammar | None:
+        """What the answer must be so that it is a call; None where it need not be one.
+
+        Args:
+            kind: a name of :data:`~sharpen.serve.tools.FORMATS`.
+            tools: from :meth:`used_tools`.
+
+        Raises:
+            ApiError: ``response_format`` or the like asks for something else.
+        """
+        choice = self.tool_choice
+        if not tools or choice is None or (isinstance(choice, str) and choice != "required"):
+            return None
+        if self.grammar() is not None:
+            raise ApiError(
+                400,
+                "an answer that must be a tool call can have no format of its own.",
+                param="tool_choice",
+            )
+        named = choice.function.name if isinstance(choice, ToolChoice) else None
+        functions = [tool.function for tool in tools]
+        return FORMATS[kind].grammar(
+            [
+                {"name": function.name, "parameters": function.parameters}
+                for function in functions
+                if named in (None, function.name)
+            ],
+            several=named is None and self.parallel_tool_calls is not False,
+        )
 
 
 class CompletionRequest(_Request):
@@ -250,6 +347,27 @@ class CompletionRequest(_Request):
         if self.prompt and isinstance(self.prompt[0], int):
             return [self.prompt]
         return list(self.prompt)  # type: ignore[arg-type]
+
+
+def _calls(calls: Any, index: int) -> list[dict[str, Any]]:
+    made = []
+    for call in calls if isinstance(calls, list) else [{}]:
+        function: Any = call.get("function") if isinstance(call, dict) else None
+        arguments = function.get("arguments") if isinstance(function, dict) else None
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments or "{}")
+            except (ValueError, RecursionError):
+                arguments = None
+        if not isinstance(arguments, dict) or not isinstance(function.get("name"), str):
+            raise ApiError(
+                400,
+                f"messages[{index}].tool_calls must hold functions with a name and arguments that "
+                "are a JSON object.",
+                param="messages",
+            )
+        made.append({**call, "function": {**function, "arguments": arguments}})
+    return made
 
 
 def _text(content: Any, index: int) -> Any:

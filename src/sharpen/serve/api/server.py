@@ -23,6 +23,7 @@ from sharpen.serve.llm import LLM
 from sharpen.serve.monitor import Monitor, MonitorConfig
 from sharpen.serve.reference import Reference, prompt_nats
 from sharpen.serve.sampling import SamplingParams
+from sharpen.serve.tools import FORMATS
 
 __all__ = ["ApiServer", "ServerConfig"]
 
@@ -57,6 +58,9 @@ class ServerConfig:
     metrics_alias: tuple[str, ...] = ()
     """Prefixes under which metrics are given, too, such as ``vllm``."""
 
+    tool_parser: str | None = None
+    """How the model writes calls: hermes or llama3_json; None for what its template shows."""
+
     reference: Reference | None = None
     """What live prompts are compared with; None does not watch them."""
 
@@ -69,6 +73,8 @@ class ServerConfig:
             raise ConfigError(f"port={self.port} must be from 0 to 65535.")
         if self.max_waiting < 0:
             raise ConfigError(f"max_waiting={self.max_waiting} must be at least 0.")
+        if self.tool_parser is not None and self.tool_parser not in FORMATS:
+            raise ConfigError(f"tool_parser={self.tool_parser!r} must be {' or '.join(FORMATS)}.")
         for alias in self.metrics_alias:
             if not re.fullmatch(r"[a-zA-Z_]\w*", alias, re.ASCII):
                 raise ConfigError(f"metrics_alias={alias!r} must be a word, such as vllm.")
@@ -122,6 +128,7 @@ class ApiServer:
             name=config.name,
             api_keys=config.api_keys,
             max_body_bytes=config.max_body_bytes,
+            tool_parser=config.tool_parser,
             metrics=ServerMetrics(config.metrics_alias),
         )
         self._failure: BaseException | None = None
