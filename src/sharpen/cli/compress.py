@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from sharpen.cli.common import Output, command, new_app
+from sharpen.cli.locret import app as locret
 from sharpen.cli.progress import bar, observe
 
 __all__ = ["app"]
@@ -32,6 +33,7 @@ class _QuantizeUnlessNamed(TyperGroup):
 
 app = new_app("Quantize or prune a model's weights.")
 app.info.cls = _QuantizeUnlessNamed
+app.add_typer(locret, name="locret")
 
 Model = Annotated[str, typer.Argument(help="An asset's name, a model folder, or a .gguf file.")]
 Out = Annotated[Path, typer.Argument(help="Folder to write.")]

@@ -10,7 +10,12 @@ if TYPE_CHECKING:
     from sharpen.compress.kv.h2o import H2OPolicy
     from sharpen.compress.kv.knorm import KnormPolicy
     from sharpen.compress.kv.locret import LocretPolicy, RetainingHeads, load_heads, save_heads
-    from sharpen.compress.kv.locret_training import AnsweredText, LocretConfig, train_heads
+    from sharpen.compress.kv.locret_training import (
+        AnsweredText,
+        LocretConfig,
+        make_heads,
+        train_heads,
+    )
     from sharpen.compress.kv.plan import EvictionConfig, EvictionPlan
     from sharpen.compress.kv.policy import KVPolicy, select
     from sharpen.compress.kv.retention import Retention
@@ -34,6 +39,7 @@ __all__ = [
     "SnapKVPolicy",
     "WindowPolicy",
     "load_heads",
+    "make_heads",
     "save_heads",
     "select",
     "train_heads",
@@ -57,6 +63,7 @@ __getattr__ = exports(
         "SnapKVPolicy": "sharpen.compress.kv.snapkv",
         "WindowPolicy": "sharpen.compress.kv.window",
         "load_heads": "sharpen.compress.kv.locret",
+        "make_heads": "sharpen.compress.kv.locret_training",
         "save_heads": "sharpen.compress.kv.locret",
         "select": "sharpen.compress.kv.policy",
         "train_heads": "sharpen.compress.kv.locret_training",

@@ -20,6 +20,7 @@ values of one text; of logits only the rows of 16 answer tokens at a time.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,15 +30,23 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sharpen.compress.kv.locret import RetainingHeads
+from sharpen.compress.kv.locret import RetainingHeads, save_heads
 from sharpen.core.config import read_json, to_dict
 from sharpen.core.errors import ConfigError, DataError
-from sharpen.core.files import atomic_dir, atomic_write_json
+from sharpen.core.files import FileLock, atomic_dir, atomic_write_json
 from sharpen.models.decode import InferenceLM
 from sharpen.models.hf import save_tensors
 from sharpen.models.paged import PagedPart, Seen
 
-__all__ = ["AnsweredText", "HeadsStep", "LocretConfig", "answer_labels", "overlap", "train_heads"]
+__all__ = [
+    "AnsweredText",
+    "HeadsStep",
+    "LocretConfig",
+    "answer_labels",
+    "make_heads",
+    "overlap",
+    "train_heads",
+]
 
 _ROWS = 16
 _TOP = 0.1
@@ -260,6 +269,47 @@ def train_heads(
     return heads.eval()
 
 
+def make_heads(
+    model: InferenceLM,
+    texts: Sequence[AnsweredText],
+    folder: str | Path,
+    config: LocretConfig | None = None,
+    *,
+    fingerprint: str = "",
+    on_step: Callable[[HeadsStep], None] | None = None,
+) -> RetainingHeads:
+    """Train heads into a folder, which appears whole; interrupted, the same call goes on.
+
+    Arguments and errors are those of :func:`train_heads`; what it needs to go on lies in a hidden
+    folder beside.
+
+    Args:
+        model: prepared for inference.
+        texts: prompts with answers.
+        folder: replaced if it exists.
+        config: how.
+        fingerprint: of the model.
+        on_step: is told of every step.
+
+    Raises:
+        BusyError: another process makes the same folder.
+    """
+    folder, config = Path(folder), config or LocretConfig()
+    partial = folder.parent / f".{folder.name}.partial"
+    with FileLock(partial / "lock", f"the training of {folder.name}"):
+        heads = train_heads(
+            model,
+            texts,
+            config,
+            fingerprint=fingerprint,
+            work=partial / "progress",
+            on_step=on_step,
+        )
+        save_heads(heads, folder, training=to_dict(config), texts=len(texts))
+    shutil.rmtree(partial, ignore_errors=True)
+    return heads
+
+
 def _check(texts: Iterable[AnsweredText]) -> None:
     count = 0
     for number, text in enumerate(texts, start=1):
@@ -294,7 +344,7 @@ class _Progress:
         if known["key"] != self._key:
             raise ConfigError(
                 f"{self._folder} holds the training of heads with other settings, texts or model. "
-                "Remove it, or give the settings it was begun with."
+                f"Remove {self._folder.parent}, or give the settings it was begun with."
             )
         stored = load_file(self._folder / "progress.safetensors")
         with torch.no_grad():
