@@ -4,7 +4,7 @@ The two exact steps of ``mixed.py``, by ``native/integer_products.cpp``: integer
 128 inputs, float32 over groups in order. A row of the result has the same bits whatever the other
 rows and the number of threads. Which instructions take the integer sums is chosen once::
 
-    tiles     AMX: sixteen rows at a time, for 5 rows and more; else as below
+    tiles     AMX: sixteen rows at a time, for 9 rows and more; else as below
     vnni      AVX512-VNNI: up to eight rows at a time, at memory speed for few
     plain     pairs in 16 bits (AVX2), or plain code
 
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from sharpen.compress.rows import GROUP
 from sharpen.core.huge_pages import collapse
+from sharpen.models.products import has_tiles
 from sharpen.native.build import function, load
 from sharpen.native.info import cpu_flags, variant
 
@@ -132,13 +133,9 @@ class IntegerProduct:
 
 def best_way(library: ctypes.CDLL) -> str:
     """The fastest of :data:`WAYS` that this processor and the chosen variant have."""
-    flags = cpu_flags()
-    if variant() != "avx512" or "avx512_vnni" not in flags:
+    if variant() != "avx512" or "avx512_vnni" not in cpu_flags():
         return "plain"
-    granted = ctypes.c_int32(0)
-    if {"amx_tile", "amx_int8"} <= flags:
-        function(library, "request_tiles", ctypes.c_void_p)(ctypes.addressof(granted))
-    return "tiles" if granted.value else "vnni"
+    return "tiles" if has_tiles(library, "int8") else "vnni"
 
 
 def _packed(

@@ -1,12 +1,16 @@
 """Matrix products of decoding: for each weight the kernel that is fastest for its type and rows.
 
-On CPUs::
+On CPUs, weights in one layout for all rows but where said::
 
-    bfloat16          oneDNN, weights reordered once into its blocked layout (AMX, AVX512-BF16)
-    float32, 1 to 8   native/products.cpp, which reads each weight once, at memory speed
-    float32, to 16    oneDNN on a second, blocked copy of the weights, made when first needed
-    float32, more     a plain matrix product
+    bfloat16, 1 to 64  native/bf16_products.cpp, on oneDNN's own layout: tile registers (AMX), at
+                       memory speed up to 32 rows; without them AVX512-BF16, 1 to 16 rows
+    bfloat16, more     oneDNN
+    float32, 1 to 8    native/products.cpp, which reads each weight once, at memory speed; so does
+                       bfloat16 on processors that have no products of it
+    float32, to 16     oneDNN on a second, blocked copy of the weights, made when first needed
+    float32, more      a plain matrix product
 
+A row of a native product has the same bits whatever the other rows and the number of threads.
 Weights are moved into huge pages: streaming them through 4 KiB pages can halve the speed.
 A kind of layer that has a faster product offers it by a class method ``product_of(layers)``, None
 where it does not apply. All else runs the layers' own ``forward``.
@@ -24,12 +28,14 @@ from torch import Tensor, nn
 
 from sharpen.core.huge_pages import collapse
 from sharpen.native.build import function, load
+from sharpen.native.info import cpu_flags, variant
 
-__all__ = ["Product", "product"]
+__all__ = ["Product", "has_tiles", "product"]
 
 _ROWS_HINT = 8  # the blocked layout oneDNN picks for it is good from 1 row to hundreds
 _NATIVE_ROWS = 8
 _MAX_FEW_ROWS = 16
+_TILE_ROWS, _DOT_ROWS = 64, 16  # up to which native bfloat16 products beat oneDNN's
 
 Product = Callable[[Tensor], Tensor]
 
@@ -49,28 +55,102 @@ class Blocked:
         return y
 
 
-class Float32:
-    """[R, in] -> [R, out] in float32.
+class BFloat16(Blocked):
+    """[R, in] -> [R, out] in bfloat16; few rows by native code on the same bytes, if it can."""
 
-    Without native code a blocked copy of the weight serves 2 to 8 rows, too.
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__(weight, bias)
+        self._most = 0
+        width = _block_width(weight, int(torch.ops.mkldnn.data_ptr(self._weight)))
+        library = load("bf16_products") if width and variant() == "avx512" else None
+        if library is None or "avx512_bf16" not in cpu_flags():
+            return
+        self._tiles = has_tiles(library, "bf16")
+        self._most = _TILE_ROWS if self._tiles else _DOT_ROWS
+        self._out = weight.shape[0]
+        self._described = _Weight(
+            int(torch.ops.mkldnn.data_ptr(self._weight)), weight.shape[1], self._out, width
+        )
+        self._added = bias.float() if bias is not None else None
+        pointer, count = ctypes.c_void_p, ctypes.c_int
+        types = (*[pointer] * 4, ctypes.c_int64, count, count)
+        self._native = function(library, "linear_bf16", *types)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See the class."""
+        rows = x.shape[0]
+        if not 1 <= rows <= self._most or x.dtype != torch.bfloat16:
+            return super().__call__(x)
+        x = x.contiguous()
+        y = x.new_empty((rows, self._out))
+        self._native(
+            ctypes.addressof(self._described),
+            self._added.data_ptr() if self._added is not None else None,
+            x.data_ptr(),
+            y.data_ptr(),
+            rows,
+            self._tiles,
+            torch.get_num_threads(),
+        )
+        return y
+
+
+class _Weight(ctypes.Structure):
+    _fields_ = [
+        ("values", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("inputs", "outputs", "width")),
+    ]
+
+
+def _block_width(weight: Tensor, address: int) -> int:
+    """w, if oneDNN laid it out as [out / w][in / 32][16][w][2], filled up with zeros; else 0."""
+    columns = -(-weight.shape[1] // 32) * 32
+    matching = []
+    for width in (32, 64):
+        first = weight[:width]
+        first = F.pad(first, (0, columns - first.shape[1], 0, width - first.shape[0]))
+        laid = first.view(width, columns // 2, 2).transpose(0, 1).reshape(-1)
+        stored = (ctypes.c_char * laid.nbytes).from_address(address)
+        if torch.equal(torch.frombuffer(stored, dtype=laid.dtype), laid):
+            matching.append(width)
+    return matching[0] if len(matching) == 1 else 0  # a weight of zeros fits all
+
+
+def has_tiles(library: ctypes.CDLL, kind: str) -> bool:
+    """Whether this processor has tile registers (AMX), and the system grants them.
+
+    Args:
+        library: one that is compiled with ``tiles.h``.
+        kind: of their products: ``bf16`` or ``int8``.
+    """
+    granted = ctypes.c_int32(0)
+    if {"amx_tile", f"amx_{kind}"} <= cpu_flags():
+        function(library, "request_tiles", ctypes.c_void_p)(ctypes.addressof(granted))
+    return bool(granted.value)
+
+
+class RowMajor:
+    """[R, in] -> [R, out] by native code for few rows, by torch for more.
+
+    Args:
+        weight: [out, in], float32 or bfloat16.
+        bias: [out], or None.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight = weight.contiguous()
         self._bias = bias
-        self._blocked: Blocked | None = None
-        self._native = _native_linear()
+        self._native = _native_linear(weight.dtype)
         collapse([(self._weight.data_ptr(), self._weight.nbytes)])
 
     def __call__(self, x: Tensor) -> Tensor:
-        rows = x.shape[0]
-        if 1 <= rows <= _NATIVE_ROWS and self._native is not None:
+        """See the class."""
+        if 1 <= x.shape[0] <= _NATIVE_ROWS and self._native is not None:
             return self._by_native(x.contiguous())
-        if not 1 < rows <= _MAX_FEW_ROWS:
-            return F.linear(x, self._weight, self._bias)
-        if self._blocked is None:
-            self._blocked = Blocked(self._weight, self._bias)
-        return self._blocked(x)
+        return self._by_torch(x)
+
+    def _by_torch(self, x: Tensor) -> Tensor:
+        return F.linear(x, self._weight, self._bias)
 
     def _by_native(self, x: Tensor) -> Tensor:
         out_features, in_features = self._weight.shape
@@ -88,11 +168,30 @@ class Float32:
         return y
 
 
-def _native_linear() -> Any:
+class Float32(RowMajor):
+    """[R, in] -> [R, out] in float32.
+
+    A blocked copy of the weight serves 9 to 16 rows; without native code 2 to 8, too.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__(weight, bias)
+        self._blocked: Blocked | None = None
+
+    def _by_torch(self, x: Tensor) -> Tensor:
+        if not 1 < x.shape[0] <= _MAX_FEW_ROWS:
+            return super()._by_torch(x)
+        if self._blocked is None:
+            self._blocked = Blocked(self._weight, self._bias)
+        return self._blocked(x)
+
+
+def _native_linear(dtype: torch.dtype) -> Any:
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     types = (pointer, pointer, pointer, pointer, integer, integer, integer, ctypes.c_int)
     library = load("products")
-    return function(library, "linear_f32", *types) if library is not None else None
+    name = "linear_f32" if dtype == torch.float32 else "linear_bf16"
+    return function(library, name, *types) if library is not None else None
 
 
 class Layers:
@@ -114,23 +213,26 @@ def product(*layers: nn.Module) -> Product:
         if made is not None:
             return made
     linear = [layer for layer in layers if type(layer) is nn.Linear]
-    if len(linear) < len(layers) or not _can_block(linear[0].weight):
+    kind = _kind(linear[0].weight) if len(linear) == len(layers) else None
+    if kind is None:
         return Layers(*layers)
     biases = [bias for layer in linear if (bias := getattr(layer, "bias", None)) is not None]
     if 0 < len(biases) < len(linear):
         return Layers(*layers)
     weight = _end_to_end([layer.weight for layer in linear])
     bias = _end_to_end(biases) if biases else None
-    return (Float32 if weight.dtype == torch.float32 else Blocked)(weight, bias)
+    return kind(weight, bias)
 
 
 def _end_to_end(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([t.detach() for t in tensors]) if len(tensors) > 1 else tensors[0].detach()
 
 
-def _can_block(weight: Tensor) -> bool:
+def _kind(weight: Tensor) -> Callable[[Tensor, Tensor | None], Product] | None:
     if weight.device.type != "cpu" or not torch._C._has_mkldnn:
-        return False
+        return None
+    if weight.dtype == torch.float32:
+        return Float32
     if weight.dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return weight.dtype == torch.float32
+        return BFloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else RowMajor
+    return None

@@ -3,34 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <vector>
 
+#include "bfloat16.h"
+
 namespace {
-
-struct bf16 {
-    uint16_t bits;
-};
-
-inline float load(float x) { return x; }
-
-inline float load(bf16 x) {
-    const uint32_t wide = static_cast<uint32_t>(x.bits) << 16;
-    float y;
-    std::memcpy(&y, &wide, 4);
-    return y;
-}
-
-inline void store(float* to, float x) { *to = x; }
-
-// Round to nearest, ties to even; a NaN stays one.
-inline void store(bf16* to, float x) {
-    uint32_t bits;
-    std::memcpy(&bits, &x, 4);
-    const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    to->bits = static_cast<uint16_t>(x != x ? 0x7fc0u : rounded);
-}
 
 // e^x = 2^n e^r, |r| <= ln(2) / 2, the second factor by its series to r^7 (error below 1e-8).
 // Written out so that the compiler can vectorize it; below -87 it is e^-87.

@@ -5,18 +5,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <vector>
 
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
-#if defined(__AVX512F__) && defined(__linux__)
-#define SHARPEN_TILES 1
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
+
+#include "bfloat16.h"
+#include "tiles.h"
 
 namespace {
 
@@ -24,7 +20,6 @@ constexpr int kLanes = 16;    // outputs of a tile
 constexpr int kGroup = 128;   // inputs that share a scale
 constexpr int kQuads = 32;    // a group's inputs by four
 constexpr int64_t kAhead = 4096;  // bytes; the hardware's own prefetch stops at each 4 KiB page
-constexpr int kTileRows = 16;     // of x, in one tile register
 constexpr int kStrip = 4;         // tile registers of sums
 
 // Outputs with weights of one width, in tiles of 16. A group of a tile is [16][16][4] bytes of two
@@ -46,29 +41,6 @@ struct Rounded {
     const float* sums;
     int64_t groups;
 };
-
-struct bf16 {
-    uint16_t bits;
-};
-
-inline float load(float x) { return x; }
-
-inline float load(bf16 x) {
-    const uint32_t wide = static_cast<uint32_t>(x.bits) << 16;
-    float y;
-    std::memcpy(&y, &wide, 4);
-    return y;
-}
-
-inline void store(float* to, float x) { *to = x; }
-
-// Round to nearest, ties to even; a NaN stays one.
-inline void store(bf16* to, float x) {
-    uint32_t bits;
-    std::memcpy(&bits, &x, 4);
-    const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    to->bits = static_cast<uint16_t>(x != x ? 0x7fc0u : rounded);
-}
 
 // s = max(max |x|, 1e-20) / 127, codes round(x / s); s is NaN where x is not finite. stride: from one
 // 64 codes to the next.
@@ -206,13 +178,6 @@ __attribute__((target("avx512vnni"))) void dots_vnni(const Part& part, int64_t t
 #endif
 
 #if defined(SHARPEN_TILES)
-// Sixteen rows by 64 bytes in every tile register.
-struct alignas(64) Shapes {
-    uint8_t palette = 1, start = 0, reserved[14] = {};
-    uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-
 // A group of 4-bit codes as bytes.
 inline void unpack(const uint8_t* codes, uint8_t* to) {
     const __m512i mask = _mm512_set1_epi8(15);
@@ -456,12 +421,7 @@ void product(const Part* parts, int64_t count, const float* bias, const T* x, T*
             round_row(x + r * in, in, groups, to, way == kTiles ? kTileRows * half : half,
                       scales + r * groups, sums + r * groups);
         }
-#if defined(SHARPEN_TILES)
-        if (way == kTiles) {
-            const Shapes shapes;
-            asm volatile("ldtilecfg %0" ::"m"(shapes));
-        }
-#endif
+        const Tiles registers(way == kTiles);
 #pragma omp for schedule(dynamic, chunk)
         for (int64_t t = 0; t < tiles; ++t) {
             const bool first = t < parts[0].tiles;
@@ -472,23 +432,10 @@ void product(const Part* parts, int64_t count, const float* bias, const T* x, T*
             else
                 tile_of<8>(part, tile, rounded, bias, y, rows, out, way, buffer);
         }
-#if defined(SHARPEN_TILES)
-        if (way == kTiles) asm volatile("tilerelease");
-#endif
     }
 }
 
 }  // namespace
-
-// Whether the system lets this process use tile registers, on a processor that has them.
-extern "C" void request_tiles(int32_t* granted) {
-#if defined(SHARPEN_TILES)
-    constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-    *granted = syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
-#else
-    *granted = 0;
-#endif
-}
 
 // One or two parts; bias [out] or null, x [rows, in], y [rows, out].
 extern "C" void product_f32(const Part* parts, int64_t count, const float* bias, const float* x,
