@@ -26,11 +26,13 @@ G = N / K, D head size, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from sharpen.core.model_spec import ModelSpec
+from sharpen.models.adapters import Adapter, AdapterRows, Site
 from sharpen.models.attention import attention_mask
 from sharpen.models.decoder import Attention, Block, DecoderLM
 from sharpen.models.kv_cache import KVCache
@@ -69,7 +71,11 @@ class _Block:
         del block.self_attn, block.mlp
 
     def __call__(
-        self, x: Tensor, delta: Tensor | None, step: StepContext | PagedContext
+        self,
+        x: Tensor,
+        delta: Tensor | None,
+        step: StepContext | PagedContext,
+        adapted: Sequence[AdapterRows] = (),
     ) -> tuple[Tensor, Tensor]:
         """[R, H] and what is to be added to it -> the same for the next block."""
         fused = self._fused
@@ -77,14 +83,26 @@ class _Block:
         if self._mlp_norm is None:
             both = self._qkv_gate_up(normed)
             qkv, gate_up = both[:, : self._qkv_size], both[:, self._qkv_size :]
+            self._adapt("qkv", normed, qkv, adapted)
+            self._adapt("gate_up", normed, gate_up, adapted)
             attended = step.attend(
                 fused, qkv.contiguous(), self._head_norms, self._layer, self._window
             )
-            return x, self._o(attended) + self._down(fused.gate(gate_up.contiguous()))
-        qkv = self._qkv(normed)
+            gated = fused.gate(gate_up.contiguous())
+            out = self._adapt("o", attended, self._o(attended), adapted)
+            return x, out + self._adapt("down", gated, self._down(gated), adapted)
+        qkv = self._adapt("qkv", normed, self._qkv(normed), adapted)
         attended = step.attend(fused, qkv, self._head_norms, self._layer, self._window)
-        x, normed = fused.add_norm(x, self._o(attended), self._mlp_norm)
-        return x, self._down(fused.gate(self._gate_up(normed)))
+        out = self._adapt("o", attended, self._o(attended), adapted)
+        x, normed = fused.add_norm(x, out, self._mlp_norm)
+        gated = fused.gate(self._adapt("gate_up", normed, self._gate_up(normed), adapted))
+        return x, self._adapt("down", gated, self._down(gated), adapted)
+
+    def _adapt(self, site: Site, x: Tensor, y: Tensor, adapted: Sequence[AdapterRows]) -> Tensor:
+        """``y`` [R, out], made from ``x`` [R, in], with what adapters add to their rows."""
+        for one in adapted:
+            one.add(self._layer, site, x, y)
+        return y
 
 
 class InferenceLM:
@@ -150,7 +168,7 @@ class InferenceLM:
             x: Tensor = self._embedding(context.ids)
             delta = None
             for block in self._blocks:
-                x, delta = block(x, delta, context)
+                x, delta = block(x, delta, context, context.adapted)
             assert delta is not None
             if not context.wanted.numel():
                 return x.new_empty((0, self.spec.vocab_size))
@@ -158,6 +176,11 @@ class InferenceLM:
             _, x = self._fused.add_norm(*kept, self._norm.weight.detach())
             logits: Tensor = self._head(x)
             return logits
+
+    def load_adapter(self, folder: str | Path) -> Adapter:
+        """A LoRA adapter for parts of :meth:`paged`; raises as :class:`Adapter` does."""
+        weight = self._norm.weight
+        return Adapter(folder, self.spec, weight.dtype, weight.device)
 
     def new_paged_cache(self, num_blocks: int, block_size: int) -> PagedCache:
         """An empty cache of blocks, in the type and on the device of the model."""

@@ -13,6 +13,7 @@ parameters a layer.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,7 @@ from sharpen.core.files import atomic_dir, atomic_write_json
 from sharpen.models.decoder import DecoderLM
 from sharpen.models.dora import adapted_row_norms, row_squares
 from sharpen.models.functional import lora_linear
-from sharpen.models.hf import TensorFile, read_safetensors_header, save_tensors
+from sharpen.models.hf import read_safetensors_header, save_tensors
 from sharpen.models.nf4 import NF4Linear, dequantize_nf4
 
 __all__ = [
@@ -36,6 +37,8 @@ __all__ = [
     "add_lora",
     "load_adapter",
     "merge_lora",
+    "read_adapter",
+    "read_adapter_config",
     "save_adapter",
     "unmerge_lora",
     "write_adapter",
@@ -333,12 +336,12 @@ def load_adapter(model: DecoderLM, folder: str | Path) -> LoraConfig:
         FileFormatError: damaged, not LoRA, or not of this model, which then stays as it was.
         ConfigError: the model already has adapters.
     """
-    folder = Path(folder)
-    where = folder / "adapter_config.json"
-    data = read_json(where, "adapter config")
-    config = _read_config(data, where)
-    files = read_safetensors_header(folder / "adapter_model.safetensors")
-    values = _read_adapter(folder, files, _targets(model, config), config)
+    config = read_adapter_config(folder)
+    shapes = {
+        name: (layer.out_features, layer.in_features)
+        for name, layer in _targets(model, config).items()
+    }
+    values = read_adapter(folder, config, shapes)
     add_lora(model, config)
     with torch.no_grad():
         for name, layer in _lora_layers(model).items():
@@ -355,19 +358,39 @@ def _parts(layer: LoraLinear) -> dict[str, nn.Parameter]:
     return parts
 
 
-def _read_adapter(
-    folder: Path,
-    files: dict[str, TensorFile],
-    targets: dict[str, nn.Linear | NF4Linear],
-    config: LoraConfig,
+def read_adapter_config(folder: str | Path) -> LoraConfig:
+    """The config of a PEFT-format adapter.
+
+    Raises:
+        MissingFileError: there is none.
+        FileFormatError: damaged, not LoRA, or with a setting that is not supported.
+    """
+    where = Path(folder) / "adapter_config.json"
+    return _read_config(read_json(where, "adapter config"), where)
+
+
+def read_adapter(
+    folder: str | Path, config: LoraConfig, shapes: Mapping[str, tuple[int, int]]
 ) -> dict[str, Tensor]:
-    """The tensors of every target, each checked by name and shape before anything is allocated."""
+    """The tensors of a PEFT-format adapter, by their names in the file.
+
+    Args:
+        folder: of the adapter.
+        config: from :func:`read_adapter_config`.
+        shapes: outputs and inputs of every layer that it adapts, by the layer's name.
+
+    Raises:
+        MissingFileError: the file is missing.
+        FileFormatError: damaged, or of other layers or shapes; nothing large is read then.
+    """
+    folder = Path(folder)
+    files = read_safetensors_header(folder / "adapter_model.safetensors")
     wanted: dict[str, tuple[int, ...]] = {}
-    for name, layer in targets.items():
-        wanted[f"{_PREFIX}{name}.lora_A.weight"] = (config.rank, layer.in_features)
-        wanted[f"{_PREFIX}{name}.lora_B.weight"] = (layer.out_features, config.rank)
+    for name, (out_features, in_features) in shapes.items():
+        wanted[f"{_PREFIX}{name}.lora_A.weight"] = (config.rank, in_features)
+        wanted[f"{_PREFIX}{name}.lora_B.weight"] = (out_features, config.rank)
         if config.dora:
-            wanted[f"{_PREFIX}{name}.lora_magnitude_vector"] = (layer.out_features,)
+            wanted[f"{_PREFIX}{name}.lora_magnitude_vector"] = (out_features,)
     odd = sorted(set(wanted) ^ set(files))
     if odd:
         raise FileFormatError(

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from sharpen.core.model_spec import ModelSpec
+from sharpen.models.adapters import Adapter, AdapterRows
 from sharpen.models.rope import Rope
 from sharpen.models.step import Rows, TorchStep, gathered
 
@@ -139,6 +140,9 @@ class PagedPart:
     watcher: Watcher | None = None
     """Is shown what the layers do for it."""
 
+    adapter: Adapter | None = None
+    """What is added to the model for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Span:
@@ -174,11 +178,15 @@ class PagedContext:
     """The long parts."""
     watched: tuple[_Span, ...]
     """Parts of any length that somebody watches."""
+    adapted: tuple[AdapterRows, ...]
+    """Rows of adapters; those of one are together, short parts and long ones apart."""
 
     @classmethod
     def of(cls, parts: Sequence[PagedPart], cache: PagedCache, rope: Rope) -> PagedContext:
         """Lay parts out."""
-        order = sorted(range(len(parts)), key=lambda i: len(parts[i].ids) > _FEW)
+        order = sorted(
+            range(len(parts)), key=lambda i: (len(parts[i].ids) > _FEW, id(parts[i].adapter))
+        )
         width, size = max(len(part.blocks) for part in parts), cache.block_size
         ids: list[int] = []
         places: list[int] = []
@@ -233,6 +241,7 @@ class PagedContext:
             few=few,
             spans=tuple(spans),
             watched=tuple(watched),
+            adapted=_adapted([parts[i] for i in order]),
         )
 
     def attend(
@@ -260,3 +269,19 @@ class PagedContext:
             at = slice(span.first, span.first + span.count)
             out[at] = fused.attend_span(q[at], buffers, span.table, span.slot, window)
         return out
+
+
+def _adapted(parts: Sequence[PagedPart]) -> tuple[AdapterRows, ...]:
+    """Runs of rows with the same adapter."""
+    found: list[AdapterRows] = []
+    first = 0
+    for part in parts:
+        end = first + len(part.ids)
+        if part.adapter is not None:
+            last = found[-1] if found else None
+            if last is not None and last.adapter is part.adapter and last.rows.stop == first:
+                found[-1] = AdapterRows(part.adapter, slice(last.rows.start, end))
+            else:
+                found.append(AdapterRows(part.adapter, slice(first, end)))
+        first = end
+    return tuple(found)
