@@ -335,3 +335,57 @@ def test_a_long_prompt_that_drops_units_fits_a_small_pool() -> None:
 def test_no_torch_is_loaded() -> None:
     code = "import sys, sharpen.serve.scheduler; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_reserved_sequence_holds_its_blocks_and_goes_on_where_another_stopped() -> None:
+    config = SchedulerConfig(max_batched_tokens=8, max_sequences=2)
+    scheduler = Scheduler(config, BlockPool(4, 2))
+    coming = SequenceState(tokens=[1, 2, 3], max_tokens=6)
+    assert scheduler.reserve(coming)
+    assert (scheduler.num_reserved, scheduler.pool.num_used, coming.status) == (1, 2, "reserved")
+    assert not scheduler.busy
+    other = SequenceState(tokens=[5, 6], max_tokens=4)
+    late = SequenceState(tokens=[7], max_tokens=3)
+    scheduler.add(other)
+    scheduler.add(late)
+    step = scheduler.schedule()
+    assert [part.sequence for part in step.parts] == [other]  # two places, one is reserved
+    scheduler.update(step, [[8]])
+    scheduler.adopt(coming, 4)
+    step = scheduler.schedule()
+    assert [(part.sequence, part.start, part.count) for part in step.parts] == [
+        (coming, 3, 1),
+        (other, 2, 1),
+    ]
+    scheduler.update(step, [[9], [9]])
+    for one in (coming, other, late):
+        scheduler.remove(one)
+    assert (scheduler.pool.num_used, scheduler.num_reserved, scheduler.busy) == (0, 0, False)
+
+
+def test_reserving_is_refused_without_room_and_undone_by_removing() -> None:
+    scheduler = Scheduler(SchedulerConfig(max_batched_tokens=8, max_sequences=3), BlockPool(3, 2))
+    first = SequenceState(tokens=[1, 2, 3], max_tokens=4)
+    second = SequenceState(tokens=[1, 2, 3], max_tokens=4)
+    assert scheduler.reserve(first)
+    assert not scheduler.reserve(second)
+    assert second.status == "waiting" and scheduler.pool.num_used == 2
+    scheduler.remove(first)
+    scheduler.adopt(first, 4)  # too late: nothing happens
+    assert (first.status, scheduler.pool.num_used, scheduler.running) == ("finished", 0, [])
+    assert scheduler.reserve(second)
+    with pytest.raises(DataError, match="needs tokens and no plan"):
+        scheduler.reserve(SequenceState(tokens=[], max_tokens=4))
+
+
+def test_what_came_from_elsewhere_is_found_as_a_prefix() -> None:
+    scheduler = Scheduler(SchedulerConfig(max_batched_tokens=8, max_sequences=3), BlockPool(8, 2))
+    coming = SequenceState(tokens=[1, 2, 3, 4], max_tokens=8)
+    assert scheduler.reserve(coming)
+    scheduler.adopt(coming, 5)
+    same = SequenceState(tokens=[1, 2, 3, 4, 6], max_tokens=8)
+    scheduler.add(same)
+    step = scheduler.schedule()
+    assert same.num_cached == 4
+    assert same.blocks[:2] == coming.blocks[:2]
+    assert step.num_tokens == 2

@@ -17,6 +17,9 @@ When blocks run out in 1, the last running sequence in order gives its blocks up
 its old place; its tokens are computed again, as far as the pool has forgotten them. The first in
 order is never the victim and every sequence fits the pool alone, so some sequence always goes on.
 
+A sequence whose keys and values another engine computes reserves its blocks first, counts as
+running from then on, and is adopted when they have come. While it waits for them it is no victim.
+
 A sequence with a plan drops keys and values at borders within its prompt (``compress/kv/plan.py``).
 No part of it crosses a border; it holds blocks for the most that it still has to store, and gives
 those beyond back. What it stores is its own: it takes no known prefix, and leaves none.
@@ -105,7 +108,7 @@ class SequenceState:
     plan: EvictionPlan | None = None
     """When it drops keys and values; None for never."""
 
-    status: Literal["waiting", "running", "finished"] = "waiting"
+    status: Literal["waiting", "reserved", "running", "finished"] = "waiting"
     """Where it is."""
 
     num_computed: int = 0
@@ -203,6 +206,7 @@ class Scheduler:
         self.running: list[SequenceState] = []
         self._waiting: list[tuple[tuple[float, float, int], SequenceState]] = []
         self._num_waiting = 0
+        self.num_reserved = 0
         self._numbers = itertools.count()
         self.num_preemptions = 0
         self.prefix_queries = 0
@@ -227,9 +231,45 @@ class Scheduler:
         if not sequence.tokens:
             raise DataError("the prompt is empty. Give at least one token.")
         self.check(sequence.max_tokens, sequence.plan)
-        place = sequence.priority + self.config.aging * sequence.arrival
-        sequence.key = (place, sequence.arrival, next(self._numbers))
+        self._number(sequence)
         self._wait(sequence)
+
+    def reserve(self, sequence: SequenceState) -> bool:
+        """Hold blocks for the known tokens of a new sequence, to be filled from elsewhere.
+
+        Returns:
+            Whether there was room; if not, nothing has changed.
+
+        Raises:
+            DataError: it is empty, has a plan, or could not fit the pool alone.
+        """
+        if not sequence.tokens or sequence.plan is not None:
+            raise DataError("a sequence that is filled from elsewhere needs tokens and no plan.")
+        self.check(sequence.max_tokens)
+        needed = -(-sequence.num_tokens // self.pool.size)
+        if len(self.running) + self.num_reserved >= self.config.max_sequences:
+            return False
+        if needed > self.pool.num_free:
+            return False
+        self._number(sequence)
+        sequence.blocks = self.pool.take(needed)
+        sequence.status = "reserved"
+        self.num_reserved += 1
+        return True
+
+    def adopt(self, sequence: SequenceState, token: int) -> None:
+        """Run a reserved sequence whose known tokens are stored; ``token`` is the one after them.
+
+        A sequence that was removed since is left alone.
+        """
+        if sequence.status != "reserved":
+            return
+        self.num_reserved -= 1
+        sequence.num_computed = sequence.num_cached = sequence.num_tokens
+        self._publish(sequence)
+        sequence.tokens.append(token)
+        sequence.status = "running"
+        bisect.insort(self.running, sequence, key=lambda one: one.key)
 
     def check(self, max_tokens: int, plan: EvictionPlan | None = None) -> None:
         """Refuse a sequence of so many tokens that does not fit the pool alone; see :meth:`add`."""
@@ -248,12 +288,15 @@ class Scheduler:
         if sequence.status == "running":
             self.running.remove(sequence)
             self._release(sequence)
+        elif sequence.status == "reserved":
+            self.num_reserved -= 1
+            self._release(sequence)
         elif sequence.status == "waiting":
             self._num_waiting -= 1
         sequence.status = "finished"
 
     def clear(self) -> list[SequenceState]:
-        """Take all out, in order."""
+        """Take all out, in order; those reserved are left to whoever fills them."""
         waiting = [sequence for _, sequence in self._waiting if sequence.status == "waiting"]
         gone = sorted([*self.running, *waiting], key=lambda sequence: sequence.key)
         for sequence in gone:
@@ -305,6 +348,10 @@ class Scheduler:
             else:
                 self._give_back(sequence)
 
+    def _number(self, sequence: SequenceState) -> None:
+        place = sequence.priority + self.config.aging * sequence.arrival
+        sequence.key = (place, sequence.arrival, next(self._numbers))
+
     def _wait(self, sequence: SequenceState) -> None:
         sequence.status = "waiting"
         self._num_waiting += 1
@@ -344,7 +391,8 @@ class Scheduler:
 
     def _start(self, step: Step, left: int, chunk: int) -> None:
         """Let waiting sequences run, in order, while they fit."""
-        while left and self._waiting and len(self.running) < self.config.max_sequences:
+        most = self.config.max_sequences - self.num_reserved
+        while left and self._waiting and len(self.running) < most:
             sequence = self._waiting[0][1]
             if sequence.status != "waiting":
                 heapq.heappop(self._waiting)
