@@ -21,6 +21,21 @@ Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
 Adapter = Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to fold in.")]
 
 
+def _named(options: list[str]) -> dict[str, Path]:
+    """Folders by name, of options NAME=PATH."""
+    from sharpen.core.errors import ConfigError
+
+    found = {}
+    for option in options:
+        name, sign, path = option.partition("=")
+        if not (name and sign and path):
+            raise ConfigError(f"lora={option!r} must be NAME=PATH.")
+        if name in found:
+            raise ConfigError(f"lora={option!r}: the name is taken. Choose another.")
+        found[name] = Path(path)
+    return found
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to ``app``."""
 
@@ -36,6 +51,14 @@ def register(app: typer.Typer) -> None:
         name: Annotated[str | None, typer.Option(help="Model name for clients.")] = None,
         dtype: Dtype = "auto",
         adapter: Adapter = None,
+        lora: Annotated[
+            list[str] | None,
+            typer.Option(help="A LoRA adapter to serve beside the model: NAME=PATH; repeatable."),
+        ] = None,
+        max_loras: Annotated[int, typer.Option(help="Adapters at the same time.")] = 8,
+        allow_runtime_lora: Annotated[
+            bool, typer.Option("--allow-runtime-lora", help="Let clients load and unload adapters.")
+        ] = False,
         max_batch: Annotated[int, typer.Option(help="Requests that run at the same time.")] = 16,
         max_queue: Annotated[int, typer.Option(help="Requests that may wait; else 429.")] = 256,
         max_context: Annotated[
@@ -109,17 +132,20 @@ def register(app: typer.Typer) -> None:
             api_keys=keys,
             max_waiting=max_queue,
             tool_parser=tool_parser,
+            allow_runtime_lora=allow_runtime_lora,
             metrics_alias=tuple(metrics_alias or ()),
             reference=Reference.load(monitor) if monitor is not None else None,
             monitor=MonitorConfig(window=monitor_window),
         )
-        chosen = resolve_dtype(dtype)
+        chosen, loras = resolve_dtype(dtype), _named(lora or [])
 
         def load() -> LLM:
             return LLM(
                 model,
                 dtype=chosen,
                 adapter=adapter,
+                loras=loras,
+                max_loras=max_loras,
                 max_batch=max_batch,
                 max_context=max_context,
                 max_batched_tokens=max_batched_tokens,

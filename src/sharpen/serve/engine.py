@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import psutil
@@ -26,8 +27,10 @@ from sharpen.compress.kv.policy import KVPolicy
 from sharpen.compress.kv.retention import Retention
 from sharpen.core.errors import BusyError, ConfigError, DataError
 from sharpen.core.model_spec import ModelSpec
+from sharpen.models.adapters import Adapter
 from sharpen.models.paged import PagedCache, PagedPart
 from sharpen.models.tokenizer import Tokenizer
+from sharpen.serve.adapters import Adapters
 from sharpen.serve.blocks import BlockPool
 from sharpen.serve.grammar import Grammars, Guide
 from sharpen.serve.request import Continuation, FinishReason, Piece
@@ -50,6 +53,10 @@ class PagedModel(Protocol):
         """Logits [M, V] that the parts want."""
         ...
 
+    def load_adapter(self, folder: str | Path) -> Adapter:
+        """A LoRA adapter for parts of :meth:`paged`."""
+        ...
+
     def new_paged_cache(self, num_blocks: int, block_size: int) -> PagedCache:
         """A cache in the type and on the device of the model."""
         ...
@@ -59,6 +66,7 @@ class Engine:
     """Runs requests on one model. Submitting and cancelling are safe from any thread.
 
     Attributes:
+        adapters: those that requests may choose.
         grammars: compiles what requests must be, each once.
         on_finish: called with every continuation that ends, for measurements.
         on_step: called with the number of tokens of every round that was computed.
@@ -78,6 +86,7 @@ class Engine:
         prefix_caching: reuse what is known of a prompt.
         aging: priority that a second of waiting is worth.
         speculation: guess tokens from the text itself; None does not.
+        max_loras: adapters that may be loaded at the same time.
         kv_policy: what long prompts keep of their keys and values; None keeps all. Prompts that
             drop some share no prefix with others.
 
@@ -101,6 +110,7 @@ class Engine:
         prefix_caching: bool = True,
         aging: float = 0.0,
         speculation: Speculation | None = None,
+        max_loras: int = 8,
         kv_policy: KVPolicy | None = None,
     ) -> None:
         if max_batch < 1:
@@ -136,6 +146,7 @@ class Engine:
         self._arrived: list[Continuation] = []
         self._lock = threading.Lock()
         self.num_guessed = 0
+        self.adapters = Adapters(model.load_adapter, most=max_loras)
         self.grammars = Grammars(tokenizer, model.spec.vocab_size, eos_ids)
         self.on_finish: Callable[[Continuation], None] | None = None
         self.on_step: Callable[[int], None] | None = None
@@ -158,12 +169,18 @@ class Engine:
     ) -> list[Continuation]:
         """Queue a request; one sequence for each of ``params.n`` continuations.
 
+        Args:
+            prompt_ids: its tokens.
+            params: how to continue.
+            on_piece: gets what comes, see :class:`Continuation`.
+
         Raises:
             DataError: the prompt is empty, holds a wrong id, or does not fit the context.
             BusyError: too many requests wait.
-            ConfigError: the grammar cannot be used.
+            ConfigError: the grammar cannot be used, or there is no such adapter.
         """
         self.check(prompt_ids, params)
+        adapter = self.adapters.get(params.adapter) if params.adapter is not None else None
         guides = [self._guide(params) for _ in range(params.n)]
         with self._lock:
             free = self.max_batch - self.num_running
@@ -174,7 +191,9 @@ class Engine:
                     "Try again later."
                 )
             made = [
-                Continuation(self.tokenizer, prompt_ids, params, i, self.eos_ids, on_piece, guide)
+                Continuation(
+                    self.tokenizer, prompt_ids, params, i, self.eos_ids, on_piece, guide, adapter
+                )
                 for i, guide in enumerate(guides)
             ]
             self._arrived.extend(made)
@@ -194,6 +213,8 @@ class Engine:
                 f"together {total}; the context holds {self.max_context}. Shorten one of them."
             )
         self.scheduler.check(total, self._plan(len(prompt_ids)))
+        if params.adapter is not None:
+            self.adapters.get(params.adapter)
         if params.grammar is not None:
             self.grammars.begin(params.grammar).result()
         for name, ids in (
@@ -302,6 +323,7 @@ class Engine:
     def _compute(self, parts: Sequence[Part]) -> list[list[int]]:
         """Run the model; the tokens chosen after each part."""
         wanted = [1 + len(part.sequence.draft) if part.ends else 0 for part in parts]
+        sequences = [self._running[part.sequence] for part in parts]
         logits = self.model.paged(
             [
                 PagedPart(
@@ -313,8 +335,9 @@ class Engine:
                     count,
                     part.sequence.dropped,
                     self._watcher(part),
+                    sequence.adapter.weights if sequence.adapter is not None else None,
                 )
-                for part, count in zip(parts, wanted, strict=True)
+                for part, sequence, count in zip(parts, sequences, wanted, strict=True)
             ],
             self._cache,
         )
@@ -322,7 +345,6 @@ class Engine:
             retention = self._retentions.get(part.sequence)
             if retention is not None:
                 retention.drop(self._cache, part.sequence.blocks, part.start + part.count)
-        sequences = [self._running[part.sequence] for part in parts]
         plain = any(s.is_plain for s, w in zip(sequences, wanted, strict=True) if w)
         largest = logits.argmax(-1).tolist() if plain else []
         new, row = [], 0

@@ -118,6 +118,8 @@ class LLM:
         dtype: of weights and activations; ``auto`` is bfloat16 where the device is fast at it.
         device: where it runs.
         adapter: folder of a LoRA adapter to fold into the weights.
+        loras: LoRA adapters that ``SamplingParams.adapter`` may name: folders by name.
+        max_loras: adapters that may be loaded at the same time.
         max_batch: continuations that run at the same time.
         max_context: prompt and new tokens together, at most; default the model's context.
         max_batched_tokens: tokens of one round of the engine; longer prompts come in parts.
@@ -151,6 +153,8 @@ class LLM:
         dtype: Literal["auto", "float32", "bfloat16"] | torch.dtype = "auto",
         device: torch.device | str = "cpu",
         adapter: str | Path | None = None,
+        loras: Mapping[str, str | Path] | None = None,
+        max_loras: int = 8,
         max_batch: int = 16,
         max_context: int | None = None,
         max_batched_tokens: int = 512,
@@ -199,8 +203,11 @@ class LLM:
             prefix_caching=prefix_caching,
             aging=aging,
             speculation=speculate,
+            max_loras=max_loras,
             kv_policy=policy,
         )
+        for name, folder in (loras or {}).items():
+            self.engine.adapters.load(name, folder)
         self._lock = threading.RLock()
 
     @overload

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sharpen.models.tokenizer import Tokenizer
+from sharpen.serve.adapters import NamedAdapter
 from sharpen.serve.grammar import Guide
 from sharpen.serve.sampling import Sampler, SamplingParams
 from sharpen.serve.scheduler import SequenceState
@@ -82,6 +84,7 @@ class Continuation:
         index: which of ``params.n`` continuations.
         eos_ids: tokens that end it unless ``ignore_eos``.
         guide: at the start of the grammar, where there is one.
+        adapter: what is added to the model for it, if anything.
         on_piece: gets every piece, the last one with a ``finish_reason``; called by whoever calls
             :meth:`Engine.step`, and must not raise.
     """
@@ -95,6 +98,7 @@ class Continuation:
         eos_ids: frozenset[int],
         on_piece: Callable[[Piece], None],
         guide: Guide | None = None,
+        adapter: NamedAdapter | None = None,
     ) -> None:
         self.prompt_ids = list(prompt_ids)
         self.params = params
@@ -103,8 +107,9 @@ class Continuation:
             max_tokens=len(prompt_ids) + params.max_tokens,
             priority=params.priority,
             arrival=time.monotonic(),
-            extra=params.cache_salt,
+            extra=json.dumps([params.cache_salt, adapter.number if adapter else 0]),
         )
+        self.adapter = adapter
         self.index = index
         self.cancelled = False
         self.guesser: NgramGuesser | None = None

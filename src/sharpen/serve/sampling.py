@@ -95,6 +95,9 @@ class SamplingParams:
     cache_salt: str = ""
     """Only requests of the same one share what is known of a prompt."""
 
+    adapter: str | None = None
+    """Name of the LoRA adapter to continue with; None for the model as it is."""
+
     grammar: Grammar | None = None
     """What the text must be; its end comes before ``min_tokens`` where nothing else may follow."""
 

@@ -4,6 +4,7 @@
 
     POST /v1/chat/completions   POST /v1/completions     both also as server-sent events
     GET  /v1/models             GET  /v1/models/{id}
+    POST /v1/load_lora_adapter  POST /v1/unload_lora_adapter
     GET  /health  /version  /metrics  /monitor
 
 A stream is ``data: {json}`` frames, then ``data: [DONE]``; a comment every 15 seconds keeps idle
@@ -24,12 +25,18 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from sharpen._version import __version__
-from sharpen.core.errors import BusyError, DataError
+from sharpen.core.errors import BusyError, ConfigError, DataError
+from sharpen.serve.adapters import Adapters, NamedAdapter
 from sharpen.serve.api.errors import ApiError, error_body, install_error_handlers
 from sharpen.serve.api.forms import ChatForm, Form, TextForm, usage
 from sharpen.serve.api.guard import Guard
 from sharpen.serve.api.metrics import ServerMetrics
-from sharpen.serve.api.schemas import ChatRequest, CompletionRequest
+from sharpen.serve.api.schemas import (
+    ChatRequest,
+    CompletionRequest,
+    LoadAdapterRequest,
+    UnloadAdapterRequest,
+)
 from sharpen.serve.llm import LLM
 from sharpen.serve.monitor import Monitor
 from sharpen.serve.request import Continuation, Piece
@@ -69,6 +76,9 @@ class ServerState:
     tool_parser: str | None = None
     """How the model writes calls, a name of ``tools.FORMATS``; None for what its template shows."""
 
+    allow_runtime_lora: bool = False
+    """Whether adapters may be loaded and unloaded by request."""
+
     metrics: ServerMetrics = field(default_factory=ServerMetrics)
     """What it counts."""
 
@@ -80,6 +90,9 @@ class ServerState:
         self.monitor = monitor
         llm.engine.on_finish = self._finished
         llm.engine.on_step = self.metrics.stepped
+        if llm.engine.adapters.find(self.name) is not None:
+            raise ConfigError(f"an adapter has the model's name, {self.name!r}. Choose another.")
+        llm.engine.adapters.taken = (self.name,)
         self.worker = Worker(llm.engine)
         self.llm = llm
 
@@ -130,17 +143,28 @@ def create_app(state: ServerState) -> FastAPI:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [_model(state)]}
+        found = list(state.llm.engine.adapters) if state.llm is not None else []
+        return {"object": "list", "data": [_model(state), *(_model(state, one) for one in found)]}
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> dict[str, Any]:
-        _check_model(state, name)
-        return _model(state)
+        return _model(state, _find_model(state, name))
+
+    @app.post("/v1/load_lora_adapter")
+    async def load_adapter(body: LoadAdapterRequest) -> dict[str, Any]:
+        adapters = _changeable(state)
+        made = await asyncio.to_thread(adapters.load, body.lora_name, body.lora_path)
+        return _model(state, made)
+
+    @app.post("/v1/unload_lora_adapter")
+    async def unload_adapter(body: UnloadAdapterRequest) -> dict[str, Any]:
+        _changeable(state).unload(body.lora_name)
+        return {"id": body.lora_name, "object": "model", "deleted": True}
 
     @app.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request) -> Response:
         llm, _ = state.ready()
-        _check_model(state, body.model)
+        adapter = _find_model(state, body.model)
         body.refuse_unknown()
         tools, kind, grammar = body.used_tools(), "", None
         if tools:
@@ -151,43 +175,74 @@ def create_app(state: ServerState) -> FastAPI:
         room = max(llm.engine.max_context - len(prompt), 1)
         limits = (body.max_completion_tokens, body.max_tokens, room)
         limit = next(limit for limit in limits if limit is not None)
-        params = body.params(limit, body.num_logprobs, grammar)
+        params = body.params(limit, body.num_logprobs, adapter.name if adapter else None, grammar)
         names = [tool.function.name for tool in tools]
         readers = [ToolReader(kind, names) for _ in range(params.n)] if tools else []
-        form = ChatForm(state.name, params.logprobs is not None, readers)
+        form = ChatForm(body.model, params.logprobs is not None, readers)
         return await _answer(form, request, state, [prompt], params, body)
 
     @app.post("/v1/completions")
     async def completions(body: CompletionRequest, request: Request) -> Response:
         llm, _ = state.ready()
-        _check_model(state, body.model)
+        adapter = _find_model(state, body.model)
         body.refuse_unknown()
         if body.echo and body.logprobs is not None:
             raise ApiError(400, "echo with logprobs is not supported.", param="echo")
         prompts = await asyncio.to_thread(lambda: [llm.encode(p) for p in body.prompts()])
         if not prompts:
             raise ApiError(400, "prompt is empty. Give at least one.", param="prompt")
-        params = body.params(body.max_tokens if body.max_tokens is not None else 16, body.logprobs)
+        limit = body.max_tokens if body.max_tokens is not None else 16
+        params = body.params(limit, body.logprobs, adapter.name if adapter else None)
         texts = [llm.tokenizer.decode(p) if body.echo else "" for p in prompts]
         echo = [text for text in texts for _ in range(params.n)]
-        form = TextForm(state.name, params.logprobs is not None, echo)
+        form = TextForm(body.model, params.logprobs is not None, echo)
         return await _answer(form, request, state, prompts, params, body)
 
     return app
 
 
-def _model(state: ServerState) -> dict[str, Any]:
-    return {"id": state.name, "object": "model", "created": state.created, "owned_by": "sharpen"}
+def _model(state: ServerState, adapter: NamedAdapter | None = None) -> dict[str, Any]:
+    """The model, or an adapter of it, as clients list it."""
+    model = {"id": state.name, "object": "model", "created": state.created, "owned_by": "sharpen"}
+    if adapter is None:
+        return model
+    own = {"id": adapter.name, "created": int(adapter.loaded), "parent": state.name}
+    return {**model, **own, "root": adapter.folder}
 
 
-def _check_model(state: ServerState, name: str) -> None:
-    if name != state.name:
+def _find_model(state: ServerState, name: str) -> NamedAdapter | None:
+    """The adapter that a request's ``model`` names; None for the model itself.
+
+    Raises:
+        ApiError: status 404, nothing has this name.
+    """
+    if name == state.name:
+        return None
+    found = state.llm.engine.adapters.find(name) if state.llm is not None else None
+    if found is None:
+        others = [one.name for one in state.llm.engine.adapters] if state.llm is not None else []
         raise ApiError(
             404,
-            f"the model {name!r} does not exist; this server has {state.name!r}.",
+            f"the model {name!r} does not exist; this server has "
+            f"{', '.join(repr(one) for one in (state.name, *others))}.",
             param="model",
             code="model_not_found",
         )
+    return found
+
+
+def _changeable(state: ServerState) -> Adapters:
+    """The adapters, where clients may change them.
+
+    Raises:
+        ApiError: status 403, they may not.
+    """
+    llm, _ = state.ready()
+    if not state.allow_runtime_lora:
+        raise ApiError(
+            403, "adapters cannot be changed here. Start the server with --allow-runtime-lora."
+        )
+    return llm.engine.adapters
 
 
 def _tool_format(state: ServerState, body: ChatRequest) -> str:

@@ -19,6 +19,7 @@ __all__ = ["ApiError", "error_body", "error_response", "install_error_handlers"]
 _log = logging.getLogger(__name__)
 _TYPES = {
     401: "authentication_error",
+    403: "permission_error",
     404: "not_found_error",
     429: "rate_limit_error",
     500: "internal_server_error",

@@ -160,13 +160,18 @@ class _Request(BaseModel):
         return self.stream_options is not None and self.stream_options.include_usage
 
     def params(
-        self, max_tokens: int, logprobs: int | None, grammar: Grammar | None = None
+        self,
+        max_tokens: int,
+        logprobs: int | None,
+        adapter: str | None = None,
+        grammar: Grammar | None = None,
     ) -> SamplingParams:
         """The sampling parameters it asks for.
 
         Args:
             max_tokens: the limit to use.
             logprobs: how many alternatives, or None for no log-probabilities.
+            adapter: name of the adapter to continue with.
             grammar: what the answer must be; default what the fields say.
 
         Raises:
@@ -203,6 +208,7 @@ class _Request(BaseModel):
             stop=stop,
             stop_token_ids=tuple(self.stop_token_ids or ()),
             logit_bias=bias,
+            adapter=adapter,
             grammar=grammar or self.grammar(),
             **given,
         )
@@ -347,6 +353,20 @@ class CompletionRequest(_Request):
         if self.prompt and isinstance(self.prompt[0], int):
             return [self.prompt]
         return list(self.prompt)  # type: ignore[arg-type]
+
+
+class UnloadAdapterRequest(BaseModel):
+    """Body of ``POST /v1/unload_lora_adapter``."""
+
+    model_config = ConfigDict(strict=True)
+
+    lora_name: str
+
+
+class LoadAdapterRequest(UnloadAdapterRequest):
+    """Body of ``POST /v1/load_lora_adapter``."""
+
+    lora_path: str
 
 
 def _calls(calls: Any, index: int) -> list[dict[str, Any]]:

@@ -61,6 +61,9 @@ class ServerConfig:
     tool_parser: str | None = None
     """How the model writes calls: hermes or llama3_json; None for what its template shows."""
 
+    allow_runtime_lora: bool = False
+    """Whether adapters may be loaded and unloaded by request."""
+
     reference: Reference | None = None
     """What live prompts are compared with; None does not watch them."""
 
@@ -129,6 +132,7 @@ class ApiServer:
             api_keys=config.api_keys,
             max_body_bytes=config.max_body_bytes,
             tool_parser=config.tool_parser,
+            allow_runtime_lora=config.allow_runtime_lora,
             metrics=ServerMetrics(config.metrics_alias),
         )
         self._failure: BaseException | None = None
