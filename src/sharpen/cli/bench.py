@@ -1,4 +1,4 @@
-"""``sharpen bench``: what training costs on this machine, measured."""
+"""``sharpen bench``: what training and serving cost on this machine, measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sharpen.cli import bench_optim
+from sharpen.cli import bench_optim, bench_serve
 from sharpen.cli.common import Output, command, error_console, flags, new_app
 from sharpen.cli.run import Overrides, Recipe
 
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = new_app("Measure what training costs on this machine.")
+app = new_app("Measure what training and serving cost on this machine.")
 app.add_typer(bench_optim.app, name="optim")
+bench_serve.register(app)
 
 Source = Annotated[
     str,

@@ -2,18 +2,17 @@
 
 Run as a script: ``python contenders.py NAME MODEL THREADS FOLDER`` reads requests, one JSON list a
 line, and answers each with a line. It imports nothing of this package but for ours, so that other
-engines can live in an environment of their own. A request is ``[batch, prompt tokens, new tokens]``;
-the answer has the seconds that the call took. Prompts are random tokens; every engine generates
-greedily and past its end of sequence.
+engines can live in an environment of their own. A request is ``[batch, prompt tokens, new
+tokens]``; the answer has the seconds that the call took. Prompts are random tokens; every engine
+generates greedily and past its end of sequence.
 
 ::
 
     sharpen                ours, the model as it is in its folder
-    hf-float32 hf-bfloat16 transformers' generate
-    hf-int8                transformers with torch's dynamic 8-bit products
-    ctranslate2-int8 ...   converted once into FOLDER; also -float32
-    openvino-...           openvino-genai on a folder that optimum-intel exported; -float32, -bfloat16
-    onnx-int4 onnx-float32 onnxruntime-genai, built once into FOLDER
+    hf-...                 transformers' generate; -float32, -bfloat16, -int8 (dynamic, by torch)
+    ctranslate2-...        converted once into FOLDER; -float32, -int8
+    onnx-...               onnxruntime-genai, built once into FOLDER; -float32, -int4
+    openvino-...           openvino-genai, exported by optimum-intel; -float32, -bfloat16
     llama.cpp              llama-cpp-python on a .gguf file
 """
 
@@ -97,10 +96,11 @@ def _transformers(model: str, precision: str, threads: int) -> Generate:
 
     torch.set_num_threads(threads)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).eval()
+    loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
     if precision == "int8":
         torch.backends.quantized.engine = "x86"
-        loaded = torch.ao.quantization.quantize_dynamic(loaded, {torch.nn.Linear})
+        quantize: Any = torch.ao.quantization.quantize_dynamic
+        loaded = quantize(loaded, {torch.nn.Linear})
 
     def generate(prompts: list[list[int]], count: int) -> int:
         ids = torch.tensor(prompts)
@@ -125,6 +125,11 @@ def _ctranslate2(model: str, precision: str, threads: int, folder: Path) -> Gene
     if not target.exists():
         converter = ctranslate2.converters.TransformersConverter(model)
         converter.convert(str(target), quantization=precision)
+        path = target / "config.json"
+        config = json.loads(path.read_text())
+        for special in ("bos_token", "eos_token", "unk_token"):
+            config[special] = config.get(special) or "<unk>"  # it loads no null
+        path.write_text(json.dumps(config))
     engine = ctranslate2.Generator(
         str(target), device="cpu", intra_threads=threads, inter_threads=1, compute_type=precision
     )
@@ -230,7 +235,9 @@ def _main() -> None:
         chance = random.Random(0)
         for line in sys.stdin:
             batch, length, count = json.loads(line)
-            prompts = [[chance.randrange(5, vocabulary) for _ in range(length)] for _ in range(batch)]
+            prompts = [
+                [chance.randrange(5, vocabulary) for _ in range(length)] for _ in range(batch)
+            ]
             answer: dict[str, Any]
             try:
                 begin = time.perf_counter()

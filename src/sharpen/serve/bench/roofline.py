@@ -1,0 +1,61 @@
+"""What memory allows: bandwidth, and the bytes that one token makes the engine read."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+
+__all__ = ["measure_bandwidth", "token_bytes"]
+
+_BYTES = 1 << 29
+
+
+def measure_bandwidth(threads: int) -> float:
+    """Bytes a second of reading a large tensor; the best of five."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        data, best = torch.ones(_BYTES // 4), float("inf")
+        for _ in range(5):
+            begin = time.perf_counter()
+            data.sum()
+            best = min(best, time.perf_counter() - begin)
+    finally:
+        torch.set_num_threads(before)
+    return _BYTES / best
+
+
+def token_bytes(model: str | Path, dtype_bytes: int = 2) -> int:
+    """Bytes of weights that a token reads: all but an embedding that is no head.
+
+    Args:
+        model: a folder or a ``.gguf`` file.
+        dtype_bytes: of weights that are not quantized, as the engine computes with them.
+    """
+    path = Path(model)
+    if path.is_file():
+        return path.stat().st_size
+    from safetensors import safe_open
+
+    total, has_head = 0, False
+    embedding = 0
+    for file in sorted(path.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  (not a mapping)
+                part = tensors.get_slice(name)
+                count = 1
+                for size in part.get_shape():
+                    count *= size
+                kind = part.get_dtype()
+                width = dtype_bytes if kind in ("F32", "F16", "BF16") else _WIDTHS.get(kind, 4)
+                if name.endswith("embed_tokens.weight"):
+                    embedding = count * width
+                else:
+                    total += count * width
+                    has_head |= name.startswith("lm_head")
+    return total if has_head else total + embedding
+
+
+_WIDTHS = {"I8": 1, "U8": 1, "I16": 2, "I32": 4, "I64": 8}
