@@ -3,8 +3,9 @@
 A cache is one tensor [blocks, K, B, D] of keys and one of values a layer. A sequence has a table of
 the blocks that hold its tokens, B each (Kwon et al., PagedAttention, SOSP 2023, arXiv 2309.06180).
 A batch is a list of parts: the next tokens of a sequence, one or many, after those that are stored.
-All rows of all parts go through the products together, without padding; attention goes by rows for
-parts of a few tokens and by part for longer ones.
+All rows of all parts go through the products together, without padding. So they do through attention
+in bfloat16 where the processor multiplies it; elsewhere parts of a few tokens go by rows and longer
+ones by part.
 
 A sequence may have dropped keys and values of tokens, as many in every layer and head: those left
 lie together at the front of its blocks, in order, and the next ones follow them. A token keeps its
@@ -260,8 +261,8 @@ class PagedContext:
             assert one.watcher is not None
             one.watcher(Seen(layer, one.start, one.slot, qkv[at], q[at], one.table, buffers))
         num_few = self.few.places.shape[0]
-        if not self.spans:
-            return fused.attend_rows(q, buffers, self.few, window)
+        if not self.spans or fused.attends_spans:
+            return fused.attend_rows(q, buffers, self.rows, window)
         out = qkv.new_empty((q.shape[0], q.shape[1] * q.shape[2]))
         if num_few:
             out[:num_few] = fused.attend_rows(q[:num_few], buffers, self.few, window)

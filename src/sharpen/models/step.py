@@ -8,7 +8,7 @@
 
 A step of one token starts hundreds of operations that each touch a few kilobytes; starting them
 costs more than their work. :class:`NativeStep` does them in one or two calls each
-(``native/decode.cpp``). :class:`TorchStep` is its reference, and what runs on other devices, in
+(``native/decode.cpp``, ``native/attention.cpp``). :class:`TorchStep` is its reference, and what runs on other devices, in
 other types and without a compiler. There the G query heads that share a key head are one attention
 of G rows, so keys are not repeated.
 
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,9 @@ from torch import Tensor
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.attention import attention_mask
 from sharpen.models.kv_cache import KVCache
+from sharpen.models.products import has_tiles
 from sharpen.native.build import function, load
+from sharpen.native.info import cpu_flags, variant
 
 __all__ = ["NativeStep", "Rows", "StepContext", "TorchStep", "fused_step", "gathered"]
 
@@ -97,7 +100,13 @@ class StepContext:
 
 
 class TorchStep:
-    """The steps in torch operations."""
+    """The steps in torch operations.
+
+    Attributes:
+        attends_spans: whether :meth:`attend_rows` is also for the rows of long parts.
+    """
+
+    attends_spans = False
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
@@ -282,7 +291,9 @@ class _Shape(ctypes.Structure):
 
 
 class NativeStep(TorchStep):
-    """The steps in native code; attention of many tokens a sequence stays with torch.
+    """The steps in native code.
+
+    Attention of long parts stays with torch unless the processor multiplies bfloat16.
 
     Args:
         spec: the model's shape.
@@ -305,6 +316,10 @@ class NativeStep(TorchStep):
             library, f"turn_rows_{suffix}", *[pointer] * 5, real, *[pointer] * 5, count
         )
         self._attend = function(library, f"attend_rows_{suffix}", *[pointer] * 9, count)
+        self._attend_all: Any = None
+        if dtype == torch.bfloat16 and spec.head_dim % 32 == 0:
+            self._attend_all = _bfloat16_attention()
+        self.attends_spans = self._attend_all is not None
         self._shape = _Shape(heads=spec.num_heads, kv_heads=spec.num_kv_heads, size=spec.head_dim)
 
     def add_norm(self, x: Tensor, delta: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -382,7 +397,7 @@ class NativeStep(TorchStep):
         shape = self._sized(q.shape[0], keys, rows)
         shape.window = window or 0
         out = keys.new_empty((shape.rows, shape.heads * shape.size))
-        self._attend(
+        (self._attend_all or self._attend)(
             q.data_ptr(),
             keys.data_ptr(),
             values.data_ptr(),
@@ -400,6 +415,21 @@ class NativeStep(TorchStep):
         shape = self._shape
         shape.rows, shape.block, shape.table_width = count, keys.shape[2], rows.tables.shape[1]
         return shape
+
+
+def _bfloat16_attention() -> Any:
+    """The kernel for any rows, where the processor multiplies bfloat16; else None."""
+    library = load("attention")
+    if library is None or variant() != "avx512" or "avx512_bf16" not in cpu_flags():
+        return None
+    pointer, count = ctypes.c_void_p, ctypes.c_int
+    attend = function(library, "attend_bf16", *[pointer] * 9, count, count)
+    tiles = has_tiles(library, "bf16")
+
+    def call(*arguments: int | None) -> None:
+        attend(*arguments[:-1], tiles, arguments[-1])
+
+    return call
 
 
 def fused_step(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> TorchStep:
