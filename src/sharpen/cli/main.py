@@ -21,7 +21,7 @@ COMMANDS = {
     "plan": "Tell whether a recipe fits, what takes the memory, and how long it takes.",
     "tune": "Search over a recipe's settings.",
     "train": "Carry out a recipe up to its last training stage.",
-    "compress": "Quantize a model's weights.",
+    "compress": "Quantize or prune a model's weights.",
     "eval": "Measure a model: perplexity, choices, exact match.",
     "serve": "Serve a model over an OpenAI-compatible HTTP API.",
     "monitor": "Tell whether what a served model is asked has drifted.",
