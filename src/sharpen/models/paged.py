@@ -3,9 +3,9 @@
 A cache is one tensor [blocks, K, B, D] of keys and one of values a layer. A sequence has a table of
 the blocks that hold its tokens, B each (Kwon et al., PagedAttention, SOSP 2023, arXiv 2309.06180).
 A batch is a list of parts: the next tokens of a sequence, one or many, after those that are stored.
-All rows of all parts go through the products together, without padding. So they do through attention
-in bfloat16 where the processor multiplies it; elsewhere parts of a few tokens go by rows and longer
-ones by part.
+All rows of all parts go through the products together, without padding. So they go through
+attention in bfloat16 where the processor multiplies it; elsewhere parts of a few tokens go by rows
+and longer ones by part.
 
 A sequence may have dropped keys and values of tokens, as many in every layer and head: those left
 lie together at the front of its blocks, in order, and the next ones follow them. A token keeps its

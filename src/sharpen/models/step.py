@@ -8,9 +8,9 @@
 
 A step of one token starts hundreds of operations that each touch a few kilobytes; starting them
 costs more than their work. :class:`NativeStep` does them in one or two calls each
-(``native/decode.cpp``, ``native/attention.cpp``). :class:`TorchStep` is its reference, and what runs on other devices, in
-other types and without a compiler. There the G query heads that share a key head are one attention
-of G rows, so keys are not repeated.
+(``native/decode.cpp``, ``native/attention.cpp``). :class:`TorchStep` is its reference, and what
+runs on other devices, in other types and without a compiler. There the G query heads that share a
+key head are one attention of G rows, so keys are not repeated.
 
 Two caches: one batch of equal length (:class:`StepContext`), and blocks of any sequences
 (:class:`~sharpen.models.paged.PagedContext`). To native code the first is a special case: a row is
