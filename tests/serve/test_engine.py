@@ -45,7 +45,7 @@ class Broken:
     def __init__(self, model):
         self.spec = model.spec
 
-    def paged(self, parts, cache):
+    def states(self, parts, cache):
         raise RuntimeError("no memory")
 
 

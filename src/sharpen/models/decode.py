@@ -163,6 +163,18 @@ class InferenceLM:
         Returns:
             [M, V]: what the parts want, in their order; no gradients flow.
         """
+        return self.logits(self.states(parts, cache))
+
+    def logits(self, states: Tensor) -> Tensor:
+        """[M, V] of states [M, H]."""
+        if not states.shape[0]:
+            return states.new_empty((0, self.spec.vocab_size))
+        with torch.inference_mode():
+            logits: Tensor = self._head(states)
+            return logits
+
+    def states(self, parts: Sequence[PagedPart], cache: PagedCache) -> Tensor:
+        """[M, H] after the final norm, where :meth:`paged` gives logits."""
         with torch.inference_mode():
             context = PagedContext.of(parts, cache, self._rope)
             x: Tensor = self._embedding(context.ids)
@@ -171,11 +183,10 @@ class InferenceLM:
                 x, delta = block(x, delta, context, context.adapted)
             assert delta is not None
             if not context.wanted.numel():
-                return x.new_empty((0, self.spec.vocab_size))
+                return x.new_empty((0, self.spec.hidden_size))
             kept = x[context.wanted], delta[context.wanted]
             _, x = self._fused.add_norm(*kept, self._norm.weight.detach())
-            logits: Tensor = self._head(x)
-            return logits
+            return x
 
     def load_adapter(self, folder: str | Path) -> Adapter:
         """A LoRA adapter for parts of :meth:`paged`; raises as :class:`Adapter` does."""

@@ -9,7 +9,7 @@ from sharpen.core.lazy import exports
 if TYPE_CHECKING:
     from sharpen.serve.engine import Engine
     from sharpen.serve.grammar import Grammar
-    from sharpen.serve.llm import LLM, Completion, RequestOutput
+    from sharpen.serve.llm import LLM, Completion, EmbeddingOutput, RequestOutput
     from sharpen.serve.monitor import (
         DriftReport,
         Monitor,
@@ -26,6 +26,7 @@ __all__ = [
     "LLM",
     "Completion",
     "DriftReport",
+    "EmbeddingOutput",
     "Engine",
     "Grammar",
     "Monitor",
@@ -47,6 +48,7 @@ __getattr__ = exports(
     {
         "Completion": "sharpen.serve.llm",
         "DriftReport": "sharpen.serve.monitor",
+        "EmbeddingOutput": "sharpen.serve.llm",
         "Engine": "sharpen.serve.engine",
         "Grammar": "sharpen.serve.grammar",
         "LLM": "sharpen.serve.llm",

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 import psutil
+import torch
 from torch import Tensor
 
 from sharpen.compress.kv.plan import EvictionPlan
@@ -32,6 +33,7 @@ from sharpen.models.paged import PagedCache, PagedPart
 from sharpen.models.tokenizer import Tokenizer
 from sharpen.serve.adapters import Adapters
 from sharpen.serve.blocks import BlockPool
+from sharpen.serve.embedding import Embedding, Pooling
 from sharpen.serve.grammar import Grammars, Guide
 from sharpen.serve.request import Continuation, FinishReason, Piece
 from sharpen.serve.sampling import SamplingParams
@@ -49,8 +51,12 @@ class PagedModel(Protocol):
 
     spec: ModelSpec
 
-    def paged(self, parts: Sequence[PagedPart], cache: PagedCache) -> Tensor:
-        """Logits [M, V] that the parts want."""
+    def states(self, parts: Sequence[PagedPart], cache: PagedCache) -> Tensor:
+        """States [M, H] after the final norm, of the tokens that the parts want."""
+        ...
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Logits [M, V] of states [M, H]."""
         ...
 
     def load_adapter(self, folder: str | Path) -> Adapter:
@@ -142,13 +148,13 @@ class Engine:
         self.scheduler = Scheduler(config, BlockPool(count, block_size))
         self._cache = model.new_paged_cache(count, block_size)
         self._prefix_caching = prefix_caching
-        self._running: dict[SequenceState, Continuation] = {}
-        self._arrived: list[Continuation] = []
+        self._running: dict[SequenceState, Continuation | Embedding] = {}
+        self._arrived: list[Continuation | Embedding] = []
         self._lock = threading.Lock()
         self.num_guessed = 0
         self.adapters = Adapters(model.load_adapter, most=max_loras)
         self.grammars = Grammars(tokenizer, model.spec.vocab_size, eos_ids)
-        self.on_finish: Callable[[Continuation], None] | None = None
+        self.on_finish: Callable[[Continuation | Embedding], None] | None = None
         self.on_step: Callable[[int], None] | None = None
 
     @property
@@ -183,13 +189,7 @@ class Engine:
         adapter = self.adapters.get(params.adapter) if params.adapter is not None else None
         guides = [self._guide(params) for _ in range(params.n)]
         with self._lock:
-            free = self.max_batch - self.num_running
-            waiting = self.num_waiting + params.n - max(free, 0)
-            if self.max_waiting is not None and waiting > self.max_waiting:
-                raise BusyError(
-                    f"{self.num_waiting} requests already wait, {self.max_waiting} may. "
-                    "Try again later."
-                )
+            self._admit(params.n)
             made = [
                 Continuation(
                     self.tokenizer, prompt_ids, params, i, self.eos_ids, on_piece, guide, adapter
@@ -199,13 +199,47 @@ class Engine:
             self._arrived.extend(made)
         return made
 
+    def embed(
+        self,
+        prompt_ids: Sequence[int],
+        on_done: Callable[[Embedding], None],
+        *,
+        pooling: Pooling = "last",
+        adapter: str | None = None,
+        priority: float = 0.0,
+    ) -> Embedding:
+        """Queue a text for its vector.
+
+        Args:
+            prompt_ids: its tokens.
+            on_done: called once with the result, by whoever calls :meth:`step`.
+            pooling: how its tokens' states become one.
+            adapter: name of what is added to the model for it.
+            priority: smaller goes first.
+
+        Raises:
+            DataError: the text is empty, holds a wrong id, or does not fit the context.
+            BusyError: too many requests wait.
+            ConfigError: there is no such adapter.
+        """
+        self._check_ids(prompt_ids)
+        if len(prompt_ids) > self.max_context:
+            raise DataError(
+                f"the text has {len(prompt_ids)} tokens; the context holds {self.max_context}. "
+                "Shorten it."
+            )
+        self.scheduler.check(len(prompt_ids))
+        named = self.adapters.get(adapter) if adapter is not None else None
+        with self._lock:
+            self._admit(1)
+            made = Embedding(prompt_ids, pooling, named, priority, on_done)
+            self._arrived.append(made)
+        return made
+
     def check(self, prompt_ids: Sequence[int], params: SamplingParams) -> None:
         """Refuse a request that cannot be run; see :meth:`submit`. May wait for its grammar."""
         vocab_size = self.model.spec.vocab_size
-        if not prompt_ids:
-            raise DataError("the prompt is empty. Give at least one token.")
-        if min(prompt_ids) < 0 or max(prompt_ids) >= vocab_size:
-            raise DataError(f"the prompt has a token id outside 0..{vocab_size - 1}.")
+        self._check_ids(prompt_ids)
         total = len(prompt_ids) + params.max_tokens
         if total > self.max_context:
             raise DataError(
@@ -225,10 +259,27 @@ class Engine:
                 if not 0 <= token < vocab_size:
                     raise DataError(f"{name} has the id {token}, outside 0..{vocab_size - 1}.")
 
+    def _check_ids(self, prompt_ids: Sequence[int]) -> None:
+        vocab_size = self.model.spec.vocab_size
+        if not prompt_ids:
+            raise DataError("the prompt is empty. Give at least one token.")
+        if min(prompt_ids) < 0 or max(prompt_ids) >= vocab_size:
+            raise DataError(f"the prompt has a token id outside 0..{vocab_size - 1}.")
+
+    def _admit(self, count: int) -> None:
+        """Refuse more sequences than may wait."""
+        free = self.max_batch - self.num_running
+        waiting = self.num_waiting + count - max(free, 0)
+        if self.max_waiting is not None and waiting > self.max_waiting:
+            raise BusyError(
+                f"{self.num_waiting} requests already wait, {self.max_waiting} may. "
+                "Try again later."
+            )
+
     def _guide(self, params: SamplingParams) -> Guide | None:
         return self.grammars.guide(params.grammar) if params.grammar is not None else None
 
-    def cancel(self, sequences: Sequence[Continuation]) -> None:
+    def cancel(self, sequences: Sequence[Continuation | Embedding]) -> None:
         """Stop sequences; they leave at the next round."""
         for sequence in sequences:
             sequence.cancelled = True
@@ -293,7 +344,8 @@ class Engine:
             for sequence in arrived:
                 if not self._prefix_caching:
                     sequence.state.extra = f"{id(sequence)}/{time.monotonic_ns()}"
-                sequence.state.plan = self._plan(len(sequence.prompt_ids))
+                if isinstance(sequence, Continuation):
+                    sequence.state.plan = self._plan(len(sequence.prompt_ids))
                 self._running[sequence.state] = sequence
                 self.scheduler.add(sequence.state)
         for sequence in [one for one in self._running.values() if one.cancelled]:
@@ -307,6 +359,7 @@ class Engine:
             left = state.max_tokens - state.num_tokens - 1
             if state.missing == 1 and left > 0:
                 sequence = self._running[state]
+                assert isinstance(sequence, Continuation)  # an embedding has no next token
                 if sequence.guesser is None:
                     sequence.guesser = NgramGuesser(settings)
                 state.draft = sequence.guesser.guess(state.tokens, left)
@@ -322,9 +375,9 @@ class Engine:
 
     def _compute(self, parts: Sequence[Part]) -> list[list[int]]:
         """Run the model; the tokens chosen after each part."""
-        wanted = [1 + len(part.sequence.draft) if part.ends else 0 for part in parts]
         sequences = [self._running[part.sequence] for part in parts]
-        logits = self.model.paged(
+        wanted = [one.num_wanted(part) for one, part in zip(sequences, parts, strict=True)]
+        states = self.model.states(
             [
                 PagedPart(
                     [*part.sequence.tokens, *part.sequence.draft][
@@ -345,28 +398,72 @@ class Engine:
             retention = self._retentions.get(part.sequence)
             if retention is not None:
                 retention.drop(self._cache, part.sequence.blocks, part.start + part.count)
-        plain = any(s.is_plain for s, w in zip(sequences, wanted, strict=True) if w)
+        logits = self._logits(states, sequences, wanted)
+        plain = any(
+            isinstance(s, Continuation) and s.is_plain
+            for s, w in zip(sequences, wanted, strict=True)
+            if w
+        )
         largest = logits.argmax(-1).tolist() if plain else []
-        new, row = [], 0
-        for sequence, count in zip(sequences, wanted, strict=True):
-            chosen: list[int] = []
-            for i in range(count):
-                if sequence.finished or (i and chosen[-1] != sequence.state.draft[i - 1]):
-                    break
-                self.num_guessed += i > 0
-                if sequence.is_plain:
-                    chosen.append(int(largest[row + i]))
-                    sequence.sampler.note(chosen[-1])
-                else:
-                    try:
-                        chosen.append(sequence.choose(logits[row + i]))
-                    except DataError as error:
-                        sequence.end("error", str(error), refused=True)
-                        break
-                sequence.push(chosen[-1], logits[row + i])
-            new.append(chosen)
-            row += count
+        new: list[list[int]] = []
+        state = row = 0
+        for sequence, part, count in zip(sequences, parts, wanted, strict=True):
+            if isinstance(sequence, Embedding):
+                if count:
+                    sequence.take(part, states[state : state + count])
+                new.append([])
+            else:
+                sequence.score(part, logits[row : row + count])
+                first = row + count - 1 - len(part.sequence.draft) if part.ends else row + count
+                new.append(
+                    self._choose(
+                        sequence, logits[first : row + count], largest[first : row + count]
+                    )
+                )
+                row += count
+            state += count
         return new
+
+    def _logits(
+        self,
+        states: Tensor,
+        sequences: Sequence[Continuation | Embedding],
+        wanted: Sequence[int],
+    ) -> Tensor:
+        """Of all wanted states but those of embeddings."""
+        are_kept = [
+            isinstance(sequence, Continuation)
+            for sequence, count in zip(sequences, wanted, strict=True)
+            for _ in range(count)
+        ]
+        if not all(are_kept):
+            states = states[torch.tensor(are_kept, device=states.device)]
+        return self.model.logits(states)
+
+    def _choose(self, sequence: Continuation, logits: Tensor, largest: Sequence[int]) -> list[int]:
+        """The next tokens of a sequence from logits [n, V] after its last token and its guesses.
+
+        Args:
+            sequence: it takes the tokens.
+            logits: of the next token and of those after right guesses.
+            largest: the largest ones of each row, where that may be what is chosen.
+        """
+        chosen: list[int] = []
+        for i, row in enumerate(logits):
+            if sequence.finished or (i and chosen[-1] != sequence.state.draft[i - 1]):
+                break
+            self.num_guessed += i > 0
+            if sequence.is_plain:
+                chosen.append(int(largest[i]))
+                sequence.sampler.note(chosen[-1])
+            else:
+                try:
+                    chosen.append(sequence.choose(row))
+                except DataError as error:
+                    sequence.end("error", str(error), refused=True)
+                    break
+            sequence.push(chosen[-1], row)
+        return chosen
 
     def _watcher(self, part: Part) -> Retention | None:
         """Who scores the tokens of a part, if they may be dropped later."""
@@ -382,11 +479,13 @@ class Engine:
         self._retentions.pop(state, None)
         return None
 
-    def _end(self, sequence: Continuation, reason: FinishReason, error: str = "") -> None:
+    def _end(
+        self, sequence: Continuation | Embedding, reason: FinishReason, error: str = ""
+    ) -> None:
         sequence.end(reason, error)
         self._leave(sequence)
 
-    def _leave(self, sequence: Continuation) -> None:
+    def _leave(self, sequence: Continuation | Embedding) -> None:
         self.scheduler.remove(sequence.state)
         del self._running[sequence.state]
         self._retentions.pop(sequence.state, None)

@@ -17,14 +17,22 @@ from sharpen.compress.kv.policy import KVPolicy
 from sharpen.core.errors import ConfigError, ExecutionError
 from sharpen.models.chat import Message, check_messages, render_chat
 from sharpen.models.decode import prepare_for_inference
-from sharpen.models.load import load_model
+from sharpen.models.load import load_model, resolve_model
 from sharpen.models.tokenizer import check_compatible, load_tokenizer
+from sharpen.serve.embedding import Embedding, Pooling, finish_vector, pooling_of
 from sharpen.serve.engine import Engine
 from sharpen.serve.request import Continuation, FinishReason, Piece, TokenLogprob
 from sharpen.serve.sampling import SamplingParams
 from sharpen.serve.speculation import Speculation
 
-__all__ = ["LLM", "Completion", "RequestOutput", "parse_bytes", "resolve_dtype"]
+__all__ = [
+    "LLM",
+    "Completion",
+    "EmbeddingOutput",
+    "RequestOutput",
+    "parse_bytes",
+    "resolve_dtype",
+]
 
 Prompt = str | Sequence[int]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -64,10 +72,24 @@ class RequestOutput:
     outputs: list[Completion]
     """``SamplingParams.n`` continuations."""
 
+    prompt_logprobs: list[TokenLogprob] | None = None
+    """One for each of ``prompt_ids``, where asked for; that of the first is NaN."""
+
     @property
     def text(self) -> str:
         """Text of the first continuation."""
         return self.outputs[0].text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingOutput:
+    """A text and its vector."""
+
+    prompt_ids: list[int]
+    """The text's tokens."""
+
+    embedding: list[float]
+    """The vector."""
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device | str = "cpu") -> torch.dtype:
@@ -172,6 +194,7 @@ class LLM:
         cache_bytes = parse_bytes(kv_cache_memory) if kv_cache_memory is not None else None
         self.name = str(model) if not Path(model).exists() else Path(model).resolve().name
         self.tokenizer = load_tokenizer(model)
+        self.pooling = pooling_of(resolve_model(model))
         loaded = load_model(
             model, dtype=resolve_dtype(dtype, device), device=device, adapter=adapter
         )
@@ -291,6 +314,79 @@ class LLM:
         """Answer one conversation, giving pieces of text as they come."""
         return self._stream(self.encode_chat(messages), params or SamplingParams())
 
+    @overload
+    def embed(  # type: ignore[overload-overlap]
+        self,
+        texts: str,
+        *,
+        pooling: Pooling | None = None,
+        dimensions: int | None = None,
+        normalize: bool = True,
+        adapter: str | None = None,
+    ) -> EmbeddingOutput: ...
+    @overload
+    def embed(
+        self,
+        texts: Sequence[Prompt],
+        *,
+        pooling: Pooling | None = None,
+        dimensions: int | None = None,
+        normalize: bool = True,
+        adapter: str | None = None,
+    ) -> list[EmbeddingOutput]: ...
+    def embed(
+        self,
+        texts: str | Sequence[Prompt],
+        *,
+        pooling: Pooling | None = None,
+        dimensions: int | None = None,
+        normalize: bool = True,
+        adapter: str | None = None,
+    ) -> EmbeddingOutput | list[EmbeddingOutput]:
+        """Vectors of texts.
+
+        Args:
+            texts: one text, or a list whose entries are texts or lists of token ids.
+            pooling: ``last`` or ``mean``; default what the model's folder says, else ``last``.
+            dimensions: only so many of the first numbers.
+            normalize: make them of length 1.
+            adapter: name of a LoRA adapter.
+
+        Returns:
+            One output for one text, a list for a list.
+
+        Raises:
+            DataError: a text is empty or does not fit the context.
+            ConfigError: ``dimensions`` is out of range, or there is no such adapter.
+        """
+        if dimensions is not None and not 1 <= dimensions <= self.spec.hidden_size:
+            raise ConfigError(f"dimensions={dimensions} must be from 1 to {self.spec.hidden_size}.")
+        is_one = isinstance(texts, str)
+        prompts = [self.encode(text) for text in ([texts] if isinstance(texts, str) else texts)]
+        jobs: list[Embedding] = []
+        try:
+            for prompt in prompts:
+                jobs.append(
+                    self.engine.embed(
+                        prompt,
+                        lambda job: None,
+                        pooling=pooling or self.pooling,
+                        adapter=adapter,
+                    )
+                )
+            while not all(job.finished for job in jobs):
+                self._move()
+        except BaseException:
+            self.engine.cancel(jobs)
+            raise
+        outputs = []
+        for job in jobs:
+            if job.vector is None:
+                raise ExecutionError(f"embedding failed: {job.error}")
+            vector = finish_vector(job.vector, dimensions, normalize=normalize)
+            outputs.append(EmbeddingOutput(prompt_ids=job.prompt_ids, embedding=vector.tolist()))
+        return outputs[0] if is_one else outputs
+
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt, with what the tokenizer puts around a text."""
         if not isinstance(prompt, str):
@@ -332,6 +428,11 @@ class LLM:
                 prompt=self.tokenizer.decode(prompt, skip_special=False),
                 prompt_ids=prompt,
                 outputs=_collect(box, one),
+                prompt_logprobs=(
+                    [scored for piece in box for scored in piece.prompt_logprobs][: len(prompt)]
+                    if one.prompt_logprobs is not None
+                    else None
+                ),
             )
             for prompt, box, one in zip(prompts, pieces, params, strict=True)
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from sharpen.models.tokenizer import Tokenizer
 from sharpen.serve.adapters import NamedAdapter
 from sharpen.serve.grammar import Guide
 from sharpen.serve.sampling import Sampler, SamplingParams
-from sharpen.serve.scheduler import SequenceState
+from sharpen.serve.scheduler import Part, SequenceState
 from sharpen.serve.speculation import NgramGuesser
 from sharpen.serve.stop import TextStream
 
@@ -35,7 +36,7 @@ class TokenLogprob:
     """Its text; may hold U+FFFD where a character spans tokens."""
 
     logprob: float
-    """Natural logarithm of its probability."""
+    """Natural logarithm of its probability; NaN for a prompt's first token, which has none."""
 
     top: tuple[tuple[int, str, float], ...] = ()
     """The most likely tokens: id, text and log-probability, likeliest first."""
@@ -59,6 +60,9 @@ class Piece:
 
     logprobs: tuple[TokenLogprob, ...] = ()
     """One for each of ``ids``, where asked for."""
+
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    """One for each of the prompt's tokens, on the first piece, where asked for."""
 
     error: str = ""
     """What failed, where ``finish_reason`` is ``error``."""
@@ -109,6 +113,13 @@ class Continuation:
             arrival=time.monotonic(),
             extra=json.dumps([params.cache_salt, adapter.number if adapter else 0]),
         )
+        self._prompt_logprobs: list[TokenLogprob] = []
+        self._num_scored = 0
+        if params.prompt_logprobs is not None:
+            self.state.extra = f"{id(self)}/{time.monotonic_ns()}"  # nothing known is taken
+            text = tokenizer.decode(prompt_ids[:1], skip_special=False)
+            first = TokenLogprob(id=prompt_ids[0], text=text, logprob=math.nan)
+            self._prompt_logprobs.append(first)
         self.adapter = adapter
         self.index = index
         self.cancelled = False
@@ -150,6 +161,22 @@ class Continuation:
         if self.guide is not None and token not in self._stop_ids:
             self.guide.advance(token)
         return token
+
+    def num_wanted(self, part: Part) -> int:
+        """Logits of the last so many tokens of a part are wanted."""
+        if self.params.prompt_logprobs is not None and part.start < len(self.prompt_ids):
+            return part.count
+        return 1 + len(self.state.draft) if part.ends else 0
+
+    def score(self, part: Part, logits: Tensor) -> None:
+        """Score the prompt's tokens that follow those of a part, by its logits [n, V]."""
+        top = self.params.prompt_logprobs
+        end = min(part.start + part.count, len(self.prompt_ids) - 1)
+        while top is not None and self._num_scored < end:  # one that gave way has scores already
+            at = self._num_scored
+            one = self._logprob(self.prompt_ids[at + 1], logits[at - part.start], top)
+            self._prompt_logprobs.append(one)
+            self._num_scored += 1
 
     @property
     def is_plain(self) -> bool:
@@ -196,10 +223,11 @@ class Continuation:
             index=self.index,
             finish_reason=reason,
             logprobs=tuple(self._logprobs),
+            prompt_logprobs=tuple(self._prompt_logprobs),
             error=error,
             refused=refused,
         )
-        self._ids, self._logprobs = [], []
+        self._ids, self._logprobs, self._prompt_logprobs = [], [], []
         self.finish_reason = reason
         self._on_piece(piece)
 

@@ -71,6 +71,9 @@ class SamplingParams:
     logprobs: int | None = None
     """Give each token's log-probability and those of so many most likely ones, 0 to 20."""
 
+    prompt_logprobs: int | None = None
+    """The same for the prompt's tokens; their keys and values are then computed anew."""
+
     n: int = 1
     """Number of continuations, each from a generator of its own."""
 
@@ -112,8 +115,9 @@ class SamplingParams:
         _check("max_tokens", self.max_tokens, 1)
         _check("min_tokens", self.min_tokens, 0, self.max_tokens)
         _check("n", self.n, 1, 128)
-        if self.logprobs is not None:
-            _check("logprobs", self.logprobs, 0, 20)
+        for name in ("logprobs", "prompt_logprobs"):
+            if getattr(self, name) is not None:
+                _check(name, getattr(self, name), 0, 20)
         if not 0 < self.repetition_penalty <= 10:
             raise ConfigError(
                 f"repetition_penalty={self.repetition_penalty} must be above 0 and at most 10; "

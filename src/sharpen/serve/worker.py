@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
+from sharpen.serve.embedding import Embedding, Pooling
 from sharpen.serve.engine import Engine
 from sharpen.serve.request import Continuation, Piece
 from sharpen.serve.sampling import SamplingParams
@@ -44,7 +45,23 @@ class Worker:
         self._wake.set()
         return sequences
 
-    def cancel(self, sequences: Sequence[Continuation]) -> None:
+    def embed(
+        self,
+        prompt_ids: Sequence[int],
+        on_done: Callable[[Embedding], None],
+        *,
+        pooling: Pooling,
+        adapter: str | None = None,
+        priority: float = 0.0,
+    ) -> Embedding:
+        """Queue a text for its vector; as :meth:`Engine.embed`."""
+        made = self.engine.embed(
+            prompt_ids, on_done, pooling=pooling, adapter=adapter, priority=priority
+        )
+        self._wake.set()
+        return made
+
+    def cancel(self, sequences: Sequence[Continuation | Embedding]) -> None:
         """Stop sequences; they leave at the next round."""
         self.engine.cancel(sequences)
         self._wake.set()

@@ -3,9 +3,7 @@
 ::
 
     POST /v1/chat/completions   POST /v1/completions     both also as server-sent events
-    GET  /v1/models             GET  /v1/models/{id}
-    POST /v1/load_lora_adapter  POST /v1/unload_lora_adapter
-    GET  /health  /version  /metrics  /monitor
+    GET  /health  /version  /metrics  /monitor            and those of models.py and texts.py
 
 A stream is ``data: {json}`` frames, then ``data: [DONE]``; a comment every 15 seconds keeps idle
 connections open. When a client goes away its request leaves the batch at the next token.
@@ -15,103 +13,36 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from sharpen._version import __version__
-from sharpen.core.errors import BusyError, ConfigError, DataError
-from sharpen.serve.adapters import Adapters, NamedAdapter
+from sharpen.core.errors import BusyError, DataError
 from sharpen.serve.api.errors import ApiError, error_body, install_error_handlers
 from sharpen.serve.api.forms import ChatForm, Form, TextForm, usage
 from sharpen.serve.api.guard import Guard
-from sharpen.serve.api.metrics import ServerMetrics
+from sharpen.serve.api.models import add_model_routes
 from sharpen.serve.api.schemas import (
     ChatRequest,
     CompletionRequest,
-    LoadAdapterRequest,
-    UnloadAdapterRequest,
+    plain_messages,
+    prompts_of,
 )
-from sharpen.serve.llm import LLM
-from sharpen.serve.monitor import Monitor
+from sharpen.serve.api.state import ServerState, find_model, gone
+from sharpen.serve.api.texts import add_text_routes
 from sharpen.serve.request import Continuation, Piece
 from sharpen.serve.sampling import SamplingParams
 from sharpen.serve.tools import FORMATS, ToolReader, guess_format
 from sharpen.serve.worker import Worker
 
-__all__ = ["ServerState", "create_app"]
+__all__ = ["create_app"]
 
 _PING_S = 15.0
-_POLL_S = 0.1
 _SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-
-
-@dataclass(slots=True, kw_only=True)
-class ServerState:
-    """What the routes share."""
-
-    name: str
-    """The model's name, as clients must give it."""
-
-    api_keys: tuple[str, ...] = ()
-    """Accepted keys; none means that no key is asked for."""
-
-    max_body_bytes: int = 8 << 20
-    """Largest request body."""
-
-    llm: LLM | None = None
-    """The model; None while it loads."""
-
-    worker: Worker | None = None
-    """Its engine's thread."""
-
-    created: int = field(default_factory=lambda: int(time.time()))
-    """When the server started, in seconds since 1970."""
-
-    tool_parser: str | None = None
-    """How the model writes calls, a name of ``tools.FORMATS``; None for what its template shows."""
-
-    allow_runtime_lora: bool = False
-    """Whether adapters may be loaded and unloaded by request."""
-
-    metrics: ServerMetrics = field(default_factory=ServerMetrics)
-    """What it counts."""
-
-    monitor: Monitor | None = None
-    """What compares live prompts with those expected; None does not."""
-
-    def attach(self, llm: LLM, monitor: Monitor | None = None) -> None:
-        """Begin to serve ``llm``, watched by ``monitor``."""
-        self.monitor = monitor
-        llm.engine.on_finish = self._finished
-        llm.engine.on_step = self.metrics.stepped
-        if llm.engine.adapters.find(self.name) is not None:
-            raise ConfigError(f"an adapter has the model's name, {self.name!r}. Choose another.")
-        llm.engine.adapters.taken = (self.name,)
-        self.worker = Worker(llm.engine)
-        self.llm = llm
-
-    def _finished(self, sequence: Continuation) -> None:
-        """Count a continuation and, once a prompt, watch it; runs in the engine's thread."""
-        self.metrics.finished(sequence)
-        done = sequence.finish_reason in ("stop", "length")
-        if self.monitor is not None and done and sequence.index == 0:
-            self.monitor.observe(sequence.prompt_ids)
-
-    def ready(self) -> tuple[LLM, Worker]:
-        """The model and its worker.
-
-        Raises:
-            ApiError: status 503 while the model loads.
-        """
-        if self.llm is None or self.worker is None:
-            raise ApiError(503, f"the model {self.name!r} is loading; try again soon.")
-        return self.llm, self.worker
 
 
 def create_app(state: ServerState) -> FastAPI:
@@ -141,37 +72,20 @@ def create_app(state: ServerState) -> FastAPI:
             raise ApiError(404, "this server watches no drift. Start it with --monitor REFERENCE.")
         return state.monitor.document()
 
-    @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        found = list(state.llm.engine.adapters) if state.llm is not None else []
-        return {"object": "list", "data": [_model(state), *(_model(state, one) for one in found)]}
-
-    @app.get("/v1/models/{name:path}")
-    async def model(name: str) -> dict[str, Any]:
-        return _model(state, _find_model(state, name))
-
-    @app.post("/v1/load_lora_adapter")
-    async def load_adapter(body: LoadAdapterRequest) -> dict[str, Any]:
-        adapters = _changeable(state)
-        made = await asyncio.to_thread(adapters.load, body.lora_name, body.lora_path)
-        return _model(state, made)
-
-    @app.post("/v1/unload_lora_adapter")
-    async def unload_adapter(body: UnloadAdapterRequest) -> dict[str, Any]:
-        _changeable(state).unload(body.lora_name)
-        return {"id": body.lora_name, "object": "model", "deleted": True}
+    add_model_routes(app, state)
+    add_text_routes(app, state)
 
     @app.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request) -> Response:
         llm, _ = state.ready()
-        adapter = _find_model(state, body.model)
+        adapter = find_model(state, body.model)
         body.refuse_unknown()
         tools, kind, grammar = body.used_tools(), "", None
         if tools:
             kind = _tool_format(state, body)
             grammar = body.call_grammar(kind, tools)
         shown = [tool.model_dump(exclude_none=True) for tool in tools]
-        prompt = await asyncio.to_thread(llm.encode_chat, body.plain_messages(), shown)
+        prompt = await asyncio.to_thread(llm.encode_chat, plain_messages(body.messages), shown)
         room = max(llm.engine.max_context - len(prompt), 1)
         limits = (body.max_completion_tokens, body.max_tokens, room)
         limit = next(limit for limit in limits if limit is not None)
@@ -184,65 +98,24 @@ def create_app(state: ServerState) -> FastAPI:
     @app.post("/v1/completions")
     async def completions(body: CompletionRequest, request: Request) -> Response:
         llm, _ = state.ready()
-        adapter = _find_model(state, body.model)
+        adapter = find_model(state, body.model)
         body.refuse_unknown()
-        if body.echo and body.logprobs is not None:
-            raise ApiError(400, "echo with logprobs is not supported.", param="echo")
-        prompts = await asyncio.to_thread(lambda: [llm.encode(p) for p in body.prompts()])
+        prompts = await asyncio.to_thread(lambda: [llm.encode(p) for p in prompts_of(body.prompt)])
         if not prompts:
             raise ApiError(400, "prompt is empty. Give at least one.", param="prompt")
         limit = body.max_tokens if body.max_tokens is not None else 16
-        params = body.params(limit, body.logprobs, adapter.name if adapter else None)
+        params = body.params(
+            limit,
+            body.logprobs,
+            adapter.name if adapter else None,
+            prompt_logprobs=body.logprobs if body.echo else None,
+        )
         texts = [llm.tokenizer.decode(p) if body.echo else "" for p in prompts]
         echo = [text for text in texts for _ in range(params.n)]
         form = TextForm(body.model, params.logprobs is not None, echo)
         return await _answer(form, request, state, prompts, params, body)
 
     return app
-
-
-def _model(state: ServerState, adapter: NamedAdapter | None = None) -> dict[str, Any]:
-    """The model, or an adapter of it, as clients list it."""
-    model = {"id": state.name, "object": "model", "created": state.created, "owned_by": "sharpen"}
-    if adapter is None:
-        return model
-    own = {"id": adapter.name, "created": int(adapter.loaded), "parent": state.name}
-    return {**model, **own, "root": adapter.folder}
-
-
-def _find_model(state: ServerState, name: str) -> NamedAdapter | None:
-    """The adapter that a request's ``model`` names; None for the model itself.
-
-    Raises:
-        ApiError: status 404, nothing has this name.
-    """
-    if name == state.name:
-        return None
-    found = state.llm.engine.adapters.find(name) if state.llm is not None else None
-    if found is None:
-        others = [one.name for one in state.llm.engine.adapters] if state.llm is not None else []
-        raise ApiError(
-            404,
-            f"the model {name!r} does not exist; this server has "
-            f"{', '.join(repr(one) for one in (state.name, *others))}.",
-            param="model",
-            code="model_not_found",
-        )
-    return found
-
-
-def _changeable(state: ServerState) -> Adapters:
-    """The adapters, where clients may change them.
-
-    Raises:
-        ApiError: status 403, they may not.
-    """
-    llm, _ = state.ready()
-    if not state.allow_runtime_lora:
-        raise ApiError(
-            403, "adapters cannot be changed here. Start the server with --allow-runtime-lora."
-        )
-    return llm.engine.adapters
 
 
 def _tool_format(state: ServerState, body: ChatRequest) -> str:
@@ -302,7 +175,8 @@ async def _answer(
     if body.stream:
         frames = _frames(form, job, num_prompt, body.wants_usage)
         return StreamingResponse(frames, media_type="text/event-stream", headers=_SSE_HEADERS)
-    watcher = asyncio.create_task(_cancel_when_gone(request, job))
+    watcher = asyncio.create_task(gone(request))
+    watcher.add_done_callback(lambda _: job.cancel())
     try:
         pieces: list[list[Piece]] = [[] for _ in job.sequences]
         async for index, piece in job.pieces():
@@ -363,12 +237,6 @@ class _Job:
     def cancel(self) -> None:
         if not all(sequence.finished for sequence in self.sequences):
             self._worker.cancel(self.sequences)
-
-
-async def _cancel_when_gone(request: Request, job: _Job) -> None:
-    while not await request.is_disconnected():
-        await asyncio.sleep(_POLL_S)
-    job.cancel()
 
 
 async def _frames(form: Form, job: _Job, num_prompt: int, wants_usage: bool) -> AsyncIterator[str]:

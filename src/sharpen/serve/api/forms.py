@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Sequence
@@ -123,7 +124,8 @@ class TextForm:
     Args:
         model: the name to answer with.
         logprobs: whether log-probabilities were asked for.
-        echo: text that each continuation begins with, by index.
+        echo: text that each continuation begins with, by index; with log-probabilities, those of
+            its tokens come with it.
     """
 
     object = "text_completion"
@@ -133,12 +135,12 @@ class TextForm:
         self.head = _head("cmpl", model)
         self._logprobs = logprobs
         self._echo = list(echo)
-        self._offsets = [len(text) for text in echo]
+        self._offsets = [0 if logprobs else len(text) for text in echo]
 
     def opening(self, index: int) -> dict[str, Any] | None:
         """The prompt, where it is echoed."""
         text = self._echo[index]
-        if not text:
+        if not text or self._logprobs:  # then it comes with the first piece
             return None
         return {"index": index, "text": text, "logprobs": None, "finish_reason": None}
 
@@ -146,8 +148,8 @@ class TextForm:
         """New text."""
         return {
             "index": index,
-            "text": piece.text,
-            "logprobs": self._block(index, piece.logprobs),
+            "text": (self._echo[index] if piece.prompt_logprobs else "") + piece.text,
+            "logprobs": self._block(index, [*piece.prompt_logprobs, *piece.logprobs]),
             "finish_reason": piece.finish_reason,
         }
 
@@ -156,7 +158,10 @@ class TextForm:
         return {
             "index": index,
             "text": self._echo[index] + "".join(piece.text for piece in pieces),
-            "logprobs": self._block(index, [one for piece in pieces for one in piece.logprobs]),
+            "logprobs": self._block(
+                index,
+                [one for piece in pieces for one in (*piece.prompt_logprobs, *piece.logprobs)],
+            ),
             "finish_reason": pieces[-1].finish_reason,
         }
 
@@ -169,8 +174,11 @@ class TextForm:
             self._offsets[index] += len(one.text)
         return {
             "tokens": [one.text for one in logprobs],
-            "token_logprobs": [one.logprob for one in logprobs],
-            "top_logprobs": [{text: value for _, text, value in one.top} for one in logprobs],
+            "token_logprobs": [_known(one.logprob) for one in logprobs],
+            "top_logprobs": [
+                None if math.isnan(one.logprob) else {text: value for _, text, value in one.top}
+                for one in logprobs
+            ],
             "text_offset": offsets,
         }
 
@@ -191,6 +199,10 @@ def _call(call: ToolCall) -> dict[str, Any]:
 
 def _head(prefix: str, model: str) -> dict[str, Any]:
     return {"id": f"{prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _entry(text: str, logprob: float) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from sharpen.serve.embedding import Embedding
 from sharpen.serve.engine import Engine
 from sharpen.serve.monitor import Monitor
 from sharpen.serve.request import Continuation
@@ -73,8 +74,8 @@ class ServerMetrics:
             "iteration_tokens_total": Histogram(_ROUND_TOKENS),
         }
 
-    def finished(self, sequence: Continuation) -> None:
-        """Count a continuation that ended."""
+    def finished(self, sequence: Continuation | Embedding) -> None:
+        """Count a continuation or an embedding that ended."""
         with self._lock:
             self._finished[str(sequence.finish_reason)] += 1
             self._prompt_tokens += len(sequence.prompt_ids)

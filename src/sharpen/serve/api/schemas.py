@@ -40,6 +40,10 @@ _UNSUPPORTED = {
 }
 
 
+Input = str | list[str] | list[int] | list[list[int]]
+"""A text, token ids, or a list of either."""
+
+
 class StreamOptions(BaseModel):
     """``stream_options``."""
 
@@ -165,6 +169,7 @@ class _Request(BaseModel):
         logprobs: int | None,
         adapter: str | None = None,
         grammar: Grammar | None = None,
+        prompt_logprobs: int | None = None,
     ) -> SamplingParams:
         """The sampling parameters it asks for.
 
@@ -173,6 +178,7 @@ class _Request(BaseModel):
             logprobs: how many alternatives, or None for no log-probabilities.
             adapter: name of the adapter to continue with.
             grammar: what the answer must be; default what the fields say.
+            prompt_logprobs: as ``logprobs``, for the prompt.
 
         Raises:
             ApiError: it says twice what the answer must be, or wrongly.
@@ -205,6 +211,7 @@ class _Request(BaseModel):
         return SamplingParams(
             max_tokens=max_tokens,
             logprobs=logprobs,
+            prompt_logprobs=prompt_logprobs,
             stop=stop,
             stop_token_ids=tuple(self.stop_token_ids or ()),
             logit_bias=bias,
@@ -275,20 +282,6 @@ class ChatRequest(_Request):
             return None
         return self.top_logprobs or 0
 
-    def plain_messages(self) -> list[dict[str, Any]]:
-        """The messages as templates want them: content as one text, arguments as objects.
-
-        Raises:
-            ApiError: a part is not text, or a call is none.
-        """
-        plain = []
-        for i, message in enumerate(self.messages):
-            one = {**message, "content": _text(message.get("content"), i)}
-            if message.get("tool_calls"):
-                one["tool_calls"] = _calls(message["tool_calls"], i)
-            plain.append(one)
-        return plain
-
     def used_tools(self) -> list[Tool]:
         """The functions that may be called; none where ``tool_choice`` says so.
 
@@ -342,17 +335,33 @@ class ChatRequest(_Request):
 class CompletionRequest(_Request):
     """Body of ``POST /v1/completions``."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: Input
     echo: bool | None = None
     logprobs: int | None = None
 
-    def prompts(self) -> list[str | list[int]]:
-        """The prompts, each a text or token ids."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        if self.prompt and isinstance(self.prompt[0], int):
-            return [self.prompt]
-        return list(self.prompt)  # type: ignore[arg-type]
+
+def plain_messages(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Messages as templates want them: content as one text, arguments as objects.
+
+    Raises:
+        ApiError: a part is not text, or a call is none.
+    """
+    plain = []
+    for i, message in enumerate(messages):
+        one = {**message, "content": _text(message.get("content"), i)}
+        if message.get("tool_calls"):
+            one["tool_calls"] = _calls(message["tool_calls"], i)
+        plain.append(one)
+    return plain
+
+
+def prompts_of(value: Input) -> list[str | list[int]]:
+    """The texts of a field, each a text or token ids."""
+    if isinstance(value, str):
+        return [value]
+    if value and isinstance(value[0], int):
+        return [value]
+    return list(value)  # type: ignore[arg-type]
 
 
 class UnloadAdapterRequest(BaseModel):

@@ -17,8 +17,9 @@ from types import FrameType
 import uvicorn
 
 from sharpen.core.errors import BusyError, ConfigError
-from sharpen.serve.api.app import ServerState, create_app
+from sharpen.serve.api.app import create_app
 from sharpen.serve.api.metrics import ServerMetrics
+from sharpen.serve.api.state import ServerState
 from sharpen.serve.llm import LLM
 from sharpen.serve.monitor import Monitor, MonitorConfig
 from sharpen.serve.reference import Reference, prompt_nats
