@@ -1,7 +1,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -38,19 +38,24 @@ def test_help_lists_every_command_and_the_version_is_printed(invoke: Invoke) -> 
     assert invoke("--version").out.strip() == sharpen.__version__
 
 
+def _pages(invoke: Invoke, *words: str) -> Iterator[tuple[str, Any]]:
+    """The help of a command, or of all in a group."""
+    done = invoke(*words, "--help")
+    assert done.code == 0
+    if "COMMAND" not in done.out.split("\n")[1]:
+        yield " ".join(words), done
+        return
+    for row in done.out.split("Commands")[1].splitlines():
+        if row.startswith("│") and row[2] != " ":
+            yield from _pages(invoke, *words, row.split()[1])
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example_and_the_common_options(
     invoke: Invoke, command: str
 ) -> None:
-    done = invoke(command, "--help")
-    assert done.code == 0
-    if "COMMAND" in done.out.split("\n")[1]:  # a group: look at its commands
-        rows = done.out.split("Commands")[1].splitlines()
-        names = [row.split()[1] for row in rows if row.startswith("│") and row[2] != " "]
-        assert names
-        pages = [(f"{command} {name}", invoke(command, name, "--help")) for name in names]
-    else:
-        pages = [(command, done)]
+    pages = list(_pages(invoke, command))
+    assert pages
     for name, page in pages:
         assert page.code == 0
         assert f"Example:  sharpen {name}" in page.out
