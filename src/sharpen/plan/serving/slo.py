@@ -33,7 +33,7 @@ _DEFAULT: dict[str, tuple[float, float, float]] = {
 class SLO:
     """Largest slow-downs at the percentiles 50, 90 and 99."""
 
-    limits: Mapping[str, tuple[float, float, float]] = field(default_factory=lambda: dict(_DEFAULT))
+    limits: Mapping[str, Sequence[float]] = field(default_factory=lambda: dict(_DEFAULT))
     """By ``ttft``, ``tbt`` and ``e2e``."""
 
     def __post_init__(self) -> None:
