@@ -95,6 +95,7 @@ def test_a_busy_port_ends_with_code_2(folder):
         (["{folder}", "--port", "0", "--block-size", "0", "--no-prefix-caching"], 2),
         (["{folder}", "--port", "0", "--metrics-alias", "a b"], 2),
         (["{folder}", "--port", "0", "--tool-parser", "xml"], 2),
+        (["{folder}", "--port", "0", "--queue-timeout", "-1"], 2),
         (["{folder}", "--port", "0", "--lora", "x"], 2),
         (["{folder}", "--port", "0", "--lora", "x=nowhere"], 2),
         (["{folder}", "--port", "0", "--lora", "x=a", "--lora", "x=b"], 2),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sharpen.core.errors import BusyError, ConfigError, DataError
 from sharpen.models import generate
 from sharpen.models.decode import prepare_for_inference
+from sharpen.serve.admission import QueueLimits
 from sharpen.serve.engine import Engine
 from sharpen.serve.sampling import SamplingParams
 from sharpen.serve.worker import Worker
@@ -159,7 +160,7 @@ def test_cancelled_requests_leave_and_the_others_go_on():
 
 
 def test_a_full_queue_refuses():
-    engine = new_engine(max_batch=1, max_waiting=1)
+    engine = new_engine(max_batch=1, limits=QueueLimits(requests=1))
     engine.submit([5], GREEDY, Box())
     engine.submit([5], GREEDY, Box())
     with pytest.raises(BusyError, match="already wait"):

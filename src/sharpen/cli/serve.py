@@ -61,6 +61,12 @@ def register(app: typer.Typer) -> None:
         ] = False,
         max_batch: Annotated[int, typer.Option(help="Requests that run at the same time.")] = 16,
         max_queue: Annotated[int, typer.Option(help="Requests that may wait; else 429.")] = 256,
+        max_queue_tokens: Annotated[
+            int | None, typer.Option(help="Tokens of prompts that may wait; else 429.")
+        ] = None,
+        queue_timeout: Annotated[
+            float | None, typer.Option(help="Estimated seconds a request may wait; else 429.")
+        ] = None,
         max_context: Annotated[
             int | None, typer.Option(help="Prompt and new tokens together, at most.")
         ] = None,
@@ -112,6 +118,7 @@ def register(app: typer.Typer) -> None:
         """Serve a model until Ctrl-C or SIGTERM; any OpenAI client can talk to it."""
         from sharpen.core.errors import DependencyNotInstalled
         from sharpen.models.load import resolve_model
+        from sharpen.serve.admission import QueueLimits
         from sharpen.serve.llm import LLM, resolve_dtype
         from sharpen.serve.monitor import MonitorConfig
         from sharpen.serve.reference import Reference
@@ -130,7 +137,7 @@ def register(app: typer.Typer) -> None:
             host=host,
             port=port,
             api_keys=keys,
-            max_waiting=max_queue,
+            limits=QueueLimits(requests=max_queue, tokens=max_queue_tokens, seconds=queue_timeout),
             tool_parser=tool_parser,
             allow_runtime_lora=allow_runtime_lora,
             metrics_alias=tuple(metrics_alias or ()),

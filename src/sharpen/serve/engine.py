@@ -26,12 +26,13 @@ from torch import Tensor
 from sharpen.compress.kv.plan import EvictionPlan
 from sharpen.compress.kv.policy import KVPolicy
 from sharpen.compress.kv.retention import Retention
-from sharpen.core.errors import BusyError, ConfigError, DataError
+from sharpen.core.errors import ConfigError, DataError, ExecutionError
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.adapters import Adapter
 from sharpen.models.paged import PagedCache, PagedPart
 from sharpen.models.tokenizer import Tokenizer
 from sharpen.serve.adapters import Adapters
+from sharpen.serve.admission import Admission, QueueLimits
 from sharpen.serve.blocks import BlockPool
 from sharpen.serve.embedding import Embedding, Pooling
 from sharpen.serve.grammar import Grammars, Guide
@@ -40,10 +41,14 @@ from sharpen.serve.sampling import SamplingParams
 from sharpen.serve.scheduler import Part, Scheduler, SchedulerConfig, SequenceState, Step
 from sharpen.serve.speculation import NgramGuesser, Speculation
 
-__all__ = ["Engine", "PagedModel"]
+__all__ = ["Engine", "PagedModel", "RoundError"]
 
 _MOST_CACHE_BYTES = 4 << 30
 _SHARE_OF_FREE = 0.4
+
+
+class RoundError(ExecutionError):
+    """The model failed in one round."""
 
 
 class PagedModel(Protocol):
@@ -72,6 +77,7 @@ class Engine:
     """Runs requests on one model. Submitting and cancelling are safe from any thread.
 
     Attributes:
+        admission: who may wait.
         adapters: those that requests may choose.
         grammars: compiles what requests must be, each once.
         on_finish: called with every continuation that ends, for measurements.
@@ -83,7 +89,7 @@ class Engine:
         tokenizer: of the model.
         eos_ids: tokens that end a continuation.
         max_batch: continuations that run at the same time.
-        max_waiting: continuations that may wait; more are refused.
+        limits: what may wait for its turn; more is refused.
         max_context: prompt and new tokens together, at most; default the model's context.
         max_batched_tokens: tokens of one round; prompts come in parts that fit it.
         block_size: tokens of a block of keys and values.
@@ -108,7 +114,7 @@ class Engine:
         *,
         eos_ids: frozenset[int] = frozenset(),
         max_batch: int = 16,
-        max_waiting: int | None = None,
+        limits: QueueLimits | None = None,
         max_context: int | None = None,
         max_batched_tokens: int = 512,
         block_size: int = 16,
@@ -130,7 +136,7 @@ class Engine:
         self.tokenizer = tokenizer
         self.eos_ids = eos_ids
         self.max_batch = max_batch
-        self.max_waiting = max_waiting
+        self.admission = Admission(limits)
         self.max_context = max_context or limit
         self._speculation = speculation
         if kv_policy is not None:
@@ -182,20 +188,22 @@ class Engine:
 
         Raises:
             DataError: the prompt is empty, holds a wrong id, or does not fit the context.
-            BusyError: too many requests wait.
+            OverloadedError: too many requests wait.
             ConfigError: the grammar cannot be used, or there is no such adapter.
         """
         self.check(prompt_ids, params)
         adapter = self.adapters.get(params.adapter) if params.adapter is not None else None
         guides = [self._guide(params) for _ in range(params.n)]
         with self._lock:
-            self._admit(params.n)
+            self._admit(params.n, len(prompt_ids))
             made = [
                 Continuation(
                     self.tokenizer, prompt_ids, params, i, self.eos_ids, on_piece, guide, adapter
                 )
                 for i, guide in enumerate(guides)
             ]
+            for one in made:
+                self.admission.enter(one, len(prompt_ids), params.max_tokens)
             self._arrived.extend(made)
         return made
 
@@ -219,7 +227,7 @@ class Engine:
 
         Raises:
             DataError: the text is empty, holds a wrong id, or does not fit the context.
-            BusyError: too many requests wait.
+            OverloadedError: too many requests wait.
             ConfigError: there is no such adapter.
         """
         self._check_ids(prompt_ids)
@@ -231,8 +239,9 @@ class Engine:
         self.scheduler.check(len(prompt_ids))
         named = self.adapters.get(adapter) if adapter is not None else None
         with self._lock:
-            self._admit(1)
+            self._admit(1, len(prompt_ids))
             made = Embedding(prompt_ids, pooling, named, priority, on_done)
+            self.admission.enter(made, len(prompt_ids), 0)
             self._arrived.append(made)
         return made
 
@@ -266,15 +275,10 @@ class Engine:
         if min(prompt_ids) < 0 or max(prompt_ids) >= vocab_size:
             raise DataError(f"the prompt has a token id outside 0..{vocab_size - 1}.")
 
-    def _admit(self, count: int) -> None:
+    def _admit(self, count: int, prompt_tokens: int) -> None:
         """Refuse more sequences than may wait."""
-        free = self.max_batch - self.num_running
-        waiting = self.num_waiting + count - max(free, 0)
-        if self.max_waiting is not None and waiting > self.max_waiting:
-            raise BusyError(
-                f"{self.num_waiting} requests already wait, {self.max_waiting} may. "
-                "Try again later."
-            )
+        free = max(self.max_batch - self.num_running, 0)
+        self.admission.check(count, prompt_tokens, self.num_waiting, free)
 
     def _guide(self, params: SamplingParams) -> Guide | None:
         return self.grammars.guide(params.grammar) if params.grammar is not None else None
@@ -288,7 +292,7 @@ class Engine:
         """One round; returns False when there is nothing left to do.
 
         Raises:
-            Exception: what the model raised; the requests of this round have then ended with
+            RoundError: the model failed; the requests of this round have then ended with
                 ``error``, and the engine can go on with the others.
         """
         self._take_in()
@@ -296,13 +300,15 @@ class Engine:
             self._guess(self._speculation)
         step = self.scheduler.schedule()
         if step.parts:
-            self._note_starts(step)
+            begin = time.perf_counter()
+            self._note_starts(step, begin)
             try:
                 new = self._compute(step.parts)
             except Exception as error:
                 for part in step.parts:
                     self._end(self._running[part.sequence], "error", _told(error))
-                raise
+                raise RoundError(f"a round of the engine failed: {_told(error)}") from error
+            self.admission.computed(step.num_tokens, time.perf_counter() - begin)
             self.scheduler.update(step, new)
             if self.on_step is not None:
                 self.on_step(step.num_tokens)
@@ -311,6 +317,13 @@ class Engine:
                 if sequence.finished:
                     self._leave(sequence)
         return self.scheduler.busy or bool(self._arrived)
+
+    def fail(self, error: BaseException) -> None:
+        """End all requests with ``error``; the engine cannot go on."""
+        with self._lock:
+            arrived, self._arrived = self._arrived, []
+        for sequence in [*self._running.values(), *arrived]:
+            sequence.end("error", _told(error))
 
     def run(self) -> None:
         """Rounds until nothing is left."""
@@ -366,12 +379,15 @@ class Engine:
                 if state.draft and sequence.guide is not None:
                     del state.draft[sequence.guide.fitting(state.draft) :]
 
-    def _note_starts(self, step: Step) -> None:
-        now = time.perf_counter()
-        for part in step.parts:
-            sequence = self._running[part.sequence]
-            if sequence.started_s is None:
-                sequence.started_s = now
+    def _note_starts(self, step: Step, now: float) -> None:
+        started = [self._running[part.sequence] for part in step.parts]
+        started = [sequence for sequence in started if sequence.started_s is None]
+        for sequence in started:
+            sequence.started_s = now
+        if started:
+            with self._lock:
+                for sequence in started:
+                    self.admission.leave(sequence)
 
     def _compute(self, parts: Sequence[Part]) -> list[list[int]]:
         """Run the model; the tokens chosen after each part."""
@@ -489,9 +505,13 @@ class Engine:
         self.scheduler.remove(sequence.state)
         del self._running[sequence.state]
         self._retentions.pop(sequence.state, None)
+        with self._lock:
+            self.admission.leave(sequence)
+        if sequence.finish_reason in ("stop", "length") and sequence.num_tokens:
+            self.admission.answered(sequence.num_tokens)
         if self.on_finish is not None:
             self.on_finish(sequence)
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from sharpen.serve.embedding import Embedding, Pooling
-from sharpen.serve.engine import Engine
+from sharpen.serve.engine import Engine, RoundError
 from sharpen.serve.request import Continuation, Piece
 from sharpen.serve.sampling import SamplingParams
 
@@ -19,7 +19,11 @@ _log = logging.getLogger(__name__)
 class Worker:
     """Runs an engine in a thread of its own, until :meth:`close`.
 
-    A round that fails ends the requests under way with ``error``; the worker goes on.
+    A round that fails ends its requests with ``error``; the worker goes on. When the engine itself
+    fails, all requests end so, and the worker is dead.
+
+    Attributes:
+        failure: what it died of; None while it lives.
 
     Args:
         engine: driven by this worker alone.
@@ -29,6 +33,7 @@ class Worker:
         self.engine = engine
         self._wake = threading.Event()
         self._closing = False
+        self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._loop, name="sharpen-engine", daemon=True)
         self._thread.start()
 
@@ -39,10 +44,10 @@ class Worker:
 
         Raises:
             DataError: the prompt is empty, holds a wrong id, or does not fit the context.
-            BusyError: too many requests wait.
+            OverloadedError: too many requests wait.
         """
         sequences = self.engine.submit(prompt_ids, params, on_piece)
-        self._wake.set()
+        self._woken()
         return sequences
 
     def embed(
@@ -58,7 +63,7 @@ class Worker:
         made = self.engine.embed(
             prompt_ids, on_done, pooling=pooling, adapter=adapter, priority=priority
         )
-        self._wake.set()
+        self._woken()
         return made
 
     def cancel(self, sequences: Sequence[Continuation | Embedding]) -> None:
@@ -72,13 +77,23 @@ class Worker:
         self._wake.set()
         self._thread.join()
 
+    def _woken(self) -> None:
+        self._wake.set()
+        if self.failure is not None:  # it may have died since the caller looked
+            self.engine.fail(self.failure)
+
     def _loop(self) -> None:
-        while not self._closing:
-            self._wake.clear()
-            try:
-                busy = self.engine.step()
-            except Exception:
-                _log.exception("a round of the engine failed; its requests ended with an error")
-                continue
-            if not busy:
-                self._wake.wait()
+        try:
+            while not self._closing:
+                self._wake.clear()
+                try:
+                    busy = self.engine.step()
+                except RoundError:
+                    _log.exception("a round of the engine failed; its requests ended with an error")
+                    continue
+                if not busy:
+                    self._wake.wait()
+        except BaseException as error:
+            self.failure = error
+            _log.critical("the engine died; all requests ended with an error", exc_info=True)
+            self.engine.fail(error)

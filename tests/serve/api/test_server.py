@@ -12,6 +12,7 @@ import pytest
 from serving import running
 from sharpen.core.errors import BusyError, ConfigError, MissingFileError
 from sharpen.serve import LLM, SamplingParams
+from sharpen.serve.admission import QueueLimits
 from sharpen.serve.api.server import ApiServer, ServerConfig
 from small_models import save_small_model
 
@@ -313,13 +314,30 @@ def test_a_client_that_goes_away_frees_its_row(folder):
 
 
 def test_too_many_requests_are_told_to_come_back(folder):
-    with running(folder, engine={"max_batch": 1}, max_waiting=1) as server:
+    with running(folder, engine={"max_batch": 1}, limits=QueueLimits(requests=1)) as server:
         body = {"model": "tiny", "prompt": "a", "max_tokens": 1, "n": 5}
         answer = httpx.post(f"{server.url}/v1/completions", json=body, timeout=30)
         assert answer.status_code == 429
         assert answer.headers["retry-after"] == "1"
         assert answer.json()["error"]["code"] == "overloaded"
         assert 'rejected_total{reason="queue_full"} 1' in httpx.get(f"{server.url}/metrics").text
+
+
+def test_requests_that_would_wait_too_long_are_refused_at_once(folder):
+    limits = QueueLimits(tokens=50, seconds=0.001)
+    with running(folder, engine={"max_batch": 1}, limits=limits) as server:
+        body = {"model": "tiny", "prompt": "a" * 40, "max_tokens": 200, "ignore_eos": True}
+        url = f"{server.url}/v1/completions"
+        with httpx.stream("POST", url, json={**body, "n": 8, "stream": True}) as stream:
+            next(stream.iter_lines())
+            answer = httpx.post(url, json={**body, "prompt": "a"})
+            embedding = httpx.post(
+                f"{server.url}/v1/embeddings", json={"model": "tiny", "input": "a" * 90}
+            )
+        assert [answer.status_code, embedding.status_code] == [429, 429]
+        assert int(answer.headers["retry-after"]) >= 1
+        metrics = httpx.get(f"{server.url}/metrics").text
+    assert 'rejected_total{reason="queue_tokens"}' in metrics
 
 
 def test_while_the_model_loads_the_server_says_so(folder):
@@ -363,6 +381,25 @@ def test_a_failure_while_generating_is_an_error_not_a_hang(folder):
         assert "error" in json.loads(frames[-1].removeprefix("data: "))
 
 
+def test_a_dead_engine_is_an_error_not_a_hang(folder):
+    with running(folder) as server:
+        engine = server.state.llm.engine
+        body = {"model": "tiny", "prompt": "a", "max_tokens": 200, "ignore_eos": True}
+        url = f"{server.url}/v1/completions"
+        with httpx.stream("POST", url, json={**body, "stream": True}, timeout=30) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            engine.scheduler.schedule = None  # a fault of the engine itself, not of one round
+            frames = [line for line in lines if line]
+        assert "TypeError" in json.loads(frames[-1].removeprefix("data: "))["error"]["message"]
+        for path in ("/health", "/v1/completions"):
+            answer = httpx.request(
+                "GET" if path == "/health" else "POST", server.url + path, json=body
+            )
+            assert answer.status_code == 500
+            assert "the engine died" in answer.json()["error"]["message"]
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_server():
     server = ApiServer(ServerConfig(name="x", port=0), lambda: LLM("nowhere"))
     with pytest.raises(MissingFileError):
@@ -386,7 +423,7 @@ def test_an_address_that_is_not_ours_is_refused(host):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"port": 70_000}, {"max_waiting": -1}, {"api_keys": (" ",)}, {"metrics_alias": ("a:",)}],
+    [{"port": 70_000}, {"api_keys": (" ",)}, {"metrics_alias": ("a:",)}],
 )
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ConfigError):

@@ -21,7 +21,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from sharpen._version import __version__
-from sharpen.core.errors import BusyError, DataError
+from sharpen.core.errors import DataError
+from sharpen.serve.admission import OverloadedError
 from sharpen.serve.api.errors import ApiError, error_body, install_error_handlers
 from sharpen.serve.api.forms import ChatForm, Form, TextForm, usage
 from sharpen.serve.api.guard import Guard
@@ -166,8 +167,8 @@ async def _answer(
             job.submit(prompt, params)
     except BaseException as error:
         job.cancel()
-        if isinstance(error, BusyError):
-            state.metrics.rejected("queue_full")
+        if isinstance(error, OverloadedError):
+            state.metrics.rejected(error.reason)
         if isinstance(error, DataError) and "the context holds" in str(error):
             raise ApiError(400, str(error), code="context_length_exceeded") from None
         raise

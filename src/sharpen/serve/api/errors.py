@@ -12,7 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from sharpen.core.errors import BusyError, SharpenError, UserError
+from sharpen.core.errors import SharpenError, UserError
+from sharpen.serve.admission import OverloadedError
 
 __all__ = ["ApiError", "error_body", "error_response", "install_error_handlers"]
 
@@ -67,7 +68,7 @@ def error_response(
     if status == 401:
         extra["WWW-Authenticate"] = "Bearer"
     if status in (429, 503):
-        extra["Retry-After"] = "1"
+        extra.setdefault("Retry-After", "1")
     body = error_body(status, message, param=param, code=code)
     return JSONResponse(body, status_code=status, headers=extra)
 
@@ -91,8 +92,9 @@ def install_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(SharpenError)
     async def failed(request: Request, error: SharpenError) -> JSONResponse:
-        if isinstance(error, BusyError):
-            return error_response(429, str(error), code="overloaded")
+        if isinstance(error, OverloadedError):
+            again = {"Retry-After": str(error.retry_after_s)}
+            return error_response(429, str(error), code="overloaded", headers=again)
         if isinstance(error, UserError):
             named = re.match(r"(\w+)=", str(error))  # our messages begin with field=value
             return error_response(400, str(error), param=named[1] if named else None)

@@ -17,6 +17,7 @@ from types import FrameType
 import uvicorn
 
 from sharpen.core.errors import BusyError, ConfigError
+from sharpen.serve.admission import QueueLimits
 from sharpen.serve.api.app import create_app
 from sharpen.serve.api.metrics import ServerMetrics
 from sharpen.serve.api.state import ServerState
@@ -47,8 +48,8 @@ class ServerConfig:
     api_keys: tuple[str, ...] = ()
     """Accepted keys; none means that no key is asked for."""
 
-    max_waiting: int = 256
-    """Continuations that may wait for a free row; more are refused with status 429."""
+    limits: QueueLimits = field(default_factory=lambda: QueueLimits(requests=256))
+    """What may wait for its turn; more is refused with status 429."""
 
     max_body_bytes: int = 8 << 20
     """Largest request body."""
@@ -75,8 +76,6 @@ class ServerConfig:
         """Check the ranges."""
         if not 0 <= self.port < 1 << 16:
             raise ConfigError(f"port={self.port} must be from 0 to 65535.")
-        if self.max_waiting < 0:
-            raise ConfigError(f"max_waiting={self.max_waiting} must be at least 0.")
         if self.tool_parser is not None and self.tool_parser not in FORMATS:
             raise ConfigError(f"tool_parser={self.tool_parser!r} must be {' or '.join(FORMATS)}.")
         for alias in self.metrics_alias:
@@ -176,7 +175,7 @@ class ApiServer:
     def _prepare(self, on_ready: Callable[[], None] | None) -> None:
         try:
             llm = self._load()
-            llm.engine.max_waiting = self.config.max_waiting
+            llm.engine.admission.limits = self.config.limits
             llm.generate([[0]], SamplingParams(temperature=0, max_tokens=1))
             self.state.attach(llm, self._monitor(llm))
             if on_ready is not None:

@@ -79,10 +79,13 @@ class ServerState:
         """The model and its worker.
 
         Raises:
-            ApiError: status 503 while the model loads.
+            ApiError: status 503 while the model loads, 500 when the engine has died.
         """
         if self.llm is None or self.worker is None:
             raise ApiError(503, f"the model {self.name!r} is loading; try again soon.")
+        if self.worker.failure is not None:
+            kind = type(self.worker.failure).__name__
+            raise ApiError(500, f"the engine died ({kind}); its log says why. Start it again.")
         return self.llm, self.worker
 
 

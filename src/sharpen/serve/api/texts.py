@@ -17,12 +17,12 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from sharpen.core.errors import ConfigError
+from sharpen.serve.admission import OverloadedError
 from sharpen.serve.api.errors import ApiError
 from sharpen.serve.api.schemas import Input, plain_messages, prompts_of
 from sharpen.serve.api.state import ServerState, find_model, gone
 from sharpen.serve.embedding import Embedding, Pooling, finish_vector
 from sharpen.serve.llm import LLM
-from sharpen.serve.worker import Worker
 
 __all__ = ["add_text_routes"]
 
@@ -68,7 +68,7 @@ def add_text_routes(app: FastAPI, state: ServerState) -> None:
 
     @app.post("/v1/embeddings")
     async def embeddings(body: EmbeddingRequest, request: Request) -> dict[str, Any]:
-        llm, worker = state.ready()
+        llm, _ = state.ready()
         adapter = find_model(state, body.model)
         _check_embedding(body, llm)
         texts = await asyncio.to_thread(lambda: [llm.encode(p) for p in prompts_of(body.input)])
@@ -77,7 +77,7 @@ def add_text_routes(app: FastAPI, state: ServerState) -> None:
                 400, f"input has {len(texts)} texts; 1 to {_MOST_INPUTS} may be.", param="input"
             )
         name = adapter.name if adapter else None
-        jobs = await _embed_all(body, request, worker, texts, llm.pooling, name)
+        jobs = await _embed_all(body, request, state, texts, llm.pooling, name)
         data = []
         for index, job in enumerate(jobs):
             assert job.vector is not None
@@ -127,12 +127,13 @@ def _check_embedding(body: EmbeddingRequest, llm: LLM) -> None:
 async def _embed_all(
     body: EmbeddingRequest,
     request: Request,
-    worker: Worker,
+    state: ServerState,
     texts: list[list[int]],
     pooling: Pooling,
     adapter: str | None,
 ) -> list[Embedding]:
     """Vectors of all texts, a batch of them in the engine at a time."""
+    _, worker = state.ready()
     loop = asyncio.get_running_loop()
     running: list[Embedding] = []
     turn = asyncio.Semaphore(worker.engine.max_batch)
@@ -163,6 +164,9 @@ async def _embed_all(
         if not everything.done():
             raise ApiError(499, "the client went away.")
         jobs = everything.result()
+    except OverloadedError as error:
+        state.metrics.rejected(error.reason)
+        raise
     finally:
         watcher.cancel()
         everything.cancel()
