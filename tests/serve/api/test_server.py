@@ -329,11 +329,13 @@ def test_requests_that_would_wait_too_long_are_refused_at_once(folder):
         body = {"model": "tiny", "prompt": "a" * 40, "max_tokens": 200, "ignore_eos": True}
         url = f"{server.url}/v1/completions"
         with httpx.stream("POST", url, json={**body, "n": 8, "stream": True}) as stream:
-            next(stream.iter_lines())
+            lines = stream.iter_lines()
+            next(lines)
             answer = httpx.post(url, json={**body, "prompt": "a"})
             embedding = httpx.post(
                 f"{server.url}/v1/embeddings", json={"model": "tiny", "input": "a" * 90}
             )
+            lines.close()
         assert [answer.status_code, embedding.status_code] == [429, 429]
         assert int(answer.headers["retry-after"]) >= 1
         metrics = httpx.get(f"{server.url}/metrics").text
