@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharpen.core.errors import ConfigError
-from sharpen.serve.sampling import Sampler, SamplingParams, penalize, truncate
+from sharpen.serve.draw import Draw, draw, truncate
+from sharpen.serve.sampling import Sampler, SamplingParams, penalize
 
 
 def reference(logits, temperature, top_k, top_p, min_p):
@@ -88,8 +89,8 @@ def test_temperature_zero_takes_the_largest_after_penalties():
     sampler = Sampler(SamplingParams(temperature=0, presence_penalty=2.0))
     logits = torch.tensor([1.0, 0.5, -2.0])
     assert [sampler.choose(logits) for _ in range(3)] == [0, 1, 0]
-    assert not sampler.is_plain
-    assert Sampler(SamplingParams(temperature=0)).is_plain
+    assert sampler.drawn() is None
+    assert Sampler(SamplingParams(temperature=0)).drawn() == Draw()
 
 
 def test_penalties_follow_their_formulas():
@@ -109,9 +110,16 @@ def test_penalties_follow_their_formulas():
 def test_blocked_tokens_wait_for_the_minimum():
     sampler = Sampler(SamplingParams(temperature=0, min_tokens=2), blocked=[0])
     logits = torch.tensor([5.0, 1.0])
-    assert not sampler.is_plain
+    assert [sampler.drawn(i) is None for i in range(4)] == [True, True, False, False]
     assert [sampler.choose(logits) for _ in range(3)] == [1, 1, 0]
-    assert sampler.is_plain
+    assert sampler.drawn() == Draw()
+
+
+def test_draws_ahead_are_those_that_follow():
+    logits = torch.randn(500, generator=torch.Generator().manual_seed(0))
+    sampler = Sampler(SamplingParams(seed=3, top_p=0.9, top_k=100))
+    ahead = draw(logits.expand(8, -1), [sampler.drawn(i) for i in range(8)])
+    assert ahead == [sampler.choose(logits) for _ in range(8)]
 
 
 def test_tokens_noted_elsewhere_count():

@@ -34,6 +34,7 @@ from sharpen.models.tokenizer import Tokenizer
 from sharpen.serve.adapters import Adapters
 from sharpen.serve.admission import Admission, QueueLimits
 from sharpen.serve.blocks import BlockPool
+from sharpen.serve.draw import Draw, draw
 from sharpen.serve.embedding import Embedding, Pooling
 from sharpen.serve.grammar import Grammars, Guide
 from sharpen.serve.request import Continuation, FinishReason, Piece
@@ -415,12 +416,7 @@ class Engine:
             if retention is not None:
                 retention.drop(self._cache, part.sequence.blocks, part.start + part.count)
         logits = self._logits(states, sequences, wanted)
-        plain = any(
-            isinstance(s, Continuation) and s.is_plain
-            for s, w in zip(sequences, wanted, strict=True)
-            if w
-        )
-        largest = logits.argmax(-1).tolist() if plain else []
+        tokens = draw(logits, self._draws(parts, sequences, wanted))
         new: list[list[int]] = []
         state = row = 0
         for sequence, part, count in zip(sequences, parts, wanted, strict=True):
@@ -431,12 +427,9 @@ class Engine:
             else:
                 sequence.score(part, logits[row : row + count])
                 first = row + count - 1 - len(part.sequence.draft) if part.ends else row + count
-                new.append(
-                    self._choose(
-                        sequence, logits[first : row + count], largest[first : row + count]
-                    )
-                )
-                row += count
+                end = row + count
+                new.append(self._choose(sequence, logits[first:end], tokens[first:end]))
+                row = end
             state += count
         return new
 
@@ -456,22 +449,39 @@ class Engine:
             states = states[torch.tensor(are_kept, device=states.device)]
         return self.model.logits(states)
 
-    def _choose(self, sequence: Continuation, logits: Tensor, largest: Sequence[int]) -> list[int]:
+    def _draws(
+        self,
+        parts: Sequence[Part],
+        sequences: Sequence[Continuation | Embedding],
+        wanted: Sequence[int],
+    ) -> list[Draw | None]:
+        """How the rows of logits are drawn from, where that is as the model gives them."""
+        draws: list[Draw | None] = []
+        for sequence, part, count in zip(sequences, parts, wanted, strict=True):
+            if isinstance(sequence, Continuation):
+                new = 1 + len(part.sequence.draft) if part.ends else 0
+                draws += [None] * (count - new) + [sequence.drawn(i) for i in range(new)]
+        return draws
+
+    def _choose(
+        self, sequence: Continuation, logits: Tensor, tokens: Sequence[int | None]
+    ) -> list[int]:
         """The next tokens of a sequence from logits [n, V] after its last token and its guesses.
 
         Args:
             sequence: it takes the tokens.
             logits: of the next token and of those after right guesses.
-            largest: the largest ones of each row, where that may be what is chosen.
+            tokens: drawn from each row already, or None.
         """
         chosen: list[int] = []
         for i, row in enumerate(logits):
             if sequence.finished or (i and chosen[-1] != sequence.state.draft[i - 1]):
                 break
             self.num_guessed += i > 0
-            if sequence.is_plain:
-                chosen.append(int(largest[i]))
-                sequence.sampler.note(chosen[-1])
+            token = tokens[i]
+            if token is not None:
+                chosen.append(token)
+                sequence.sampler.note(token)
             else:
                 try:
                     chosen.append(sequence.choose(row))

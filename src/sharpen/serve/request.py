@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sharpen.models.tokenizer import Tokenizer
 from sharpen.serve.adapters import NamedAdapter
+from sharpen.serve.draw import Draw
 from sharpen.serve.grammar import Guide
 from sharpen.serve.sampling import Sampler, SamplingParams
 from sharpen.serve.scheduler import Part, SequenceState
@@ -178,10 +179,13 @@ class Continuation:
             self._prompt_logprobs.append(one)
             self._num_scored += 1
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether :meth:`choose` would take the largest logit."""
-        return self.guide is None and self.sampler.is_plain
+    def drawn(self, ahead: int) -> Draw | None:
+        """How the token is drawn from the model's own logits; None where these are changed first.
+
+        Args:
+            ahead: tokens that will have come before.
+        """
+        return self.sampler.drawn(ahead) if self.guide is None else None
 
     def push(self, token: int, logits: Tensor) -> None:
         """Take one token; ``logits`` [V] are the model's."""

@@ -6,15 +6,10 @@ For a row of logits l [V], prompt tokens P and generated tokens with counts c::
            l_i <- l_i / r  if l_i > 0 else  l_i * r
     2. frequency and presence, tokens of the output:   l_i <- l_i - f c_i - p [c_i > 0]
     3. bias:                                           l_i <- l_i + b_i
-    4. temperature:                                    q = softmax(l / T)
-    5. top-k: the k largest stay
-    6. top-p (Holtzman et al., 2020, arXiv 1904.09751): the fewest largest whose sum reaches p
-    7. min-p (Nguyen et al., 2024, arXiv 2407.01082): those of at least p * max(q)
-    8. draw: the first i whose running sum of q passes u * sum(q), u ~ U[0, 1)
+    4. temperature, top-k, top-p, min-p, and one draw with u ~ U[0, 1):  draw.py
 
 One number u a token, a hash of the request's seed and the token's place, so a seeded request gives
 the same text whatever else is in the batch. Temperature 0 takes the largest logit after step 3.
-Cost: O(V) a row, and a sort of V only where the nucleus has more than 1,024 tokens.
 """
 
 from __future__ import annotations
@@ -30,11 +25,10 @@ import torch
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
+from sharpen.serve.draw import Draw, draw
 from sharpen.serve.grammar import Grammar
 
-__all__ = ["Sampler", "SamplingParams", "penalize", "truncate"]
-
-_NUCLEUS = 1024
+__all__ = ["Sampler", "SamplingParams", "penalize"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,42 +178,6 @@ def penalize(
     return logits
 
 
-def truncate(
-    logits: Tensor, *, temperature: float, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """Steps 4 to 7.
-
-    Args:
-        logits: [V] float.
-        temperature: above 0.
-        top_k: 0 for all.
-        top_p: in (0, 1].
-        min_p: in [0, 1].
-
-    Returns:
-        Probabilities [M] float64 that sum to 1, and ids [M].
-    """
-    q = torch.softmax(logits.double() / temperature, -1)
-    if not top_k and top_p == 1:
-        ids = (q >= min_p * q.max()).nonzero().squeeze(1)
-        values = q[ids]
-        return values / values.sum(), ids
-    k = min(top_k or q.numel(), q.numel())
-    values, ids = torch.topk(q, min(k, _NUCLEUS))
-    if ids.numel() < k and (top_p == 1 or float(values.sum()) < top_p):
-        values, ids = torch.topk(q, k)  # the nucleus reaches beyond the nearest tokens
-    if top_k:
-        values = values / values.sum()
-    if top_p < 1:
-        before = values.cumsum(0) - values
-        kept = int((before < top_p).sum())
-        values, ids = values[:kept], ids[:kept]
-    if min_p > 0:
-        kept = int((values >= min_p * values[0]).sum())
-        values, ids = values[:kept], ids[:kept]
-    return values / values.sum(), ids
-
-
 def _uniform(name: str) -> float:
     """A number in [0, 1) that depends on the name alone, the same on every machine."""
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest()) / 2**64
@@ -258,29 +216,32 @@ class Sampler:
         if self._blocked and self._counts.total() < params.min_tokens:
             logits = logits.clone()
             logits[self._blocked] = -math.inf
-        if params.temperature == 0:
-            token = int(logits.argmax())
-        else:
-            values, ids = truncate(
-                logits,
-                temperature=params.temperature,
-                top_k=params.top_k,
-                top_p=params.top_p,
-                min_p=params.min_p,
-            )
-            u = _uniform(f"{self._seed}{self._counts.total()}")
-            position = int(torch.searchsorted(values.cumsum(0), u, right=True))
-            token = int(ids[min(position, ids.numel() - 1)])
+        token = draw(logits[None], [self._draw(0)])[0]
+        assert token is not None
         self._counts[token] += 1
         return token
 
     def note(self, token: int) -> None:
-        """Remember a token that was chosen elsewhere (the largest of a whole batch at once)."""
+        """Remember a token that was drawn elsewhere, with those of a whole batch."""
         self._counts[token] += 1
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether :meth:`choose` would take the largest raw logit."""
-        return self.params.is_greedy and not (
-            self._blocked and self._counts.total() < self.params.min_tokens
+    def drawn(self, ahead: int = 0) -> Draw | None:
+        """How :meth:`choose` draws from the model's own logits; None where it changes them first.
+
+        Args:
+            ahead: tokens that will have been chosen before.
+        """
+        early = self._blocked and self._counts.total() + ahead < self.params.min_tokens
+        return None if self.params.changes_logits or early else self._draw(ahead)
+
+    def _draw(self, ahead: int) -> Draw:
+        params = self.params
+        if params.temperature == 0:
+            return Draw()
+        return Draw(
+            temperature=params.temperature,
+            top_k=params.top_k,
+            top_p=params.top_p,
+            min_p=params.min_p,
+            u=_uniform(f"{self._seed}{self._counts.total() + ahead}"),
         )
