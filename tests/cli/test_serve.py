@@ -49,6 +49,29 @@ def test_one_json_line_then_answers_then_a_clean_end(folder):
     assert (process.returncode, rest, errors) == (0, "", "")
 
 
+def test_json_logs_have_a_line_for_every_request(folder):
+    process = start(
+        str(folder), "--port", "0", "--dtype", "float32", "--json", "--log-format", "json"
+    )
+    try:
+        url = json.loads(process.stdout.readline())["url"]
+        httpx.get(f"{url}/health", headers={"X-Request-Id": "mine"})
+        httpx.post(f"{url}/v1/completions", json={})
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    health, failed = (
+        line for line in map(json.loads, errors.splitlines()) if line["logger"].endswith("guard")
+    )
+    assert health["message"] == "GET /health 200"
+    assert health["request_id"] == "mine"
+    assert (failed["status"], failed["path"], failed["level"]) == (400, "/v1/completions", "INFO")
+    assert failed["seconds"] > 0
+    assert failed["time"].endswith("Z")
+
+
 def test_a_stop_signal_lets_running_streams_finish(folder):
     process = start(str(folder), "--port", "0", "--dtype", "float32", "--json", "--name", "m")
     try:
@@ -96,6 +119,7 @@ def test_a_busy_port_ends_with_code_2(folder):
         (["{folder}", "--port", "0", "--metrics-alias", "a b"], 2),
         (["{folder}", "--port", "0", "--tool-parser", "xml"], 2),
         (["{folder}", "--port", "0", "--queue-timeout", "-1"], 2),
+        (["{folder}", "--port", "0", "--log-format", "xml"], 2),
         (["{folder}", "--port", "0", "--lora", "x"], 2),
         (["{folder}", "--port", "0", "--lora", "x=nowhere"], 2),
         (["{folder}", "--port", "0", "--lora", "x=a", "--lora", "x=b"], 2),

@@ -22,6 +22,7 @@ def read(kind, text, cuts=()):
         calls += found
     more, found = reader.finish()
     assert reader.num_calls == len(calls + found)
+    assert all(call.arguments.encode() for call in calls + found)
     return texts + more, [(call.name, json.loads(call.arguments)) for call in calls + found]
 
 
@@ -34,6 +35,11 @@ HERMES = [
     ("<tool_call>{broken</tool_call>!", "<tool_call>{broken</tool_call>!", []),
     ('<tool_call>{"name": "other"}</tool_call>', '<tool_call>{"name": "other"}</tool_call>', []),
     ('<tool_call>\n{"name": "add"', '<tool_call>\n{"name": "add"', []),
+    (
+        '<tool_call>{"name": "add", "arguments": {"a": "\\ud800"}}</tool_call>',
+        "",
+        [("add", {"a": "\ud800"})],
+    ),
     ("<tool_call>[1]</tool_call>", "<tool_call>[1]</tool_call>", []),
 ]
 LLAMA = [

@@ -107,6 +107,9 @@ def register(app: typer.Typer) -> None:
             list[str] | None,
             typer.Option(help="Give metrics under this prefix, too, such as vllm; repeatable."),
         ] = None,
+        log_format: Annotated[
+            str, typer.Option(help="text, or json with a line for every request.")
+        ] = "text",
         monitor: Annotated[
             Path | None,
             typer.Option(help="Watch for drift from this reference (sharpen monitor reference)."),
@@ -116,7 +119,7 @@ def register(app: typer.Typer) -> None:
         ] = 200,
     ) -> Output:
         """Serve a model until Ctrl-C or SIGTERM; any OpenAI client can talk to it."""
-        from sharpen.core.errors import DependencyNotInstalled
+        from sharpen.core.errors import ConfigError, DependencyNotInstalled
         from sharpen.models.load import resolve_model
         from sharpen.serve.admission import QueueLimits
         from sharpen.serve.llm import LLM, resolve_dtype
@@ -124,9 +127,14 @@ def register(app: typer.Typer) -> None:
         from sharpen.serve.reference import Reference
 
         try:
+            from sharpen.serve.api.logs import use_json_logs
             from sharpen.serve.api.server import ApiServer, ServerConfig
         except ModuleNotFoundError:
             raise DependencyNotInstalled.for_feature("sharpen serve", "serve") from None
+        if log_format not in ("text", "json"):
+            raise ConfigError(f"log_format={log_format!r} must be text or json.")
+        if log_format == "json":
+            use_json_logs()
         path = resolve_model(model)
         shown = name or (model if not Path(model).exists() else path.resolve().name)
         keys = tuple(api_key or ())

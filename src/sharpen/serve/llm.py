@@ -14,7 +14,7 @@ import torch
 
 from sharpen.compress.kv.named import named_policy
 from sharpen.compress.kv.policy import KVPolicy
-from sharpen.core.errors import ConfigError, ExecutionError
+from sharpen.core.errors import ConfigError, DataError, ExecutionError
 from sharpen.models.chat import Message, check_messages, render_chat
 from sharpen.models.decode import prepare_for_inference
 from sharpen.models.load import load_model, resolve_model
@@ -387,11 +387,19 @@ class LLM:
             outputs.append(EmbeddingOutput(prompt_ids=job.prompt_ids, embedding=vector.tolist()))
         return outputs[0] if is_one else outputs
 
-    def encode(self, prompt: Prompt) -> list[int]:
-        """Token ids of a prompt, with what the tokenizer puts around a text."""
+    def encode(self, prompt: Prompt, *, add_special: bool = True) -> list[int]:
+        """Token ids of a prompt.
+
+        Args:
+            prompt: a text, or token ids, which stay as they are.
+            add_special: also add what the tokenizer puts around a text.
+
+        Raises:
+            DataError: the text holds half a character.
+        """
         if not isinstance(prompt, str):
             return [int(token) for token in prompt]
-        return self.tokenizer.encode(prompt, add_special=True)
+        return self.tokenizer.encode(_whole(prompt), add_special=add_special)
 
     def encode_chat(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None
@@ -404,7 +412,7 @@ class LLM:
         """
         checked = check_messages(messages)
         text = render_chat(self.tokenizer, checked, add_generation_prompt=True, tools=tools)
-        return self.tokenizer.encode(text)
+        return self.tokenizer.encode(_whole(text))
 
     def _complete(
         self, prompts: list[list[int]], params: list[SamplingParams]
@@ -463,6 +471,18 @@ class LLM:
     def _cancel(self, sequences: list[Continuation]) -> None:
         if not all(sequence.finished for sequence in sequences):
             self.engine.cancel(sequences)
+
+
+def _whole(text: str) -> str:
+    """``text``, unless it holds half a character, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"the text has the lone surrogate \\u{ord(text[error.start]):04x}, which is half a "
+            "character."
+        ) from None
+    return text
 
 
 def _one_each(

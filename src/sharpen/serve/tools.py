@@ -191,7 +191,10 @@ class ToolReader:
         arguments = value.get(self._format.arguments, {})
         if not isinstance(arguments, dict):
             return None
-        return ToolCall(value["name"], json.dumps(arguments, ensure_ascii=False))
+        told = json.dumps(arguments, ensure_ascii=False)
+        if any("\ud800" <= c <= "\udfff" for c in told):  # half characters stay escaped
+            told = json.dumps(arguments)
+        return ToolCall(value["name"], told)
 
 
 def _overlap(text: str, opening: str) -> int:

@@ -52,6 +52,8 @@ def error_body(
 ) -> dict[str, Any]:
     """The JSON body of an error."""
     kind = _TYPES.get(status, "invalid_request_error")
+    message = message.encode("utf-8", "replace").decode()  # requests may hold half characters
+    param = param.encode("utf-8", "replace").decode() if param is not None else None
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
@@ -100,6 +102,11 @@ def install_error_handlers(app: FastAPI) -> None:
             return error_response(400, str(error), param=named[1] if named else None)
         _log.error("%s: %s", type(error).__name__, error)
         return error_response(500, str(error))
+
+    @app.exception_handler(UnicodeEncodeError)
+    async def half(request: Request, error: UnicodeEncodeError) -> JSONResponse:
+        what = f"the body has a lone surrogate, \\u{ord(error.object[error.start]):04x}"
+        return error_response(400, f"{what}, which is half a character.")
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:

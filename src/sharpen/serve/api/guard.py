@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hmac
+import logging
+import time
 import uuid
 from collections.abc import Sequence
 
@@ -11,8 +13,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sharpen.serve.api.errors import ApiError, error_response
+from sharpen.serve.api.logs import request_id
 
 __all__ = ["Guard"]
+
+_log = logging.getLogger(__name__)
 
 _OPEN = ("/health",)
 
@@ -37,24 +42,47 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        request_id = headers.get("x-request-id", "")[:128] or uuid.uuid4().hex
+        number = headers.get("x-request-id", "")[:128] or uuid.uuid4().hex
+        status, begin = 0, time.perf_counter()
 
         async def send_with_id(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = number
             await send(message)
 
+        token = request_id.set(number)
+        try:
+            await self._answer(scope, receive, send_with_id, headers)
+        finally:
+            _log.info(
+                "%s %s %d",
+                scope["method"],
+                scope["path"],
+                status,
+                extra={
+                    "method": scope["method"],
+                    "path": scope["path"],
+                    "status": status,
+                    "seconds": round(time.perf_counter() - begin, 6),
+                    "client": scope["client"][0] if scope.get("client") else None,
+                },
+            )
+            request_id.reset(token)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
         try:
             if scope["path"] not in _OPEN:
                 self._check_key(headers.get("authorization", ""))
-            self._check_size(int(headers.get("content-length") or 0))
+            self._check_size(_length(headers))
         except ApiError as error:
             response = error_response(error.status, str(error), code=error.code)
-            await response(scope, receive, send_with_id)
+            await response(scope, receive, send)
             return
         except HTTPException as error:
             response = error_response(error.status_code, error.detail)
-            await response(scope, receive, send_with_id)
+            await response(scope, receive, send)
             return
         received = 0
 
@@ -65,7 +93,7 @@ class Guard:
             self._check_size(received)
             return message
 
-        await self.app(scope, receive_within_limit, send_with_id)
+        await self.app(scope, receive_within_limit, send)
 
     def _check_key(self, authorization: str) -> None:
         if not self._keys:
@@ -84,3 +112,9 @@ class Guard:
         if size > self._max_body_bytes:
             # Not an ApiError: the framework would take it for a body that cannot be parsed.
             raise HTTPException(413, f"the body is larger than {self._max_body_bytes} bytes")
+
+
+def _length(headers: Headers) -> int:
+    """What the request says of its body's size; 0 for nothing."""
+    given = headers.get("content-length", "")
+    return int(given) if given.isascii() and given.isdecimal() else 0

@@ -101,9 +101,8 @@ def add_text_routes(app: FastAPI, state: ServerState) -> None:
         if body.messages is not None:
             tokens = await asyncio.to_thread(llm.encode_chat, plain_messages(body.messages))
         else:
-            encode = llm.tokenizer.encode
             tokens = await asyncio.to_thread(
-                lambda: encode(body.prompt or "", add_special=body.add_special_tokens)
+                llm.encode, body.prompt or "", add_special=body.add_special_tokens
             )
         return {"tokens": tokens, "count": len(tokens), "max_model_len": llm.engine.max_context}
 
