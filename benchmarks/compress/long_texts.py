@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import sysconfig
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from sharpen.compress.kv import AnsweredText
 from sharpen.core.assets import asset_path
 from sharpen.data.stdlib import stdlib_texts
 
-__all__ = ["coded_text", "continued_text", "measured_ids", "training_texts"]
+__all__ = ["Coded", "coded_text", "measured_ids", "training_texts"]
 
 _HELD_MODULES = ("argparse", "optparse")
 _LICENCES = ("GPL-3", "GFDL-1.3", "MPL-2.0", "MPL-1.1", "Apache-2.0")
@@ -54,9 +55,11 @@ def training_texts(tokenizer: Any, count: int, tokens: int, seed: int = 0) -> li
         if len(ids) < tokens // 2:
             continue
         if number % 2:
-            texts.append(coded_text(tokenizer, ids[:tokens], chance, _TRAINED_NAMES))
+            coded = coded_text(tokenizer, ids[:tokens], chance, _TRAINED_NAMES)
+            texts.append(AnsweredText(coded.prompt, coded.questions[0]))
         else:
-            texts.append(continued_text(ids[:tokens]))
+            ids = ids[:tokens]
+            texts.append(AnsweredText(ids[:-CONTINUATION], ids[-CONTINUATION:]))
     return texts
 
 
@@ -69,29 +72,32 @@ def measured_ids(tokenizer: Any) -> dict[str, list[int]]:
     return {"licences": tokenizer.encode(licences), "code": tokenizer.encode(code)}
 
 
-def continued_text(ids: list[int]) -> AnsweredText:
-    """The last tokens are what is to be guessed."""
-    return AnsweredText(ids[:-CONTINUATION], ids[-CONTINUATION:])
+@dataclass(frozen=True)
+class Coded:
+    """A text with codes at random places."""
+
+    prompt: list[int]
+    questions: list[list[int]]
+    """With answers: their last five tokens are the digits of a code."""
+    continuation: list[int]
+    """What follows the prompt in the text itself."""
 
 
 def coded_text(
-    tokenizer: Any, ids: list[int], chance: random.Random, names: tuple[str, ...] = _MEASURED_NAMES
-) -> AnsweredText:
-    """A text with codes at random places; the question is no part of the prompt.
-
-    The answer's last five tokens are the digits of a code.
-    """
+    tokenizer: Any,
+    ids: list[int],
+    chance: random.Random,
+    names: tuple[str, ...] = _MEASURED_NAMES,
+) -> Coded:
+    """A text of so many tokens, without the questions."""
     chosen = chance.sample(names, _CODES)
     codes = {name: str(chance.randrange(10_000, 100_000)) for name in chosen}
     told = {n: tokenizer.encode(f"\nThe secret code of {n} is {c}.\n") for n, c in codes.items()}
-    asked = chance.choice(chosen)
-    question = (
-        f"\nWhat is the secret code of {asked}?\nThe secret code of {asked} is {codes[asked]}"
-    )
-    answer = tokenizer.encode(question)
-    room = len(ids) - len(answer) - sum(map(len, told.values()))
+    asked = "\nWhat is the secret code of {0}?\nThe secret code of {0} is {1}"
+    questions = [tokenizer.encode(asked.format(name, codes[name])) for name in chosen]
+    room = len(ids) - CONTINUATION - sum(map(len, told.values()))
     cuts = sorted(chance.sample(range(1, room), _CODES))
     prompt: list[int] = []
     for start, end, name in zip([0, *cuts], [*cuts, room], [*chosen, None], strict=True):
         prompt += ids[start:end] + (told[name] if name is not None else [])
-    return AnsweredText(prompt, answer)
+    return Coded(prompt, questions, ids[room : room + CONTINUATION])

@@ -72,6 +72,22 @@ def test_more_tokens_than_announced_are_refused():
         text.read([7, 8])
 
 
+def test_something_else_is_read_after_a_prompt():
+    ids, one, other = random_ids(45), random_ids(4, 1), random_ids(6, 2)
+    found = []
+    for answers in ([one, other], [other]):
+        model = prepare_for_inference(small_model())
+        text = KeptText(model, POLICIES[1], 45, new_tokens=6)
+        with pytest.raises(ConfigError, match="0 of 45"):
+            text.rewind()
+        text.read(ids)
+        for answer in answers:
+            text.rewind()
+            last = text.read(answer, wanted=6)
+        found.append(last)
+    assert torch.equal(*found)
+
+
 def test_kept_units_move_in_place_over_many_steps():
     generator = torch.Generator().manual_seed(0)
     units, kept_units, size = 1500, 1100, 16

@@ -50,6 +50,7 @@ class KeptText:
         self._model = model
         self._part_tokens = part_tokens
         self._total = total
+        self._prompt_tokens = prompt_tokens
         self.retention: Retention | None = None
         units = total
         if policy is not None:
@@ -68,6 +69,19 @@ class KeptText:
         """Of the keys and values: the most that are stored at any time."""
         layers = range(self._model.spec.num_layers)
         return sum(buffer.nbytes for i in layers for buffer in self.cache.buffers(i))
+
+    def rewind(self) -> None:
+        """Go back to the end of the prompt, to read something else after it.
+
+        Raises:
+            ConfigError: the prompt has not been read yet.
+        """
+        if self.computed < self._prompt_tokens:
+            raise ConfigError(
+                f"{self.computed} of {self._prompt_tokens} tokens of the prompt have been read; "
+                "there is nothing after it to forget."
+            )
+        self.computed = self._prompt_tokens
 
     def read(self, ids: Sequence[int], *, wanted: int = 1) -> Tensor:
         """Read the next tokens.
