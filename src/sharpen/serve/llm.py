@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, overload
+from typing import Any, ClassVar, Literal, cast, overload
 
 import torch
 
@@ -168,6 +168,8 @@ class LLM:
         llm.chat([{"role": "user", "content": "Hi!"}], SamplingParams(max_tokens=16)).text
     """
 
+    _engine_type: ClassVar[type[Engine]] = Engine
+
     def __init__(
         self,
         model: str | Path,
@@ -214,7 +216,7 @@ class LLM:
         else:
             policy = named_policy(kv_policy, loaded, budget=kv_budget, locret_heads=locret_heads)
         self.model = prepare_for_inference(loaded)
-        self.engine = Engine(
+        self.engine = self._engine_type(
             self.model,
             self.tokenizer,
             eos_ids=frozenset(eos_ids),
