@@ -1,0 +1,358 @@
+"""What a worker answers to routers and to other workers, beside the ordinary API.
+
+::
+
+    GET  /split/info           the model's fingerprint, the role, room for keys and values
+    POST /split/prompt         compute a prompt, and send keys and values to the target
+    POST /split/tokens         hold blocks, then go on once they are filled; or do both phases here
+    PUT  /split/kv/{id}        keys and values of a held request, as records
+
+The two POSTs answer with JSON lines: ``{"reserved": true}``, ``{"token": 5}``, ``{"sent": bytes}``,
+``{"end": reason, "error": text}``. The connection is the request's life: when it closes, blocks are
+free within a round, on whichever side, so nothing is kept for a router that is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import http.client
+import json
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from sharpen.core.errors import ConfigError, ExecutionError, FileFormatError
+from sharpen.serve.api.errors import ApiError
+from sharpen.serve.api.state import ServerState
+from sharpen.serve.grammar import Grammar
+from sharpen.serve.request import Piece
+from sharpen.serve.sampling import SamplingParams
+from sharpen.serve.split.engine import SplitLLM, TokenContinuation, refuse_unsplittable
+from sharpen.serve.split.records import KVReader, KVSender, KVWriter
+
+__all__ = ["Role", "WorkerConfig", "add_split_routes", "pack_params", "unpack_params"]
+
+_log = logging.getLogger(__name__)
+Role = Literal["prefill", "decode", "mixed"]
+_SEND_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    """What a worker is for."""
+
+    role: Role
+    """Its pool; any worker does either phase when asked."""
+
+    threshold: int = 512
+    """Tokens of a prompt from which layers are sent as they are computed."""
+
+    checksum: bool = False
+    """Add checksums to keys and values."""
+
+    api_key: str | None = None
+    """To show to other workers."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.role not in ("prefill", "decode", "mixed"):
+            raise ConfigError(f"role={self.role!r} must be prefill, decode, mixed or router.")
+        if self.threshold < 0:
+            raise ConfigError(f"threshold={self.threshold} must be at least 0.")
+
+
+class _Phase(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    id: str = Field(pattern=r"^[0-9a-f]{8,64}$")
+    prompt: list[int] = Field(min_length=1)
+    params: dict[str, Any]
+    index: int = 0
+    fingerprint: str
+
+
+class _Prompt(_Phase):
+    """Body of ``POST /split/prompt``."""
+
+    target: str
+
+
+class _Tokens(_Phase):
+    """Body of ``POST /split/tokens``."""
+
+    whole: bool = False
+    """Whether the prompt is computed here, too."""
+
+
+def pack_params(params: SamplingParams) -> dict[str, Any]:
+    """As JSON can hold it."""
+    return dataclasses.asdict(params)
+
+
+def unpack_params(data: Mapping[str, Any]) -> SamplingParams:
+    """From :func:`pack_params`.
+
+    Raises:
+        ConfigError: an unknown or a bad value.
+    """
+    given = dict(data)
+    try:
+        grammar = given.pop("grammar", None)
+        bias = {int(k): float(v) for k, v in given.pop("logit_bias", {}).items()}
+        stops = tuple(given.pop("stop_token_ids", ()))
+        return SamplingParams(
+            **given,
+            logit_bias=bias,
+            stop_token_ids=stops,
+            grammar=Grammar(**grammar) if grammar is not None else None,
+        )
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"the sampling parameters cannot be used: {error}") from None
+
+
+class _Lines:
+    """Lines of an answer, put from any thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    def put(self, **line: Any) -> None:
+        with suppress(RuntimeError):  # the loop is closed when the server goes down
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, line)
+
+    def end(self, piece: Piece) -> None:
+        self.put(end=piece.finish_reason, error=piece.error)
+
+    async def until(self, last: str) -> AsyncIterator[bytes]:
+        while True:
+            line = await self._queue.get()
+            yield json.dumps(line).encode() + b"\n"
+            if last in line or "error" in line:
+                return
+
+
+class _Worker:
+    """Requests that are held here."""
+
+    def __init__(self, state: ServerState, config: WorkerConfig) -> None:
+        self.state = state
+        self.config = config
+        self.held: dict[str, tuple[TokenContinuation, KVWriter]] = {}
+
+    def ready(self) -> SplitLLM:
+        llm, _ = self.state.ready()
+        assert isinstance(llm, SplitLLM)
+        return llm
+
+    def wake(self) -> None:
+        _, worker = self.state.ready()
+        worker.cancel([])
+
+    def cancel(self, sequence: TokenContinuation) -> None:
+        if not sequence.finished:
+            sequence.cancelled = True
+            with suppress(ApiError):
+                self.wake()
+
+    def check(self, body: _Phase) -> SamplingParams:
+        """Refuse what another model made, and what cannot be run."""
+        llm = self.ready()
+        if body.fingerprint != llm.fingerprint:
+            raise ApiError(
+                409,
+                f"this worker's model is {llm.fingerprint} and the request's {body.fingerprint}: "
+                "serve the same weights, type and adapter everywhere.",
+                code="fingerprint_mismatch",
+            )
+        params = unpack_params(body.params)
+        refuse_unsplittable(params)
+        llm.engine.check(body.prompt, params)
+        return params
+
+
+def add_split_routes(app: FastAPI, state: ServerState, config: WorkerConfig) -> None:
+    """Add them to ``app``."""
+    here = _Worker(state, config)
+
+    @app.get("/split/info")
+    async def info() -> dict[str, Any]:
+        llm = here.ready()
+        return {
+            "fingerprint": llm.fingerprint,
+            "role": config.role,
+            "capacity": llm.split.capacity,
+            "block_size": llm.split.scheduler.pool.size,
+            "max_batch": llm.engine.max_batch,
+            "max_context": llm.engine.max_context,
+        }
+
+    @app.post("/split/tokens")
+    async def tokens(body: _Tokens) -> Response:
+        params = await asyncio.to_thread(here.check, body)
+        return await _tokens(here, body, params)
+
+    @app.post("/split/prompt")
+    async def prompt(body: _Prompt) -> Response:
+        params = await asyncio.to_thread(here.check, body)
+        return await _prompt(here, body, params)
+
+    @app.put("/split/kv/{name}")
+    async def keys_and_values(name: str, request: Request) -> Response:
+        return await _receive(here, name, request)
+
+
+async def _tokens(here: _Worker, body: _Tokens, params: SamplingParams) -> Response:
+    engine, lines = here.ready().split, _Lines()
+    sequence = TokenContinuation(
+        engine,
+        body.prompt,
+        params,
+        body.index,
+        on_token=lambda token: lines.put(token=token),
+        on_end=lines.end,
+    )
+    asked = engine.start(sequence) if body.whole else engine.reserve(sequence)
+    here.wake()
+    if not await asyncio.wrap_future(asked):
+        raise ApiError(503, "there is no room for the request now; ask again.", code="no_room")
+    if not body.whole:
+        here.held[body.id] = (sequence, engine.writer(sequence))
+        lines.put(reserved=True)
+    return _Answer(lines.until("end"), lambda: _let_go(here, body.id, sequence))
+
+
+def _let_go(here: _Worker, name: str, sequence: TokenContinuation) -> None:
+    here.held.pop(name, None)
+    here.cancel(sequence)
+
+
+async def _prompt(here: _Worker, body: _Prompt, params: SamplingParams) -> Response:
+    engine, lines = here.ready().split, _Lines()
+    layered = len(body.prompt) >= here.config.threshold
+    sender = engine.sender(len(body.prompt), layered=layered, checksum=here.config.checksum)
+    one = dataclasses.replace(params, max_tokens=1, min_tokens=min(params.min_tokens, 1))
+
+    def ended(piece: Piece) -> None:
+        if piece.finish_reason in ("cancelled", "error"):
+            sender.close()
+            lines.put(end=piece.finish_reason, error=piece.error or "cancelled")
+
+    sequence = TokenContinuation(
+        engine,
+        body.prompt,
+        one,
+        body.index,
+        on_token=lambda token: lines.put(token=token),
+        on_end=ended,
+        sender=sender,
+    )
+
+    def send() -> None:
+        try:
+            _send(sender, body, here.config.api_key)
+            lines.put(sent=sender.sent_bytes)
+        except (OSError, http.client.HTTPException, ExecutionError) as error:
+            sender.close()
+            here.cancel(sequence)
+            lines.put(end="error", error=f"keys and values did not reach {body.target}: {error}")
+
+    def let_go() -> None:
+        sender.close()
+        here.cancel(sequence)
+
+    threading.Thread(target=send, name="sharpen-kv", daemon=True).start()
+    started = engine.start(sequence)
+    here.wake()
+    try:
+        await asyncio.wrap_future(started)
+    except BaseException:
+        sender.close()
+        raise
+    return _Answer(lines.until("sent"), let_go)
+
+
+def _send(sender: KVSender, body: _Prompt, api_key: str | None) -> None:
+    """Put the records to the target.
+
+    Raises:
+        ExecutionError: it refused them.
+    """
+    parts = urlsplit(body.target)
+    link = http.client.HTTPConnection(
+        parts.hostname or "", parts.port or 80, timeout=_SEND_TIMEOUT_S
+    )
+    headers = {"Transfer-Encoding": "chunked", "Content-Type": "application/octet-stream"}
+    if api_key is not None:
+        headers["Authorization"] = f"Bearer {api_key}"
+    try:
+        link.request(
+            "PUT",
+            f"/split/kv/{body.id}",
+            body=sender.stream(),
+            headers=headers,
+            encode_chunked=True,
+        )
+        answer = link.getresponse()
+        text = answer.read(2000).decode(errors="replace")
+        if answer.status != 200:
+            raise ExecutionError(f"status {answer.status}: {text}")
+    finally:
+        link.close()
+
+
+async def _receive(here: _Worker, name: str, request: Request) -> Response:
+    engine = here.ready().split
+    held = here.held.get(name)
+    if held is None:
+        raise ApiError(404, f"no request {name!r} waits for keys and values here.")
+    sequence, writer = held
+    reader = KVReader(writer)
+    try:
+        async for chunk in request.stream():
+            for layer, start, _, data in reader.feed(chunk):
+                await asyncio.to_thread(engine.store, sequence, writer, layer, start, data)
+        if reader.token is None or not writer.complete:
+            raise FileFormatError("the keys and values did not all arrive.")
+    except ClientDisconnect:
+        _lost(here, sequence, "the worker of its prompt went away.")
+        return Response(status_code=499)
+    except (FileFormatError, ExecutionError) as error:
+        _lost(here, sequence, str(error))
+        raise ApiError(409, str(error)) from None
+    adopted = engine.adopt(sequence, reader.token)
+    here.wake()
+    await asyncio.wrap_future(adopted)
+    return JSONResponse({"stored": writer.token_bytes})
+
+
+def _lost(here: _Worker, sequence: TokenContinuation, why: str) -> None:
+    """End a request whose keys and values will not come."""
+    _log.warning("keys and values were lost: %s", why)
+    here.cancel(sequence)
+
+
+class _Answer(StreamingResponse):
+    """Lines whose connection is a request's life."""
+
+    def __init__(self, lines: AsyncIterator[bytes], let_go: Callable[[], None]) -> None:
+        super().__init__(lines, media_type="application/x-ndjson")
+        self._let_go = let_go
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; whatever happens, the request is let go."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._let_go()

@@ -1,0 +1,240 @@
+"""Routers and workers over real sockets, in threads of this process."""
+
+import contextlib
+import http.client
+import json
+import threading
+import time
+
+import openai
+import pytest
+
+from sharpen.core.errors import ConfigError, DataError, ExecutionError
+from sharpen.serve import LLM, SamplingParams
+from sharpen.serve.api.server import ApiServer, ServerConfig
+from sharpen.serve.grammar import Grammar
+from sharpen.serve.split.engine import SplitLLM
+from sharpen.serve.split.router import RouterLLM
+from sharpen.serve.split.routes import WorkerConfig, pack_params, unpack_params
+from sharpen.serve.split.server import WorkerServer
+from small_models import save_small_model
+
+PROMPTS = ["hello there", "a" * 90, "one, two, three, four", "x"]
+GREEDY = SamplingParams(temperature=0, max_tokens=12)
+
+
+@contextlib.contextmanager
+def up(server):
+    ready = threading.Event()
+    thread = threading.Thread(target=server.run, args=(ready.set,))
+    thread.start()
+    try:
+        assert ready.wait(60)
+        yield server
+    finally:
+        server.stop()
+        thread.join(30)
+    assert not thread.is_alive()
+
+
+def worker(folder, role, *, threshold=20, **engine):
+    settings = {"dtype": "float32", "max_context": 200, "max_batch": 4, **engine}
+    return WorkerServer(
+        ServerConfig(name="tiny", port=0, max_body_bytes=1 << 40, drain_s=1),
+        lambda: SplitLLM(folder, **settings),
+        WorkerConfig(role=role, threshold=threshold, checksum=True),
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_small_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    return LLM(folder, dtype="float32", max_context=200)
+
+
+@pytest.fixture(scope="module")
+def pair(folder):
+    with (
+        up(worker(folder, "prefill", max_batched_tokens=32)) as prompt,
+        up(worker(folder, "decode", block_size=32)) as token,
+    ):
+        yield prompt, token
+
+
+@pytest.fixture(scope="module")
+def router(folder, pair):
+    return RouterLLM(folder, [one.url for one in pair])
+
+
+def held(server):
+    pool = server.state.llm.engine.scheduler.pool
+    return pool.num_used, server.state.llm.engine.scheduler.num_reserved
+
+
+def settle(*servers):
+    deadline = time.monotonic() + 10
+    while any(held(one) != (0, 0) for one in servers) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [held(one) for one in servers] == [(0, 0)] * len(servers)
+
+
+def texts(outputs):
+    return [[(out.text, out.finish_reason, out.ids) for out in one.outputs] for one in outputs]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        GREEDY,
+        SamplingParams(seed=5, max_tokens=9, n=2, repetition_penalty=1.3, top_p=0.9),
+        SamplingParams(temperature=0, max_tokens=1),
+        SamplingParams(temperature=0, max_tokens=20, stop=("e", "a")),
+        SamplingParams(temperature=0, max_tokens=12, grammar=Grammar.regex("[ab]{3,6}")),
+    ],
+)
+def test_a_split_gives_what_one_process_gives(router, alone, pair, params):
+    assert texts(router.generate(PROMPTS, params)) == texts(alone.generate(PROMPTS, params))
+    settle(*pair)
+
+
+def test_prompts_go_to_one_worker_and_tokens_to_the_other(router, pair):
+    steps = [[], []]
+    for server, seen in zip(pair, steps, strict=True):
+        server.state.llm.engine.on_step = seen.append
+    router.generate(["z" * 70], GREEDY)
+    assert sum(steps[0]) == 70
+    assert max(steps[0]) == 32  # in parts, each sent on as it is computed
+    assert steps[1] == [1] * len(steps[1]) and len(steps[1]) in range(1, 12)
+
+
+def test_prefixes_known_to_the_prompt_worker_are_sent_along(router, alone, pair):
+    prompt = "w" * 64 + "first"
+    router.generate([prompt], GREEDY)
+    hits = pair[0].state.llm.engine.scheduler.prefix_hits
+    again = [prompt[:66] + "second"]
+    assert texts(router.generate(again, GREEDY)) == texts(alone.generate(again, GREEDY))
+    assert pair[0].state.llm.engine.scheduler.prefix_hits - hits >= 64
+    settle(*pair)
+
+
+def test_a_router_serves_the_ordinary_api_and_cancels_on_both_sides(folder, pair):
+    server = ApiServer(
+        ServerConfig(name="tiny", port=0, drain_s=1),
+        lambda: RouterLLM(folder, [one.url for one in pair]),
+    )
+    with up(server), openai.OpenAI(base_url=f"{server.url}/v1", api_key="x", max_retries=0) as api:
+        settings = {"model": "tiny", "prompt": "hi", "temperature": 0, "max_tokens": 8}
+        whole = api.completions.create(**settings)
+        chunks = list(api.completions.create(**settings, stream=True))
+        assert "".join(chunk.choices[0].text for chunk in chunks) == whole.choices[0].text
+        stream = api.completions.create(
+            **{**settings, "max_tokens": 190}, stream=True, extra_body={"ignore_eos": True}
+        )
+        next(iter(stream))
+        stream.close()
+        settle(*pair)
+        with pytest.raises(openai.BadRequestError, match="log-probabilities"):
+            api.completions.create(**settings, logprobs=1)
+
+
+def test_a_worker_that_dies_is_replaced_when_nothing_was_streamed(folder, alone, pair):
+    dying = worker(folder, "decode")
+    with up(dying):
+        router = RouterLLM(folder, [dying.url, pair[0].url, pair[1].url])
+        assert texts(router.generate(PROMPTS, GREEDY)) == texts(alone.generate(PROMPTS, GREEDY))
+    # It is gone now; requests that would go there go elsewhere.
+    assert texts(router.generate(PROMPTS, GREEDY)) == texts(alone.generate(PROMPTS, GREEDY))
+    assert router.engine.workers[0].down_s is not None
+    settle(*pair)
+
+
+def test_a_stream_whose_worker_dies_ends_with_an_error(folder, pair):
+    dying = worker(folder, "decode")
+    with up(dying):
+        router = RouterLLM(folder, [dying.url, pair[0].url])
+        endless = SamplingParams(temperature=0, max_tokens=190, ignore_eos=True)
+        dying.state.llm.engine.on_step = lambda _: time.sleep(0.01)
+        pieces = router.stream("hello", endless)
+        next(pieces)
+        # What a killed process leaves: connections that end in the middle.
+        dying.state.worker.cancel(list(dying.state.llm.engine._running.values()))
+        with pytest.raises(ExecutionError, match="failed"):
+            list(pieces)
+    settle(pair[0])
+
+
+def test_with_one_kind_left_both_phases_go_there(folder, alone, pair):
+    dying = worker(folder, "prefill")
+    with up(dying):
+        router = RouterLLM(folder, [dying.url, pair[1].url])
+        router.generate(["warm"], GREEDY)
+    assert texts(router.generate(PROMPTS, GREEDY)) == texts(alone.generate(PROMPTS, GREEDY))
+    settle(pair[1])
+
+
+def test_requests_wait_for_room(folder, alone, pair):
+    # 12 blocks of 16 hold one long request at a time.
+    small = 12 * 2 * 2 * 16 * 32 * 4
+    with up(worker(folder, "decode", kv_cache_memory=small, max_context=190)) as token:
+        router = RouterLLM(folder, [pair[0].url, token.url], policy="kv_round_robin")
+        prompts = ["q" * 100, "r" * 100, "s" * 100]
+        assert texts(router.generate(prompts, GREEDY)) == texts(alone.generate(prompts, GREEDY))
+        settle(token, pair[0])
+
+
+def test_other_weights_are_refused_with_both_fingerprints(folder, pair, tmp_path):
+    other = save_small_model(tmp_path / "other", seed=1)
+    with up(worker(other, "decode")) as stranger:
+        mine, theirs = pair[0].state.llm.fingerprint, stranger.state.llm.fingerprint
+        with pytest.raises(ConfigError, match=f"(?s){mine}.*{theirs}"):
+            RouterLLM(folder, [pair[0].url, stranger.url])
+        body = {"id": "ab" * 8, "prompt": [5], "params": pack_params(GREEDY), "fingerprint": mine}
+        link = http.client.HTTPConnection(stranger.url.removeprefix("http://"), timeout=10)
+        link.request(
+            "POST", "/split/tokens", json.dumps(body), {"Content-Type": "application/json"}
+        )
+        answer = link.getresponse()
+        assert answer.status == 409
+        assert "fingerprint_mismatch" in answer.read().decode()
+        link.close()
+
+
+def test_what_a_router_cannot_do_is_refused(folder, pair, router):
+    with pytest.raises(ConfigError, match="needs workers"):
+        RouterLLM(folder, [])
+    with pytest.raises(ConfigError, match="is no address"):
+        RouterLLM(folder, ["127.0.0.1:1"])
+    with pytest.raises(ExecutionError, match="does not answer"):
+        RouterLLM(folder, ["http://127.0.0.1:9"])
+    with pytest.raises(ConfigError, match="at least one prompt and one token"):
+        RouterLLM(folder, [pair[0].url])
+    with pytest.raises(DataError, match="log-probabilities"):
+        router.generate(["x"], SamplingParams(logprobs=1))
+    with pytest.raises(DataError, match="no vectors"):
+        router.engine.embed([1], print)
+    with pytest.raises(ConfigError, match="role='router'"):
+        WorkerConfig(role="router")
+    with pytest.raises(ConfigError, match="kv-policy"):
+        SplitLLM(folder, dtype="float32", kv_policy="window", kv_budget=32)
+
+
+def test_keys_and_values_for_nobody_are_refused(pair):
+    link = http.client.HTTPConnection(pair[1].url.removeprefix("http://"), timeout=10)
+    link.request("PUT", "/split/kv/" + "0" * 32, b"")
+    assert link.getresponse().status == 404
+    link.close()
+
+
+def test_parameters_survive_the_way():
+    params = SamplingParams(
+        seed=3, logit_bias={7: 1.5}, stop_token_ids=(4,), grammar=Grammar.regex("a+"), stop=("x",)
+    )
+    again = unpack_params(json.loads(json.dumps(pack_params(params))))
+    assert (again.seed, again.logit_bias, again.stop_token_ids) == (3, {7: 1.5}, (4,))
+    assert again.grammar == params.grammar
+    with pytest.raises(ConfigError, match="cannot be used"):
+        unpack_params({"unknown": 1})
