@@ -59,6 +59,7 @@ def register(app: typer.Typer) -> None:
         allow_runtime_lora: Annotated[
             bool, typer.Option("--allow-runtime-lora", help="Let clients load and unload adapters.")
         ] = False,
+        ui: Annotated[bool, typer.Option("--ui", help="A chat page in the browser, at /.")] = False,
         max_batch: Annotated[int, typer.Option(help="Requests that run at the same time.")] = 16,
         max_queue: Annotated[int, typer.Option(help="Requests that may wait; else 429.")] = 256,
         max_queue_tokens: Annotated[
@@ -147,6 +148,7 @@ def register(app: typer.Typer) -> None:
             api_keys=keys,
             limits=QueueLimits(requests=max_queue, tokens=max_queue_tokens, seconds=queue_timeout),
             tool_parser=tool_parser,
+            ui=ui,
             allow_runtime_lora=allow_runtime_lora,
             metrics_alias=tuple(metrics_alias or ()),
             reference=Reference.load(monitor) if monitor is not None else None,

@@ -27,6 +27,7 @@ from sharpen.serve.api.errors import ApiError, error_body, install_error_handler
 from sharpen.serve.api.forms import ChatForm, Form, TextForm, usage
 from sharpen.serve.api.guard import Guard
 from sharpen.serve.api.models import add_model_routes
+from sharpen.serve.api.page import add_chat_page
 from sharpen.serve.api.schemas import (
     ChatRequest,
     CompletionRequest,
@@ -49,8 +50,15 @@ _SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 def create_app(state: ServerState) -> FastAPI:
     """The application."""
     app = FastAPI(title="Sharpen", version=__version__, docs_url=None, redoc_url=None)
-    app.add_middleware(Guard, api_keys=state.api_keys, max_body_bytes=state.max_body_bytes)
+    app.add_middleware(
+        Guard,
+        api_keys=state.api_keys,
+        max_body_bytes=state.max_body_bytes,
+        open_paths=("/health", "/") if state.ui else ("/health",),
+    )
     install_error_handlers(app)
+    if state.ui:
+        add_chat_page(app)
 
     @app.get("/health")
     async def health() -> dict[str, str]:

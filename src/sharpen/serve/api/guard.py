@@ -19,8 +19,6 @@ __all__ = ["Guard"]
 
 _log = logging.getLogger(__name__)
 
-_OPEN = ("/health",)
-
 
 class Guard:
     """ASGI middleware: echoes ``X-Request-Id``, checks the key, refuses large bodies.
@@ -29,12 +27,21 @@ class Guard:
         app: what it guards.
         api_keys: accepted keys, compared in constant time; none asks for none.
         max_body_bytes: largest request body.
+        open_paths: that need no key.
     """
 
-    def __init__(self, app: ASGIApp, *, api_keys: Sequence[str], max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        api_keys: Sequence[str],
+        max_body_bytes: int,
+        open_paths: Sequence[str] = ("/health",),
+    ) -> None:
         self.app = app
         self._keys = [key.encode() for key in api_keys]
         self._max_body_bytes = max_body_bytes
+        self._open = frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -73,7 +80,7 @@ class Guard:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
         try:
-            if scope["path"] not in _OPEN:
+            if scope["path"] not in self._open:
                 self._check_key(headers.get("authorization", ""))
             self._check_size(_length(headers))
         except ApiError as error:

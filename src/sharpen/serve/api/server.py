@@ -63,6 +63,9 @@ class ServerConfig:
     tool_parser: str | None = None
     """How the model writes calls: hermes or llama3_json; None for what its template shows."""
 
+    ui: bool = False
+    """Whether a chat page is served at ``/``."""
+
     allow_runtime_lora: bool = False
     """Whether adapters may be loaded and unloaded by request."""
 
@@ -131,6 +134,7 @@ class ApiServer:
             name=config.name,
             api_keys=config.api_keys,
             max_body_bytes=config.max_body_bytes,
+            ui=config.ui,
             tool_parser=config.tool_parser,
             allow_runtime_lora=config.allow_runtime_lora,
             metrics=ServerMetrics(config.metrics_alias),

@@ -33,6 +33,9 @@ class ServerState:
     api_keys: tuple[str, ...] = ()
     """Accepted keys; none means that no key is asked for."""
 
+    ui: bool = False
+    """Whether there is a chat page at ``/``."""
+
     max_body_bytes: int = 8 << 20
     """Largest request body."""
 
