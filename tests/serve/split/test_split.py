@@ -157,11 +157,15 @@ def test_a_stream_whose_worker_dies_ends_with_an_error(folder, pair):
     with up(dying):
         router = RouterLLM(folder, [dying.url, pair[0].url])
         endless = SamplingParams(temperature=0, max_tokens=190, ignore_eos=True)
-        dying.state.llm.engine.on_step = lambda _: time.sleep(0.01)
+        engine, steps = dying.state.llm.engine, []
+
+        def lose_it_later(tokens):
+            steps.append(tokens)
+            if len(steps) == 20:
+                engine.cancel(list(engine._running.values()))
+
+        engine.on_step = lose_it_later
         pieces = router.stream("hello", endless)
-        next(pieces)
-        # What a killed process leaves: connections that end in the middle.
-        dying.state.worker.cancel(list(dying.state.llm.engine._running.values()))
         with pytest.raises(ExecutionError, match="failed"):
             list(pieces)
     settle(pair[0])
