@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sharpen.core.lazy import exports
 
 if TYPE_CHECKING:
+    from sharpen.serve.async_engine import AsyncEngine
     from sharpen.serve.engine import Engine
     from sharpen.serve.grammar import Grammar
     from sharpen.serve.llm import LLM, Completion, EmbeddingOutput, RequestOutput
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LLM",
+    "AsyncEngine",
     "Completion",
     "DriftReport",
     "EmbeddingOutput",
@@ -46,6 +48,7 @@ __all__ = [
 __getattr__ = exports(
     __name__,
     {
+        "AsyncEngine": "sharpen.serve.async_engine",
         "Completion": "sharpen.serve.llm",
         "DriftReport": "sharpen.serve.monitor",
         "EmbeddingOutput": "sharpen.serve.llm",

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -36,10 +35,10 @@ from sharpen.serve.api.schemas import (
 )
 from sharpen.serve.api.state import ServerState, find_model, gone
 from sharpen.serve.api.texts import add_text_routes
-from sharpen.serve.request import Continuation, Piece
+from sharpen.serve.async_engine import Job
+from sharpen.serve.request import Piece
 from sharpen.serve.sampling import SamplingParams
 from sharpen.serve.tools import FORMATS, ToolReader, guess_format
-from sharpen.serve.worker import Worker
 
 __all__ = ["create_app"]
 
@@ -165,7 +164,7 @@ async def _answer(
 ) -> Response:
     """Queue every prompt, then stream its pieces or collect them."""
     llm, worker = state.ready()
-    job = _Job(worker)
+    job = Job(worker)
     if params.grammar is not None:
         await asyncio.wrap_future(llm.engine.grammars.begin(params.grammar))
     try:
@@ -210,45 +209,7 @@ def _blame(piece: Piece) -> int:
     return 400 if piece.refused else 500
 
 
-class _Job:
-    """The continuations of one HTTP request, and the queue their pieces come by."""
-
-    def __init__(self, worker: Worker) -> None:
-        self.sequences: list[Continuation] = []
-        self._worker = worker
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
-
-    @property
-    def num_new(self) -> int:
-        """Tokens generated so far."""
-        return sum(sequence.num_tokens for sequence in self.sequences)
-
-    def submit(self, prompt: list[int], params: SamplingParams) -> None:
-        first = len(self.sequences)
-
-        def on_piece(piece: Piece) -> None:
-            with suppress(RuntimeError):  # the loop is closed when the server goes down
-                self._loop.call_soon_threadsafe(
-                    self._queue.put_nowait, (first + piece.index, piece)
-                )
-
-        self.sequences += self._worker.submit(prompt, params, on_piece)
-
-    async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
-        """Pieces with the index of their continuation, until all have ended."""
-        left = len(self.sequences)
-        while left:
-            index, piece = await self._queue.get()
-            left -= piece.finish_reason is not None
-            yield index, piece
-
-    def cancel(self) -> None:
-        if not all(sequence.finished for sequence in self.sequences):
-            self._worker.cancel(self.sequences)
-
-
-async def _frames(form: Form, job: _Job, num_prompt: int, wants_usage: bool) -> AsyncIterator[str]:
+async def _frames(form: Form, job: Job, num_prompt: int, wants_usage: bool) -> AsyncIterator[str]:
     """Server-sent events; closing the generator cancels the job."""
 
     def frame(choices: list[dict[str, Any]], **more: Any) -> str:
