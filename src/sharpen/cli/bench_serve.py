@@ -93,7 +93,7 @@ def _throughput(
 ) -> dict[str, Any]:
     from sharpen.serve.bench.peers import choose_peers
     from sharpen.serve.bench.roofline import measure_bandwidth, token_bytes
-    from sharpen.serve.bench.throughput import Settings, measure_throughput
+    from sharpen.serve.bench.throughput import Entry, Settings, measure_throughput
 
     names, left_out = choose_peers(peers, path, python)
     for name, why in left_out.items():
@@ -101,7 +101,8 @@ def _throughput(
     settings = Settings(threads=threads, passes=passes)
     where = folder or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     where = where if folder else where / "sharpen" / "bench-serve" / Path(path).name
-    rows = measure_throughput(path, ["sharpen", *names], settings, where, python=python, tell=_say)
+    entries = [Entry(name, path) for name in ("sharpen", *names)]
+    rows = measure_throughput(entries, settings, where, python=python, tell=_say)
     bandwidth = measure_bandwidth(threads)
     size = token_bytes(path)
     return {

@@ -11,15 +11,17 @@ from sharpen.models.load import resolve_model
 from sharpen.serve.bench.contenders import CONTENDERS
 from sharpen.serve.bench.peers import choose_peers
 from sharpen.serve.bench.roofline import measure_bandwidth, token_bytes
-from sharpen.serve.bench.throughput import Settings, measure_throughput
+from sharpen.serve.bench.throughput import Entry, Settings, measure_throughput
 
 FEW = Settings(batches=(1, 2), new_tokens=4, prompt=8, prefill=16, passes=1)
 
 
 @pytest.mark.peer
 def test_engines_take_turns_in_processes_of_their_own(tmp_path: Path) -> None:
-    rows = measure_throughput(str(resolve_model("tiny")), ["sharpen", "hf-float32"], FEW, tmp_path)
-    assert [row.name for row in rows] == ["sharpen", "hf-float32"]
+    tiny = str(resolve_model("tiny"))
+    entries = [Entry("sharpen", tiny, "ours"), Entry("hf-float32", tiny)]
+    rows = measure_throughput(entries, FEW, tmp_path)
+    assert [row.name for row in rows] == ["ours", "hf-float32"]
     for row in rows:
         assert not row.error
         assert set(row.decode) == {1, 2}
@@ -29,10 +31,11 @@ def test_engines_take_turns_in_processes_of_their_own(tmp_path: Path) -> None:
 
 
 def test_what_cannot_start_is_told(tmp_path: Path) -> None:
+    missing = Entry("sharpen", str(tmp_path / "no_such_model"))
     with pytest.raises(ExecutionError, match=r"sharpen: it did not start: .*no_such_model"):
-        measure_throughput(str(tmp_path / "no_such_model"), ["sharpen"], FEW, tmp_path / "work")
+        measure_throughput([missing], FEW, tmp_path / "work")
     with pytest.raises(ConfigError, match="no contender 'vlm'"):
-        measure_throughput("tiny", ["vlm"], FEW, tmp_path)
+        measure_throughput([Entry("vlm", "tiny")], FEW, tmp_path)
 
 
 def test_peers_that_are_missing_are_left_out_with_the_reason(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from typing import Any, cast
 from sharpen.core.errors import ConfigError, ExecutionError
 from sharpen.serve.bench import contenders
 
-__all__ = ["Settings", "Throughput", "measure_throughput"]
+__all__ = ["Entry", "Settings", "Throughput", "measure_throughput"]
 
 _START_S = 1800
 
@@ -60,6 +60,25 @@ class Settings:
             raise ConfigError("threads, batches, tokens and passes must be at least 1.")
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Who is timed, on what."""
+
+    kind: str
+    """Of :data:`~sharpen.serve.bench.contenders.CONTENDERS`."""
+
+    model: str
+    """Folder in Hugging Face layout, or a ``.gguf`` file for ``llama.cpp``."""
+
+    label: str = ""
+    """Name of the row; default ``kind``."""
+
+    @property
+    def name(self) -> str:
+        """Of the row."""
+        return self.label or self.kind
+
+
 @dataclass(slots=True, kw_only=True)
 class Throughput:
     """A row of the table."""
@@ -89,12 +108,12 @@ class Throughput:
 class _Contender:
     """The process of one engine."""
 
-    def __init__(
-        self, name: str, model: str, threads: int, folder: Path, python: str, log: Path
-    ) -> None:
-        self.row = Throughput(name=name, weights=contenders.CONTENDERS[name][1])
+    def __init__(self, entry: Entry, threads: int, folder: Path, python: str) -> None:
+        self.row = Throughput(name=entry.name, weights=contenders.CONTENDERS[entry.kind][1])
+        log = folder / f"{entry.name.replace('/', '-')}.log"
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        command = [python, str(Path(contenders.__file__)), name, model, str(threads), str(folder)]
+        script, where = str(Path(contenders.__file__)), str(folder)
+        command = [python, script, entry.kind, entry.model, str(threads), where]
         with log.open("w") as errors:
             self._process = subprocess.Popen(
                 command,
@@ -146,8 +165,7 @@ class _Contender:
 
 
 def measure_throughput(
-    model: str,
-    names: Sequence[str],
+    entries: Sequence[Entry],
     settings: Settings,
     folder: Path,
     *,
@@ -157,8 +175,7 @@ def measure_throughput(
     """Time contenders in turn.
 
     Args:
-        model: folder in Hugging Face layout (``.gguf`` for ``llama.cpp``).
-        names: of :data:`~sharpen.serve.bench.contenders.CONTENDERS`.
+        entries: who, on what.
         settings: what is measured.
         folder: where engines put converted models, to be found again.
         python: interpreter of the contenders that are not ours; default this one.
@@ -168,19 +185,19 @@ def measure_throughput(
         ConfigError: an unknown contender.
         ExecutionError: none could be timed.
     """
-    for name in names:
-        if name not in contenders.CONTENDERS:
+    for entry in entries:
+        if entry.kind not in contenders.CONTENDERS:
             raise ConfigError(
-                f"there is no contender {name!r}. Known: {', '.join(contenders.CONTENDERS)}."
+                f"there is no contender {entry.kind!r}. Known: {', '.join(contenders.CONTENDERS)}."
             )
     folder.mkdir(parents=True, exist_ok=True)
     made: list[_Contender] = []
     try:
-        for name in names:
-            tell(f"start {name}")
-            interpreter = sys.executable if name == "sharpen" or python is None else python
-            log = folder / f"{name}.log"
-            made.append(_Contender(name, model, settings.threads, folder, interpreter, log))
+        for entry in entries:
+            tell(f"start {entry.name}")
+            ours = entry.kind == "sharpen" or python is None
+            interpreter = sys.executable if ours or python is None else python
+            made.append(_Contender(entry, settings.threads, folder, interpreter))
         samples = _passes(made, settings, tell)
     finally:
         for contender in made:
