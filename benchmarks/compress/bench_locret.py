@@ -232,8 +232,8 @@ def main() -> int:
         results["recall"] = measure_recall(10, [128], 2, config)
         save(options, results, config={"share": SHARE})
         return 0
-    results["recall"] = measure_recall(2200, (512, 1024, 2048), 25, RECALL_HEADS)
-    counts = {1024: 12, 2048: 8, 4096: 4, 8192: 2}
+    results["recall"] = measure_recall(2200, (512, 1024, 2048), 16, RECALL_HEADS)
+    counts = {1024: 10, 2048: 6, 4096: 4, 8192: 2}
     results["smollm2"] = measure_smollm2(tuple(counts), counts, SMOLLM2_HEADS)
     config = {
         "share": SHARE,
