@@ -118,6 +118,23 @@ def register(app: typer.Typer) -> None:
         monitor_window: Annotated[
             int, typer.Option(help="Requests that are compared with the reference at once.")
         ] = 200,
+        role: Annotated[
+            str | None,
+            typer.Option(help="Split phases: prefill, decode or mixed for a worker, or router."),
+        ] = None,
+        worker: Annotated[
+            list[str] | None,
+            typer.Option(help="Of a router: http://HOST:PORT of a worker; repeatable."),
+        ] = None,
+        policy: Annotated[
+            str, typer.Option(help="Of a router: how it chooses workers, such as kv_round_robin.")
+        ] = "mixed_pool",
+        layerwise_from: Annotated[
+            int, typer.Option(help="Prompt tokens from which keys and values go layer by layer.")
+        ] = 512,
+        kv_checksum: Annotated[
+            bool, typer.Option("--kv-checksum", help="Check keys and values on their way.")
+        ] = False,
     ) -> Output:
         """Serve a model until Ctrl-C or SIGTERM; any OpenAI client can talk to it."""
         from sharpen.core.errors import ConfigError, DependencyNotInstalled
@@ -156,8 +173,8 @@ def register(app: typer.Typer) -> None:
         )
         chosen, loras = resolve_dtype(dtype), _named(lora or [])
 
-        def load() -> LLM:
-            return LLM(
+        def load(kind: type[LLM] = LLM) -> LLM:
+            return kind(
                 model,
                 dtype=chosen,
                 adapter=adapter,
@@ -176,7 +193,23 @@ def register(app: typer.Typer) -> None:
                 locret_heads=locret_heads,
             )
 
-        server = ApiServer(config, load)
+        if role is None:
+            if worker:
+                raise ConfigError("--worker goes with --role router alone.")
+            server = ApiServer(config, load)
+        else:
+            from sharpen.serve.split.server import make_server
+
+            server = make_server(
+                role,
+                config,
+                model,
+                load,
+                workers=worker or (),
+                policy=policy,
+                threshold=layerwise_from,
+                checksum=kv_checksum,
+            )
         console = error_console()
         if host not in ("127.0.0.1", "::1", "localhost") and not keys:
             console.print(

@@ -134,6 +134,7 @@ class RouterEngine(Engine):
         workers: base addresses, such as ``http://127.0.0.1:8001``.
         policy: of ``serve/simulate/policies.py``.
         api_key: to show to workers.
+        wait_s: for workers that still load.
         settings: as for :class:`~sharpen.serve.engine.Engine`.
 
     Raises:
@@ -149,12 +150,14 @@ class RouterEngine(Engine):
         *,
         policy: str = "mixed_pool",
         api_key: str | None = None,
+        wait_s: float = 0.0,
         **settings: Any,
     ) -> None:
         if not workers:
             raise ConfigError("a router needs workers. Give --worker http://HOST:PORT for each.")
         self._api_key = api_key
-        infos = [self._info(url) for url in workers]
+        deadline = time.monotonic() + wait_s
+        infos = [self._info(url, deadline) for url in workers]
         prints = {info["fingerprint"] for info in infos}
         if len(prints) > 1:
             shown = ", ".join(
@@ -373,25 +376,27 @@ class RouterEngine(Engine):
                 raise ExecutionError(f"the worker {worker.url} refused a request: {text}")
             time.sleep(_ROOM_S)
 
-    def _info(self, url: str) -> dict[str, Any]:
-        link = self._link(url, 10.0)
-        try:
-            with closing(link):
-                link.request("GET", "/split/info", headers=self._headers())
-                answer = link.getresponse()
-                text = answer.read()
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise ExecutionError(
-                f"the worker {url} does not answer: {error}. Start it with sharpen serve MODEL "
-                "--role prefill (or decode, mixed) first."
-            ) from None
-        if answer.status != 200:
-            raise ExecutionError(
-                f"the worker {url} answered with status {answer.status}: {text[:500]!r}. Is it "
-                "ready, and served with --role?"
-            )
-        found: dict[str, Any] = json.loads(text)
-        return found
+    def _info(self, url: str, deadline: float) -> dict[str, Any]:
+        while True:
+            text, problem = b"", ""
+            try:
+                with closing(self._link(url, 10.0)) as link:
+                    link.request("GET", "/split/info", headers=self._headers())
+                    answer = link.getresponse()
+                    text = answer.read()
+                if answer.status == 200:
+                    found: dict[str, Any] = json.loads(text)
+                    return found
+                problem = f"answered with status {answer.status}: {text[:300]!r}"
+                loading = answer.status == 503
+            except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
+                problem, loading = f"does not answer: {error}", True
+            if not loading or time.monotonic() > deadline:
+                raise ExecutionError(
+                    f"the worker {url} {problem}. Start it with sharpen serve MODEL --role prefill "
+                    "(or decode, mixed) first."
+                )
+            time.sleep(0.2)
 
     def _link(self, url: str, timeout_s: float) -> http.client.HTTPConnection:
         parts = urlsplit(url)
@@ -448,6 +453,7 @@ class RouterLLM(LLM):
         workers: base addresses.
         policy: of ``serve/simulate/policies.py``.
         api_key: to show to workers.
+        wait_s: for workers that still load.
 
     Raises:
         ConfigError: workers do not serve the same model, or none is for a phase.
@@ -461,6 +467,7 @@ class RouterLLM(LLM):
         *,
         policy: str = "mixed_pool",
         api_key: str | None = None,
+        wait_s: float = 0.0,
     ) -> None:
         path = resolve_model(model)
         self.name = str(model) if not Path(model).exists() else path.resolve().name
@@ -476,6 +483,7 @@ class RouterLLM(LLM):
             workers,
             policy=policy,
             api_key=api_key,
+            wait_s=wait_s,
             eos_ids=frozenset(eos_ids),
         )
         self._lock = threading.RLock()

@@ -5,15 +5,23 @@ A router needs no server of its own: an ``ApiServer`` that loads a ``RouterLLM``
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import cast
 
 from fastapi import FastAPI
 
+from sharpen.core.errors import ConfigError
 from sharpen.serve.api.server import ApiServer, ServerConfig
+from sharpen.serve.llm import LLM
 from sharpen.serve.split.engine import SplitLLM
-from sharpen.serve.split.routes import WorkerConfig, add_split_routes
+from sharpen.serve.split.router import RouterLLM
+from sharpen.serve.split.routes import Role, WorkerConfig, add_split_routes
 
-__all__ = ["WorkerServer"]
+__all__ = ["WorkerServer", "make_server"]
+
+_ANY_SIZE = 1 << 50  # of a body: keys and values come as one
+_WAIT_S = 120.0  # for workers that load while the router starts
 
 
 class WorkerServer(ApiServer):
@@ -36,3 +44,50 @@ class WorkerServer(ApiServer):
         app = self._server.config.app
         assert isinstance(app, FastAPI)
         add_split_routes(app, self.state, worker)
+
+
+def make_server(
+    role: str,
+    config: ServerConfig,
+    model: str,
+    load: Callable[[type[LLM]], LLM],
+    *,
+    workers: Sequence[str] = (),
+    policy: str = "mixed_pool",
+    threshold: int = 512,
+    checksum: bool = False,
+) -> ApiServer:
+    """The server of a role.
+
+    Args:
+        role: ``prefill``, ``decode``, ``mixed`` or ``router``.
+        config: where and how; its first key is shown to workers.
+        model: an asset's name, folder or file.
+        load: loads the model as the given kind of ``LLM``; not called for a router.
+        workers: a router's, by address.
+        policy: a router's, of ``serve/simulate/policies.py``.
+        threshold: tokens of a prompt from which a worker sends layers as they are computed.
+        checksum: add checksums to keys and values.
+
+    Raises:
+        ConfigError: an unknown role, or options that do not go with it.
+        BusyError: the port is in use.
+    """
+    key = config.api_keys[0] if config.api_keys else None
+    if role == "router":
+        return ApiServer(
+            config, lambda: RouterLLM(model, workers, policy=policy, api_key=key, wait_s=_WAIT_S)
+        )
+    if workers:
+        raise ConfigError("--worker goes with --role router alone.")
+    worker = WorkerConfig(
+        role=cast(Role, role), threshold=threshold, checksum=checksum, api_key=key
+    )
+    config = dataclasses.replace(config, max_body_bytes=_ANY_SIZE)
+
+    def load_split() -> SplitLLM:
+        made = load(SplitLLM)
+        assert isinstance(made, SplitLLM)
+        return made
+
+    return WorkerServer(config, load_split, worker)
