@@ -43,7 +43,7 @@ def test_train_and_eval(invoke, made, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["heads"]
     words = (
         "compress", "locret", "eval", "--model", made / "m", "--heads", tmp_path / "heads",
-        "--data", made / "chats.jsonl", "--limit", 2,
+        "--data", made / "chats.jsonl", "--limit", 1,
     )  # fmt: skip
     done = invoke(*words, "--json")
     assert done.code == 0, done.err
