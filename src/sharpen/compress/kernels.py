@@ -1,15 +1,19 @@
-"""Products of 4- and 8-bit weights with 8-bit activations in native code, one call a product.
+"""Products of 4- and 8-bit weights in native code, one call a product.
 
-The two exact steps of ``mixed.py``, by ``native/integer_products.cpp``: integers within a group of
-128 inputs, float32 over groups in order. A row of the result has the same bits whatever the other
-rows and the number of threads. Which instructions take the integer sums is chosen once::
+With 8-bit activations (:class:`IntegerProduct`, ``native/integer_products.cpp``): the two exact
+steps of ``mixed.py``, integers within a group of 128 inputs, float32 over groups. Which
+instructions take the integer sums is chosen once::
 
     tiles     AMX: sixteen rows at a time, for 9 rows and more; else as below
     vnni      AVX512-VNNI: up to eight rows at a time, at memory speed for few
     plain     pairs in 16 bits (AVX2), or plain code
 
-Weights are laid out for these instructions when a model is prepared: outputs by 16, inputs by 4
-(see there); the rows that fill up the last tile have codes 0. Memory: that of the stored tensors.
+With bfloat16 activations (:class:`CodeProduct`, ``native/code_products.cpp``), for processors that
+multiply bfloat16: y = sum over groups s (q x) + o sum(x), codes made bfloat16 numbers on the way.
+
+A row of the result has the same bits whatever the other rows and the number of threads. Weights
+are laid out for these instructions when a model is prepared: outputs by 16, and inputs by 4 or by
+pairs; the rows that fill up the last tile have codes 0. Memory: that of the stored tensors.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from sharpen.models.products import has_tiles
 from sharpen.native.build import function, load
 from sharpen.native.info import cpu_flags, variant
 
-__all__ = ["WAYS", "IntegerProduct", "RowPart", "best_way"]
+__all__ = ["WAYS", "CodeProduct", "IntegerProduct", "RowPart", "best_way"]
 
 RowPart = tuple[Tensor, Tensor, Tensor, Tensor | None]
 """Places [n], codes [n, K], scales [G, n], and zero points [G, n] of 4-bit or None of 8-bit rows;
@@ -36,6 +40,7 @@ codes are 0 .. 15 or -127 .. 127."""
 
 WAYS = ("plain", "vnni", "tiles")
 _LANES = 16
+_STEP = 32
 
 
 class _Part(ctypes.Structure):
@@ -129,6 +134,109 @@ class IntegerProduct:
             torch.get_num_threads(),
         )
         return y
+
+
+class _Weight(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("codes", "scales")),
+        *((name, ctypes.c_int64) for name in ("inputs", "outputs", "bits", "group")),
+    ]
+
+
+class CodeProduct:
+    """[R, K] -> [R, N] in the type of x, which is rounded to bfloat16 if it is another.
+
+    Args:
+        codes: [N, K] int8, -8 .. 7 with 4 bits.
+        scales: [N, G], for equal groups of inputs, of a multiple of 32 unless there is one group.
+        offsets: [N, G], what is added to q s, or None.
+        bits: 4 or 8.
+        bias: [N], or None.
+        library: the compiled ``code_products``.
+        tiles: use tile registers.
+    """
+
+    def __init__(
+        self,
+        codes: Tensor,
+        scales: Tensor,
+        offsets: Tensor | None,
+        bits: int,
+        bias: Tensor | None,
+        library: ctypes.CDLL,
+        tiles: bool,
+    ) -> None:
+        self._out, columns = codes.shape
+        self._tiles = tiles
+        self._bias = bias.float().contiguous() if bias is not None else None
+        self._codes = _steps(codes, bits)
+        extra = -self._out % _LANES
+        both = torch.stack((scales, torch.zeros_like(scales) if offsets is None else offsets))
+        both = F.pad(both.to(torch.bfloat16), (0, 0, 0, extra))
+        groups = scales.shape[1]
+        self._scales = both.view(2, -1, _LANES, groups).permute(1, 3, 0, 2).contiguous()
+        group = columns // groups if groups > 1 else columns + -columns % _STEP
+        self._described = _Weight(
+            self._codes.data_ptr(), self._scales.data_ptr(), columns, self._out, bits, group
+        )
+        collapse([(self._codes.data_ptr(), self._codes.nbytes)])
+        pointer, count = ctypes.c_void_p, ctypes.c_int
+        types = (*[pointer] * 4, ctypes.c_int64, count, count)
+        self._native = {
+            dtype: function(library, f"product_{suffix}", *types)
+            for dtype, suffix in ((torch.float32, "f32"), (torch.bfloat16, "bf16"))
+        }
+
+    @classmethod
+    def of(
+        cls,
+        codes: Tensor,
+        scales: Tensor,
+        offsets: Tensor | None,
+        bits: int,
+        bias: Tensor | None,
+    ) -> Self | None:
+        """The product for this machine; None where it does not multiply bfloat16."""
+        library = load("code_products")
+        if library is None or variant() != "avx512" or "avx512_bf16" not in cpu_flags():
+            return None
+        return cls(codes, scales, offsets, bits, bias, library, has_tiles(library, "bf16"))
+
+    @property
+    def nbytes(self) -> int:
+        """Of the weights: what a product reads."""
+        return self._codes.nbytes + self._scales.nbytes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See the class."""
+        native = self._native.get(x.dtype)
+        if native is None:
+            return self(x.to(torch.bfloat16)).to(x.dtype)
+        y = x.new_empty((x.shape[0], self._out))
+        x = x.to(torch.bfloat16).contiguous()
+        native(
+            ctypes.addressof(self._described),
+            self._bias.data_ptr() if self._bias is not None else None,
+            x.data_ptr(),
+            y.data_ptr(),
+            x.shape[0],
+            self._tiles,
+            torch.get_num_threads(),
+        )
+        return y
+
+
+def _steps(codes: Tensor, bits: int) -> Tensor:
+    """Codes [T, S, 256 or 512] uint8 of tiles of 16 outputs and steps of 32 inputs."""
+    rows, columns = codes.shape
+    codes = F.pad(codes, (0, -columns % _STEP, 0, -rows % _LANES))
+    tiles, steps = codes.shape[0] // _LANES, codes.shape[1] // _STEP
+    if bits == 8:
+        pairs = codes.view(torch.uint8).view(tiles, _LANES, steps, 16, 2)
+        return pairs.permute(0, 2, 3, 1, 4).reshape(tiles, steps, -1)
+    quarters = (codes + 8).view(torch.uint8).view(tiles, _LANES, steps, 4, 4, 2)
+    words = quarters.permute(0, 2, 3, 1, 5, 4)
+    return (words[..., ::2] | (words[..., 1::2] << 4)).reshape(tiles, steps, -1)
 
 
 def best_way(library: ctypes.CDLL) -> str:

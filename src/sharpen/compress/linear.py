@@ -19,6 +19,9 @@ What the kernels ask for, and what happens otherwise:
 - int8: symmetric, one scale a row, K divisible by 16 (the kernel reads past the end otherwise) and
   at least one row of x.
 
+A model prepared for inference takes native products instead, where the processor multiplies
+bfloat16 (``kernels.py``): at memory speed for few rows, and without packed kernels for many.
+
 All else, and every device but the CPU, takes the reference path: dequantize, then multiply. It is
 also what gradients flow through. Memory: packed weights and scales only, whatever the path.
 """
@@ -26,13 +29,15 @@ also what gradients flow through. Memory: packed weights and scales only, whatev
 from __future__ import annotations
 
 import functools
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharpen.compress.groupwise import QuantizedWeight, dequantize
+from sharpen.compress.kernels import CodeProduct
 from sharpen.compress.packing import pack_int32, unpack_int32
 
 __all__ = ["Kernel", "QuantizedEmbedding", "QuantizedLinear", "weight_bytes"]
@@ -105,6 +110,36 @@ class QuantizedLinear(nn.Module):
         if self.bias is not None:
             y = y + self.bias.to(dtype)
         return y.view(*x.shape[:-1], self.out_features)
+
+    @classmethod
+    def product_of(cls, layers: Sequence[Self]) -> CodeProduct | None:
+        """The native product of layers on the same input, outputs end to end; None without one."""
+        first = layers[0]
+        alike = all((one.path, one.group_size) == (first.path, first.group_size) for one in layers)
+        biases = [one.bias for one in layers if one.bias is not None]
+        if first.path == "reference" or not alike or 0 < len(biases) < len(layers):
+            return None
+        if first.packed.device.type != "cpu" or (first.path == "int4" and not _knows_layout()):
+            return None
+        codes, scales, offsets = zip(*(one._codes() for one in layers), strict=True)
+        return CodeProduct.of(
+            torch.cat(codes),
+            torch.cat(scales),
+            torch.cat(offsets) if first.path == "int4" else None,
+            first.bits,
+            torch.cat([bias.detach() for bias in biases]) if biases else None,
+        )
+
+    def _codes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes [N, K] int8, scales and offsets [N, G] of W = q s + o."""
+        if self.path == "int8":
+            scale = self.scale[:, None]
+            return self.packed, scale, torch.zeros_like(scale)
+        one = torch.ones(1, self.packed.shape[0], 1)
+        unit = torch.cat((one, torch.zeros_like(one)), dim=-1)
+        codes = _unpack_int4(self.packed, unit, torch.int8).T[: self.out_features]
+        scale, offset = self.scale[:, : self.out_features].permute(2, 1, 0)
+        return codes.contiguous(), scale, offset
 
     def dequantized(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The weight [N, K]; exact in float32 but for rounded zero points of 4-bit grids."""
