@@ -13,6 +13,7 @@ that a token reads.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -132,9 +133,11 @@ class _Contender:
         if self.row.error:
             return None
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps([batch, length, count]) + "\n")
-        self._process.stdin.flush()
-        answer = self._read()
+        answer = None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps([batch, length, count]) + "\n")
+            self._process.stdin.flush()
+            answer = self._read()
         if answer is None:
             self.row.error = f"it ended: {_last_line(self._log)}"
             return None
@@ -149,7 +152,8 @@ class _Contender:
     def close(self) -> None:
         """End the process."""
         if self._process.stdin is not None:
-            self._process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
