@@ -108,6 +108,7 @@ def register(app: typer.Typer) -> None:
             list[str] | None,
             typer.Option(help="Give metrics under this prefix, too, such as vllm; repeatable."),
         ] = None,
+        max_body: Annotated[str, typer.Option(help="Largest request body; else 413.")] = "8MiB",
         log_format: Annotated[
             str, typer.Option(help="text, or json with a line for every request.")
         ] = "text",
@@ -140,7 +141,7 @@ def register(app: typer.Typer) -> None:
         from sharpen.core.errors import ConfigError, DependencyNotInstalled
         from sharpen.models.load import resolve_model
         from sharpen.serve.admission import QueueLimits
-        from sharpen.serve.llm import LLM, resolve_dtype
+        from sharpen.serve.llm import LLM, parse_bytes, resolve_dtype
         from sharpen.serve.monitor import MonitorConfig
         from sharpen.serve.reference import Reference
 
@@ -164,6 +165,7 @@ def register(app: typer.Typer) -> None:
             port=port,
             api_keys=keys,
             limits=QueueLimits(requests=max_queue, tokens=max_queue_tokens, seconds=queue_timeout),
+            max_body_bytes=parse_bytes(max_body),
             tool_parser=tool_parser,
             ui=ui,
             allow_runtime_lora=allow_runtime_lora,

@@ -83,10 +83,8 @@ def test_a_long_crowd_leaves_nothing_behind(tmp_path):
             try:
                 with connections.stream("POST", url, json=body) as answer:
                     statuses.append(answer.status_code)
-                    count = 0
                     lines = answer.iter_lines()
-                    for _ in lines:
-                        count += 1
+                    for count, _ in enumerate(lines, start=1):
                         if leaves and count > chance.randint(0, 20):
                             lines.close()
                             return
