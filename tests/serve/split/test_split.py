@@ -226,6 +226,20 @@ def test_what_a_router_cannot_do_is_refused(folder, pair, router):
         SplitLLM(folder, dtype="float32", kv_policy="window", kv_budget=32)
 
 
+def test_loads_are_as_before_when_all_is_done_and_lent_workers_go_home(folder, pair):
+    router = RouterLLM(folder, [one.url for one in pair])
+    for one in router.engine.workers:
+        one.capacity = 20  # so that every request finds the token worker's memory full
+    for params in (SamplingParams(temperature=0, max_tokens=1), GREEDY):
+        router.generate(PROMPTS, params)
+    for one in router.engine.workers:
+        loads = (one.pending_tokens, one.reserved_tokens, one.foreign, one.num_jobs)
+        assert loads == (0, 0, 0, 0)
+    policy = router.engine._policy
+    assert ([one.number for one in policy.prompt], policy.mixed) == ([0], [])
+    settle(*pair)
+
+
 def test_keys_and_values_for_nobody_are_refused(pair):
     link = http.client.HTTPConnection(pair[1].url.removeprefix("http://"), timeout=10)
     link.request("PUT", "/split/kv/" + "0" * 32, b"")

@@ -268,7 +268,9 @@ class RouterEngine(Engine):
             self._probe()
             first, second = self._policy.place(prompt, output)
             if sequence.params.max_tokens == 1:
-                second = first  # nothing is left for another
+                second, unused = first, second  # nothing is left for another
+                if not unused.foreign:
+                    self._policy.freed(unused)
             first.pending_tokens += prompt
             second.pending_tokens += 1
             second.reserved_tokens += prompt + 1 + output
