@@ -50,6 +50,25 @@ def test_a_rate_is_served_at_the_least_cost(invoke: Invoke) -> None:
     assert json.loads(done.out)["none_found"] == ["AA"]
 
 
+def test_any_model_is_planned_by_a_roofline(invoke: Invoke) -> None:
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    }
+    Path("llama3-8b").mkdir()
+    Path("llama3-8b/config.json").write_text(json.dumps(config))
+    words = ("plan", "cluster", "--model", "llama3-8b", "--trace", "code", "--designs", "HA")
+    more = ("--objective", "min-machines", "--budget", 2, "--batching", "whole", "--seconds", 4)
+    found = json.loads(invoke(*words, *more, "--json").out)
+    assert found["times"] == "roofline"
+    assert found["designs"][0]["machines"] == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

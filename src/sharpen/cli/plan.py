@@ -120,7 +120,13 @@ def _add_cluster(group: typer.Typer) -> None:
             str,
             typer.Option(help="116kW or 760 dollars/h for iso-*; requests a second for min-*."),
         ],
-        model: Annotated[str, typer.Option(help="llama2-70b or bloom-176b.")] = "llama2-70b",
+        model: Annotated[
+            str,
+            typer.Option(
+                help="llama2-70b or bloom-176b, whose runs are known; or a folder with "
+                "config.json, by a roofline."
+            ),
+        ] = "llama2-70b",
         designs: Annotated[
             str, typer.Option(help="Of Baseline-A100, Baseline-H100, AA, HH, HA and HHcap.")
         ] = "Baseline-A100,Baseline-H100,AA,HH,HA,HHcap",

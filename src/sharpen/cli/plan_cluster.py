@@ -10,8 +10,9 @@ from typing import Any, cast
 
 from sharpen.cli.common import Output, error_console, flags
 from sharpen.core.errors import ConfigError, DependencyNotInstalled, did_you_mean
+from sharpen.core.model_spec import ModelSpec
 from sharpen.plan.serving.designs import Choice, Objective, make_design, search_designs
-from sharpen.plan.serving.machines import MODELS, machine
+from sharpen.plan.serving.machines import MODELS, ServedModel, machine
 from sharpen.plan.serving.slo import SLO
 from sharpen.plan.serving.traces import KINDS, Trace, synthetic_trace
 from sharpen.serve.simulate.cluster import SimConfig
@@ -44,14 +45,9 @@ def answer(question: ClusterQuestion, output: Path | None, plot: Path | None) ->
     Raises:
         ConfigError: an option cannot be read.
     """
-    if question.model not in MODELS:
-        raise ConfigError(
-            f"there are no runs of {question.model!r}.{did_you_mean(question.model, MODELS)} "
-            f"Known: {', '.join(MODELS)}."
-        )
-    model = MODELS[question.model]
+    model, spec = _model(question.model)
     names = [name.strip() for name in question.designs.split(",") if name.strip()]
-    chosen = [make_design(name, model) for name in names]
+    chosen = [make_design(name, model, spec) for name in names]
     if not chosen:
         raise ConfigError("--designs names none. Give for example AA,HA.")
     if not question.seconds > 0:
@@ -61,7 +57,7 @@ def answer(question: ClusterQuestion, output: Path | None, plot: Path | None) ->
     sim = DesignSim(
         model=model,
         trace=at_rate,
-        alone=machine(_REFERENCE, model).perf,
+        alone=machine(_REFERENCE, model, spec=spec).perf,
         slo=_slo(question.slo),
         config=SimConfig(batching=cast(Any, question.batching)),
         overlap=cast(Any, question.overlap),
@@ -76,6 +72,7 @@ def answer(question: ClusterQuestion, output: Path | None, plot: Path | None) ->
         "objective": question.objective,
         "budget": target,
         "model": question.model,
+        "times": "table" if spec is None else "roofline",
         "batching": question.batching,
         "slo": {name: list(values) for name, values in sim.slo.limits.items()},
         "simulations": sim.runs,
@@ -94,6 +91,19 @@ def answer(question: ClusterQuestion, output: Path | None, plot: Path | None) ->
             console.print(f"no cluster within the limits: {missing}")
 
     return Output(document, render, 0 if found else 1)
+
+
+def _model(name: str) -> tuple[ServedModel, ModelSpec | None]:
+    """What is served, and its shape where no runs of it are known."""
+    if name in MODELS:
+        return MODELS[name], None
+    if not Path(name).exists():
+        raise ConfigError(
+            f"there are no runs of {name!r}, and no such folder.{did_you_mean(name, MODELS)} "
+            f"Known: {', '.join(MODELS)}; of others give a folder with config.json."
+        )
+    spec = ModelSpec.from_ref(name)
+    return ServedModel.of(spec, name), spec
 
 
 def _target(objective: str, budget: str) -> float:

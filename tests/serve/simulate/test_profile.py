@@ -39,11 +39,15 @@ def test_an_engine_is_measured_at_the_asked_sizes():
 
 def test_defaults_cover_the_engine_and_a_busy_one_is_refused():
     engine = Engine(prepare_for_inference(small_model()), byte_tokenizer(), max_batch=3)
-    perf = profile_engine(engine, repeats=1)
+    perf = profile_engine(engine, repeats=1, context=16)
     assert perf.token.x == [1, 2, 3]
     assert perf.prompt.x == [16, 32, 64, 128, 255]
     with pytest.raises(ConfigError, match="too short for 4 x context=64"):
         profile_engine(engine, context=64)
+    small = 2 * 2 * 2 * 16 * 16 * 4 * 6  # six blocks of 16 tokens
+    tight = Engine(engine.model, byte_tokenizer(), max_batch=8, cache_bytes=small)
+    with pytest.raises(ConfigError, match="8 sequences of 30 tokens do not run at the same time"):
+        profile_engine(tight, prompts=[8], batches=[8], context=30, repeats=1)
     engine.submit([5], SamplingParams(max_tokens=2), lambda piece: None)
     with pytest.raises(ConfigError, match="is at work"):
         profile_engine(engine)

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sharpen.core.errors import ConfigError, did_you_mean
+from sharpen.core.model_spec import ModelSpec
 from sharpen.plan.serving.machines import Machine, ServedModel, machine
 from sharpen.plan.serving.traces import Trace
 
@@ -108,8 +109,13 @@ Meets = Callable[[Design, int, int, float], bool]
 """Whether all limits hold for counts of prompt and token machines at a rate."""
 
 
-def make_design(name: str, model: ServedModel) -> Design:
+def make_design(name: str, model: ServedModel, spec: ModelSpec | None = None) -> Design:
     """A design of :data:`DESIGNS`.
+
+    Args:
+        name: its name.
+        model: what is served.
+        spec: where given, times come from a roofline; else from the table that ships.
 
     Raises:
         ConfigError: an unknown name, or a model that one of its machines cannot serve.
@@ -120,7 +126,8 @@ def make_design(name: str, model: ServedModel) -> Design:
             f"{', '.join(DESIGNS)}."
         )
     prompt, token = DESIGNS[name]
-    return Design(name, machine(prompt, model), machine(token, model) if token else None)
+    second = machine(token, model, spec=spec) if token else None
+    return Design(name, machine(prompt, model, spec=spec), second)
 
 
 def max_rate(

@@ -46,14 +46,14 @@ def profile_engine(
         raise ConfigError("the engine is at work. Profile it when nothing runs.")
     longest = min(engine.scheduler.config.max_batched_tokens, engine.max_context - 1)
     long = 4 * context
-    if long + repeats + 2 > engine.max_context:
+    rng = random.Random(seed)
+    prompt_sizes = prompts or [*_doubling(16, longest), longest]
+    batch_sizes = batches or [*_doubling(1, engine.max_batch), engine.max_batch]
+    if long + _new_tokens(engine, max(batch_sizes), long, repeats) > engine.max_context:
         raise ConfigError(
             f"the engine's context of {engine.max_context} tokens is too short for 4 x "
             f"context={context} and repeats={repeats}. Lower them."
         )
-    rng = random.Random(seed)
-    prompt_sizes = prompts or [*_doubling(16, longest), longest]
-    batch_sizes = batches or [*_doubling(1, engine.max_batch), engine.max_batch]
     _prompt_s(engine, prompt_sizes[0], 2, rng)  # nothing is counted before it is warm
     prompt = [(n, _prompt_s(engine, n, repeats, rng)) for n in sorted(set(prompt_sizes))]
     token = [(n, _token_s(engine, n, context, repeats, rng)) for n in sorted(set(batch_sizes))]
@@ -78,7 +78,7 @@ def _submit(engine: Engine, tokens: int, new: int, rng: random.Random) -> None:
 
 
 def _prompt_s(engine: Engine, tokens: int, repeats: int, rng: random.Random) -> float:
-    times = []
+    times: list[float] = []
     for _ in range(repeats):
         _submit(engine, tokens, 1, rng)
         begin = time.perf_counter()
@@ -87,17 +87,28 @@ def _prompt_s(engine: Engine, tokens: int, repeats: int, rng: random.Random) -> 
     return statistics.median(times)
 
 
+def _new_tokens(engine: Engine, sequences: int, context: int, repeats: int) -> int:
+    """So many that the first one still runs when the last one's prompt is done."""
+    room = max(engine.scheduler.config.max_batched_tokens - sequences, 1)
+    return repeats + 2 + -(-sequences * context // room)
+
+
 def _token_s(
     engine: Engine, sequences: int, context: int, repeats: int, rng: random.Random
 ) -> float:
     for _ in range(sequences):
-        _submit(engine, context, repeats + 2, rng)
+        _submit(engine, context, _new_tokens(engine, sequences, context, repeats), rng)
     while engine.num_waiting or any(one.missing > 1 for one in engine.scheduler.running):
         engine.step()
-    times = []
+    times: list[float] = []
     while engine.num_running == sequences and len(times) < repeats:
         begin = time.perf_counter()
         engine.step()
         times.append(time.perf_counter() - begin)
     engine.run()
+    if not times:
+        raise ConfigError(
+            f"{sequences} sequences of {context} tokens do not run at the same time. Give the "
+            "cache more memory, or profile smaller batches."
+        )
     return statistics.median(times)
