@@ -59,6 +59,22 @@ def test_equal_tokens_score_equally_in_the_first_layer_and_the_newest_stays():
                 assert position + 3 > 8 or position + 3 in kept
 
 
+@pytest.mark.parametrize("part_tokens", [512, 2])
+def test_sinks_stay_whatever_their_scores(part_tokens):
+    config = EvictionConfig(budget=12, chunk=8, stabilizers=4, local=5)
+    policy = LocretPolicy(new_heads(), config, sinks=3)
+    _, text = read(policy, random_ids(60), wanted=1, part_tokens=part_tokens)
+    _, plain = read(LocretPolicy(new_heads(), config), random_ids(60), wanted=1)
+    for layer in range(2):
+        assert (text.retention.positions(layer)[:, :3] == torch.arange(3)).all()
+    assert any(
+        not torch.equal(plain.retention.positions(i)[:, :3], torch.arange(3).expand(2, -1))
+        for i in range(2)
+    )
+    with pytest.raises(ConfigError, match="from 0 to 8"):
+        LocretPolicy(new_heads(), config, sinks=9)
+
+
 def test_labels_are_the_highest_logits_of_the_answer_in_the_group():
     text = TEXTS[0]
     ids, prompt = [*text.prompt, *text.answer], len(text.prompt)

@@ -9,8 +9,9 @@ projections before norms and rotary positions::
 A score needs nothing of what comes later, so units are dropped while the prompt is still read. The
 heads are trained by ``locret_training.py``; the model stays as it is.
 
-Differs from the paper: scores are rounded to 1/1024 when units are chosen
-(:func:`~sharpen.compress.kv.policy.on_grid`).
+Differs from the paper: the first tokens may be kept whatever their scores (``sinks``, off by
+default), which heads trained on few texts do not all know to be worth it; scores are rounded to
+1/1024 when units are chosen (:func:`~sharpen.compress.kv.policy.on_grid`).
 
 Time: (N + 2 K) D hidden products a token and layer. Memory: as many weights a layer.
 """
@@ -153,13 +154,26 @@ class LocretPolicy(KVPolicy):
     Args:
         heads: trained for the model.
         config: how much stays.
+        sinks: first units that stay whatever their scores; the paper has 0.
+
+    Raises:
+        ConfigError: sinks and stabilizers do not fit the budget together.
     """
 
     name: ClassVar[str] = "locret"
 
-    def __init__(self, heads: RetainingHeads, config: EvictionConfig | None = None) -> None:
+    def __init__(
+        self, heads: RetainingHeads, config: EvictionConfig | None = None, *, sinks: int = 0
+    ) -> None:
         super().__init__(config)
         self.heads = heads.eval()
+        room = self.config.budget - self.config.num_stabilizers
+        if not 0 <= sinks <= room:
+            raise ConfigError(
+                f"sinks={sinks} must be from 0 to {room}: budget {self.config.budget} less "
+                f"{self.config.num_stabilizers} stabilizers."
+            )
+        self._sinks = sinks
 
     def check(self, spec: ModelSpec) -> None:
         """Refuse a model of another shape, too."""
@@ -170,7 +184,9 @@ class LocretPolicy(KVPolicy):
         """Scores of the part's tokens."""
         with torch.no_grad():
             new = self.heads.layers[seen.layer](seen.qkv)
-        return torch.cat((past, on_grid(new)), 1)
+        new = on_grid(new)
+        new[:, : max(0, self._sinks - seen.start)] = torch.inf
+        return torch.cat((past, new), 1)
 
 
 def save_heads(heads: RetainingHeads, folder: str | Path, **about: object) -> None:
