@@ -85,7 +85,9 @@ def test_failures_are_raised_where_they_are_awaited(folder):
         with pytest.raises(DataError):
             await anext(engine.generate(""))
         with pytest.raises(ConfigError):
-            await anext(engine.generate("a", SamplingParams(max_tokens=9, grammar=Grammar.regex("("))))
+            await anext(
+                engine.generate("a", SamplingParams(max_tokens=9, grammar=Grammar.regex("(")))
+            )
         with pytest.raises(ConfigError):
             await engine.embed("a", dimensions=0)
         engine.llm.engine.model = type("Broken", (), {"spec": engine.llm.spec})()
