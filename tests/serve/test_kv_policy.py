@@ -133,9 +133,9 @@ def test_llm_takes_policies_by_name(tmp_path):
         llm = LLM(tmp_path / "m", kv_policy=name, **budget, **more, **options)
         found[name] = llm.generate([prompt], GREEDY)[0].outputs[0].ids
     config = EvictionConfig(budget=24)
-    assert found["locret"] == alone(LocretPolicy(heads, config), prompt)
+    assert found["locret"] == alone(LocretPolicy(heads, config, sinks=4), prompt)
     assert found["full"] == alone(None, prompt)
-    by_object = LLM(tmp_path / "m", kv_policy=LocretPolicy(heads, config), **options)
+    by_object = LLM(tmp_path / "m", kv_policy=LocretPolicy(heads, config, sinks=4), **options)
     assert by_object.generate([prompt], GREEDY)[0].outputs[0].ids == found["locret"]
 
 

@@ -107,9 +107,9 @@ def evaluate(
     dtype: Dtype = "float32",
 ) -> Output:
     """Compare what answers cost when prompts were read under each policy."""
-    from sharpen.compress.kv import EvictionConfig, LocretPolicy, load_heads
+    from sharpen.compress.kv import EvictionConfig, load_heads
     from sharpen.compress.kv.answered import answered_texts, compare_policies, heads_quality
-    from sharpen.compress.kv.named import UNTRAINED
+    from sharpen.compress.kv.named import UNTRAINED, locret_policy
     from sharpen.core.errors import ConfigError
     from sharpen.models import load_tokenizer
 
@@ -127,7 +127,7 @@ def evaluate(
             "sharpen compress locret train."
         )
     loss, overlap = heads_quality(ready, trained, texts)
-    policies: dict[str, Any] = {"full": None, "locret": LocretPolicy(trained, config)}
+    policies: dict[str, Any] = {"full": None, "locret": locret_policy(trained, config)}
     policies |= _untrained(UNTRAINED, config)
     total = len(policies) * len(texts)
     with observe() as observer, bar(observer, "policies (texts)", total) as advance:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sharpen.compress.kv.h2o import H2OPolicy
 from sharpen.compress.kv.knorm import KnormPolicy
-from sharpen.compress.kv.locret import LocretPolicy, load_heads
+from sharpen.compress.kv.locret import LocretPolicy, RetainingHeads, load_heads
 from sharpen.compress.kv.plan import EvictionConfig
 from sharpen.compress.kv.policy import KVPolicy
 from sharpen.compress.kv.snapkv import SnapKVPolicy
@@ -14,7 +14,9 @@ from sharpen.compress.kv.window import SinksPolicy, WindowPolicy
 from sharpen.core.errors import ConfigError
 from sharpen.models.decoder import DecoderLM
 
-__all__ = ["UNTRAINED", "named_policy"]
+__all__ = ["UNTRAINED", "locret_policy", "named_policy"]
+
+_SINKS = 4
 
 UNTRAINED: dict[str, type[KVPolicy]] = {
     policy.name: policy
@@ -66,8 +68,18 @@ def named_policy(
         weight = model.model.norm.weight
         heads = load_heads(locret_heads, model.spec, device=weight.device)
         heads.check_model(model)
-        policy = LocretPolicy(heads, config)
+        policy = locret_policy(heads, config)
     else:
         policy = UNTRAINED[name](config)
     policy.check(model.spec)
     return policy
+
+
+def locret_policy(heads: RetainingHeads, config: EvictionConfig) -> LocretPolicy:
+    """What ``locret`` names: trained scores, and the first four tokens always, where they fit.
+
+    Without those, heads trained on hundreds of texts instead of thousands lose them in some layers,
+    at a high price (``benchmarks/compress/bench_locret.py``).
+    """
+    room = config.budget - config.num_stabilizers
+    return LocretPolicy(heads, config, sinks=min(_SINKS, room))
