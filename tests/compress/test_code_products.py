@@ -84,7 +84,7 @@ def test_whole_rows_of_any_length(tiles, columns):
 @pytest.mark.parametrize("tiles", WAYS)
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_a_row_does_not_depend_on_its_neighbours_nor_on_threads(tiles, grid):
-    linear, _ = made(grid, 100, 640, tiles)
+    linear, _ = made(grid, 500, 640, tiles)
     x = random(150, 640, seed=1)
     whole = linear(x)
     before = torch.get_num_threads()

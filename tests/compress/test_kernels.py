@@ -73,7 +73,7 @@ def test_the_product_is_that_of_dequantized_operands(
 
 @pytest.mark.parametrize(("name", "way"), MADE)
 def test_a_row_does_not_depend_on_its_neighbours_nor_on_threads(name, way, threads):
-    weight, x = weight_of(200, 1000, 0.2), random(70, 1000, seed=1)
+    weight, x = weight_of(400, 1000, 0.2), random(70, 1000, seed=1)
     linear = made(weight, name, way)
     whole = linear(x)
     for count in (1, 2, 3, 5, 9, 17, 64):

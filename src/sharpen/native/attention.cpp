@@ -27,6 +27,7 @@ constexpr int kLanes = 16;            // queries, positions or numbers of a tile
 constexpr int kDwords = 16 * kLanes;  // of a tile: sixteen pairs of bfloat16 for each of 16 columns
 constexpr int kMostTiles = 8;         // of queries that share a part's packed keys and values
 constexpr float kNone = -1e30f;       // the maximum of nothing
+constexpr int64_t kLeastWork = 1 << 22;  // multiplications from which threads share
 
 inline __m512i row_of(const bf16* from) { return _mm512_loadu_si512(from); }
 
@@ -398,18 +399,20 @@ void attend(const Call& call, int threads) {
     const int64_t width = 2 + call.s.size;
     const std::vector<Unit> units = units_of(call);
     const int64_t count = static_cast<int64_t>(units.size());
-    // Few units: their parts go to the threads one by one, and are put together at the end.
-    const bool split = threads > 1 && count < 4 * threads;
-    std::vector<int64_t> offsets(count + 1, 0), places(count + 1, 0);
     int64_t work = 0;
+    for (const Unit& u : units)
+        work += (u.parts_end - u.parts_begin) * u.lanes() * kPart * call.s.size;
+    const bool together = threads > 1 && work > kLeastWork;
+    // Few units: their parts go to the threads one by one, and are put together at the end.
+    const bool split = together && count < 4 * threads;
+    std::vector<int64_t> offsets(count + 1, 0), places(count + 1, 0);
     for (int64_t i = 0; i < count; ++i) {
         const int64_t parts = units[i].parts_end - units[i].parts_begin;
         offsets[i + 1] = offsets[i] + (split ? parts : 1);
         places[i + 1] = places[i] + parts * units[i].lanes() * width;
-        work += parts * units[i].lanes() * kPart * call.s.size;
     }
     std::vector<float> results(split ? places[count] : 0);
-#pragma omp parallel num_threads(threads) if (threads > 1 && work > 1 << 18)
+#pragma omp parallel num_threads(threads) if (together)
     {
         static thread_local Space space;
         space.fit(call.s.size);

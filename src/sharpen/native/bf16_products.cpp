@@ -16,6 +16,7 @@
 namespace {
 
 constexpr int64_t kInputs = 32;  // of a block: 16 pairs
+constexpr int64_t kLeastWork = 1 << 19;  // multiplications from which threads share
 constexpr int64_t kAhead = 8192;  // bytes; the hardware's own prefetch stops at each 4 KiB page
 
 // [out / width][in / 32][16][width][2], filled up with zeros; width 32 or 64.
@@ -179,7 +180,7 @@ extern "C" void linear_bf16(const Weight* weight, const float* bias, const bf16*
     }
     const int64_t blocks = (w.out + w.width - 1) / w.width;
     const int64_t chunk = std::max<int64_t>(1, blocks / (8 * threads));
-#pragma omp parallel num_threads(threads) if (threads > 1 && w.in * w.out > 1 << 16)
+#pragma omp parallel num_threads(threads) if (threads > 1 && std::min<int64_t>(rows, 4) * w.in * w.out > kLeastWork)
     {
         const Tiles registers(tiles);
 #pragma omp for schedule(dynamic, chunk)

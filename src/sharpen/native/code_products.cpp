@@ -29,6 +29,7 @@ constexpr int kLanes = 16;
 constexpr int kStep = 32;
 constexpr int kStrip = 4;  // tile registers of sums
 constexpr int64_t kAtOnce = 4;  // steps that are unpacked together
+constexpr int64_t kLeastWork = 1 << 20;  // multiplications from which threads share
 constexpr int64_t kAhead = 4096;  // bytes; the hardware's own prefetch stops at each 4 KiB page
 
 inline int64_t steps_of(const Weight& w) { return (w.in + kStep - 1) / kStep; }
@@ -206,7 +207,7 @@ void product(const Weight& w, const float* bias, const bf16* x, T* y, int64_t ro
     const Inputs inputs{filled, sums.data(), rows};
     const int64_t count = (w.out + kLanes - 1) / kLanes;
     const int64_t chunk = std::max<int64_t>(1, count / (8 * threads));
-#pragma omp parallel num_threads(threads) if (threads > 1 && rows * w.in * w.out > 1 << 17)
+#pragma omp parallel num_threads(threads) if (threads > 1 && std::min<int64_t>(rows, 4) * w.in * w.out > kLeastWork)
     {
         std::vector<bf16> buffer(std::max(steps, 2 * kAtOnce) * kStep * kLanes + 32);
         bf16* codes = buffer.data() + (-reinterpret_cast<uintptr_t>(buffer.data()) & 63) / 2;

@@ -19,6 +19,7 @@ namespace {
 constexpr int kLanes = 16;    // outputs of a tile
 constexpr int kGroup = 128;   // inputs that share a scale
 constexpr int kQuads = 32;    // a group's inputs by four
+constexpr int64_t kLeastWork = 1 << 20;  // multiplications from which threads share
 constexpr int64_t kAhead = 4096;  // bytes; the hardware's own prefetch stops at each 4 KiB page
 constexpr int kStrip = 4;         // tile registers of sums
 
@@ -408,7 +409,7 @@ void product(const Part* parts, int64_t count, const float* bias, const T* x, T*
     int64_t tiles = 0;
     for (int64_t p = 0; p < count; ++p) tiles += parts[p].tiles;
     const int64_t chunk = std::max<int64_t>(1, tiles / (8 * threads));
-#pragma omp parallel num_threads(threads) if (threads > 1 && rows * in * out > 1 << 17)
+#pragma omp parallel num_threads(threads) if (threads > 1 && std::min<int64_t>(rows, 4) * in * out > kLeastWork)
     {
         const int64_t bytes = way == kTiles ? width * kLanes : 0;
         std::vector<uint8_t> space(bytes + 64);
