@@ -20,7 +20,7 @@ from benchmarks.common import OURS, PEER, RESULTS
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     *("README.md", "docs/plan/plan.md", "docs/train/train.md", "docs/train/long_sequences.md"),
-    *("docs/compress/quantize.md", "docs/compress/mixllm.md"),
+    *("docs/compress/quantize.md", "docs/compress/mixllm.md", "docs/compress/locret.md"),
     *("docs/train/zero.md", "docs/optim/optimizers.md", "docs/optim/sso.md"),
 )
 PLOT = ROOT / "docs" / "benchmarks.png"
@@ -179,6 +179,53 @@ def mixllm() -> str:
     return "\n".join(lines)
 
 
+def locret() -> str:
+    document = load("compress_locret")
+    recall, smol = (document["results"][name]["lengths"] for name in ("recall", "smollm2"))
+
+    def table(lengths: dict[str, Any], key: str, form: str) -> list[str]:
+        rows = [f"| {' | '.join(['', *(f'{int(n):,} tokens' for n in lengths)])} |"]
+        rows.append("| --- |" + " ---: |" * len(lengths))
+        for label in next(iter(lengths.values())):
+            cells = [format(found[label][key], form) for found in lengths.values()]
+            rows.append(f"| {label} | {' | '.join(cells)} |")
+        return rows
+
+    questions = document["results"]["recall"]["questions"]
+    texts = document["results"]["smollm2"]["texts"]
+    steps = document["config"]["smollm2_heads"]["steps"]
+    counts = ", ".join(f"{count} of {int(n):,}" for n, count in texts.items())
+    peak = [
+        found["locret"]["peak_bytes"] / found["full"]["peak_bytes"] for found in recall.values()
+    ]
+    return "\n".join(
+        [
+            "An eighth of the keys and values is kept when the prompt has been read; questions "
+            "come after that. Answers right, a small model trained to recall 16 pairs in a text, "
+            f"{questions} questions a length:",
+            "",
+            *table(recall, "retrieved", ".1%"),
+            "",
+            "SmolLM2-135M-Instruct, digits right of one of four codes in licences and code:",
+            "",
+            *table(smol, "digits", ".0%"),
+            "",
+            "All five digits right:",
+            "",
+            *table(smol, "retrieved", ".0%"),
+            "",
+            "Perplexity of the 64 tokens that follow such texts:",
+            "",
+            *table(smol, "perplexity", ".2f"),
+            "",
+            f"Texts: {counts} tokens. At most {max(peak):.2f} x the bytes of the whole cache are "
+            "held at any time (a budget and a chunk). SmolLM2's heads were trained on "
+            f"{steps} other texts of 768 tokens, half of them with codes. {_where(document)}; "
+            "`benchmarks/compress/bench_locret.py`.",
+        ]
+    )
+
+
 def long() -> str:
     document = load("train_long")
     loss, models = document["results"]["loss"], document["results"]["models"]
@@ -311,6 +358,7 @@ def optim_surrogates() -> str:
 
 
 SECTIONS: dict[str, Callable[[], str]] = {
+    "locret": locret,
     "long": long,
     "mixllm": mixllm,
     "lora": lora,

@@ -253,7 +253,7 @@ def draw(figure: Any, results: dict[str, Any]) -> None:
     panels = figure.subplots(1, 3)
     shown = (
         ("recall", "retrieved", "answers right, recall model"),
-        ("smollm2", "retrieved", "codes right, SmolLM2"),
+        ("smollm2", "digits", "digits right, SmolLM2"),
         ("smollm2", "perplexity", "perplexity, SmolLM2"),
     )
     styles = {
@@ -284,7 +284,8 @@ def draw(figure: Any, results: dict[str, Any]) -> None:
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     panels[2].set_yscale("log")
-    panels[1].legend(frameon=False, fontsize=7)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=8, frameon=False, fontsize=7)
     figure.suptitle("An eighth of the KV cache kept", fontsize=10)
 
 
