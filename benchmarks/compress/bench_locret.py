@@ -231,7 +231,8 @@ def main() -> int:
         config = dataclasses.replace(RECALL_HEADS, hidden=32, steps=10)
         results["recall"] = measure_recall(10, [128], 2, config)
         save(options, results, config={"share": SHARE})
-        return 0
+        rows = results["recall"]["lengths"]["128"]
+        return 0 if rows["locret"]["peak_bytes"] < 0.6 * rows["full"]["peak_bytes"] else 1
     results["recall"] = measure_recall(2200, (512, 1024, 2048), 16, RECALL_HEADS)
     counts = {1024: 10, 2048: 6, 4096: 4, 8192: 2}
     results["smollm2"] = measure_smollm2(tuple(counts), counts, SMOLLM2_HEADS)
