@@ -104,9 +104,10 @@ def test_the_mean_wait_of_a_queue_with_constant_service_is_that_of_md1():
     assert wait == pytest.approx(rho * service / (2 * (1 - rho)), rel=0.03)
 
 
-TRACES = st.lists(
+REQUESTS = st.lists(
     st.tuples(st.floats(0, 5), st.integers(1, 300), st.integers(1, 30)), min_size=1, max_size=25
-).map(Trace.of)
+)
+TRACES = REQUESTS.map(Trace.of)
 
 
 @settings(max_examples=40, deadline=None)
@@ -148,8 +149,13 @@ def test_every_request_is_done_once_and_nothing_is_held_after(trace, policy, bat
     assert result.table() == simulate()[1].table()  # deterministic
 
 
+def untied(requests):
+    """The same, so that no request comes just when an iteration ends: rounding decides that."""
+    return Trace.of([(at + i * 1e-4 * 2**0.5, *rest) for i, (at, *rest) in enumerate(requests)])
+
+
 @settings(max_examples=25, deadline=None)
-@given(TRACES, st.integers(400, 1000))
+@given(REQUESTS.map(untied), st.integers(400, 1000))
 def test_taking_equal_iterations_together_changes_nothing(trace, capacity):
     one = Machine(name="m", perf=ConstantPerfModel(0.05, 0.01), kv_capacity=capacity)
     results = [
