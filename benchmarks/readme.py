@@ -302,8 +302,8 @@ def optim_steps() -> str:
             *lines,
             "",
             f"Least CPU time of a step, one thread, {found['isa']}, "
-            f"{found['bandwidth_gb_s']:.0f} GB/s to memory (what moving a rule's bytes takes at it: "
-            "*by memory*; what fits the cache is quicker); element-wise methods on 7 M weights, "
+            f"{found['bandwidth_gb_s']:.0f} GB/s to memory (*by memory*: moving a rule's bytes "
+            "at that; caches can be quicker); element-wise methods on 7 M weights, "
             f"others on the matrices of a small Llama. {_where(document)}; "
             "`benchmarks/optim/bench_steps.py`.",
         ]

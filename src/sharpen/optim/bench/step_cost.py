@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import psutil
 import torch
 from torch import nn
 
@@ -29,6 +30,7 @@ __all__ = ["Contender", "StepCost", "contenders", "measure_costs", "parameter_se
 
 SetName = Literal["flat", "llama"]
 _FLAT = 7_000_000
+_MOST_BYTES = 3 << 29
 _HIDDEN, _MLP, _LAYERS, _VOCAB = 256, 688, 6, 4096
 # Methods whose rules are for matrices, with what the comparison sets.
 _MATRIX: dict[str, dict[str, Any]] = {
@@ -350,19 +352,13 @@ def _step(optimizer: Any, count: int) -> float:
 
 
 def _bandwidth() -> float:
-    """Bytes that one core moves a second, by the best of three ways; tensors as in the flat set."""
-    x, y, z = (torch.ones(_FLAT) for _ in range(3))
-    ways: list[tuple[Callable[[], Any], int]] = [
-        (lambda: x.mul_(1.0), 2),
-        (lambda: x.addcmul_(y, z, value=0.0), 4),
-        (lambda: torch.add(x, y, out=z), 3),
-    ]
-    best = 0.0
-    for way, streams in ways:
-        for _ in range(20):
-            begin = time.thread_time()
-            way()
-            best = max(best, streams * x.nbytes / (time.thread_time() - begin))
+    """Bytes that one core moves a second to and from memory: data larger than the caches."""
+    size = min(_MOST_BYTES, psutil.virtual_memory().available // 8)
+    x, best = torch.ones(size // 4), 0.0
+    for _ in range(8):
+        begin = time.thread_time()
+        x.mul_(1.0)
+        best = max(best, 2 * x.nbytes / (time.thread_time() - begin))
     return best
 
 
