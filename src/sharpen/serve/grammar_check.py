@@ -136,11 +136,9 @@ class GrammarChecker:
     def _send(self, message: Any) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # when it is gone, its answer tells
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
-        except BrokenPipeError:  # it is gone, as its answer will tell
-            pass
 
     def _answer(self, timeout_s: float) -> bytes | None:
         """Its next line; empty where it is gone, None where it does not come in time."""
