@@ -21,7 +21,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     *("README.md", "docs/plan/plan.md", "docs/train/train.md", "docs/train/long_sequences.md"),
     *("docs/compress/quantize.md", "docs/compress/mixllm.md", "docs/compress/locret.md"),
-    *("docs/train/zero.md", "docs/optim/optimizers.md", "docs/optim/sso.md"),
+    *(
+        "docs/plan/serving.md",
+        "docs/train/zero.md",
+        "docs/optim/optimizers.md",
+        "docs/optim/sso.md",
+    ),
 )
 PLOT = ROOT / "docs" / "benchmarks.png"
 
@@ -359,6 +364,39 @@ def optim_surrogates() -> str:
     )
 
 
+def plan_serving() -> str:
+    document = load("plan_serving")
+    found = document["results"]
+    lines = [
+        "| 116 kW, `whole` | $/h | conversation | coding |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    conv, code = (found["whole"][kind]["designs"] for kind in ("conv", "code"))
+    for name in sorted(conv, key=lambda n: -conv[n]["rate"]):
+        cost = f"{conv[name]['cost_per_h']:.0f}"
+        lines.append(f"| {name} | {cost} | {conv[name]['rate']:.0f} | {code[name]['rate']:.0f} |")
+    for kind, title in (("conv", "Conversation"), ("code", "Coding")):
+        told = [
+            f"{pair} {one['throughput']:.1f} x at {one['cost']:.2f} x the cost"
+            for pair, one in found["whole"][kind]["ratios"].items()
+        ]
+        lines += ["", f"{title}: {'; '.join(told)}."]
+    own = [
+        f"{title} "
+        + ", ".join(f"{n} {d['rate']:.1f}" for n, d in found["scheduled"][kind]["designs"].items())
+        for kind, title in (("conv", "conversation"), ("code", "coding"))
+    ]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"With the engine's own scheduler, 58 kW: {'; '.join(own)}.",
+            "",
+            f"Simulated; `benchmarks/plan/bench_serving_designs.py`, {document['date'][:10]}.",
+        ]
+    )
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "locret": locret,
     "long": long,
@@ -368,6 +406,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "optim_steps": optim_steps,
     "optim_surrogates": optim_surrogates,
     "plan": plan,
+    "plan_serving": plan_serving,
     "quantized": quantized,
     "summary": summary,
     "ulysses": ulysses,
