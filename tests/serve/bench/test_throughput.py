@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -20,14 +21,14 @@ FEW = Settings(batches=(1, 2), new_tokens=4, prompt=8, prefill=16, passes=1)
 def test_engines_take_turns_in_processes_of_their_own(tmp_path: Path) -> None:
     tiny = str(resolve_model("tiny"))
     entries = [Entry("sharpen", tiny, "ours"), Entry("hf-float32", tiny)]
-    rows = measure_throughput(entries, FEW, tmp_path)
+    long = dataclasses.replace(FEW, new_tokens=24, passes=3)  # a pass may be lost to other work
+    rows = measure_throughput(entries, long, tmp_path)
     assert [row.name for row in rows] == ["ours", "hf-float32"]
     for row in rows:
         assert not row.error
         assert set(row.decode) == {1, 2}
         assert row.prefill is not None and row.prefill > 0
         assert row.peak_bytes > 1 << 26
-        assert row.spread == 0  # of a single pass
 
 
 def test_what_cannot_start_is_told(tmp_path: Path) -> None:
