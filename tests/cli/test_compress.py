@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from sharpen.cli.main import build_app
@@ -149,6 +150,10 @@ def test_mixllm_writes_a_folder_that_loads_and_says_where_the_bits_went(model, t
     assert document["weight_bytes"] == (out / "model.safetensors").stat().st_size
     assert document["weight_bytes_before"] == 2 * load_model(model).spec.num_parameters
     assert set(document["share_int8"]) >= {"q_proj", "down_proj"}
+    assert (document["bits"], document["head"]) == (5, 8)
+    weights = load_model(model).spec.num_parameters
+    stored = sum(tensor.nbytes for tensor in load_file(out / "model.safetensors").values())
+    assert document["stored_bits"]["all"] == pytest.approx(8 * stored / weights)
     assert load_model(out)(torch.tensor([[1, 2]])).shape == (1, 2, 304)
     assert invoke("eval", out, "--text", text, "--window", 64).exit_code == 0
     refused = invoke(*words, "--json")
@@ -156,6 +161,7 @@ def test_mixllm_writes_a_folder_that_loads_and_says_where_the_bits_went(model, t
     told = " ".join(invoke(*words, "--bits", 4, "--solver", "rtn", "--force").stdout.split())
     assert "0 of 1,024 output features have 8 bits" in told
     assert "times less than" in told
+    assert "in the head" in told
 
 
 @pytest.mark.parametrize(
@@ -167,6 +173,7 @@ def test_mixllm_writes_a_folder_that_loads_and_says_where_the_bits_went(model, t
         (["--samples", "0"], "calibration=0"),
         (["--calibration", "no.txt"], "no such data file"),
         (["--dtype", "int8"], "--dtype is bfloat16 or float32"),
+        (["--head", "4"], "head must be one of 8, 16, got 4"),
     ],
 )
 def test_wrong_usage_of_mixllm_says_what_is_right(model, tmp_path, options, message):

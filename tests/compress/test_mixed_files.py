@@ -9,10 +9,13 @@ from safetensors.torch import load_file, save_file
 
 from sharpen.compress import mixed_files
 from sharpen.compress.config import MixLLMConfig
+from sharpen.compress.grid import Grid
+from sharpen.compress.groupwise import dequantize, quantize
 from sharpen.compress.linear import QuantizedEmbedding, weight_bytes
-from sharpen.compress.mixed import MixedLinear
+from sharpen.compress.mixed import MixedEmbedding, MixedLinear, MixedWeight
 from sharpen.compress.mixed_files import load_mixed, save_mixed
-from sharpen.compress.rows import row_bytes
+from sharpen.compress.packing import pack_weight
+from sharpen.compress.rows import quantize_rows, row_bytes
 from sharpen.compress.salience import block_linears
 from sharpen.core.errors import BusyError, ConfigError, DataError, FileFormatError
 from sharpen.core.files import FileLock, sha256_file
@@ -77,18 +80,79 @@ def test_more_bits_are_nearer_and_every_kind_of_layer_is_told(tmp_path, data):
 
 def test_the_loaded_model_decodes_in_any_type_and_keeps_its_weights_packed(tmp_path, data):
     model = small_model()
-    config = MixLLMConfig(head="int8")
-    save_mixed(model, tmp_path / "q", config, data, tokenizer=byte_tokenizer())
+    save_mixed(model, tmp_path / "q", MixLLMConfig(), data, tokenizer=byte_tokenizer())
     file = (tmp_path / "q" / "model.safetensors").stat().st_size
     for dtype in (torch.float32, torch.bfloat16):
         loaded = load_model(tmp_path / "q", dtype=dtype)
-        assert sum(isinstance(m, MixedLinear) for m in loaded.modules()) == 2 * 7
-        assert isinstance(loaded.model.embed_tokens, QuantizedEmbedding)
+        assert sum(isinstance(m, MixedLinear) for m in loaded.modules()) == 2 * 7 + 1
+        assert isinstance(loaded.model.embed_tokens, MixedEmbedding)
         assert weight_bytes(loaded) < file
         found = generate(loaded, [[1, 2, 3], [4, 5]], max_new_tokens=5)
         assert [len(g.ids) for g in found] == [5, 5]
     tokenizer = load_tokenizer(tmp_path / "q")
     assert tokenizer.decode(tokenizer.encode("abc")) == "abc"
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_8_bit_head_is_stored_once_and_looked_up_as_it_multiplies(tmp_path, tied, dtype):
+    model = small_model(tie_word_embeddings=tied)
+    config = MixLLMConfig(bits=8, solver="rtn")
+    told = save_mixed(model, tmp_path / "q", config)
+    tensors = load_file(tmp_path / "q" / "model.safetensors")
+    name = "model.embed_tokens" if tied else "lm_head"
+    assert {n for n in tensors if n.startswith((name, "lm_head"))} == {
+        f"{name}.{part}" for part in MixedWeight.names()
+    }
+    weight = model.lm_head.weight.detach()
+    codes = quantize_rows(weight, torch.ones(len(weight), dtype=torch.bool)).dequantized()
+    loaded = load_model(tmp_path / "q", dtype=dtype)
+    head, embedding = loaded.lm_head, loaded.model.embed_tokens
+    assert torch.equal(head.weight.dequantized(), codes)
+    looked_up = codes if tied else model.model.embed_tokens.weight.detach().bfloat16()
+    assert torch.equal(embedding(IDS), looked_up.to(dtype)[IDS])
+    if tied:
+        assert embedding.weight_int8.data_ptr() == head.weight_int8.data_ptr()
+        assert embedding.to(torch.float16).scale_int8.dtype == torch.bfloat16
+    bits = 8 + 16 / weight.shape[1] + 32 / weight.shape[1]  # one group of codes, and a place
+    assert told.stored_bits["head"] == pytest.approx(bits)
+    assert told.stored_bits["all"] == pytest.approx(
+        8 * sum(t.nbytes for t in tensors.values()) / model.spec.num_parameters
+    )
+
+
+def test_a_head_of_16_bits_stays_as_it_is(tmp_path):
+    model = small_model()
+    told = save_mixed(model, tmp_path / "q", MixLLMConfig(bits=4, solver="rtn", head=16))
+    assert told.stored_bits["head"] == 16
+    loaded = load_model(tmp_path / "q", dtype=torch.bfloat16)
+    assert torch.equal(loaded.lm_head.weight, model.lm_head.weight.bfloat16())
+    assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_folders_of_version_1_go_on_loading(tmp_path, packed):
+    folder, model = tmp_path / "q", small_model()
+    save_mixed(model, folder, MixLLMConfig(bits=4, solver="rtn", head=16))
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["quantization_config"] |= {"format_version": 1, "head": "int8" if packed else "keep"}
+    path.write_text(json.dumps(config))
+    tensors = load_file(folder / "model.safetensors")
+    if packed:
+        rounded = quantize(tensors[f"{EMBEDDING}.weight"], Grid(bits=8))
+        tensors[f"{EMBEDDING}.weight"] = dequantize(rounded)
+        save_file(tensors, folder / "model.safetensors")
+    wanted = load_model(folder)(IDS)
+    if packed:
+        del tensors[f"{EMBEDDING}.weight"]
+        tensors |= {f"{EMBEDDING}.{k}": v for k, v in pack_weight(rounded).items()}
+        save_file(tensors, folder / "model.safetensors")
+    loaded = load_model(folder)
+    assert isinstance(loaded.model.embed_tokens, QuantizedEmbedding) == packed
+    found = loaded(IDS)
+    # The kernel of packed rows takes bfloat16.
+    assert float((found - wanted).detach().norm() / wanted.detach().norm()) < 0.01 * packed + 1e-6
 
 
 @pytest.mark.parametrize("unit", ["rows", "bytes"])
@@ -183,7 +247,14 @@ def test_a_weight_that_is_no_number_is_named_and_nothing_stays(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-LAYER = "model.layers.0.mlp.up_proj"
+LAYER, EMBEDDING = "model.layers.0.mlp.up_proj", "model.embed_tokens"
+
+
+def four_bits_of(tensors):
+    weight = MixedWeight(**{k: tensors[f"{EMBEDDING}.{k}"] for k in MixedWeight.names()})
+    eight = torch.arange(weight.shape[0]) > 2
+    changed = MixedWeight.of(quantize_rows(weight.dequantized(), eight))
+    return {f"{EMBEDDING}.{k}": t for k, t in changed.tensors().items()}
 
 
 @pytest.mark.parametrize(
@@ -192,6 +263,8 @@ LAYER = "model.layers.0.mlp.up_proj"
         (lambda t: t.pop(f"{LAYER}.scale_int4"), f"{LAYER} lacks scale_int4"),
         (lambda t: t.pop("model.norm.weight"), r"lacks 'model\.norm\.weight'"),
         (lambda t: t.update({"extra": torch.ones(1)}), "unexpected tensor 'extra'"),
+        (lambda t: t.pop(f"{EMBEDDING}.scale_int8"), f"{EMBEDDING} lacks scale_int8"),
+        (lambda t: t.update(four_bits_of(t)), f"{EMBEDDING} must have 8 bits in all its rows"),
         (lambda t: t[f"{LAYER}.scale_int4"].fill_(float("nan")), "finite numbers above 0"),
         (lambda t: t[f"{LAYER}.indices_int4"].fill_(3), "must name each of 128 rows once"),
         (lambda t: t.update({f"{LAYER}.weight": torch.ones(128, 64)}), "unexpected tensor"),

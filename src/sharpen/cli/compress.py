@@ -151,7 +151,11 @@ def mixllm(
     model: Model,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     bits: Annotated[
-        float, typer.Option(help="Mean of the rows' bits, 4 to 8: (bits - 4) / 4 of them have 8.")
+        float,
+        typer.Option(
+            help="Mean of the bits of the blocks' rows, 4 to 8: (bits - 4) / 4 of them have 8. The "
+            "head is not counted."
+        ),
     ] = 4.4,
     unit: Annotated[
         str, typer.Option(help="rows, or bytes: long rows must matter more to get 8 bits.")
@@ -168,7 +172,12 @@ def mixllm(
         ),
     ] = Path("python-stdlib"),
     samples: Annotated[int, typer.Option(help="Rows of 512 tokens of it.")] = 128,
-    head: HeadOption = "keep",
+    head: Annotated[
+        int,
+        typer.Option(
+            help="Bits of the head, and of an embedding tied to it: 8, or 16 to keep --dtype."
+        ),
+    ] = 8,
     adapter: Adapter = None,
     dtype: Dtype = "bfloat16",
     force: Force = False,
@@ -293,6 +302,11 @@ def _render(console: Any, document: dict[str, Any], dtype: str) -> None:
         console.print(
             f"{document['rows_int8']:,} of {document['rows']:,} output features have 8 bits, the "
             f"others 4. By layer: {kinds}."
+        )
+        bits = document["stored_bits"]
+        console.print(
+            f"Stored bits a weight, scales included: {bits['blocks']:.2f} in the blocks' linear "
+            f"layers, {bits['head']:.2f} in the head, {bits['all']:.2f} over all."
         )
     if "bits" in document:
         console.print(

@@ -69,7 +69,8 @@ class MixLLMConfig:
     """Rows of 4 and of 8 bits, chosen over the whole model."""
 
     bits: float = 4.4
-    """Mean of the rows' bits, 4 to 8: (bits - 4) / 4 of them have 8, which is 10 % at 4.4."""
+    """Mean of the bits of the blocks' rows, 4 to 8: (bits - 4) / 4 of them have 8, which is 10 % at
+    4.4."""
 
     unit: Literal["rows", "bytes"] = "rows"
     """What the share counts: ``rows``, as the paper does, or the ``bytes`` that 8 bits add, so that
@@ -84,11 +85,14 @@ class MixLLMConfig:
     calibration: int = 128
     """Rows of calibration text; 128 is the paper's."""
 
-    head: Head = "keep"
-    """``int8`` also stores embedding and head as 8-bit rows."""
+    head: Literal[8, 16] = 8
+    """Bits of the head, and of an embedding tied to it: 8 as the other 8-bit rows, or 16 to keep
+    its type. ``bits`` does not count it."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        if self.head not in (8, 16):
+            raise ConfigError(f"head={self.head!r} must be 8, or 16 to keep the head's type.")
         if not 4 <= self.bits <= 8:
             raise ConfigError(
                 f"bits={self.bits} must be from 4 (all rows) to 8 (all rows), such as 4.4."

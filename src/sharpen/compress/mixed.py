@@ -38,6 +38,7 @@ from sharpen.compress.rows import GROUP, RowCodes, grouped, pack_nibbles, unpack
 from sharpen.core.errors import FileFormatError
 
 __all__ = [
+    "MixedEmbedding",
     "MixedLinear",
     "MixedWeight",
     "integer_product",
@@ -237,6 +238,38 @@ class MixedLinear(nn.Module):
         if self.bias is not None:
             y = y + self.bias.to(dtype)
         return y.view(*x.shape[:-1], self.out_features)
+
+
+class MixedEmbedding(nn.Module):
+    """A token embedding of 8-bit rows, whose tensors a tied head shares.
+
+    Args:
+        weight: [V, H], all of whose rows have 8 bits.
+        dtype: of the output.
+    """
+
+    def __init__(self, weight: MixedWeight, *, dtype: torch.dtype) -> None:
+        super().__init__()
+        assert not weight.indices_int4.numel()
+        self.num_embeddings, self.embedding_dim = weight.shape
+        self.dtype = dtype
+        self.register_buffer("weight_int8", weight.weight_int8)
+        self.register_buffer("scale_int8", weight.scale_int8)
+        self.weight_int8: Tensor
+        self.scale_int8: Tensor
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """[...] int64 -> [..., H]."""
+        flat = ids.flatten()
+        rows = _dequantized(self.weight_int8[flat], self.scale_int8[:, flat], None)
+        return rows.to(self.dtype).view(*ids.shape, self.embedding_dim)
+
+    def _apply(self, fn: object, recurse: bool = True) -> Self:
+        """As :meth:`MixedLinear._apply`."""
+        scale = self.scale_int8
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.scale_int8 = scale.to(self.scale_int8.device)
+        return self
 
 
 def row_product(x: Tensor, weight: MixedWeight) -> Tensor:

@@ -2,8 +2,9 @@
 
 A folder has Hugging Face's layout, and ``quantization_config`` says ``"quant_method":
 "sharpen-mixed"``: it is read by Sharpen only. Each linear layer in the blocks is stored as the
-tensors of :class:`~sharpen.compress.mixed.MixedWeight`, all else in floats, or with
-``head="int8"`` embedding and head as packed 8-bit rows.
+tensors of :class:`~sharpen.compress.mixed.MixedWeight`, and so is, with ``head=8``, the head: under
+the name of the embedding where both are one. All else is stored in floats. Folders of format
+version 1 may have embedding and head as packed 8-bit rows, each with one scale.
 
 While it is made, finished parts lie in a hidden folder beside it, under the hash of model, config
 and calibration rows; the same call goes on there after an interruption and ends in the same bytes.
@@ -29,14 +30,13 @@ from sharpen.compress.config import MixLLMConfig
 from sharpen.compress.files import (
     fill_rest,
     load_packed,
-    outer_tensors,
     refuse_quantized,
     write_model_config,
 )
-from sharpen.compress.mixed import MixedLinear, MixedWeight
+from sharpen.compress.mixed import MixedEmbedding, MixedLinear, MixedWeight
 from sharpen.compress.mixllm import States, choose_rows, quantize_block
 from sharpen.compress.prune import first_inputs
-from sharpen.compress.rows import GROUP
+from sharpen.compress.rows import GROUP, quantize_rows
 from sharpen.compress.salience import block_linears, row_salience
 from sharpen.core.config import read_json, to_dict
 from sharpen.core.errors import BusyError, ConfigError, FileFormatError
@@ -45,14 +45,15 @@ from sharpen.core.model_spec import ModelSpec
 from sharpen.data.shards import TokenDataset
 from sharpen.eval.scoring import evaluating
 from sharpen.models.decoder import DecoderLM
-from sharpen.models.hf import empty_model, open_tensors, save_tensors, write_tensors
+from sharpen.models.hf import TensorFile, empty_model, open_tensors, save_tensors, write_tensors
 from sharpen.models.tokenizer import Tokenizer
 
 __all__ = ["QUANT_METHOD", "MixedSummary", "load_mixed", "save_mixed", "write_mixed"]
 
 QUANT_METHOD = "sharpen-mixed"
-_FORMAT_VERSION = 1
-_HEAD_GROUPS = [(["Embedding", "lm_head"], 8)]
+_FORMAT_VERSION = 2
+_VERSION_1_HEAD = [(["Embedding", "lm_head"], 8)]
+_EMBEDDING, _HEAD = "model.embed_tokens", "lm_head"
 
 Progress = Callable[[float], None]
 
@@ -69,6 +70,10 @@ class MixedSummary:
 
     share_int8: dict[str, float]
     """The same by kind of layer, such as ``down_proj``, 0 to 1."""
+
+    stored_bits: dict[str, float]
+    """Stored bits of a weight, with scales, zero points and places: of the linear layers in the
+    ``blocks``, of the ``head``, and of ``all`` weights."""
 
 
 def save_mixed(
@@ -173,9 +178,9 @@ def write_mixed(
         tensors: dict[str, Tensor] = {}
         for name, parameter in model.named_parameters():
             if not name.startswith("model.layers."):
-                tensors |= outer_tensors(name, parameter, config.head, dtype)
+                tensors |= _outer(model, name, parameter, config, dtype)
         tensors |= _blocks(model, config, rows, eight, parts, dtype, tell)
-    found = _summary(eight)
+    found = _summary(model, eight, tensors)
     write_model_config(model.spec, folder, dtype, _quantization_config(config, found))
     write_tensors(tensors, folder)
     return found
@@ -306,6 +311,23 @@ def _blocks(
     return found
 
 
+def _outer(
+    model: DecoderLM, name: str, parameter: Tensor, config: MixLLMConfig, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Stored tensors of a parameter outside the blocks."""
+    layer = _head_of(model.spec)
+    if config.head == 16 or name != f"{layer}.weight":
+        return {name: parameter.detach().to("cpu", dtype).contiguous()}
+    eight = torch.ones(parameter.shape[0], dtype=torch.bool)
+    weight = MixedWeight.of(quantize_rows(parameter.detach().cpu(), eight, where=layer))
+    return {f"{layer}.{k}": tensor for k, tensor in weight.tensors().items()}
+
+
+def _head_of(spec: ModelSpec) -> str:
+    """The layer whose weight the head has."""
+    return _EMBEDDING if spec.tie_word_embeddings else _HEAD
+
+
 def _take(block: nn.Module, stored: Mapping[str, Tensor]) -> None:
     """Let a block compute with stored tensors."""
     for name, parameter in block.named_parameters():
@@ -318,7 +340,9 @@ def _take(block: nn.Module, stored: Mapping[str, Tensor]) -> None:
         parameter.data = value.to(parameter.device, parameter.dtype)
 
 
-def _summary(eight: Mapping[str, Tensor]) -> MixedSummary:
+def _summary(
+    model: DecoderLM, eight: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> MixedSummary:
     total: Counter[str] = Counter()
     chosen: Counter[str] = Counter()
     for name, rows in eight.items():
@@ -326,7 +350,20 @@ def _summary(eight: Mapping[str, Tensor]) -> MixedSummary:
         total[kind] += rows.numel()
         chosen[kind] += int(rows.sum())
     shares = {kind: chosen[kind] / total[kind] for kind in total}
-    return MixedSummary(total.total(), chosen.total(), shares)
+    return MixedSummary(total.total(), chosen.total(), shares, _stored_bits(model, tensors))
+
+
+def _stored_bits(model: DecoderLM, tensors: Mapping[str, Tensor]) -> dict[str, float]:
+    """Bits by part; biases of linear layers count to all only."""
+    parts = {"blocks": set(block_linears(model)), "head": {_head_of(model.spec)}}
+    found = {}
+    for part, layers in parts.items():
+        weights = sum(model.get_parameter(f"{layer}.weight").numel() for layer in layers)
+        stored = {name: t for name, t in tensors.items() if not name.endswith(".bias")}
+        own = (t.nbytes for name, t in stored.items() if name.rpartition(".")[0] in layers)
+        found[part] = 8 * sum(own) / weights
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return {**found, "all": 8 * sum(t.nbytes for t in tensors.values()) / total}
 
 
 def _quantization_config(config: MixLLMConfig, found: MixedSummary) -> dict[str, Any]:
@@ -363,26 +400,47 @@ def load_mixed(
     _check_config(folder / "config.json")
     files = open_tensors(folder)
     model = empty_model(spec)
-    used = load_packed(model, folder, files, _HEAD_GROUPS, dtype=dtype, device=device)
+    used = load_packed(model, folder, files, _VERSION_1_HEAD, dtype=dtype, device=device)
     for name, layer in block_linears(model).items():
-        parts = {k: f"{name}.{k}" for k in MixedWeight.names()}
-        read = {k: files[full].read() for k, full in parts.items() if full in files}
         shape = layer.out_features, layer.in_features
-        weight = MixedWeight.checked(read, shape, f"{folder}: {name}")
-        moved = MixedWeight(**{k: tensor.to(device) for k, tensor in weight.tensors().items()})
+        weight = _read(folder, files, name, shape, device, used)
         owner, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(owner), leaf, MixedLinear(moved, layer.bias))
-        used |= set(parts.values())
+        setattr(model.get_submodule(owner), leaf, MixedLinear(weight, layer.bias))
+    head = _head_of(spec)
+    if f"{head}.weight_int8" in files:
+        shape = spec.vocab_size, spec.hidden_size
+        weight = _read(folder, files, head, shape, device, used)
+        model.lm_head = MixedLinear(weight)  # type: ignore[assignment]
+        if head == _EMBEDDING:
+            if weight.indices_int4.numel():
+                raise FileFormatError(f"{folder}: {head} must have 8 bits in all its rows.")
+            model.model.embed_tokens = MixedEmbedding(weight, dtype=dtype)  # type: ignore[assignment]
     fill_rest(model, folder, files, used, dtype, device)
     return model.eval()
 
 
+def _read(
+    folder: Path,
+    files: Mapping[str, TensorFile],
+    name: str,
+    shape: tuple[int, int],
+    device: torch.device | str,
+    used: set[str],
+) -> MixedWeight:
+    """A layer's weight; the names of its tensors go into ``used``."""
+    parts = {k: f"{name}.{k}" for k in MixedWeight.names()}
+    read = {k: files[full].read() for k, full in parts.items() if full in files}
+    weight = MixedWeight.checked(read, shape, f"{folder}: {name}")
+    used |= set(parts.values())
+    return MixedWeight(**{k: tensor.to(device) for k, tensor in weight.tensors().items()})
+
+
 def _check_config(path: Path) -> None:
     config = read_json(path, "model config")["quantization_config"]
-    wanted = {"format_version": _FORMAT_VERSION, "group_size": GROUP, "activation_bits": 8}
-    for key, value in wanted.items():
-        if config.get(key) != value:
+    wanted = {"format_version": (1, 2), "group_size": (GROUP,), "activation_bits": (8,)}
+    for key, values in wanted.items():
+        if config.get(key) not in values:
             raise FileFormatError(
                 f"{path}: {key}={config.get(key)!r} of {QUANT_METHOD} is not supported; "
-                f"supported: {value}."
+                f"supported: {', '.join(map(str, values))}."
             )
