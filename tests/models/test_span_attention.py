@@ -1,18 +1,16 @@
 """Native attention over blocks, of long parts and of single tokens, and how prompts are cut."""
 
-import ctypes
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharpen.models import prepare_for_inference
-from sharpen.models import step as step_module
+from sharpen.models import native_step, prepare_for_inference
+from sharpen.models.native_step import NativeStep, fused_step
 from sharpen.models.paged import PagedCache, PagedContext, PagedPart
 from sharpen.models.products import has_tiles
 from sharpen.models.rope import Rope
-from sharpen.models.step import NativeStep, Rows, TorchStep, fused_step
+from sharpen.models.step import Rows, TorchStep, gathered
 from sharpen.native.build import load
 from sharpen.native.info import compiler, cpu_flags, variant
 from small_models import small_model, small_spec
@@ -37,9 +35,7 @@ def made(spec, tiles):
     """The step, held to one way."""
     step = fused_step(spec, torch.bfloat16, torch.device("cpu"))
     assert isinstance(step, NativeStep)
-    pointer, count = ctypes.c_void_p, ctypes.c_int
-    attend = step_module.function(load("attention"), "attend_bf16", *[pointer] * 9, count, count)
-    step._attend_all = lambda *arguments: attend(*arguments[:-1], tiles, arguments[-1])
+    step.attend_tiles = tiles
     return step
 
 
@@ -60,7 +56,7 @@ def laid(spec, parts, *, block, seed=0):
 def exact(spec, q, buffers, rows, window):
     """Each row by itself in float64."""
     out = torch.empty(q.shape, dtype=torch.float64)
-    keys, values = (step_module.gathered(b.double(), rows.tables) for b in buffers)
+    keys, values = (gathered(b.double(), rows.tables) for b in buffers)
     group = spec.num_heads // spec.num_kv_heads
     for i, (sequence, position) in enumerate(
         zip(rows.sequences.tolist(), rows.positions.tolist(), strict=True)
@@ -159,7 +155,7 @@ def test_long_parts_stay_with_torch_without_such_products(monkeypatch):
     assert fused_step(spec, torch.bfloat16, torch.device("cpu")).attends_spans
     assert not fused_step(spec, torch.float32, torch.device("cpu")).attends_spans
     assert not TorchStep(spec).attends_spans
-    monkeypatch.setattr(step_module, "cpu_flags", lambda: frozenset({"avx512f"}))
+    monkeypatch.setattr(native_step, "cpu_flags", lambda: frozenset({"avx512f"}))
     assert not fused_step(spec, torch.bfloat16, torch.device("cpu")).attends_spans
 
 

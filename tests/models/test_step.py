@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharpen.models.kv_cache import KVCache
+from sharpen.models.native_step import NativeStep, fused_step
 from sharpen.models.products import Float32, Layers
 from sharpen.models.rope import Rope
-from sharpen.models.step import NativeStep, Rows, StepContext, TorchStep, fused_step
+from sharpen.models.step import Rows, StepContext, TorchStep
 from sharpen.native.build import build, function
 from sharpen.native.info import compiler, supported
 from small_models import small_spec

@@ -19,6 +19,7 @@ pairs; the rows that fill up the last tile have codes 0. Memory: that of the sto
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Iterable
 from typing import Self
 
@@ -28,7 +29,7 @@ from torch import Tensor
 
 from sharpen.compress.rows import GROUP
 from sharpen.core.huge_pages import collapse
-from sharpen.models.products import has_tiles
+from sharpen.models.products import NativeProduct, has_tiles
 from sharpen.native.build import function, load
 from sharpen.native.info import cpu_flags, variant
 
@@ -135,6 +136,22 @@ class IntegerProduct:
         )
         return y
 
+    def native(self, dtype: torch.dtype) -> tuple[NativeProduct, int] | None:
+        """See :class:`~sharpen.models.products.NativeProduct`."""
+        if dtype not in self._native:
+            return None
+        made = NativeProduct.of(
+            self._native[dtype],
+            NativeProduct.PARTS,
+            weight=ctypes.addressof(self._parts),
+            parts=len(self._parts),
+            bias=self._bias.data_ptr() if self._bias is not None else None,
+            inputs=self._in,
+            outputs=self._out,
+            way=self._way,
+        )
+        return made, sys.maxsize
+
 
 class _Weight(ctypes.Structure):
     _fields_ = [
@@ -224,6 +241,21 @@ class CodeProduct:
             torch.get_num_threads(),
         )
         return y
+
+    def native(self, dtype: torch.dtype) -> tuple[NativeProduct, int] | None:
+        """See :class:`~sharpen.models.products.NativeProduct`."""
+        if dtype != torch.bfloat16:
+            return None
+        made = NativeProduct.of(
+            self._native[dtype],
+            NativeProduct.DESCRIBED,
+            weight=ctypes.addressof(self._described),
+            bias=self._bias.data_ptr() if self._bias is not None else None,
+            inputs=self._described.inputs,
+            outputs=self._out,
+            way=self._tiles,
+        )
+        return made, sys.maxsize
 
 
 def _steps(codes: Tensor, bits: int) -> Tensor:

@@ -36,10 +36,12 @@ from sharpen.models.adapters import Adapter, AdapterRows, Site
 from sharpen.models.attention import attention_mask
 from sharpen.models.decoder import Attention, Block, DecoderLM
 from sharpen.models.kv_cache import KVCache
+from sharpen.models.native_layers import DenseLayer, NativeLayers
+from sharpen.models.native_step import fused_step
 from sharpen.models.paged import PagedCache, PagedContext, PagedPart
 from sharpen.models.products import product
 from sharpen.models.rope import Rope
-from sharpen.models.step import Rows, StepContext, TorchStep, fused_step
+from sharpen.models.step import Rows, StepContext, TorchStep
 
 __all__ = ["InferenceLM", "prepare_for_inference"]
 
@@ -69,6 +71,21 @@ class _Block:
         self._o = product(attention.o_proj)
         self._down = product(mlp.down_proj)
         del block.self_attn, block.mlp
+
+    def dense(self) -> DenseLayer | None:
+        """What it is made of; None for a parallel block."""
+        if self._mlp_norm is None:
+            return None
+        return DenseLayer(
+            self._input_norm,
+            self._head_norms,
+            self._mlp_norm,
+            self._window,
+            self._qkv,
+            self._o,
+            self._gate_up,
+            self._down,
+        )
 
     def __call__(
         self,
@@ -122,6 +139,10 @@ class InferenceLM:
         self._dtype = weight.dtype
         self._fused = fused_step(model.spec, weight.dtype, weight.device)
         self._blocks = [_Block(model.spec, self._fused, block, i) for i, block in enumerate(blocks)]
+        dense = [layer for block in self._blocks if (layer := block.dense()) is not None]
+        self._native = None
+        if len(dense) == len(self._blocks):
+            self._native = NativeLayers.of(model.spec, self._fused, dense, weight.detach())
         self._rope = Rope(model.spec)
 
     def __call__(
@@ -142,11 +163,16 @@ class InferenceLM:
                 cache = self.new_cache(batch, capacity=num_tokens)
             step = self._step(input_ids, cache)
             x = self._embedding(input_ids).view(batch * num_tokens, -1)
-            delta = None
-            for block in self._blocks:
-                x, delta = block(x, delta, step)
-            cache.advance(num_tokens)
-            _, x = self._fused.add_norm(x, delta, self._norm.weight.detach())
+            native, rows = self._native, step.rows
+            if native is not None and rows is not None and batch <= native.most_rows:
+                x = native(x, step.cos, step.sin, rows, rows.sequences.long(), cache)
+                cache.advance(num_tokens)
+            else:
+                delta = None
+                for block in self._blocks:
+                    x, delta = block(x, delta, step)
+                cache.advance(num_tokens)
+                _, x = self._fused.add_norm(x, delta, self._norm.weight.detach())
             x = x.view(batch, num_tokens, -1)
             if logits_to_keep is not None:
                 x = x[:, -logits_to_keep:]
@@ -178,6 +204,14 @@ class InferenceLM:
         with torch.inference_mode():
             context = PagedContext.of(parts, cache, self._rope)
             x: Tensor = self._embedding(context.ids)
+            native = self._native
+            if (
+                native is not None
+                and x.shape[0] <= native.most_rows
+                and context.is_plain(self._fused)
+            ):
+                at = context.cos, context.sin, context.rows
+                return native(x, *at, context.wanted, cache)
             delta = None
             for block in self._blocks:
                 x, delta = block(x, delta, context, context.adapted)

@@ -16,6 +16,10 @@ Memory: 2 L B K D e bytes a block.
 
 from __future__ import annotations
 
+import contextlib
+import math
+import mmap
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -57,12 +61,8 @@ class PagedCache:
         self.block_size = block_size
         self.device = torch.device(device)
         shape = (num_blocks, spec.num_kv_heads, block_size, spec.head_dim)
-        # Not touched before use, so that memory is taken as blocks are.
         self._buffers = [
-            (
-                torch.zeros(shape, dtype=dtype, device=device),
-                torch.zeros(shape, dtype=dtype, device=device),
-            )
+            (_zeros(shape, dtype, self.device), _zeros(shape, dtype, self.device))
             for _ in range(spec.num_layers)
         ]
 
@@ -74,6 +74,18 @@ class PagedCache:
     def buffers(self, layer: int) -> tuple[Tensor, Tensor]:
         """Keys and values of a layer, to be written in place."""
         return self._buffers[layer]
+
+
+def _zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros; on Linux, memory is taken from the system only as it is written, in huge pages."""
+    if device.type != "cpu" or not sys.platform.startswith("linux"):
+        return torch.zeros(shape, dtype=dtype, device=device)
+    memory = mmap.mmap(
+        -1, math.prod(shape) * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    )
+    with contextlib.suppress(OSError):  # a kernel without huge pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(tuple(shape))
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +256,11 @@ class PagedContext:
             watched=tuple(watched),
             adapted=_adapted([parts[i] for i in order]),
         )
+
+    def is_plain(self, fused: TorchStep) -> bool:
+        """Whether a pass is the same for all rows, and nobody watches or adds to it."""
+        plain = not self.spans or fused.attends_spans
+        return plain and not self.watched and not self.adapted
 
     def attend(
         self,

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,7 @@ from sharpen.core.huge_pages import collapse
 from sharpen.native.build import function, load
 from sharpen.native.info import cpu_flags, variant
 
-__all__ = ["Product", "has_tiles", "product"]
+__all__ = ["NativeProduct", "Product", "has_tiles", "product"]
 
 _ROWS_HINT = 8  # the blocked layout oneDNN picks for it is good from 1 row to hundreds
 _NATIVE_ROWS = 8
@@ -38,6 +38,25 @@ _MAX_FEW_ROWS = 16
 _TILE_ROWS, _DOT_ROWS = 64, 16  # up to which native bfloat16 products beat oneDNN's
 
 Product = Callable[[Tensor], Tensor]
+
+
+class NativeProduct(ctypes.Structure):
+    """A product as ``native/layers.cpp`` calls it; whoever made it keeps what it points to.
+
+    Its makers have a method ``native(dtype)``, which gives it and the most rows that it is for, or
+    None where rows of that type go another way.
+    """
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("run", "weight", "bias")),
+        *((name, ctypes.c_int64) for name in ("kind", "parts", "inputs", "outputs", "way")),
+    ]
+    PLAIN, DESCRIBED, PARTS = range(3)
+
+    @classmethod
+    def of(cls, run: Any, kind: int, **fields: int | None) -> Self:
+        """One that calls the function ``run`` of a library."""
+        return cls(run=ctypes.cast(run, ctypes.c_void_p).value, kind=kind, **fields)
 
 
 class Blocked:
@@ -93,6 +112,21 @@ class BFloat16(Blocked):
             torch.get_num_threads(),
         )
         return y
+
+    def native(self, dtype: torch.dtype) -> tuple[NativeProduct, int] | None:
+        """See :class:`NativeProduct`."""
+        if not self._most or dtype != torch.bfloat16:
+            return None
+        made = NativeProduct.of(
+            self._native,
+            NativeProduct.DESCRIBED,
+            weight=ctypes.addressof(self._described),
+            bias=self._added.data_ptr() if self._added is not None else None,
+            inputs=self._described.inputs,
+            outputs=self._out,
+            way=self._tiles,
+        )
+        return made, self._most
 
 
 class _Weight(ctypes.Structure):
@@ -166,6 +200,20 @@ class RowMajor:
             torch.get_num_threads(),
         )
         return y
+
+    def native(self, dtype: torch.dtype) -> tuple[NativeProduct, int] | None:
+        """See :class:`NativeProduct`."""
+        if self._native is None or dtype != self._weight.dtype:
+            return None
+        made = NativeProduct.of(
+            self._native,
+            NativeProduct.PLAIN,
+            weight=self._weight.data_ptr(),
+            bias=self._bias.data_ptr() if self._bias is not None else None,
+            inputs=self._weight.shape[1],
+            outputs=self._weight.shape[0],
+        )
+        return made, _NATIVE_ROWS
 
 
 class Float32(RowMajor):

@@ -7,10 +7,10 @@
     attend     q, k <- rope(norm(q)), rope(norm(k));  cache <- k, v;  softmax(q k^T / sqrt(D)) v
 
 A step of one token starts hundreds of operations that each touch a few kilobytes; starting them
-costs more than their work. :class:`NativeStep` does them in one or two calls each
-(``native/decode.cpp``, ``native/attention.cpp``). :class:`TorchStep` is its reference, and what
-runs on other devices, in other types and without a compiler. There the G query heads that share a
-key head are one attention of G rows, so keys are not repeated.
+costs more than their work. ``native_step.py`` does them in one or two calls each;
+:class:`TorchStep` is its reference, and what runs on other devices, in other types and without a
+compiler. There the G query heads that share a key head are one attention of G rows, so keys are not
+repeated.
 
 Two caches: one batch of equal length (:class:`StepContext`), and blocks of any sequences
 (:class:`~sharpen.models.paged.PagedContext`). To native code the first is a special case: a row is
@@ -19,9 +19,7 @@ one long block.
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -30,11 +28,8 @@ from torch import Tensor
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.attention import attention_mask
 from sharpen.models.kv_cache import KVCache
-from sharpen.models.products import has_tiles
-from sharpen.native.build import function, load
-from sharpen.native.info import cpu_flags, variant
 
-__all__ = ["NativeStep", "Rows", "StepContext", "TorchStep", "fused_step", "gathered"]
+__all__ = ["Rows", "StepContext", "TorchStep", "gathered"]
 
 _SHORT_CONTEXT = 2048  # up to here one token attends by plain products
 
@@ -278,164 +273,3 @@ def _attend_one(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     scale = q.shape[-1] ** -0.5
     scores = torch.baddbmm(q.new_empty(()), q, keys.transpose(1, 2), beta=0, alpha=scale)
     return torch.bmm(scores.softmax(-1), values)
-
-
-class _Shape(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_int64)
-        for name in (
-            *("rows", "heads", "kv_heads", "size"),
-            *("block", "table_width", "window", "rope_stride"),
-        )
-    ]
-
-
-class NativeStep(TorchStep):
-    """The steps in native code.
-
-    Attention of long parts stays with torch unless the processor multiplies bfloat16.
-
-    Args:
-        spec: the model's shape.
-        library: the compiled ``decode``.
-        dtype: float32 or bfloat16.
-    """
-
-    def __init__(self, spec: ModelSpec, library: ctypes.CDLL, dtype: torch.dtype) -> None:
-        super().__init__(spec)
-        suffix = {torch.float32: "f32", torch.bfloat16: "bf16"}[dtype]
-        pointer, integer = ctypes.c_void_p, ctypes.c_int64
-        real, count = ctypes.c_float, ctypes.c_int
-        self._add_norm = function(
-            library, f"add_norm_{suffix}", *[pointer] * 4, integer, integer, real, count
-        )
-        self._gate = function(
-            library, f"silu_multiply_{suffix}", pointer, pointer, integer, integer, count
-        )
-        self._turn = function(
-            library, f"turn_rows_{suffix}", *[pointer] * 5, real, *[pointer] * 5, count
-        )
-        self._attend = function(library, f"attend_rows_{suffix}", *[pointer] * 9, count)
-        self._attend_all: Any = None
-        if dtype == torch.bfloat16 and spec.head_dim % 32 == 0:
-            self._attend_all = _bfloat16_attention()
-        self.attends_spans = self._attend_all is not None
-        self._shape = _Shape(heads=spec.num_heads, kv_heads=spec.num_kv_heads, size=spec.head_dim)
-
-    def add_norm(self, x: Tensor, delta: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """The sum, in ``x``, and its norm."""
-        rows, size = x.shape
-        out = torch.empty_like(x)
-        self._add_norm(
-            x.data_ptr(),
-            delta.data_ptr() if delta is not None else None,
-            weight.data_ptr(),
-            out.data_ptr(),
-            rows,
-            size,
-            self._spec.rms_norm_eps,
-            torch.get_num_threads(),
-        )
-        return x, out
-
-    def gate(self, gate_up: Tensor) -> Tensor:
-        """[R, 2 I] -> [R, I]."""
-        rows, size = gate_up.shape
-        out = gate_up.new_empty((rows, size // 2))
-        self._gate(gate_up.data_ptr(), out.data_ptr(), rows, size // 2, torch.get_num_threads())
-        return out
-
-    def attend(
-        self,
-        qkv: Tensor,
-        norms: tuple[Tensor, Tensor] | None,
-        layer: int,
-        window: int | None,
-        step: StepContext,
-    ) -> Tensor:
-        """As :meth:`TorchStep.attend`."""
-        if step.rows is None:
-            return super().attend(qkv, norms, layer, window, step)
-        buffers = step.cache.buffers(layer)
-        q = self.turn_rows(qkv, norms, step.cos, step.sin, buffers, step.rows)
-        return self.attend_rows(q, buffers, step.rows, window)
-
-    def turn_rows(
-        self,
-        qkv: Tensor,
-        norms: tuple[Tensor, Tensor] | None,
-        cos: Tensor,
-        sin: Tensor,
-        buffers: tuple[Tensor, Tensor],
-        rows: Rows,
-    ) -> Tensor:
-        """As :meth:`TorchStep.turn_rows`; queries are float32."""
-        shape = self._sized(qkv.shape[0], buffers[0], rows)
-        shape.rope_stride = cos.stride(0) if cos.shape[0] > 1 else 0
-        q = torch.empty((shape.rows, shape.heads, shape.size))
-        self._turn(
-            qkv.data_ptr(),
-            cos.data_ptr(),
-            sin.data_ptr(),
-            norms[0].data_ptr() if norms is not None else None,
-            norms[1].data_ptr() if norms is not None else None,
-            self._spec.rms_norm_eps,
-            q.data_ptr(),
-            buffers[0].data_ptr(),
-            buffers[1].data_ptr(),
-            rows.places.data_ptr(),
-            ctypes.addressof(shape),
-            torch.get_num_threads(),
-        )
-        return q
-
-    def attend_rows(
-        self, q: Tensor, buffers: tuple[Tensor, Tensor], rows: Rows, window: int | None
-    ) -> Tensor:
-        """As :meth:`TorchStep.attend_rows`."""
-        keys, values = buffers
-        shape = self._sized(q.shape[0], keys, rows)
-        shape.window = window or 0
-        out = keys.new_empty((shape.rows, shape.heads * shape.size))
-        (self._attend_all or self._attend)(
-            q.data_ptr(),
-            keys.data_ptr(),
-            values.data_ptr(),
-            rows.tables.data_ptr(),
-            rows.sequences.data_ptr(),
-            rows.positions.data_ptr(),
-            rows.firsts.data_ptr() if rows.firsts is not None else None,
-            out.data_ptr(),
-            ctypes.addressof(shape),
-            torch.get_num_threads(),
-        )
-        return out
-
-    def _sized(self, count: int, keys: Tensor, rows: Rows) -> _Shape:
-        shape = self._shape
-        shape.rows, shape.block, shape.table_width = count, keys.shape[2], rows.tables.shape[1]
-        return shape
-
-
-def _bfloat16_attention() -> Any:
-    """The kernel for any rows, where the processor multiplies bfloat16; else None."""
-    library = load("attention")
-    if library is None or variant() != "avx512" or "avx512_bf16" not in cpu_flags():
-        return None
-    pointer, count = ctypes.c_void_p, ctypes.c_int
-    attend = function(library, "attend_bf16", *[pointer] * 9, count, count)
-    tiles = has_tiles(library, "bf16")
-
-    def call(*arguments: int | None) -> None:
-        attend(*arguments[:-1], tiles, arguments[-1])
-
-    return call
-
-
-def fused_step(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> TorchStep:
-    """The fastest implementation for a type and a device."""
-    if device.type == "cpu" and dtype in (torch.float32, torch.bfloat16):
-        library = load("decode")
-        if library is not None:
-            return NativeStep(spec, library, dtype)
-    return TorchStep(spec)

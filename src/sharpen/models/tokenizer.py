@@ -6,8 +6,10 @@ how text is split first. Special tokens are added after the BPE is built and kee
 
 from __future__ import annotations
 
+import codecs
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +57,7 @@ class Tokenizer:
         backend.no_padding()
         backend.no_truncation()
         self.config = dict(config or {})
+        self._known_bytes: dict[bool, dict[int, bytes]] = {}
         self.chat_template: str | None = self.config.get("chat_template")
         if not isinstance(self.chat_template, str | None):
             raise FileFormatError(
@@ -130,6 +133,30 @@ class Tokenizer:
                 raise DataError(f"token id {i} is outside 0 to {self.vocab_size - 1}.")
         return str(self.backend.decode(ids, skip_special_tokens=skip_special))
 
+    def bytes_of(self, *, skip_special: bool = True) -> Callable[[int], bytes] | None:
+        """What gives the bytes of an id; None where they depend on the ids around it."""
+        decoder = self.backend.decoder
+        if decoder is None or json.loads(decoder.__getstate__())["type"] != "ByteLevel":
+            return None
+        known = self._known_bytes.setdefault(skip_special, {})
+        special = self.special_ids if skip_special else frozenset()
+        letters = _byte_of_letter()
+
+        def find(token_id: int) -> bytes:
+            found = known.get(token_id)
+            if found is None:
+                token = self.backend.id_to_token(token_id) or ""
+                if token_id in special:
+                    found = b""
+                elif all(letter in letters for letter in token):
+                    found = bytes(letters[letter] for letter in token)
+                else:
+                    found = token.encode()  # one that was added as it is
+                known[token_id] = found
+            return found
+
+        return find
+
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json``, ``tokenizer_config.json`` and the chat template."""
         atomic_write_text(folder / "tokenizer.json", self.backend.to_str(pretty=False))
@@ -141,9 +168,41 @@ class Tokenizer:
 
 
 class StreamDecoder:
-    """Decodes a growing sequence of ids, giving text only once its characters are complete."""
+    """Decodes a growing sequence of ids, giving text only once its characters are complete.
+
+    Where the tokenizer is a byte-level one (Radford et al., 2019), an id stands for bytes whatever
+    comes before it, and one more costs O(1). Else it costs two calls of the tokenizer.
+    """
 
     def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True) -> None:
+        bytes_of = tokenizer.bytes_of(skip_special=skip_special)
+        self._inner = (
+            _ByBytes(bytes_of) if bytes_of is not None else _ByText(tokenizer, skip_special)
+        )
+
+    def push(self, token_id: int) -> str:
+        """Add one id; returns the new text, which may be empty."""
+        return self._inner.push(token_id)
+
+    def finish(self) -> str:
+        """What is left at the end, incomplete characters as U+FFFD."""
+        return self._inner.finish()
+
+
+class _ByBytes:
+    def __init__(self, bytes_of: Callable[[int], bytes]) -> None:
+        self._bytes_of = bytes_of
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token_id: int) -> str:
+        return self._decoder.decode(self._bytes_of(token_id))
+
+    def finish(self) -> str:
+        return self._decoder.decode(b"", final=True)
+
+
+class _ByText:
+    def __init__(self, tokenizer: Tokenizer, skip_special: bool) -> None:
         self._tokenizer = tokenizer
         self._skip = skip_special
         self._ids: list[int] = []
@@ -151,7 +210,6 @@ class StreamDecoder:
         self._read = 0
 
     def push(self, token_id: int) -> str:
-        """Add one id; returns the new text, which may be empty."""
         self._ids.append(token_id)
         before, now = self._texts()
         if now.endswith("\ufffd") or len(now) <= len(before):
@@ -160,7 +218,6 @@ class StreamDecoder:
         return now[len(before) :]
 
     def finish(self) -> str:
-        """What is left at the end, incomplete characters as U+FFFD."""
         before, now = self._texts()
         self._prefix = self._read = len(self._ids)
         return now[len(before) :]
@@ -169,6 +226,19 @@ class StreamDecoder:
         decode = self._tokenizer.decode
         before = decode(self._ids[self._prefix : self._read], skip_special=self._skip)
         return before, decode(self._ids[self._prefix :], skip_special=self._skip)
+
+
+@functools.cache
+def _byte_of_letter() -> dict[str, int]:
+    """The letter that stands for each byte in byte-level tokens, reversed."""
+    from tokenizers import pre_tokenizers
+
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    letters = {chr(byte): byte for byte in plain}
+    others = [byte for byte in range(256) if byte not in plain]
+    letters |= {chr(256 + i): byte for i, byte in enumerate(others)}
+    assert set(letters) == set(pre_tokenizers.ByteLevel.alphabet())
+    return letters
 
 
 def load_tokenizer(ref: str | Path) -> Tokenizer:

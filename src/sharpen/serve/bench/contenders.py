@@ -225,6 +225,8 @@ def _llama_cpp(model: str, threads: int) -> Generate:
 def _main() -> None:
     name, model, threads, folder = sys.argv[1:5]
     os.environ["OMP_NUM_THREADS"] = threads
+    if hasattr(os, "sched_setaffinity"):  # for engines that ask the machine and not the variable
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(threads)])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what engines print is no answer
     with contextlib.redirect_stdout(sys.stderr):
