@@ -63,6 +63,23 @@ def test_streamed_pieces_of_any_ids_add_up(ids: list[int]) -> None:
         assert "".join([*pieces, stream.finish()]) == tokenizer.decode(ids)
 
 
+def test_streams_of_tokenizers_that_are_not_byte_level_add_up() -> None:
+    backend = Backend(models.BPE(byte_fallback=True, unk_token="?"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Strip(" ", 1, 0)]
+    )
+    special = [f"<0x{i:02X}>" for i in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["?", *special])
+    backend.train_from_iterator([TEXT * 3], trainer)
+    tokenizer = Tokenizer(backend)
+    assert tokenizer.bytes_of() is None
+    ids = [*tokenizer.encode("the cat"), *(backend.token_to_id(f"<0x{i}>") for i in ("E2", "68"))]
+    stream = StreamDecoder(tokenizer, skip_special=False)
+    pieces = [stream.push(i) for i in ids]
+    assert "".join([*pieces, stream.finish()]) == tokenizer.decode(ids, skip_special=False)
+
+
 def test_a_character_of_several_tokens_comes_out_once_whole() -> None:
     stream = StreamDecoder(BYTES)
     assert [stream.push(i) for i in BYTES.encode("a🎉b")] == ["a", "", "", "", "🎉", "b"]
