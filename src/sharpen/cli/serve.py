@@ -136,6 +136,13 @@ def register(app: typer.Typer) -> None:
         kv_checksum: Annotated[
             bool, typer.Option("--kv-checksum", help="Check keys and values on their way.")
         ] = False,
+        kv_connector: Annotated[
+            str,
+            typer.Option(
+                help="How keys and values go: http, shm (memory shared on one host), or auto: "
+                "shm where the other worker is on this host."
+            ),
+        ] = "auto",
     ) -> Output:
         """Serve a model until Ctrl-C or SIGTERM; any OpenAI client can talk to it."""
         from sharpen.core.errors import ConfigError, DependencyNotInstalled
@@ -211,6 +218,7 @@ def register(app: typer.Typer) -> None:
                 policy=policy,
                 threshold=layerwise_from,
                 checksum=kv_checksum,
+                connector=kv_connector,
             )
         console = error_console()
         if host not in ("127.0.0.1", "::1", "localhost") and not keys:

@@ -31,6 +31,7 @@ from sharpen.serve.sampling import SamplingParams
 from sharpen.serve.scheduler import Part
 from sharpen.serve.split.fingerprint import fingerprint
 from sharpen.serve.split.records import KVSender, KVWriter
+from sharpen.serve.split.ring import Ring
 
 __all__ = ["SplitEngine", "SplitLLM", "TokenContinuation", "refuse_unsplittable", "take_token"]
 
@@ -119,10 +120,12 @@ class SplitEngine(Engine):
         """Tokens whose keys and values fit."""
         return self.scheduler.pool.count * self.scheduler.pool.size
 
-    def sender(self, tokens: int, *, layered: bool, checksum: bool) -> KVSender:
+    def sender(
+        self, tokens: int, *, layered: bool, checksum: bool, ring: Ring | None = None
+    ) -> KVSender:
         """What takes keys and values of a prompt of so many tokens."""
         spec = self.model.spec
-        return KVSender(self._cache, spec, tokens, layered=layered, checksum=checksum)
+        return KVSender(self._cache, spec, tokens, layered=layered, checksum=checksum, ring=ring)
 
     def writer(self, sequence: Continuation) -> KVWriter:
         """What puts keys and values into the blocks of a reserved sequence."""
@@ -142,7 +145,12 @@ class SplitEngine(Engine):
         return self._call(lambda: self._adopt(sequence, token))
 
     def store(
-        self, sequence: Continuation, writer: KVWriter, layer: int, start: int, data: bytearray
+        self,
+        sequence: Continuation,
+        writer: KVWriter,
+        layer: int,
+        start: int,
+        data: bytearray | memoryview,
     ) -> None:
         """Put a record into the blocks of a reserved sequence; safe from any thread.
 

@@ -10,6 +10,8 @@ instead. Ranges are of tokens, not of blocks, so the sides may have blocks of di
 
 The sender gathers a range once and hands its memory to the socket; the receiver copies it to its
 place. At most ``_MOST_QUEUED`` records wait for the socket; then the engine waits for the link.
+Between processes of one host the bytes go through a ring of shared memory (``ring.py``) instead,
+and the headers alone over the socket.
 """
 
 from __future__ import annotations
@@ -29,14 +31,16 @@ from torch import Tensor
 from sharpen.core.errors import FileFormatError
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.paged import PagedCache, Seen
+from sharpen.serve.split.ring import Ring
 
 __all__ = ["KVReader", "KVSender", "KVWriter"]
 
 _HEADER = struct.Struct("<IIIIQ")  # layer, start, count, flags, checksum or token
-_CHECKED, _LAST = 1, 2
+_CHECKED, _LAST, _SHARED = 1, 2, 4
 _MOST_QUEUED = 256
 _PUT_S = 60.0
 _LOOK_S = 0.05
+_RING_S = 0.0002
 
 
 class KVSender:
@@ -48,6 +52,7 @@ class KVSender:
         tokens: of the prompt.
         layered: send layers as they are computed; else all after the prompt.
         checksum: add a CRC-32 to each record.
+        ring: for the keys and values; default the stream itself.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class KVSender:
         *,
         layered: bool = True,
         checksum: bool = False,
+        ring: Ring | None = None,
     ) -> None:
         self.layered = layered
         self.sent_bytes = 0
@@ -67,6 +73,8 @@ class KVSender:
         self._sent = [0] * spec.num_layers
         self._queue: queue.Queue[list[bytes | memoryview] | None] = queue.Queue(_MOST_QUEUED)
         self._closed = False
+        self._ring = ring
+        self._num_shared = 0
 
     def __call__(self, seen: Seen) -> None:
         """A layer has stored those of a part: send all of it that was not sent."""
@@ -104,13 +112,48 @@ class KVSender:
         if stop <= start or self._closed:
             return
         self._sent[layer] = stop
-        keys, values = (
-            _bytes(_range(one, blocks, start, stop)) for one in self._cache.buffers(layer)
-        )
+        keys, values = (_range(one, blocks, start, stop) for one in self._cache.buffers(layer))
+        if self._ring is not None:
+            self._share(self._ring, layer, start, keys, values)
+            return
+        both = _bytes(keys.contiguous()), _bytes(values.contiguous())
         flags = crc = 0
         if self._checksum:
-            flags, crc = _CHECKED, zlib.crc32(values, zlib.crc32(keys))
-        self._put([_HEADER.pack(layer, start, stop - start, flags, crc), keys, values])
+            flags, crc = _CHECKED, zlib.crc32(both[1], zlib.crc32(both[0]))
+        self._put([_HEADER.pack(layer, start, stop - start, flags, crc), *both])
+
+    def _share(self, ring: Ring, layer: int, start: int, keys: Tensor, values: Tensor) -> None:
+        """Write [heads, count, D] into slots, in as many records as it takes."""
+        heads, count, dim = keys.shape
+        each = 2 * heads * dim
+        most = ring.slot_bytes // (each * keys.element_size())
+        assert most, "a slot holds a token"
+        for first in range(0, count, most):
+            part = slice(first, min(first + most, count))
+            size = part.stop - first
+            slot = self._slot(ring)
+            if slot is None:
+                return
+            both = torch.frombuffer(slot, dtype=keys.dtype, count=each * size)
+            both = both.view(2, heads, size, dim)
+            both[0].copy_(keys[:, part])
+            both[1].copy_(values[:, part])
+            flags, crc = _SHARED, 0
+            if self._checksum:
+                flags, crc = _SHARED | _CHECKED, zlib.crc32(slot[: both.nbytes])
+            self.sent_bytes += both.nbytes
+            self._put([_HEADER.pack(layer, start + first, size, flags, crc)])
+
+    def _slot(self, ring: Ring) -> memoryview | None:
+        """The next free slot, once the receiver has emptied it; None when it never will."""
+        number = self._num_shared
+        deadline = time.monotonic() + _PUT_S
+        while number - ring.done >= ring.slots and not self._closed:
+            time.sleep(_RING_S)
+            if time.monotonic() > deadline:
+                self.close()
+        self._num_shared += 1
+        return None if self._closed else ring.slot(number)
 
     def _put(self, record: list[bytes | memoryview] | None) -> None:
         deadline = time.monotonic() + _PUT_S
@@ -158,7 +201,7 @@ class KVWriter:
                 f"continue a prompt of {self._tokens} tokens in {layers} layers."
             )
 
-    def write(self, layer: int, start: int, count: int, data: bytearray) -> None:
+    def write(self, layer: int, start: int, count: int, data: bytearray | memoryview) -> None:
         """Store one record, checked before."""
         keys, values = self._cache.buffers(layer)
         spec, size = self._spec, self._cache.block_size
@@ -177,36 +220,48 @@ class KVReader:
 
     Args:
         writer: what takes them.
+        ring: where keys and values are, unless in the stream.
 
     Attributes:
         token: the first output token, once the last record has come.
     """
 
-    def __init__(self, writer: KVWriter) -> None:
+    def __init__(self, writer: KVWriter, ring: Ring | None = None) -> None:
         self._writer = writer
+        self._ring = ring
+        self._num_shared = 0
         self._data = bytearray()
         self.token: int | None = None
 
-    def feed(self, chunk: bytes) -> list[tuple[int, int, int, bytearray]]:
+    def taken(self) -> None:
+        """All records so far are stored: the sender may use their slots again."""
+        if self._ring is not None:
+            self._ring.done = self._num_shared
+
+    def feed(self, chunk: bytes) -> list[tuple[int, int, int, bytearray | memoryview]]:
         """Whole records of what has come so far: layer, start, count, keys and values.
 
         Raises:
             FileFormatError: they do not fit the prompt, or a checksum is wrong.
         """
         self._data += chunk
-        found: list[tuple[int, int, int, bytearray]] = []
+        found: list[tuple[int, int, int, bytearray | memoryview]] = []
         while len(self._data) >= _HEADER.size and self.token is None:
             layer, start, count, flags, value = _HEADER.unpack_from(self._data)
             if flags & _LAST:
                 self.token = value
                 break
             size = count * self._writer.token_bytes
-            if len(self._data) < _HEADER.size + size:
+            data: bytearray | memoryview
+            if flags & _SHARED:
+                data, size = self._shared(size), 0
+            elif len(self._data) < _HEADER.size + size:
                 # Before the whole of it is held: a wrong header may ask for any amount.
                 if not found:
                     self._writer.check(layer, start, count)
                 break
-            data = self._data[_HEADER.size : _HEADER.size + size]
+            else:
+                data = self._data[_HEADER.size : _HEADER.size + size]
             del self._data[: _HEADER.size + size]
             if flags & _CHECKED and zlib.crc32(data) != value:
                 raise FileFormatError(
@@ -215,14 +270,22 @@ class KVReader:
             found.append((layer, start, count, data))
         return found
 
+    def _shared(self, size: int) -> memoryview:
+        """The next record of the ring."""
+        if self._ring is None or size > self._ring.slot_bytes:
+            raise FileFormatError(f"a record of {size} bytes is in no ring that is shared here.")
+        data = self._ring.slot(self._num_shared)[:size]
+        self._num_shared += 1
+        return data
+
 
 def _range(buffer: Tensor, blocks: list[int], start: int, stop: int) -> Tensor:
-    """[heads, stop - start, D] of a buffer [blocks, heads, B, D]."""
+    """[heads, stop - start, D] of a buffer [blocks, heads, B, D]; not contiguous where cut."""
     size = buffer.shape[2]
     first = start // size
     table = torch.tensor(blocks[first : -(-stop // size)], device=buffer.device)
     found = buffer[table].transpose(0, 1).flatten(1, 2)
-    return found[:, start - first * size : stop - first * size].contiguous()
+    return found[:, start - first * size : stop - first * size]
 
 
 def _bytes(x: Tensor) -> memoryview:

@@ -6,6 +6,7 @@
     POST /split/prompt         compute a prompt, and send keys and values to the target
     POST /split/tokens         hold blocks, then go on once they are filled; or do both phases here
     PUT  /split/kv/{id}        keys and values of a held request, as records
+    POST /split/ring           whether a ring of memory of another worker is reached from here
 
 The two POSTs answer with JSON lines: ``{"reserved": true}``, ``{"token": 5}``, ``{"sent": bytes}``,
 ``{"end": reason, "error": text}``. The connection is the request's life: when it closes, blocks are
@@ -20,7 +21,7 @@ import http.client
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -40,12 +41,14 @@ from sharpen.serve.request import Piece
 from sharpen.serve.sampling import SamplingParams
 from sharpen.serve.split.engine import SplitLLM, TokenContinuation, refuse_unsplittable
 from sharpen.serve.split.records import KVReader, KVSender, KVWriter
+from sharpen.serve.split.ring import Connector, Ring, Rings
 
 __all__ = ["Role", "WorkerConfig", "add_split_routes", "pack_params", "unpack_params"]
 
 _log = logging.getLogger(__name__)
 Role = Literal["prefill", "decode", "mixed"]
 _SEND_TIMEOUT_S = 60.0
+_RING = "X-Sharpen-Ring"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,9 @@ class WorkerConfig:
 
     checksum: bool = False
     """Add checksums to keys and values."""
+
+    connector: Connector = "auto"
+    """How they go: ``http``, memory that is shared (``shm``), or by where the other worker is."""
 
     api_key: str | None = None
     """To show to other workers."""
@@ -86,6 +92,14 @@ class _Prompt(_Phase):
     """Body of ``POST /split/prompt``."""
 
     target: str
+
+
+class _Ticket(BaseModel):
+    """Body of ``POST /split/ring``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ticket: str = Field(max_length=200)
 
 
 class _Tokens(_Phase):
@@ -149,6 +163,7 @@ class _Worker:
     def __init__(self, state: ServerState, config: WorkerConfig) -> None:
         self.state = state
         self.config = config
+        self.rings = Rings(config.connector)
         self.held: dict[str, tuple[TokenContinuation, KVWriter]] = {}
 
     def ready(self) -> SplitLLM:
@@ -182,8 +197,8 @@ class _Worker:
         return params
 
 
-def add_split_routes(app: FastAPI, state: ServerState, config: WorkerConfig) -> None:
-    """Add them to ``app``."""
+def add_split_routes(app: FastAPI, state: ServerState, config: WorkerConfig) -> Rings:
+    """Add them to ``app``; returns the memory that they share, to be closed after it."""
     here = _Worker(state, config)
 
     @app.get("/split/info")
@@ -208,9 +223,20 @@ def add_split_routes(app: FastAPI, state: ServerState, config: WorkerConfig) -> 
         params = await asyncio.to_thread(here.check, body)
         return await _prompt(here, body, params)
 
+    @app.post("/split/ring")
+    async def ring(body: _Ticket) -> dict[str, bool]:
+        try:
+            Ring.opened(body.ticket).close()
+        except ExecutionError as error:
+            _log.debug("%s", error)
+            return {"shared": False}
+        return {"shared": True}
+
     @app.put("/split/kv/{name}")
     async def keys_and_values(name: str, request: Request) -> Response:
         return await _receive(here, name, request)
+
+    return here.rings
 
 
 async def _tokens(here: _Worker, body: _Tokens, params: SamplingParams) -> Response:
@@ -240,8 +266,13 @@ def _let_go(here: _Worker, name: str, sequence: TokenContinuation) -> None:
 
 async def _prompt(here: _Worker, body: _Prompt, params: SamplingParams) -> Response:
     engine, lines = here.ready().split, _Lines()
-    layered = len(body.prompt) >= here.config.threshold
-    sender = engine.sender(len(body.prompt), layered=layered, checksum=here.config.checksum)
+    ring = await asyncio.to_thread(_ring, here, body.target)
+    sender = engine.sender(
+        len(body.prompt),
+        layered=len(body.prompt) >= here.config.threshold,
+        checksum=here.config.checksum,
+        ring=ring,
+    )
     one = dataclasses.replace(params, max_tokens=1, min_tokens=min(params.min_tokens, 1))
 
     def ended(piece: Piece) -> None:
@@ -261,10 +292,15 @@ async def _prompt(here: _Worker, body: _Prompt, params: SamplingParams) -> Respo
 
     def send() -> None:
         try:
-            _send(sender, body, here.config.api_key)
+            _send(sender, body, here.config.api_key, ring)
             lines.put(sent=sender.sent_bytes)
+            if ring is not None:
+                here.rings.give(ring)
         except (OSError, http.client.HTTPException, ExecutionError) as error:
             sender.close()
+            if ring is not None:
+                here.rings.drop(ring)
+                here.rings.forget(body.target)
             here.cancel(sequence)
             lines.put(end="error", error=f"keys and values did not reach {body.target}: {error}")
 
@@ -283,31 +319,57 @@ async def _prompt(here: _Worker, body: _Prompt, params: SamplingParams) -> Respo
     return _Answer(lines.until("sent"), let_go)
 
 
-def _send(sender: KVSender, body: _Prompt, api_key: str | None) -> None:
+def _ring(here: _Worker, target: str) -> Ring | None:
+    """A ring to the target, where both share memory."""
+
+    def ask(ticket: str) -> bool:
+        status, text = _call(
+            target, "POST", "/split/ring", json.dumps({"ticket": ticket}), here.config.api_key
+        )
+        return status == 200 and json.loads(text) == {"shared": True}
+
+    try:
+        return here.rings.take(target, ask)
+    except (OSError, http.client.HTTPException, ValueError):
+        return None  # if it is away, the transfer will say so
+
+
+def _send(sender: KVSender, body: _Prompt, api_key: str | None, ring: Ring | None) -> None:
     """Put the records to the target.
 
     Raises:
         ExecutionError: it refused them.
     """
-    parts = urlsplit(body.target)
+    own = {_RING: ring.ticket} if ring is not None else {}
+    status, text = _call(body.target, "PUT", f"/split/kv/{body.id}", sender.stream(), api_key, own)
+    if status != 200:
+        raise ExecutionError(f"status {status}: {text}")
+
+
+def _call(
+    target: str,
+    method: str,
+    path: str,
+    data: str | Iterator[bytes | memoryview],
+    api_key: str | None,
+    own: Mapping[str, str] | None = None,
+) -> tuple[int, str]:
+    """Ask another worker; status and answer."""
+    parts = urlsplit(target)
     link = http.client.HTTPConnection(
         parts.hostname or "", parts.port or 80, timeout=_SEND_TIMEOUT_S
     )
-    headers = {"Transfer-Encoding": "chunked", "Content-Type": "application/octet-stream"}
-    if api_key is not None:
-        headers["Authorization"] = f"Bearer {api_key}"
+    is_stream = not isinstance(data, str)
+    headers = {
+        "Content-Type": "application/octet-stream" if is_stream else "application/json",
+        **({"Transfer-Encoding": "chunked"} if is_stream else {}),
+        **({"Authorization": f"Bearer {api_key}"} if api_key is not None else {}),
+        **(own or {}),
+    }
     try:
-        link.request(
-            "PUT",
-            f"/split/kv/{body.id}",
-            body=sender.stream(),
-            headers=headers,
-            encode_chunked=True,
-        )
+        link.request(method, path, data, headers, encode_chunked=is_stream)
         answer = link.getresponse()
-        text = answer.read(2000).decode(errors="replace")
-        if answer.status != 200:
-            raise ExecutionError(f"status {answer.status}: {text}")
+        return answer.status, answer.read(2000).decode(errors="replace")
     finally:
         link.close()
 
@@ -318,11 +380,20 @@ async def _receive(here: _Worker, name: str, request: Request) -> Response:
     if held is None:
         raise ApiError(404, f"no request {name!r} waits for keys and values here.")
     sequence, writer = held
-    reader = KVReader(writer)
+    ring: Ring | None = None
+
+    def store(records: list[tuple[int, int, int, bytearray | memoryview]]) -> None:
+        for layer, start, _, data in records:
+            engine.store(sequence, writer, layer, start, data)
+
     try:
+        if _RING in request.headers:
+            ring = Ring.opened(request.headers[_RING])
+        reader = KVReader(writer, ring)
         async for chunk in request.stream():
-            for layer, start, _, data in reader.feed(chunk):
-                await asyncio.to_thread(engine.store, sequence, writer, layer, start, data)
+            if records := reader.feed(chunk):
+                await asyncio.to_thread(store, records)
+                reader.taken()
         if reader.token is None or not writer.complete:
             raise FileFormatError("the keys and values did not all arrive.")
     except ClientDisconnect:
@@ -331,6 +402,9 @@ async def _receive(here: _Worker, name: str, request: Request) -> Response:
     except (FileFormatError, ExecutionError) as error:
         _lost(here, sequence, str(error))
         raise ApiError(409, str(error)) from None
+    finally:
+        if ring is not None:
+            ring.close()
     adopted = engine.adopt(sequence, reader.token)
     here.wake()
     await asyncio.wrap_future(adopted)

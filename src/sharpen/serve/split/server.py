@@ -15,6 +15,7 @@ from sharpen.core.errors import ConfigError
 from sharpen.serve.api.server import ApiServer, ServerConfig
 from sharpen.serve.llm import LLM
 from sharpen.serve.split.engine import SplitLLM
+from sharpen.serve.split.ring import Connector
 from sharpen.serve.split.router import RouterLLM
 from sharpen.serve.split.routes import Role, WorkerConfig, add_split_routes
 
@@ -43,7 +44,14 @@ class WorkerServer(ApiServer):
         super().__init__(config, load)
         app = self._server.config.app
         assert isinstance(app, FastAPI)
-        add_split_routes(app, self.state, worker)
+        self._rings = add_split_routes(app, self.state, worker)
+
+    def run(self, on_ready: Callable[[], None] | None = None) -> None:
+        """See :meth:`ApiServer.run`."""
+        try:
+            super().run(on_ready)
+        finally:
+            self._rings.close()
 
 
 def make_server(
@@ -56,6 +64,7 @@ def make_server(
     policy: str = "mixed_pool",
     threshold: int = 512,
     checksum: bool = False,
+    connector: str = "auto",
 ) -> ApiServer:
     """The server of a role.
 
@@ -68,6 +77,7 @@ def make_server(
         policy: a router's, of ``serve/simulate/policies.py``.
         threshold: tokens of a prompt from which a worker sends layers as they are computed.
         checksum: add checksums to keys and values.
+        connector: how a worker sends them: ``auto``, ``http`` or ``shm``.
 
     Raises:
         ConfigError: an unknown role, or options that do not go with it.
@@ -81,7 +91,11 @@ def make_server(
     if workers:
         raise ConfigError("--worker goes with --role router alone.")
     worker = WorkerConfig(
-        role=cast(Role, role), threshold=threshold, checksum=checksum, api_key=key
+        role=cast(Role, role),
+        threshold=threshold,
+        checksum=checksum,
+        connector=cast(Connector, connector),
+        api_key=key,
     )
     config = dataclasses.replace(config, max_body_bytes=_ANY_SIZE)
 
