@@ -1,9 +1,12 @@
 import asyncio
+import threading
+import time
 
 import pytest
 
 from sharpen.core.errors import ConfigError, DataError, ExecutionError
 from sharpen.serve import LLM, AsyncEngine, Grammar, SamplingParams
+from sharpen.serve.async_engine import Job
 from small_models import save_small_model
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
@@ -56,6 +59,51 @@ def test_conversations_grammars_and_vectors(folder, llm):
         assert vector.embedding == pytest.approx(
             llm.embed("some text", dimensions=5).embedding, abs=1e-5
         )
+
+    run(folder, work)
+
+
+def test_a_round_wakes_the_loop_once(folder):
+    async def work(engine):
+        loop, rounds = asyncio.get_running_loop(), []
+        engine.llm.engine.on_step = rounds.append
+        wake, wakes = loop.call_soon_threadsafe, []
+
+        def count(call, *arguments, **context):
+            if threading.current_thread().name == "sharpen-engine":
+                wakes.append(len(arguments[0]))
+            return wake(call, *arguments, **context)
+
+        loop.call_soon_threadsafe = count
+        jobs = [Job(engine._worker) for _ in range(4)]
+        for job in jobs:
+            job.submit([5, 6], GREEDY)
+        for job in jobs:
+            assert [piece async for _, piece in job.pieces()][-1].finish_reason == "length"
+            assert job.ended
+            assert await job.take() == []
+        assert len(wakes) <= len(rounds)
+        assert max(wakes) == 4
+
+    run(folder, work)
+
+
+def test_waiting_for_pieces_may_end_without_any(folder):
+    async def work(engine):
+        model = engine.llm.engine.model
+        states = model.states
+
+        def slow(*arguments):
+            time.sleep(0.1)
+            return states(*arguments)
+
+        model.states = slow
+        job = Job(engine._worker)
+        job.submit([5, 6], SamplingParams(temperature=0, max_tokens=1, ignore_eos=True))
+        assert await job.take(0.01) == []
+        assert not job.ended
+        assert [piece.finish_reason for _, piece in await job.take()] == ["length"]
+        assert job.ended
 
     run(folder, work)
 

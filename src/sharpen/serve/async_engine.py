@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +19,7 @@ __all__ = ["AsyncEngine", "Job"]
 
 
 class Job:
-    """Continuations of one or more prompts, and the queue their pieces come by; for one loop.
+    """Continuations of one or more prompts, and the pieces that have come of them; for one loop.
 
     Args:
         worker: runs them.
@@ -33,7 +32,9 @@ class Job:
         self.sequences: list[Continuation] = []
         self._worker = worker
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
+        self._come: list[tuple[int, Piece]] = []
+        self._left = 0
+        self._waiter: asyncio.Future[None] | None = None
 
     @property
     def num_new(self) -> int:
@@ -45,25 +46,57 @@ class Job:
         first = len(self.sequences)
 
         def on_piece(piece: Piece) -> None:
-            with suppress(RuntimeError):  # the loop is closed when a server goes down
-                self._loop.call_soon_threadsafe(
-                    self._queue.put_nowait, (first + piece.index, piece)
-                )
+            self._worker.post(self._loop, self._take_in, (first + piece.index, piece))
 
-        self.sequences += self._worker.submit(prompt, params, on_piece)
+        made = self._worker.submit(prompt, params, on_piece)
+        self.sequences += made
+        self._left += len(made)
+
+    async def take(self, timeout_s: float | None = None) -> list[tuple[int, Piece]]:
+        """All pieces that have come since, each with the index of its continuation.
+
+        Args:
+            timeout_s: how long to wait for the first one.
+
+        Returns:
+            Nothing when the time is over, or when all have ended.
+        """
+        if not self._come and self._left:
+            self._waiter = self._loop.create_future()
+            timer = self._loop.call_later(timeout_s, self._wake) if timeout_s is not None else None
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+                if timer is not None:
+                    timer.cancel()
+        come, self._come = self._come, []
+        return come
+
+    @property
+    def ended(self) -> bool:
+        """Whether all continuations have, and their pieces were taken."""
+        return not (self._left or self._come)
 
     async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
         """Pieces with the index of their continuation, until all have ended."""
-        left = len(self.sequences)
-        while left:
-            index, piece = await self._queue.get()
-            left -= piece.finish_reason is not None
-            yield index, piece
+        while not self.ended:
+            for one in await self.take():
+                yield one
 
     def cancel(self) -> None:
         """Stop what has not ended."""
         if not all(sequence.finished for sequence in self.sequences):
             self._worker.cancel(self.sequences)
+
+    def _take_in(self, one: tuple[int, Piece]) -> None:
+        self._come.append(one)
+        self._left -= one[1].finish_reason is not None
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 class AsyncEngine:
@@ -145,8 +178,7 @@ class AsyncEngine:
                 done.set_result(job)
 
         def tell(job: Embedding) -> None:
-            with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(resolve, job)
+            self._worker.post(loop, resolve, job)
 
         job = self._worker.embed(ids, tell, pooling=pooling or self.llm.pooling, adapter=adapter)
         try:

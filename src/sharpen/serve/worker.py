@@ -1,10 +1,17 @@
-"""The thread that runs an engine for a server: it sleeps while there is nothing to do."""
+"""The thread that runs an engine for a server: it sleeps while there is nothing to do.
+
+Event loops hear of a round once, when it is over: waking a loop costs more than what it is told,
+and a loop that runs beside the round keeps the engine from the interpreter.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
 
 from sharpen.serve.embedding import Embedding, Pooling
 from sharpen.serve.engine import Engine, RoundError
@@ -12,6 +19,8 @@ from sharpen.serve.request import Continuation, Piece
 from sharpen.serve.sampling import SamplingParams
 
 __all__ = ["Worker"]
+
+_Calls = list[tuple[Callable[[Any], None], Any]]
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +42,7 @@ class Worker:
         self.engine = engine
         self._wake = threading.Event()
         self._closing = False
+        self._posts: dict[asyncio.AbstractEventLoop, _Calls] = {}
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._loop, name="sharpen-engine", daemon=True)
         self._thread.start()
@@ -66,6 +76,22 @@ class Worker:
         self._woken()
         return made
 
+    def post(
+        self, loop: asyncio.AbstractEventLoop, call: Callable[[Any], None], argument: Any
+    ) -> None:
+        """Have ``loop`` call something: at the end of the round, with all else that it tells.
+
+        Args:
+            loop: of another thread; a closed one is left alone.
+            call: with ``argument``.
+            argument: whatever.
+        """
+        if threading.current_thread() is self._thread:
+            self._posts.setdefault(loop, []).append((call, argument))
+        else:
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(call, argument)
+
     def cancel(self, sequences: Sequence[Continuation | Embedding]) -> None:
         """Stop sequences; they leave at the next round."""
         self.engine.cancel(sequences)
@@ -91,9 +117,24 @@ class Worker:
                 except RoundError:
                     _log.exception("a round of the engine failed; its requests ended with an error")
                     continue
+                finally:
+                    self._deliver()
                 if not busy:
                     self._wake.wait()
         except BaseException as error:
             self.failure = error
             _log.critical("the engine died; all requests ended with an error", exc_info=True)
             self.engine.fail(error)
+            self._deliver()
+
+    def _deliver(self) -> None:
+        """Tell every loop what the round has for it."""
+        posts, self._posts = self._posts, {}
+        for loop, calls in posts.items():
+            with suppress(RuntimeError):  # the loop is closed when a server goes down
+                loop.call_soon_threadsafe(_call_all, calls)
+
+
+def _call_all(calls: _Calls) -> None:
+    for call, argument in calls:
+        call(argument)

@@ -69,6 +69,23 @@ def test_streamed_chat_is_the_same_text_and_ends_with_its_usage(client):
     assert {c.id for c in chunks} == {chunks[0].id}
 
 
+def test_an_idle_stream_is_kept_open(folder, monkeypatch):
+    monkeypatch.setattr("sharpen.serve.api.app._PING_S", 0.05)
+    with running(folder) as server:
+        model = server.state.llm.engine.model
+        states = model.states
+
+        def slow(*arguments):
+            time.sleep(0.2)
+            return states(*arguments)
+
+        monkeypatch.setattr(model, "states", slow)
+        body = {"model": "tiny", "prompt": "a", "max_tokens": 2, "ignore_eos": True, "stream": True}
+        text = httpx.post(f"{server.url}/v1/completions", json=body).text
+    assert ": ping\n\n" in text
+    assert text.endswith("data: [DONE]\n\n")
+
+
 def test_content_may_come_in_parts(client):
     settings = {"model": "tiny", "temperature": 0, "max_tokens": 5}
     parts = [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]

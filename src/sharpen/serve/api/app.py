@@ -23,7 +23,7 @@ from sharpen._version import __version__
 from sharpen.core.errors import DataError
 from sharpen.serve.admission import OverloadedError
 from sharpen.serve.api.errors import ApiError, error_body, install_error_handlers
-from sharpen.serve.api.forms import ChatForm, Form, TextForm, usage
+from sharpen.serve.api.forms import ChatForm, Form, Frames, TextForm, usage
 from sharpen.serve.api.guard import Guard
 from sharpen.serve.api.models import add_model_routes
 from sharpen.serve.api.page import add_chat_page
@@ -181,8 +181,8 @@ async def _answer(
         raise
     num_prompt = sum(map(len, prompts))
     if body.stream:
-        frames = _frames(form, job, num_prompt, body.wants_usage)
-        return StreamingResponse(frames, media_type="text/event-stream", headers=_SSE_HEADERS)
+        events = _stream(form, job, num_prompt, body.wants_usage)
+        return StreamingResponse(events, media_type="text/event-stream", headers=_SSE_HEADERS)
     watcher = asyncio.create_task(gone(request))
     watcher.add_done_callback(lambda _: job.cancel())
     try:
@@ -209,44 +209,27 @@ def _blame(piece: Piece) -> int:
     return 400 if piece.refused else 500
 
 
-async def _frames(form: Form, job: Job, num_prompt: int, wants_usage: bool) -> AsyncIterator[str]:
-    """Server-sent events; closing the generator cancels the job."""
-
-    def frame(choices: list[dict[str, Any]], **more: Any) -> str:
-        document = {**form.head, "object": form.chunk_object, "choices": choices, **more}
-        return f"data: {json.dumps(document, ensure_ascii=False)}\n\n"
-
-    empty = {"usage": None} if wants_usage else {}
-    pieces = job.pieces()
-    pending: asyncio.Task[tuple[int, Piece]] | None = None
+async def _stream(form: Form, job: Job, num_prompt: int, wants_usage: bool) -> AsyncIterator[str]:
+    """Server-sent events, those of a round together; closing the generator cancels the job."""
+    frames = Frames(form, len(job.sequences), wants_usage)
     try:
-        for index in range(len(job.sequences)):
-            opening = form.opening(index)
-            if opening is not None:
-                yield frame([opening], **empty)
+        opening = "".join(frames.opening(index) for index in range(len(job.sequences)))
+        if opening:
+            yield opening
         while True:
-            pending = pending or asyncio.ensure_future(anext(pieces))
-            done, _ = await asyncio.wait([pending], timeout=_PING_S)
-            if not done:
-                yield ": ping\n\n"
-                continue
-            try:
-                index, piece = pending.result()
-            except StopAsyncIteration:
-                break
-            finally:
-                pending = None
-            if piece.finish_reason == "error":
-                body = error_body(_blame(piece), f"generation failed: {piece.error}")
-                yield f"data: {json.dumps(body)}\n\n"
+            come = await job.take(_PING_S)
+            text = "" if come else ": ping\n\n"
+            for index, piece in come:
+                if piece.finish_reason == "error":
+                    body = error_body(_blame(piece), f"generation failed: {piece.error}")
+                    yield f"{text}data: {json.dumps(body)}\n\n"
+                    return
+                text += frames.piece(index, piece)
+            if job.ended:
+                end = frames.usage(num_prompt, job.num_new) if wants_usage else ""
+                yield f"{text}{end}data: [DONE]\n\n"
                 return
-            delta = form.delta(index, piece)
-            if delta is not None:
-                yield frame([delta], **empty)
-        if wants_usage:
-            yield frame([], usage=usage(num_prompt, job.num_new))
-        yield "data: [DONE]\n\n"
+            if text:
+                yield text
     finally:
-        if pending is not None:
-            pending.cancel()
         job.cancel()

@@ -1,7 +1,12 @@
-"""The JSON of answers: one form for chat, one for plain completions."""
+"""The JSON of answers: one form for chat, one for plain completions; whole or as a stream.
+
+A stream repeats itself: what stands around the text of a chunk is written once for each
+continuation, and only the text is encoded anew.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 import time
 import uuid
@@ -11,7 +16,10 @@ from typing import Any, Protocol
 from sharpen.serve.request import Piece, TokenLogprob
 from sharpen.serve.tools import ToolCall, ToolReader
 
-__all__ = ["ChatForm", "Form", "TextForm", "usage"]
+__all__ = ["ChatForm", "Form", "Frames", "TextForm", "usage"]
+
+_MARK = "TEXT"
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Form(Protocol):
@@ -25,6 +33,9 @@ class Form(Protocol):
 
     chunk_object: str
     """Kind of a streamed chunk."""
+
+    is_plain: bool
+    """Whether a chunk of text has nothing else that changes from piece to piece."""
 
     def opening(self, index: int) -> dict[str, Any] | None:
         """The choice of the first chunk of continuation ``index``; None when there is none."""
@@ -53,6 +64,7 @@ class ChatForm:
 
     def __init__(self, model: str, logprobs: bool, readers: Sequence[ToolReader] = ()) -> None:
         self.head = _head("chatcmpl", model)
+        self.is_plain = not (logprobs or readers)
         self._logprobs = logprobs
         self._readers = list(readers)
 
@@ -133,6 +145,7 @@ class TextForm:
 
     def __init__(self, model: str, logprobs: bool, echo: Sequence[str]) -> None:
         self.head = _head("cmpl", model)
+        self.is_plain = not logprobs
         self._logprobs = logprobs
         self._echo = list(echo)
         self._offsets = [0 if logprobs else len(text) for text in echo]
@@ -181,6 +194,46 @@ class TextForm:
             ],
             "text_offset": offsets,
         }
+
+
+class Frames:
+    """The server-sent events of an answer.
+
+    Args:
+        form: of the answer.
+        num: continuations.
+        with_usage: whether the stream ends with its usage, for which every chunk has a field.
+    """
+
+    def __init__(self, form: Form, num: int, with_usage: bool) -> None:
+        self._form = form
+        head = _encode({**form.head, "object": form.chunk_object})
+        self._before = f'data: {head[:-1]}, "choices": ['
+        self._after = '], "usage": null}\n\n' if with_usage else "]}\n\n"
+        self._around: list[tuple[str, str]] = []
+        for index in range(num) if form.is_plain else ():
+            choice = _encode(form.delta(index, Piece(text=_MARK, ids=())))
+            before, _, after = choice.rpartition(_encode(_MARK))
+            self._around.append((self._before + before, after + self._after))
+
+    def opening(self, index: int) -> str:
+        """The first event of a continuation; may be empty."""
+        return self._framed(self._form.opening(index))
+
+    def piece(self, index: int, piece: Piece) -> str:
+        """The event of a piece; may be empty."""
+        if self._around and piece.finish_reason is None and not piece.prompt_logprobs:
+            before, after = self._around[index]
+            return f"{before}{_encode(piece.text)}{after}"
+        return self._framed(self._form.delta(index, piece))
+
+    def usage(self, num_prompt: int, num_new: int) -> str:
+        """The event with the usage."""
+        told = _encode(usage(num_prompt, num_new))
+        return f'{self._before}], "usage": {told}}}\n\n'
+
+    def _framed(self, choice: dict[str, Any] | None) -> str:
+        return "" if choice is None else f"{self._before}{_encode(choice)}{self._after}"
 
 
 def usage(num_prompt: int, num_new: int) -> dict[str, int]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -141,9 +140,12 @@ async def _embed_all(
         async with turn:
             done: asyncio.Future[Embedding] = loop.create_future()
 
+            def resolve(job: Embedding) -> None:
+                if not done.done():
+                    done.set_result(job)
+
             def tell(job: Embedding) -> None:
-                with suppress(RuntimeError):  # the loop is closed when the server goes down
-                    loop.call_soon_threadsafe(_resolve, done, job)
+                worker.post(loop, resolve, job)
 
             job = worker.embed(
                 text,
@@ -174,11 +176,6 @@ async def _embed_all(
         if job.finish_reason != "stop":
             raise ApiError(500, f"embedding failed: {job.error}")
     return jobs
-
-
-def _resolve(done: asyncio.Future[Embedding], job: Embedding) -> None:
-    if not done.done():
-        done.set_result(job)
 
 
 def _coded(vector: np.ndarray[Any, Any], body: EmbeddingRequest) -> list[float] | str:
