@@ -112,37 +112,38 @@ class KVSender:
         if stop <= start or self._closed:
             return
         self._sent[layer] = stop
-        keys, values = (_range(one, blocks, start, stop) for one in self._cache.buffers(layer))
-        if self._ring is not None:
-            self._share(self._ring, layer, start, keys, values)
-            return
-        both = _bytes(keys.contiguous()), _bytes(values.contiguous())
-        flags = crc = 0
-        if self._checksum:
-            flags, crc = _CHECKED, zlib.crc32(both[1], zlib.crc32(both[0]))
-        self._put([_HEADER.pack(layer, start, stop - start, flags, crc), *both])
+        buffers = self._cache.buffers(layer)
+        heads, _, dim = buffers[0].shape[1:]
+        for first, count, out in self._room(stop - start, heads * dim, buffers[0].dtype):
+            both = out.view(2, heads, count, dim)
+            for one, buffer in zip(both, buffers, strict=True):
+                for at, part in _parts(buffer, blocks, start + first, start + first + count):
+                    one[:, at].unflatten(1, part.shape[1:3]).copy_(part)
+            data = _bytes(out)
+            flags, crc = (_CHECKED, zlib.crc32(data)) if self._checksum else (0, 0)
+            if self._ring is None:
+                header = _HEADER.pack(layer, start + first, count, flags, crc)
+                self._put([header, data])
+            else:
+                self.sent_bytes += len(data)
+                self._put([_HEADER.pack(layer, start + first, count, flags | _SHARED, crc)])
 
-    def _share(self, ring: Ring, layer: int, start: int, keys: Tensor, values: Tensor) -> None:
-        """Write [heads, count, D] into slots, in as many records as it takes."""
-        heads, count, dim = keys.shape
-        each = 2 * heads * dim
-        most = ring.slot_bytes // (each * keys.element_size())
+    def _room(
+        self, count: int, width: int, dtype: torch.dtype
+    ) -> Iterator[tuple[int, int, Tensor]]:
+        """Where to put so many keys and values: first one, how many, and memory for them."""
+        ring = self._ring
+        if ring is None:
+            yield 0, count, torch.empty(2 * width * count, dtype=dtype)
+            return
+        most = ring.slot_bytes // (2 * width * dtype.itemsize)
         assert most, "a slot holds a token"
         for first in range(0, count, most):
-            part = slice(first, min(first + most, count))
-            size = part.stop - first
             slot = self._slot(ring)
             if slot is None:
                 return
-            both = torch.frombuffer(slot, dtype=keys.dtype, count=each * size)
-            both = both.view(2, heads, size, dim)
-            both[0].copy_(keys[:, part])
-            both[1].copy_(values[:, part])
-            flags, crc = _SHARED, 0
-            if self._checksum:
-                flags, crc = _SHARED | _CHECKED, zlib.crc32(slot[: both.nbytes])
-            self.sent_bytes += both.nbytes
-            self._put([_HEADER.pack(layer, start + first, size, flags, crc)])
+            few = min(most, count - first)
+            yield first, few, torch.frombuffer(slot, dtype=dtype, count=2 * width * few)
 
     def _slot(self, ring: Ring) -> memoryview | None:
         """The next free slot, once the receiver has emptied it; None when it never will."""
@@ -178,7 +179,7 @@ class KVWriter:
     def __init__(self, cache: PagedCache, spec: ModelSpec, blocks: list[int], tokens: int) -> None:
         self._cache = cache
         self._spec = spec
-        self._blocks = torch.tensor(blocks)
+        self._blocks = list(blocks)
         self._tokens = tokens
         self._stored = [0] * spec.num_layers
         self.token_bytes = 2 * spec.kv_size * cache.buffers(0)[0].element_size()
@@ -204,14 +205,13 @@ class KVWriter:
     def write(self, layer: int, start: int, count: int, data: bytearray | memoryview) -> None:
         """Store one record, checked before."""
         keys, values = self._cache.buffers(layer)
-        spec, size = self._spec, self._cache.block_size
+        spec = self._spec
         shape = (2, spec.num_kv_heads, count, spec.head_dim)
-        both = torch.frombuffer(data, dtype=keys.dtype).view(shape).to(keys.device)
-        at = torch.arange(start, start + count)
-        block, offset = self._blocks[at // size].to(keys.device), (at % size).to(keys.device)
+        both = torch.frombuffer(data, dtype=keys.dtype).view(shape)
         with torch.inference_mode():
-            keys[block, :, offset] = both[0].transpose(0, 1)
-            values[block, :, offset] = both[1].transpose(0, 1)
+            for one, buffer in zip(both, (keys, values), strict=True):
+                for at, part in _parts(buffer, self._blocks, start, start + count):
+                    part.copy_(one[:, at].unflatten(1, part.shape[1:3]))
         self._stored[layer] = start + count
 
 
@@ -279,15 +279,30 @@ class KVReader:
         return data
 
 
-def _range(buffer: Tensor, blocks: list[int], start: int, stop: int) -> Tensor:
-    """[heads, stop - start, D] of a buffer [blocks, heads, B, D]; not contiguous where cut."""
+def _parts(
+    buffer: Tensor, blocks: list[int], start: int, stop: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """Tokens ``start`` .. ``stop`` of a buffer [blocks, heads, B, D], in views of it.
+
+    Yields:
+        Which of the tokens, and their [heads, n, C, D], n C tokens: n whole blocks that lie next to
+        each other, or a part of one.
+    """
     size = buffer.shape[2]
-    first = start // size
-    table = torch.tensor(blocks[first : -(-stop // size)], device=buffer.device)
-    found = buffer[table].transpose(0, 1).flatten(1, 2)
-    return found[:, start - first * size : stop - first * size]
+    at = start
+    while at < stop:
+        i, offset = divmod(at, size)
+        first, count = blocks[i], 1
+        whole = (stop - at) // size if not offset else 0
+        while count < whole and blocks[i + count] == first + count:
+            count += 1
+        end = at + count * size if whole else min((i + 1) * size, stop)
+        inner = slice(offset, offset + (size if whole else end - at))
+        part = buffer[first : first + count, :, inner]
+        yield slice(at - start, end - start), part.transpose(0, 1)
+        at = end
 
 
 def _bytes(x: Tensor) -> memoryview:
-    data: np.ndarray[Any, np.dtype[np.uint8]] = x.cpu().view(torch.uint8).flatten().numpy()
+    data: np.ndarray[Any, np.dtype[np.uint8]] = x.view(torch.uint8).numpy()
     return data.data
