@@ -1,7 +1,16 @@
-"""Whether two workers serve the same model: what their keys and values depend on."""
+"""Whether two workers serve the same model: what their keys and values depend on.
+
+Every byte of the weights counts, so that two trainings of one base differ however little was
+changed. Files are hashed in pieces, which several threads take, and the hash of a large one is kept
+in the user's cache beside its size and the time of its last change, so that it is read for it once.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
 
@@ -9,17 +18,17 @@ import torch
 
 from sharpen.core.model_spec import ModelSpec
 
-__all__ = ["fingerprint"]
+__all__ = ["content_hash", "fingerprint"]
 
 _WEIGHTS = ("*.safetensors", "*.gguf")
-_SAMPLES = 64
-_SAMPLE_BYTES = 4096
+_PIECE_BYTES = 16 << 20
+_KEPT_FROM_BYTES = 64 << 20
 
 
 def fingerprint(
     path: Path, spec: ModelSpec, dtype: torch.dtype, adapter: Path | None = None
 ) -> str:
-    """A hash of shape, type, and the weight files: their sizes, heads, and samples of them.
+    """A hash of shape, type, and all bytes of the weight files.
 
     Args:
         path: model folder or ``.gguf`` file.
@@ -28,22 +37,71 @@ def fingerprint(
         adapter: folder of an adapter that is folded in.
 
     Returns:
-        32 hexadecimal digits. Samples are 4 KiB each at 64 even places, so that it takes no time;
-        two trainings of one model differ in all of them.
+        32 hexadecimal digits.
     """
     made = blake2b(repr((spec, str(dtype))).encode(), digest_size=16)
-    for folder in (path, adapter):
-        if folder is None:
-            continue
-        files = [folder]
-        if folder.is_dir():
-            files = sorted(file for kind in _WEIGHTS for file in folder.glob(kind))
-        for file in files:
-            size = file.stat().st_size
-            made.update(f"{file.name} {size}".encode())
-            with file.open("rb") as data:
-                made.update(data.read(1 << 16))
-                for i in range(_SAMPLES):
-                    data.seek(i * size // _SAMPLES)
-                    made.update(data.read(_SAMPLE_BYTES))
+    made.update(content_hash(path).encode())
+    if adapter is not None:
+        made.update(content_hash(adapter, (*_WEIGHTS, "adapter_config.json")).encode())
     return made.hexdigest()
+
+
+def content_hash(path: Path, kinds: Sequence[str] = _WEIGHTS) -> str:
+    """A hash of a file, or of the files of a folder, in the order of their names.
+
+    Args:
+        path: file or folder.
+        kinds: patterns of a folder's files that count.
+
+    Returns:
+        32 hexadecimal digits; names and places do not count.
+    """
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for kind in kinds for file in path.glob(kind))
+    made = blake2b(digest_size=16)
+    for file in files:
+        made.update(_file_hash(file))
+    return made.hexdigest()
+
+
+def _file_hash(file: Path) -> bytes:
+    found = file.stat()
+    if found.st_size < _KEPT_FROM_BYTES:
+        return _computed(file, found.st_size)
+    name = str(file.resolve())
+    known = [name, found.st_size, found.st_mtime_ns, found.st_ino]
+    kept = _cache_folder() / f"{blake2b(name.encode(), digest_size=16).hexdigest()}.json"
+    try:
+        *before, digest = json.loads(kept.read_text())
+        if before == known:
+            return bytes.fromhex(digest)
+    except (OSError, ValueError, TypeError):
+        pass  # not hashed yet, or by another version
+    made = _computed(file, found.st_size)
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        temporary = kept.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps([*known, made.hex()]))
+        temporary.replace(kept)
+    except OSError:
+        pass  # then it is computed again next time
+    return made
+
+
+def _computed(file: Path, size: int) -> bytes:
+    """Hash of the hashes of a file's pieces."""
+
+    def piece(start: int) -> bytes:
+        with file.open("rb") as data:
+            data.seek(start)
+            return blake2b(data.read(_PIECE_BYTES), digest_size=16).digest()
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        pieces = list(pool.map(piece, range(0, size, _PIECE_BYTES)))
+    return blake2b(b"".join(pieces) + str(size).encode(), digest_size=16).digest()
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "sharpen" / "weights"
