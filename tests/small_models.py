@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import torch
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
@@ -11,6 +12,7 @@ from sharpen.data.formats import encode_rows
 from sharpen.data.shards import TokenDataset, write_dataset
 from sharpen.models.decoder import DecoderLM
 from sharpen.models.hf import save_model
+from sharpen.models.lora import LoraConfig, add_lora, save_adapter
 from sharpen.models.tokenizer import Tokenizer
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -56,6 +58,19 @@ def byte_tokenizer(*, chat: bool = True) -> Tokenizer:
 
 def save_small_model(folder: Path, seed: int = 0, **changes: object) -> Path:
     save_model(small_model(seed, **changes), folder, tokenizer=byte_tokenizer())
+    return folder
+
+
+def save_small_adapter(folder: Path, seed: int, **settings: object) -> Path:
+    config = LoraConfig(rank=4, **settings)  # type: ignore[arg-type]
+    model = small_model()
+    add_lora(model, config, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("lora_B"):
+                parameter.normal_(0, 0.3, generator=generator)
+    save_adapter(model, folder, config)
     return folder
 
 

@@ -3,38 +3,23 @@
 import httpx
 import openai
 import pytest
-import torch
 
 from serving import running
 from sharpen.core.errors import ConfigError, FileFormatError, MissingFileError
-from sharpen.models import LoraConfig, add_lora, save_adapter
 from sharpen.serve import LLM, SamplingParams
 from sharpen.serve.api.server import ApiServer, ServerConfig
-from small_models import save_small_model, small_model
+from small_models import save_small_adapter, save_small_model
 
 PROMPT = "some prompt of a few blocks that are known the second time"
-
-
-def make_adapter(folder, seed, **config):
-    chosen = LoraConfig(rank=4, **config)
-    model = small_model()
-    add_lora(model, chosen, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("lora_B"):
-                parameter.normal_(0, 0.3, generator=generator)
-    save_adapter(model, folder, chosen)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     save_small_model(root / "base")
-    make_adapter(root / "red", 1)
-    make_adapter(root / "blue", 2, targets=("q_proj", "down_proj"), rslora=True)
-    make_adapter(root / "dora", 3, dora=True)
+    save_small_adapter(root / "red", 1)
+    save_small_adapter(root / "blue", 2, targets=("q_proj", "down_proj"), rslora=True)
+    save_small_adapter(root / "dora", 3, dora=True)
     return root
 
 

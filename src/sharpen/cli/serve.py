@@ -209,6 +209,8 @@ def register(app: typer.Typer) -> None:
         else:
             from sharpen.serve.split.server import make_server
 
+            if role == "router" and loras:
+                raise ConfigError("--lora goes to the workers; a router has the adapters of its.")
             server = make_server(
                 role,
                 config,

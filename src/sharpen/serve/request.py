@@ -187,8 +187,8 @@ class Continuation:
         """
         return self.sampler.drawn(ahead) if self.guide is None else None
 
-    def push(self, token: int, logits: Tensor) -> None:
-        """Take one token; ``logits`` [V] are the model's."""
+    def push(self, token: int, logits: Tensor, scored: TokenLogprob | None = None) -> None:
+        """Take one token; ``logits`` [V] are the model's, unless it was scored elsewhere."""
         self.last_token_s = time.perf_counter()
         if self.first_token_s is None:
             self.first_token_s = self.last_token_s
@@ -198,7 +198,7 @@ class Continuation:
         self.num_tokens += 1
         self._ids.append(token)
         if self.params.logprobs is not None:
-            self._logprobs.append(self._logprob(token, logits, self.params.logprobs))
+            self._logprobs.append(scored or self._logprob(token, logits, self.params.logprobs))
         text, stopped = self._text.push(token)
         if stopped:
             self._emit(text, "stop")

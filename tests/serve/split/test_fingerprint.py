@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sharpen.core.model_spec import ModelSpec
-from sharpen.serve.split.fingerprint import content_hash, fingerprint
-from small_models import save_small_model
+from sharpen.serve.split.fingerprint import adapter_hash, content_hash, fingerprint
+from small_models import save_small_adapter, save_small_model
 
 
 @pytest.fixture
@@ -33,15 +33,19 @@ def test_one_row_of_one_weight_makes_another_model(folder, tmp_path, row):
 def test_type_and_adapter_count_and_places_do_not(folder, tmp_path):
     assert of(folder) != of(folder, torch.bfloat16)
     adapters = [tmp_path / name for name in ("one", "same", "other")]
-    for adapter, config in zip(adapters, ["{}", "{}", '{"r": 2}'], strict=True):
-        adapter.mkdir()
-        (adapter / "adapter_config.json").write_text(config)
-        save_file({"a": torch.ones(3)}, adapter / "adapter_model.safetensors")
+    for adapter, seed in zip(adapters, (1, 1, 2), strict=True):
+        save_small_adapter(adapter, seed)
     prints = [of(folder, adapter=adapter) for adapter in adapters]
     assert prints[0] == prints[1] != prints[2]
     assert of(folder) not in prints
+    config = adapters[1] / "adapter_config.json"
+    scaled = config.read_text().replace('"lora_alpha": 8', '"lora_alpha": 9')
+    assert scaled != config.read_text()
+    assert adapter_hash(adapters[1]) == adapter_hash(adapters[0])
+    config.write_text(scaled)
+    assert adapter_hash(adapters[1]) != adapter_hash(adapters[0])
     moved = folder.rename(tmp_path / "moved")
-    assert of(moved, adapter=adapters[1]) == prints[0]
+    assert of(moved, adapter=adapters[0]) == prints[0]
 
 
 def test_a_large_file_is_read_once_until_it_changes(tmp_path, monkeypatch):

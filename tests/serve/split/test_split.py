@@ -1,6 +1,7 @@
 """Routers and workers over real sockets, in threads of this process."""
 
 import contextlib
+import dataclasses
 import http.client
 import json
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import chain
 from pathlib import Path
 
 import openai
@@ -21,7 +23,7 @@ from sharpen.serve.split.engine import SplitLLM
 from sharpen.serve.split.router import RouterLLM
 from sharpen.serve.split.routes import WorkerConfig, pack_params, unpack_params
 from sharpen.serve.split.server import WorkerServer
-from small_models import save_small_model
+from small_models import save_small_adapter, save_small_model
 
 PROMPTS = ["hello there", "a" * 90, "one, two, three, four", "x"]
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
@@ -115,6 +117,78 @@ def test_answers_do_not_depend_on_how_keys_and_values_go(connector, folder, alon
         assert (len(prompt._rings._idle) > 0) == (connector == "shm")
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(temperature=0, max_tokens=8, logprobs=3),
+        SamplingParams(temperature=0, max_tokens=8, prompt_logprobs=2),
+        SamplingParams(seed=2, max_tokens=6, n=2, logprobs=0, prompt_logprobs=1),
+        SamplingParams(temperature=0, max_tokens=1, logprobs=1, prompt_logprobs=0),
+    ],
+)
+def test_log_probabilities_are_those_of_one_process(router, alone, pair, params):
+    def scores(outputs):
+        prompts = [one.prompt_logprobs or [] for one in outputs]
+        return prompts + [out.logprobs or [] for one in outputs for out in one.outputs]
+
+    found = scores(router.generate(PROMPTS, params))
+    expected = scores(alone.generate(PROMPTS, params))
+    assert [len(one) for one in found] == [len(one) for one in expected]
+    for mine, theirs in zip(chain(*found), chain(*expected), strict=True):
+        assert (mine.id, mine.text) == (theirs.id, theirs.text)
+        assert mine.logprob == pytest.approx(theirs.logprob, abs=1e-4, nan_ok=True)
+        assert [one[:2] for one in mine.top] == [one[:2] for one in theirs.top]
+    settle(*pair)
+
+
+def test_adapters_are_chosen_by_name_on_both_sides(folder, tmp_path):
+    loras = {name: save_small_adapter(tmp_path / name, i) for i, name in enumerate("rb")}
+    one = LLM(folder, dtype="float32", max_context=200, loras=loras)
+    params = [dataclasses.replace(GREEDY, adapter=name) for name in ("r", "b", None, "r")]
+    prompts = ["some prompt of two blocks and more"] * 4
+    with (
+        up(worker(folder, "prefill", loras=loras)) as prompt,
+        up(worker(folder, "decode", loras=loras)) as token,
+    ):
+        router = RouterLLM(folder, [prompt.url, token.url])
+        expected = texts(one.generate(prompts, params))
+        assert len({str(text) for text in expected}) == 3
+        for _ in range(2):  # the second time, prefixes are known
+            assert texts(router.generate(prompts, params)) == expected
+        assert router.embed("x", adapter="r").embedding == one.embed("x", adapter="r").embedding
+        token.state.llm.engine.adapters.unload("r")
+        token.state.llm.engine.adapters.load("r", loras["b"])
+        with pytest.raises(ExecutionError, match="this worker's adapter 'r' is"):
+            router.generate(prompts[:1], params[0])
+        with pytest.raises(ConfigError, match="same adapter 'r'"):
+            RouterLLM(folder, [prompt.url, token.url])
+        token.state.llm.engine.adapters.unload("r")
+        with pytest.raises(ConfigError, match="has none"):
+            RouterLLM(folder, [prompt.url, token.url])
+        settle(prompt, token)
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_vectors_come_from_a_prompt_worker_alone(router, alone, pair, pooling):
+    steps = []
+    pair[1].state.llm.engine.on_step = steps.append
+    found = router.embed(PROMPTS, pooling=pooling)
+    expected = alone.embed(PROMPTS, pooling=pooling)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine.embedding == pytest.approx(theirs.embedding, abs=1e-5)
+    assert steps == []
+    settle(*pair)
+
+
+def test_a_vector_that_nobody_waits_for_is_given_up(router, pair):
+    job = router.engine.embed([5] * 150, lambda job: None)
+    router.engine.cancel([job])
+    while router.engine.step():
+        time.sleep(0.001)
+    assert job.finish_reason in ("cancelled", "stop")
+    settle(*pair)
+
+
 def test_prompts_go_to_one_worker_and_tokens_to_the_other(router, pair):
     steps = [[], []]
     for server, seen in zip(pair, steps, strict=True):
@@ -135,7 +209,7 @@ def test_prefixes_known_to_the_prompt_worker_are_sent_along(router, alone, pair)
     settle(*pair)
 
 
-def test_a_router_serves_the_ordinary_api_and_cancels_on_both_sides(folder, pair):
+def test_a_router_serves_the_ordinary_api_and_cancels_on_both_sides(folder, alone, pair):
     server = ApiServer(
         ServerConfig(name="tiny", port=0, drain_s=1),
         lambda: RouterLLM(folder, [one.url for one in pair]),
@@ -151,8 +225,12 @@ def test_a_router_serves_the_ordinary_api_and_cancels_on_both_sides(folder, pair
         next(iter(stream))
         stream.close()
         settle(*pair)
-        with pytest.raises(openai.BadRequestError, match="log-probabilities"):
-            api.completions.create(**settings, logprobs=1)
+        several = api.completions.create(**settings, n=2, logprobs=1, echo=True).choices
+        assert [choice.text for choice in several] == ["hi" + whole.choices[0].text] * 2
+        assert [len(choice.logprobs.token_logprobs) for choice in several] == [10, 10]
+        vector = api.embeddings.create(model="tiny", input="some text").data[0].embedding
+        assert vector == alone.embed("some text").embedding
+        settle(*pair)
 
 
 def test_a_worker_that_dies_is_replaced_when_nothing_was_streamed(folder, alone, pair):
@@ -281,10 +359,12 @@ def test_what_a_router_cannot_do_is_refused(folder, pair, router):
         RouterLLM(folder, ["http://127.0.0.1:9"])
     with pytest.raises(ConfigError, match="at least one prompt and one token"):
         RouterLLM(folder, [pair[0].url])
-    with pytest.raises(DataError, match="log-probabilities"):
-        router.generate(["x"], SamplingParams(logprobs=1))
-    with pytest.raises(DataError, match="no vectors"):
-        router.engine.embed([1], print)
+    with pytest.raises(ConfigError, match="there is no adapter 'red'"):
+        router.generate(["x"], SamplingParams(max_tokens=4, adapter="red"))
+    with pytest.raises(ConfigError, match="the adapters that its workers have"):
+        router.engine.adapters.load("red", folder)
+    with pytest.raises(DataError, match="outside 0"):
+        router.engine.embed([9999], print)
     with pytest.raises(ConfigError, match="role='router'"):
         WorkerConfig(role="router")
     with pytest.raises(ConfigError, match="kv-policy"):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Lock
@@ -23,37 +23,37 @@ import torch
 from sharpen.core.errors import ConfigError, DataError, ExecutionError
 from sharpen.models.load import resolve_model
 from sharpen.models.paged import Watcher
+from sharpen.serve.adapters import NamedAdapter
 from sharpen.serve.embedding import Embedding
 from sharpen.serve.engine import Engine
 from sharpen.serve.llm import LLM
-from sharpen.serve.request import Continuation, Piece
+from sharpen.serve.request import Continuation, Piece, TokenLogprob
 from sharpen.serve.sampling import SamplingParams
 from sharpen.serve.scheduler import Part
-from sharpen.serve.split.fingerprint import fingerprint
+from sharpen.serve.split.fingerprint import adapter_hash, fingerprint
 from sharpen.serve.split.records import KVSender, KVWriter
 from sharpen.serve.split.ring import Ring
+from sharpen.serve.split.scores import pack_scores, unpack_scores
 
-__all__ = ["SplitEngine", "SplitLLM", "TokenContinuation", "refuse_unsplittable", "take_token"]
+__all__ = ["SplitEngine", "SplitLLM", "TokenContinuation", "take_token"]
 
 
-def refuse_unsplittable(params: SamplingParams) -> None:
-    """Refuse what workers do not tell each other.
+def take_token(sequence: Continuation, token: int, line: Mapping[str, Any] | None = None) -> None:
+    """Let a continuation take a token that was chosen elsewhere.
 
-    Raises:
-        DataError: log-probabilities or an adapter are asked for.
+    Args:
+        sequence: it.
+        token: the token.
+        line: may have its log-probability (``score``) and those of the prompt (``prompt``).
     """
-    if params.logprobs is not None or params.prompt_logprobs is not None:
-        raise DataError("log-probabilities are not available where prompts have their own workers.")
-    if params.adapter is not None:
-        raise DataError("adapters are not available where prompts have their own workers.")
-
-
-def take_token(sequence: Continuation, token: int) -> None:
-    """Let a continuation take a token that was chosen elsewhere."""
     if sequence.guide is not None and token not in sequence._stop_ids:
         sequence.guide.advance(token)
     sequence.sampler.note(token)
-    sequence.push(token, torch.empty(0))
+    told = line or {}
+    if "prompt" in told:
+        sequence._prompt_logprobs = unpack_scores(told["prompt"], sequence._token_text)
+    scores = unpack_scores(told.get("score", ()), sequence._token_text)
+    sequence.push(token, torch.empty(0), scores[0] if scores else None)
 
 
 class TokenContinuation(Continuation):
@@ -64,7 +64,8 @@ class TokenContinuation(Continuation):
         prompt_ids: the prompt.
         params: how to continue.
         index: which of ``n`` continuations.
-        on_token: called with every token, also with one that ends the continuation.
+        on_token: called with every token, also with one that ends the continuation, as a line of
+            JSON: ``token``, and ``score`` and ``prompt`` where log-probabilities are asked for.
         on_end: called with the last piece.
         sender: takes keys and values of the prompt, where another engine goes on.
     """
@@ -75,7 +76,7 @@ class TokenContinuation(Continuation):
         prompt_ids: Sequence[int],
         params: SamplingParams,
         index: int,
-        on_token: Callable[[int], None],
+        on_token: Callable[[dict[str, Any]], None],
         on_end: Callable[[Piece], None],
         sender: KVSender | None = None,
     ) -> None:
@@ -83,19 +84,26 @@ class TokenContinuation(Continuation):
             if piece.finish_reason is not None:
                 on_end(piece)
 
-        plain = dataclasses.replace(params, stop=(), n=1)
+        plain = dataclasses.replace(params, stop=(), n=1, logprobs=None)
         guide = engine.grammars.guide(params.grammar) if params.grammar is not None else None
+        adapter = engine.adapters.get(params.adapter) if params.adapter is not None else None
         super().__init__(
-            engine.tokenizer, prompt_ids, plain, index, engine.eos_ids, on_piece, guide
+            engine.tokenizer, prompt_ids, plain, index, engine.eos_ids, on_piece, guide, adapter
         )
         self.sender = sender
         self._on_token = on_token
+        self._top = params.logprobs
 
-    def push(self, token: int, logits: torch.Tensor) -> None:
-        """Take one token."""
+    def push(self, token: int, logits: torch.Tensor, scored: TokenLogprob | None = None) -> None:
+        """Take one token; ``logits`` are empty where it was chosen elsewhere."""
         if self.sender is not None:
             self.sender.finish(self.state.blocks, token)
-        self._on_token(token)
+        line: dict[str, Any] = {"token": token}
+        if self._top is not None and logits.numel():
+            line["score"] = pack_scores([self._logprob(token, logits, self._top)])
+        if self.num_tokens == 0 and self._prompt_logprobs:
+            line["prompt"] = pack_scores(self._prompt_logprobs)
+        self._on_token(line)
         super().push(token, logits)
 
 
@@ -248,6 +256,18 @@ class SplitLLM(LLM):
         self.fingerprint = fingerprint(
             resolve_model(model), self.spec, dtype, Path(adapter) if adapter is not None else None
         )
+        self._hashes: dict[int, str] = {}
+        self.adapter_hashes()  # of the files that were loaded just now
+
+    def adapter_hashes(self) -> dict[str, str]:
+        """Of all adapters that requests may choose, by name."""
+        return {one.name: self.adapter_hash(one) for one in self.engine.adapters}
+
+    def adapter_hash(self, adapter: NamedAdapter) -> str:
+        """What must be equal where an adapter is used on both sides."""
+        if adapter.number not in self._hashes:
+            self._hashes[adapter.number] = adapter_hash(adapter.folder)
+        return self._hashes[adapter.number]
 
     @property
     def split(self) -> SplitEngine:

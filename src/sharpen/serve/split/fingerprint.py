@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
@@ -17,8 +16,9 @@ from pathlib import Path
 import torch
 
 from sharpen.core.model_spec import ModelSpec
+from sharpen.models.lora import read_adapter_config
 
-__all__ = ["content_hash", "fingerprint"]
+__all__ = ["adapter_hash", "content_hash", "fingerprint"]
 
 _WEIGHTS = ("*.safetensors", "*.gguf")
 _PIECE_BYTES = 16 << 20
@@ -42,23 +42,33 @@ def fingerprint(
     made = blake2b(repr((spec, str(dtype))).encode(), digest_size=16)
     made.update(content_hash(path).encode())
     if adapter is not None:
-        made.update(content_hash(adapter, (*_WEIGHTS, "adapter_config.json")).encode())
+        made.update(adapter_hash(adapter).encode())
     return made.hexdigest()
 
 
-def content_hash(path: Path, kinds: Sequence[str] = _WEIGHTS) -> str:
-    """A hash of a file, or of the files of a folder, in the order of their names.
+def adapter_hash(folder: str | Path) -> str:
+    """A hash of an adapter's weights and of how they are applied; 32 hexadecimal digits.
+
+    Raises:
+        MissingFileError: it has no config.
+        FileFormatError: the config is damaged.
+    """
+    text = f"{read_adapter_config(folder)} {content_hash(Path(folder))}"
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def content_hash(path: Path) -> str:
+    """A hash of a weight file, or of those of a folder, in the order of their names.
 
     Args:
         path: file or folder.
-        kinds: patterns of a folder's files that count.
 
     Returns:
         32 hexadecimal digits; names and places do not count.
     """
     files = [path]
     if path.is_dir():
-        files = sorted(file for kind in kinds for file in path.glob(kind))
+        files = sorted(file for kind in _WEIGHTS for file in path.glob(kind))
     made = blake2b(digest_size=16)
     for file in files:
         made.update(_file_hash(file))

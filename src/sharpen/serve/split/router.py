@@ -9,12 +9,16 @@ when it starts by a policy of ``serve/simulate/policies.py`` from what was sent 
                     keys and values go to the token worker, layer by layer
     token worker                         {"token"} ... {"end"}
 
+A text whose vector is wanted goes to a prompt worker alone. Adapters are those that every worker
+was started with, by name and hash.
+
 A worker that does not answer is left out until its ``/health`` does. A request that has no token
 yet is tried once more on another pair; one that has ends with an error.
 """
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import logging
@@ -23,15 +27,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Any
 
 import torch
 
-from sharpen.core.errors import ConfigError, DataError, ExecutionError
+from sharpen.core.errors import ConfigError, ExecutionError
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.load import resolve_model
 from sharpen.models.paged import PagedCache, PagedPart
@@ -40,59 +43,24 @@ from sharpen.serve.embedding import Embedding, pooling_of
 from sharpen.serve.engine import Engine
 from sharpen.serve.llm import LLM
 from sharpen.serve.request import Continuation
-from sharpen.serve.sampling import SamplingParams
 from sharpen.serve.simulate.policies import Policy, make_policy
-from sharpen.serve.split.engine import refuse_unsplittable, take_token
+from sharpen.serve.split.engine import take_token
+from sharpen.serve.split.remote import Gone, Remotes, RemoteWorker, expect, lines_of
 from sharpen.serve.split.routes import pack_params
 
-__all__ = ["RemoteWorker", "RouterEngine", "RouterLLM"]
+__all__ = ["RouterEngine", "RouterLLM"]
 
 _log = logging.getLogger(__name__)
-_HOMES: dict[str, Literal["prompt", "token", "mixed"]] = {
-    "prefill": "prompt",
-    "decode": "token",
-    "mixed": "mixed",
-}
 _ANSWER_S = 120.0
 _PROBE_S = 2.0
 _ROOM_S = 0.02
 
 
-class _Gone(Exception):
-    """A worker does not answer, or lost a request."""
-
-    def __init__(self, worker: RemoteWorker, why: object) -> None:
-        super().__init__(f"the worker {worker.url} failed: {why}")
-        self.worker = worker
-
-
-@dataclass(slots=True, eq=False)
-class RemoteWorker:
-    """A worker as the router sees it; a :class:`~sharpen.serve.simulate.policies.Load`."""
-
-    number: int
-    url: str
-    home: Literal["prompt", "token", "mixed"]
-    capacity: int
-    max_batch: int
-    pending_tokens: int = 0
-    reserved_tokens: int = 0
-    foreign: int = 0
-    num_jobs: int = 0
-    down_s: float | None = None
-    """When it was last found not to answer."""
-
-    @property
-    def waiting(self) -> bool:
-        """Whether it has more requests than run at the same time."""
-        return self.num_jobs > 1 if self.home == "prompt" else self.num_jobs > self.max_batch
-
-
 @dataclass(slots=True)
 class _Job:
-    """A continuation under way."""
+    """A request under way."""
 
-    sequence: Continuation
+    sequence: Continuation | Embedding
     links: list[http.client.HTTPConnection] = field(default_factory=list)
 
     def hang_up(self) -> None:
@@ -102,12 +70,19 @@ class _Job:
                 with suppress(OSError):
                     link.sock.shutdown(socket.SHUT_RDWR)
 
+    def close(self) -> None:
+        """Let go of all connections; what is under way there ends."""
+        links, self.links = self.links, []
+        for link in links:
+            link.close()
+
 
 class _NoModel:
-    """The shape of a model that others compute."""
+    """The shape of a model that others compute, with the adapters that they have."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, adapters: frozenset[str]) -> None:
         self.spec = spec
+        self._adapters = adapters
 
     def paged(self, parts: Sequence[PagedPart], cache: PagedCache) -> torch.Tensor:
         raise ExecutionError("a router computes nothing.")
@@ -119,7 +94,11 @@ class _NoModel:
         raise ExecutionError("a router computes nothing.")
 
     def load_adapter(self, folder: str | Path) -> Any:
-        raise ConfigError("adapters are not available where prompts have their own workers.")
+        if folder not in self._adapters:
+            raise ConfigError(
+                "a router takes the adapters that its workers have. Give --lora NAME=PATH to each "
+                "of them, and start the router again."
+            )
 
     def new_paged_cache(self, num_blocks: int, block_size: int) -> PagedCache:
         return PagedCache(self.spec, num_blocks, block_size, device="meta")
@@ -138,7 +117,7 @@ class RouterEngine(Engine):
         settings: as for :class:`~sharpen.serve.engine.Engine`.
 
     Raises:
-        ConfigError: workers do not serve the same model, or none is for a phase.
+        ConfigError: workers do not serve the same model and adapters, or none is for a phase.
         ExecutionError: a worker does not answer.
     """
 
@@ -155,9 +134,9 @@ class RouterEngine(Engine):
     ) -> None:
         if not workers:
             raise ConfigError("a router needs workers. Give --worker http://HOST:PORT for each.")
-        self._api_key = api_key
+        self._remotes = Remotes(api_key)
         deadline = time.monotonic() + wait_s
-        infos = [self._info(url, deadline) for url in workers]
+        infos = [self._remotes.info(url, deadline) for url in workers]
         prints = {info["fingerprint"] for info in infos}
         if len(prints) > 1:
             shown = ", ".join(
@@ -168,17 +147,25 @@ class RouterEngine(Engine):
                 "adapter everywhere."
             )
         self.fingerprint: str = prints.pop()
-        limit = min(info["max_context"] for info in infos)
-        total = sum(info["max_batch"] for info in infos)
-        super().__init__(_NoModel(spec), tokenizer, max_context=limit, max_batch=total, **settings)
+        self._adapters = _same_adapters(workers, [info["adapters"] for info in infos])
+        super().__init__(
+            _NoModel(spec, frozenset(self._adapters.values())),
+            tokenizer,
+            max_context=min(info["max_context"] for info in infos),
+            max_batch=sum(info["max_batch"] for info in infos),
+            max_loras=len(self._adapters) + 1,
+            **settings,
+        )
+        for name, own in self._adapters.items():
+            self.adapters.load(name, own)
         self.workers = [
-            RemoteWorker(i, url, _HOMES[info["role"]], info["capacity"], info["max_batch"])
+            RemoteWorker.of(i, url, info)
             for i, (url, info) in enumerate(zip(workers, infos, strict=True))
         ]
         self._policy_name = policy
         self._placing = threading.RLock()
         self._policy: Policy = make_policy(policy, self.workers)
-        self._jobs: dict[Continuation, _Job] = {}
+        self._jobs: dict[Continuation | Embedding, _Job] = {}
 
     @property
     def num_running(self) -> int:
@@ -190,31 +177,16 @@ class RouterEngine(Engine):
         """Continuations that wait for their turn."""
         return len(self._arrived)
 
-    def check(self, prompt_ids: Sequence[int], params: SamplingParams) -> None:
-        """Refuse a request that cannot be run; see :meth:`Engine.submit`."""
-        refuse_unsplittable(params)
-        super().check(prompt_ids, params)
-
-    def embed(self, *args: Any, **settings: Any) -> Embedding:
-        """Refused: workers do not give vectors.
-
-        Raises:
-            DataError: always.
-        """
-        raise DataError("a router gives no vectors. Ask a server of one model.")
-
     def step(self) -> bool:
         """Start what arrived, hang up on what was cancelled."""
         with self._lock:
             room = self.max_batch - len(self._jobs)
             started, self._arrived = self._arrived[:room], self._arrived[room:]
             for one in started:
-                assert isinstance(one, Continuation)
                 one.started_s = time.perf_counter()
                 self.admission.leave(one)
                 self._jobs[one] = _Job(one)
         for one in started:
-            assert isinstance(one, Continuation)
             threading.Thread(target=self._serve, args=(one,), daemon=True).start()
         for job in list(self._jobs.values()):
             if job.sequence.cancelled:
@@ -233,16 +205,18 @@ class RouterEngine(Engine):
             job.sequence.cancelled = True
             job.hang_up()
 
-    def _serve(self, sequence: Continuation) -> None:
-        """One continuation, to its end."""
+    def _serve(self, sequence: Continuation | Embedding) -> None:
+        """One request, to its end."""
         job = self._jobs[sequence]
         try:
             for left in (1, 0):
-                pair = self._place(sequence)
                 try:
-                    self._carry_out(job, *pair)
+                    if isinstance(sequence, Embedding):
+                        self._embed(job, sequence)
+                    else:
+                        self._continue(job, sequence)
                     break
-                except _Gone as gone:
+                except Gone as gone:
                     if sequence.cancelled:
                         break
                     _log.warning("%s", gone)
@@ -260,6 +234,40 @@ class RouterEngine(Engine):
                 del self._jobs[sequence]
             if self.on_finish is not None:
                 self.on_finish(sequence)
+
+    def _embed(self, job: _Job, sequence: Embedding) -> None:
+        """Have the prompt worker with the least to do make a vector.
+
+        Raises:
+            Gone: it failed.
+        """
+        adapter, tokens = sequence.adapter, len(sequence.prompt_ids)
+        body = {
+            "prompt": sequence.prompt_ids,
+            "fingerprint": self.fingerprint,
+            "pooling": sequence.pooling,
+            "priority": sequence.state.priority,
+            "name": adapter.name if adapter is not None else None,
+            "adapter": adapter.folder if adapter is not None else None,
+        }
+        with self._placing:
+            self._probe()
+            up = self._up()
+            able = [one for one in up if one.home != "token"] or up
+            worker = min(able, key=lambda one: (one.pending_tokens, one.number))
+            worker.pending_tokens += tokens
+            worker.num_jobs += 1
+        try:
+            line = expect(worker, self._ask(job, worker, "vector", body), "vector")
+            data = bytearray(base64.b64decode(line["vector"]))
+            sequence.vector = torch.frombuffer(data, dtype=torch.float32)
+            sequence.first_token_s = sequence.last_token_s = time.perf_counter()
+            sequence.end("stop")
+        finally:
+            job.close()
+            with self._placing:
+                worker.pending_tokens -= tokens
+                worker.num_jobs -= 1
 
     def _place(self, sequence: Continuation) -> tuple[RemoteWorker, RemoteWorker]:
         """Workers of both phases; their loads count it."""
@@ -300,42 +308,41 @@ class RouterEngine(Engine):
             if not worker.foreign:
                 self._policy.freed(worker)
 
-    def _carry_out(self, job: _Job, first: RemoteWorker, second: RemoteWorker) -> None:
-        """Both phases of a request on a pair.
+    def _continue(self, job: _Job, sequence: Continuation) -> None:
+        """Both phases of a continuation on a pair of workers.
 
         Raises:
-            _Gone: one of them failed.
+            Gone: one of them failed.
         """
-        sequence, prompt_done = job.sequence, False
+        first, second = self._place(sequence)
+        prompt_done = False
         body = {
             "id": secrets.token_hex(16),
             "prompt": sequence.prompt_ids,
             "params": pack_params(sequence.params),
             "index": sequence.index,
             "fingerprint": self.fingerprint,
+            "adapter": sequence.adapter.folder if sequence.adapter is not None else None,
         }
         try:
             if first is second:
-                self._follow(
-                    second, self._ask(job, second, "tokens", {**body, "whole": True}), sequence
-                )
+                lines = self._ask(job, second, "tokens", {**body, "whole": True})
+                self._follow(second, lines, sequence)
                 return
             tokens = self._ask(job, second, "tokens", body)
-            _expect(second, tokens, "reserved")
+            expect(second, tokens, "reserved")
             prompt = self._ask(job, first, "prompt", {**body, "target": second.url})
-            token = int(_expect(first, prompt, "token"))
-            take_token(sequence, token)
+            line = expect(first, prompt, "token")
+            take_token(sequence, int(line["token"]), line)
             self._prompt_done(first, sequence)
             prompt_done = True
             if sequence.finished:
                 return
-            _expect(first, prompt, "sent")
-            _expect(second, tokens, "token")  # the first one, which is out
+            expect(first, prompt, "sent")
+            expect(second, tokens, "token")  # the first one, which is out
             self._follow(second, tokens, sequence)
         finally:
-            job.links, links = [], job.links
-            for link in links:
-                link.close()
+            job.close()
             if not prompt_done:
                 self._prompt_done(first, sequence)
             self._done(first, second, sequence)
@@ -348,11 +355,11 @@ class RouterEngine(Engine):
             if sequence.finished or sequence.cancelled:
                 return
             if "token" in line:
-                take_token(sequence, int(line["token"]))
+                take_token(sequence, int(line["token"]), line)
             elif line.get("end") in ("cancelled", "error"):
-                raise _Gone(worker, line.get("error") or "it lost the request")
+                raise Gone(worker, line.get("error") or "it lost the request")
         if not sequence.finished:
-            raise _Gone(worker, "its answer ended early")
+            raise Gone(worker, "its answer ended early")
 
     def _ask(
         self, job: _Job, worker: RemoteWorker, phase: str, body: Mapping[str, Any]
@@ -361,60 +368,26 @@ class RouterEngine(Engine):
         data = json.dumps(body).encode()
         while True:
             if job.sequence.cancelled:
-                raise _Gone(worker, "cancelled")
-            link = self._link(worker.url, _ANSWER_S)
+                raise Gone(worker, "cancelled")
+            link = self._remotes.link(worker.url, _ANSWER_S)
             job.links.append(link)
             try:
-                link.request("POST", f"/split/{phase}", data, self._headers())
+                link.request("POST", f"/split/{phase}", data, self._remotes.headers)
                 answer = link.getresponse()
                 if answer.status == 200:
-                    return _lines(worker, answer)
+                    return lines_of(worker, answer)
                 text = answer.read(4000).decode(errors="replace")
             except (OSError, http.client.HTTPException) as error:
-                raise _Gone(worker, error) from error
+                raise Gone(worker, error) from error
             job.links.remove(link)
             link.close()
             if "no_room" not in text:
                 raise ExecutionError(f"the worker {worker.url} refused a request: {text}")
             time.sleep(_ROOM_S)
 
-    def _info(self, url: str, deadline: float) -> dict[str, Any]:
-        while True:
-            text, problem = b"", ""
-            try:
-                with closing(self._link(url, 10.0)) as link:
-                    link.request("GET", "/split/info", headers=self._headers())
-                    answer = link.getresponse()
-                    text = answer.read()
-                if answer.status == 200:
-                    found: dict[str, Any] = json.loads(text)
-                    return found
-                problem = f"answered with status {answer.status}: {text[:300]!r}"
-                loading = answer.status == 503
-            except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
-                problem, loading = f"does not answer: {error}", True
-            if not loading or time.monotonic() > deadline:
-                raise ExecutionError(
-                    f"the worker {url} {problem}. Start it with sharpen serve MODEL --role prefill "
-                    "(or decode, mixed) first."
-                )
-            time.sleep(0.2)
-
-    def _link(self, url: str, timeout_s: float) -> http.client.HTTPConnection:
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
-            raise ConfigError(f"worker={url!r} is no address. Write http://HOST:PORT.")
-        return http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=timeout_s)
-
-    def _headers(self) -> dict[str, str]:
-        headers = {"Content-Type": "application/json"}
-        if self._api_key is not None:
-            headers["Authorization"] = f"Bearer {self._api_key}"
-        return headers
-
     def _down(self, worker: RemoteWorker) -> None:
         with self._placing:
-            if worker.down_s is None and not self._healthy(worker):
+            if worker.down_s is None and not self._remotes.is_healthy(worker):
                 self._choose_without(worker)
 
     def _choose_without(self, worker: RemoteWorker) -> None:
@@ -423,28 +396,23 @@ class RouterEngine(Engine):
 
     def _new_policy(self) -> None:
         """For the workers that are up; those of one kind do both phases."""
-        up = [one for one in self.workers if one.down_s is None] or self.workers
+        up = self._up()
         try:
             self._policy = make_policy(self._policy_name, up)
         except ConfigError:
             self._policy = make_policy("token_jsq", up)
+
+    def _up(self) -> list[RemoteWorker]:
+        return [one for one in self.workers if one.down_s is None] or self.workers
 
     def _probe(self) -> None:
         """Take workers in again that answer."""
         now = time.monotonic()
         for worker in self.workers:
             if worker.down_s is not None and now - worker.down_s > _PROBE_S:
-                worker.down_s = None if self._healthy(worker) else now
+                worker.down_s = None if self._remotes.is_healthy(worker) else now
                 if worker.down_s is None:
                     self._new_policy()
-
-    def _healthy(self, worker: RemoteWorker) -> bool:
-        with closing(self._link(worker.url, 1.0)) as link:
-            try:
-                link.request("GET", "/health", headers=self._headers())
-                return link.getresponse().status == 200
-            except (OSError, http.client.HTTPException):
-                return False
 
 
 class RouterLLM(LLM):
@@ -458,7 +426,7 @@ class RouterLLM(LLM):
         wait_s: for workers that still load.
 
     Raises:
-        ConfigError: workers do not serve the same model, or none is for a phase.
+        ConfigError: workers do not serve the same model and adapters, or none is for a phase.
         ExecutionError: a worker does not answer.
     """
 
@@ -491,19 +459,18 @@ class RouterLLM(LLM):
         self._lock = threading.RLock()
 
 
-def _lines(worker: RemoteWorker, answer: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
-    while True:
-        try:
-            line = answer.readline()
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise _Gone(worker, error) from error
-        if not line.endswith(b"\n"):
-            return
-        yield json.loads(line)
+def _same_adapters(urls: Sequence[str], adapters: Sequence[Mapping[str, str]]) -> Mapping[str, str]:
+    """Hashes of adapters by name, which all workers agree on.
 
-
-def _expect(worker: RemoteWorker, lines: Iterator[dict[str, Any]], name: str) -> Any:
-    line = next(lines, {})
-    if name not in line:
-        raise _Gone(worker, line.get("error") or "its answer ended early")
-    return line[name]
+    Raises:
+        ConfigError: they do not.
+    """
+    for name in sorted({name for own in adapters for name in own}):
+        hashes = [own.get(name, "none") for own in adapters]
+        if len(set(hashes)) > 1:
+            shown = ", ".join(f"{url} has {one}" for url, one in zip(urls, hashes, strict=True))
+            raise ConfigError(
+                f"the workers do not have the same adapter {name!r}: {shown}. Give the same files "
+                f"to all of them with --lora {name}=PATH."
+            )
+    return adapters[0]

@@ -5,10 +5,12 @@
     GET  /split/info           the model's fingerprint, the role, room for keys and values
     POST /split/prompt         compute a prompt, and send keys and values to the target
     POST /split/tokens         hold blocks, then go on once they are filled; or do both phases here
+    POST /split/vector         the vector of a text
     PUT  /split/kv/{id}        keys and values of a held request, as records
     POST /split/ring           whether a ring of memory of another worker is reached from here
 
-The two POSTs answer with JSON lines: ``{"reserved": true}``, ``{"token": 5}``, ``{"sent": bytes}``,
+The first three POSTs answer with JSON lines: ``{"reserved": true}``, ``{"token": 5}``, where asked
+for with log-probabilities (``score``, ``prompt``), ``{"sent": bytes}``, ``{"vector": text}``,
 ``{"end": reason, "error": text}``. The connection is the request's life: when it closes, blocks are
 free within a round, on whichever side, so nothing is kept for a router that is gone.
 """
@@ -16,6 +18,7 @@ free within a round, on whichever side, so nothing is kept for a router that is 
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
 import http.client
 import json
@@ -36,10 +39,11 @@ from starlette.types import Receive, Scope, Send
 from sharpen.core.errors import ConfigError, ExecutionError, FileFormatError
 from sharpen.serve.api.errors import ApiError
 from sharpen.serve.api.state import ServerState
+from sharpen.serve.embedding import Embedding, Pooling
 from sharpen.serve.grammar import Grammar
 from sharpen.serve.request import Piece
 from sharpen.serve.sampling import SamplingParams
-from sharpen.serve.split.engine import SplitLLM, TokenContinuation, refuse_unsplittable
+from sharpen.serve.split.engine import SplitLLM, TokenContinuation
 from sharpen.serve.split.records import KVReader, KVSender, KVWriter
 from sharpen.serve.split.ring import Connector, Ring, Rings
 
@@ -78,14 +82,28 @@ class WorkerConfig:
             raise ConfigError(f"threshold={self.threshold} must be at least 0.")
 
 
-class _Phase(BaseModel):
+class _Asked(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    id: str = Field(pattern=r"^[0-9a-f]{8,64}$")
     prompt: list[int] = Field(min_length=1)
+    fingerprint: str
+    adapter: str | None = None
+    """Its hash, where the request names one."""
+
+
+class _Phase(_Asked):
+    id: str = Field(pattern=r"^[0-9a-f]{8,64}$")
     params: dict[str, Any]
     index: int = 0
-    fingerprint: str
+
+
+class _Vector(_Asked):
+    """Body of ``POST /split/vector``."""
+
+    pooling: Pooling
+    name: str | None = None
+    """Of the adapter."""
+    priority: float = 0.0
 
 
 class _Prompt(_Phase):
@@ -175,7 +193,7 @@ class _Worker:
         _, worker = self.state.ready()
         worker.cancel([])
 
-    def cancel(self, sequence: TokenContinuation) -> None:
+    def cancel(self, sequence: TokenContinuation | Embedding) -> None:
         if not sequence.finished:
             sequence.cancelled = True
             with suppress(ApiError):
@@ -183,6 +201,13 @@ class _Worker:
 
     def check(self, body: _Phase) -> SamplingParams:
         """Refuse what another model made, and what cannot be run."""
+        params = unpack_params(body.params)
+        self.check_model(body, params.adapter)
+        self.ready().engine.check(body.prompt, params)
+        return params
+
+    def check_model(self, body: _Asked, adapter: str | None) -> None:
+        """Refuse what is meant for another model or another adapter of that name."""
         llm = self.ready()
         if body.fingerprint != llm.fingerprint:
             raise ApiError(
@@ -191,10 +216,16 @@ class _Worker:
                 "serve the same weights, type and adapter everywhere.",
                 code="fingerprint_mismatch",
             )
-        params = unpack_params(body.params)
-        refuse_unsplittable(params)
-        llm.engine.check(body.prompt, params)
-        return params
+        if adapter is None:
+            return
+        own = llm.adapter_hash(llm.engine.adapters.get(adapter))
+        if body.adapter != own:
+            raise ApiError(
+                409,
+                f"this worker's adapter {adapter!r} is {own} and the request's {body.adapter}: "
+                "load the same files under this name everywhere.",
+                code="fingerprint_mismatch",
+            )
 
 
 def add_split_routes(app: FastAPI, state: ServerState, config: WorkerConfig) -> Rings:
@@ -211,6 +242,7 @@ def add_split_routes(app: FastAPI, state: ServerState, config: WorkerConfig) -> 
             "block_size": llm.split.scheduler.pool.size,
             "max_batch": llm.engine.max_batch,
             "max_context": llm.engine.max_context,
+            "adapters": await asyncio.to_thread(llm.adapter_hashes),
         }
 
     @app.post("/split/tokens")
@@ -222,6 +254,11 @@ def add_split_routes(app: FastAPI, state: ServerState, config: WorkerConfig) -> 
     async def prompt(body: _Prompt) -> Response:
         params = await asyncio.to_thread(here.check, body)
         return await _prompt(here, body, params)
+
+    @app.post("/split/vector")
+    async def vector(body: _Vector) -> Response:
+        await asyncio.to_thread(here.check_model, body, body.name)
+        return _vector(here, body)
 
     @app.post("/split/ring")
     async def ring(body: _Ticket) -> dict[str, bool]:
@@ -239,14 +276,32 @@ def add_split_routes(app: FastAPI, state: ServerState, config: WorkerConfig) -> 
     return here.rings
 
 
+def _vector(here: _Worker, body: _Vector) -> Response:
+    lines = _Lines()
+
+    def done(job: Embedding) -> None:
+        if job.vector is None:
+            lines.put(end=job.finish_reason, error=job.error or "cancelled")
+        else:
+            lines.put(vector=base64.b64encode(job.vector.cpu().numpy().tobytes()).decode())
+
+    _, worker = here.state.ready()
+    job = worker.embed(
+        body.prompt, done, pooling=body.pooling, adapter=body.name, priority=body.priority
+    )
+    return _Answer(lines.until("vector"), lambda: here.cancel(job))
+
+
 async def _tokens(here: _Worker, body: _Tokens, params: SamplingParams) -> Response:
     engine, lines = here.ready().split, _Lines()
+    if not body.whole:
+        params = dataclasses.replace(params, prompt_logprobs=None)  # the other side gives them
     sequence = TokenContinuation(
         engine,
         body.prompt,
         params,
         body.index,
-        on_token=lambda token: lines.put(token=token),
+        on_token=lambda line: lines.put(**line),
         on_end=lines.end,
     )
     asked = engine.start(sequence) if body.whole else engine.reserve(sequence)
@@ -285,7 +340,7 @@ async def _prompt(here: _Worker, body: _Prompt, params: SamplingParams) -> Respo
         body.prompt,
         one,
         body.index,
-        on_token=lambda token: lines.put(token=token),
+        on_token=lambda line: lines.put(**line),
         on_end=ended,
         sender=sender,
     )
