@@ -1,7 +1,7 @@
 // The next token of each row of logits: temperature, top-k, top-p, min-p, and one draw; or the
 // largest logit. Likely tokens are put into buckets by their distance from the largest logit, and
 // only the buckets at which something ends are sorted, so a row takes O(V). Sums are in float64.
-// Twin: truncate and draw in sharpen/serve/sampling.py.
+// Twin: truncate and draw in sharpen/serve/draw.py.
 
 #include <algorithm>
 #include <cmath>
@@ -158,14 +158,22 @@ class Ranking {
 template <class T>
 int64_t largest(const T* logits, int64_t n) {
     float most = -INFINITY;
+    int64_t at = 0;  // the block with the largest
     int32_t strange = 0;
-#pragma omp simd reduction(max : most) reduction(| : strange)
-    for (int64_t i = 0; i < n; ++i) {
-        const float x = load(logits[i]);
-        most = x > most ? x : most;
-        strange |= x != x;
+    for (int64_t begin = 0; begin < n && !strange; begin += kBlock) {
+        const T* from = logits + begin;
+        const int64_t count = std::min<int64_t>(kBlock, n - begin);
+        float highest = -INFINITY;
+#pragma omp simd reduction(max : highest) reduction(| : strange)
+        for (int64_t i = 0; i < count; ++i) {
+            const float x = load(from[i]);
+            highest = x > highest ? x : highest;
+            strange |= x != x;
+        }
+        if (strange || highest > most) at = begin;
+        most = highest > most ? highest : most;
     }
-    for (int64_t i = 0; i < n; ++i) {
+    for (int64_t i = at; i < n; ++i) {
         const float x = load(logits[i]);
         if (strange ? x != x : x == most) return i;
     }
