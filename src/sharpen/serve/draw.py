@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import struct
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,11 +58,9 @@ class Draw:
     """The random number, in [0, 1)."""
 
 
-class _Settings(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_double) for name in ("temperature", "top_p", "min_p", "u")),
-        ("top_k", ctypes.c_int64),
-    ]
+_SETTINGS = struct.Struct("=ddddq")  # temperature, top-p, min-p, u, top-k
+_LEFT_OUT = _SETTINGS.pack(-1.0, 1.0, 0.0, 0.0, 0)
+_LARGEST = _SETTINGS.pack(0.0, 1.0, 0.0, 0.0, 0)
 
 
 def draw(logits: Tensor, draws: Sequence[Draw | None]) -> list[int | None]:
@@ -79,29 +79,30 @@ def draw(logits: Tensor, draws: Sequence[Draw | None]) -> list[int | None]:
     if native is None:
         return [_by_torch(logits[i], one) if one else None for i, one in enumerate(draws)]
     logits = logits.contiguous()
-    settings = (_Settings * rows)(
-        *(
-            _Settings(one.temperature, one.top_p, one.min_p, one.u, one.top_k)
-            if one
-            else _Settings(temperature=-1)
-            for one in draws
-        )
-    )
-    tokens = (ctypes.c_int64 * rows)()
+    settings = b"".join([_packed(one) for one in draws])
+    tokens = array("q", bytes(8 * rows))
     native(
         logits.data_ptr(),
         rows,
         logits.shape[1],
-        ctypes.addressof(settings),
-        ctypes.addressof(tokens),
+        settings,
+        tokens.buffer_info()[0],
         torch.get_num_threads(),
     )
-    found: list[int | None] = []
-    for token, one in zip(tokens, draws, strict=True):
-        if one is not None and token < 0:
+    found: list[int | None] = tokens.tolist()
+    if min(tokens, default=0) < 0:
+        if any(token < 0 and one for token, one in zip(tokens, draws, strict=True)):
             raise _no_probabilities()
-        found.append(token if one is not None else None)
+        found = [token if token >= 0 else None for token in tokens]
     return found
+
+
+def _packed(one: Draw | None) -> bytes:
+    if one is None:
+        return _LEFT_OUT
+    if one.temperature == 0:
+        return _LARGEST
+    return _SETTINGS.pack(one.temperature, one.top_p, one.min_p, one.u, one.top_k)
 
 
 @functools.cache

@@ -46,6 +46,7 @@ __all__ = ["Engine", "PagedModel", "RoundError"]
 
 _MOST_CACHE_BYTES = 4 << 30
 _SHARE_OF_FREE = 0.4
+_UNREAD = torch.empty(0)
 
 
 class RoundError(ExecutionError):
@@ -397,9 +398,7 @@ class Engine:
         states = self.model.states(
             [
                 PagedPart(
-                    [*part.sequence.tokens, *part.sequence.draft][
-                        part.start : part.start + part.count
-                    ],
+                    part.ids,
                     part.start,
                     part.sequence.blocks,
                     count,
@@ -425,11 +424,11 @@ class Engine:
                     sequence.take(part, states[state : state + count])
                 new.append([])
             else:
-                sequence.score(part, logits[row : row + count])
-                first = row + count - 1 - len(part.sequence.draft) if part.ends else row + count
-                end = row + count
-                new.append(self._choose(sequence, logits[first:end], tokens[first:end]))
-                row = end
+                if sequence.params.prompt_logprobs is not None:
+                    sequence.score(part, logits[row : row + count])
+                row += count
+                first = row - 1 - len(part.sequence.draft) if part.ends else row
+                new.append(self._choose(sequence, logits, tokens, range(first, row)))
             state += count
         return new
 
@@ -464,31 +463,37 @@ class Engine:
         return draws
 
     def _choose(
-        self, sequence: Continuation, logits: Tensor, tokens: Sequence[int | None]
+        self,
+        sequence: Continuation,
+        logits: Tensor,
+        tokens: Sequence[int | None],
+        rows: Sequence[int],
     ) -> list[int]:
-        """The next tokens of a sequence from logits [n, V] after its last token and its guesses.
+        """The next tokens of a sequence, from logits after its last token and its guesses.
 
         Args:
             sequence: it takes the tokens.
-            logits: of the next token and of those after right guesses.
+            logits: [M, V], of all sequences.
             tokens: drawn from each row already, or None.
+            rows: those of the next token and of those after right guesses.
         """
         chosen: list[int] = []
-        for i, row in enumerate(logits):
-            if sequence.finished or (i and chosen[-1] != sequence.state.draft[i - 1]):
-                break
-            self.num_guessed += i > 0
-            token = tokens[i]
+        for i, row in enumerate(rows):
+            if i:
+                if sequence.finished or chosen[-1] != sequence.state.draft[i - 1]:
+                    break
+                self.num_guessed += 1
+            token = tokens[row]
             if token is not None:
-                chosen.append(token)
                 sequence.sampler.note(token)
             else:
                 try:
-                    chosen.append(sequence.choose(row))
+                    token = sequence.choose(logits[row])
                 except DataError as error:
                     sequence.end("error", str(error), refused=True)
                     break
-            sequence.push(chosen[-1], row)
+            chosen.append(token)
+            sequence.push(token, logits[row] if sequence.scores_tokens else _UNREAD)
         return chosen
 
     def _watcher(self, part: Part) -> Retention | None:

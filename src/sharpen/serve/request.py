@@ -145,6 +145,11 @@ class Continuation:
         self._logprobs: list[TokenLogprob] = []
 
     @property
+    def scores_tokens(self) -> bool:
+        """Whether it gives the log-probabilities of its tokens, and so reads logits."""
+        return self.params.logprobs is not None
+
+    @property
     def finished(self) -> bool:
         """Whether its last piece is out."""
         return self.finish_reason is not None

@@ -30,6 +30,8 @@ from sharpen.serve.grammar import Grammar
 
 __all__ = ["Sampler", "SamplingParams", "penalize"]
 
+_LARGEST = Draw()
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingParams:
@@ -237,7 +239,7 @@ class Sampler:
     def _draw(self, ahead: int) -> Draw:
         params = self.params
         if params.temperature == 0:
-            return Draw()
+            return _LARGEST
         return Draw(
             temperature=params.temperature,
             top_k=params.top_k,

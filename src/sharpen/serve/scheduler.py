@@ -171,6 +171,14 @@ class Part:
     """With guesses at the end."""
 
     @property
+    def ids(self) -> list[int]:
+        """The tokens."""
+        sequence, end = self.sequence, self.start + self.count
+        known = sequence.tokens[self.start : end]
+        guessed = end - len(sequence.tokens)
+        return known + sequence.draft[:guessed] if guessed > 0 else known
+
+    @property
     def ends(self) -> bool:
         """Whether it reaches the last known token, so that the next one is to be chosen."""
         return self.start + self.count >= self.sequence.num_tokens
@@ -339,7 +347,7 @@ class Scheduler:
             sequence = part.sequence
             if sequence.status != "running":
                 continue
-            guessed = max(len(tokens) - 1, 0)
+            guessed = len(tokens) - 1 if tokens else 0
             sequence.num_computed = min(part.start + part.count, sequence.num_tokens) + guessed
             sequence.tokens.extend(tokens)
             sequence.draft = []
@@ -443,6 +451,8 @@ class Scheduler:
     def _publish(self, sequence: SequenceState) -> None:
         """Let others find the blocks that the last step filled."""
         full = sequence.num_computed // self.pool.size
+        if full == sequence.num_published:
+            return
         hashes = self._hashes(sequence, full)
         for i in range(sequence.num_published, full):
             self.pool.know(sequence.blocks[i], hashes[i])
