@@ -109,6 +109,8 @@ def test_an_8_bit_head_is_stored_once_and_looked_up_as_it_multiplies(tmp_path, t
     loaded = load_model(tmp_path / "q", dtype=dtype)
     head, embedding = loaded.lm_head, loaded.model.embed_tokens
     assert torch.equal(head.weight.dequantized(), codes)
+    x = torch.randn(3, codes.shape[1])
+    torch.testing.assert_close(head(x), x @ codes.T, rtol=1e-4, atol=1e-4)
     looked_up = codes if tied else model.model.embed_tokens.weight.detach().bfloat16()
     assert torch.equal(embedding(IDS), looked_up.to(dtype)[IDS])
     if tied:
@@ -279,7 +281,9 @@ def test_tampered_tensors_are_refused(saved, tmp_path, change, message):
         load_model(folder)
 
 
-@pytest.mark.parametrize("key", ["format_version", "group_size", "activation_bits"])
+@pytest.mark.parametrize(
+    "key", ["format_version", "group_size", "activation_bits", "head_activation_bits"]
+)
 def test_folders_of_another_kind_are_refused(saved, tmp_path, key):
     folder = shutil.copytree(saved, tmp_path / "q")
     config = json.loads((folder / "config.json").read_text())

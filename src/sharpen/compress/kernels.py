@@ -8,12 +8,16 @@ instructions take the integer sums is chosen once::
     vnni      AVX512-VNNI: up to eight rows at a time, at memory speed for few
     plain     pairs in 16 bits (AVX2), or plain code
 
+Activations of 16 bits are two numbers of 8: a row, and what rounding leaves of it, are two rows of
+one product, and their outputs are added.
+
 With bfloat16 activations (:class:`CodeProduct`, ``native/code_products.cpp``), for processors that
 multiply bfloat16: y = sum over groups s (q x) + o sum(x), codes made bfloat16 numbers on the way.
 
 A row of the result has the same bits whatever the other rows and the number of threads. Weights
 are laid out for these instructions when a model is prepared: outputs by 16, and inputs by 4 or by
-pairs; the rows that fill up the last tile have codes 0. Memory: that of the stored tensors.
+pairs; the rows that fill up the last tile have codes 0, and a last group is filled up to 64 or 128
+inputs. Memory: that of the stored tensors.
 """
 
 from __future__ import annotations
@@ -40,6 +44,7 @@ RowPart = tuple[Tensor, Tensor, Tensor, Tensor | None]
 codes are 0 .. 15 or -127 .. 127."""
 
 WAYS = ("plain", "vnni", "tiles")
+_TWICE = 4
 _LANES = 16
 _STEP = 32
 
@@ -52,7 +57,7 @@ class _Part(ctypes.Structure):
 
 
 class IntegerProduct:
-    """[R, K] -> [R, N] in the type of x; x is rounded to 8 bits by row and group.
+    """[R, K] -> [R, N] in the type of x; x is rounded by row and group.
 
     Args:
         parts: all rows of the weight; each place once.
@@ -60,6 +65,7 @@ class IntegerProduct:
         bias: [N], or None.
         library: the compiled ``integer_products``.
         way: of :data:`WAYS`.
+        activation_bits: 8 or 16, of the rounded x.
     """
 
     def __init__(
@@ -69,9 +75,10 @@ class IntegerProduct:
         bias: Tensor | None,
         library: ctypes.CDLL,
         way: str,
+        activation_bits: int = 8,
     ) -> None:
         self._out, self._in = shape
-        self._way = WAYS.index(way)
+        self._way = WAYS.index(way) | (_TWICE if activation_bits == 16 else 0)
         self._bias = bias.float().contiguous() if bias is not None else None
         packed: dict[int, list[tuple[Tensor, ...]]] = {}
         for part in parts:
@@ -104,11 +111,17 @@ class IntegerProduct:
 
     @classmethod
     def of(
-        cls, parts: Iterable[RowPart], shape: tuple[int, int], bias: Tensor | None
+        cls,
+        parts: Iterable[RowPart],
+        shape: tuple[int, int],
+        bias: Tensor | None,
+        activation_bits: int = 8,
     ) -> Self | None:
         """The product for this machine; None where there is to be no native code."""
         library = load("integer_products")
-        return cls(parts, shape, bias, library, best_way(library)) if library is not None else None
+        if library is None:
+            return None
+        return cls(parts, shape, bias, library, best_way(library), activation_bits)
 
     @property
     def nbytes(self) -> int:
@@ -281,18 +294,24 @@ def best_way(library: ctypes.CDLL) -> str:
 def _packed(
     places: Tensor, codes: Tensor, scale: Tensor, zero: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Codes [T, G, 1024 or 2048] uint8, scales and zeros [T, G, 16], places [T, 16]."""
+    """Codes [T, 8 K' or 16 K'] uint8, scales and zeros [T, G, 16], places [T, 16].
+
+    K' is K, filled up to a multiple of 64.
+    """
     rows, columns = codes.shape
     groups, extra = -(-columns // GROUP), -rows % _LANES
     tiles = (rows + extra) // _LANES
-    codes = F.pad(codes, (0, groups * GROUP - columns, 0, extra)).view(torch.uint8)
+    codes = F.pad(codes, (0, -columns % (GROUP // 2), 0, extra)).view(torch.uint8)
+    whole = codes.shape[1] - codes.shape[1] % GROUP
+    halves = zero is not None
+    pieces = [
+        _quads(piece, width, halves)
+        for piece, width in ((codes[:, :whole], GROUP), (codes[:, whole:], GROUP // 2))
+        if piece.shape[1]
+    ]
+    laid = torch.cat(pieces, dim=1)
     if zero is None:
-        quads = (codes ^ 128).view(tiles, _LANES, groups, GROUP // 4, 4)
         zero = torch.zeros((groups, 0), dtype=torch.uint8)
-    else:
-        halves = codes.view(tiles, _LANES, groups, 2, GROUP // 8, 4)
-        quads = halves[:, :, :, 0] | (halves[:, :, :, 1] << 4)
-    laid = quads.permute(0, 2, 3, 1, 4).reshape(tiles, groups, -1)
 
     def by_tile(x: Tensor) -> Tensor:
         filled = F.pad(x, (0, tiles * _LANES - x.shape[1]))
@@ -300,3 +319,14 @@ def _packed(
 
     placed = F.pad(places.to(torch.int32), (0, extra), value=-1).view(tiles, _LANES)
     return laid, by_tile(scale.to(torch.bfloat16)), by_tile(zero), placed
+
+
+def _quads(codes: Tensor, width: int, halves: bool) -> Tensor:
+    """[N, K] uint8 -> [T, ...]: groups of ``width`` inputs by 4, a byte each, or by halves."""
+    tiles, groups = codes.shape[0] // _LANES, codes.shape[1] // width
+    if halves:
+        both = codes.reshape(tiles, _LANES, groups, 2, width // 8, 4)
+        quads = both[:, :, :, 0] | (both[:, :, :, 1] << 4)
+    else:
+        quads = (codes ^ 128).view(tiles, _LANES, groups, width // 4, 4)
+    return quads.permute(0, 2, 3, 1, 4).reshape(tiles, -1)

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors.torch import load_file
@@ -52,6 +52,7 @@ __all__ = ["QUANT_METHOD", "MixedSummary", "load_mixed", "save_mixed", "write_mi
 
 QUANT_METHOD = "sharpen-mixed"
 _FORMAT_VERSION = 2
+_HEAD_ACTIVATION_BITS: Final = 16
 _VERSION_1_HEAD = [(["Embedding", "lm_head"], 8)]
 _EMBEDDING, _HEAD = "model.embed_tokens", "lm_head"
 
@@ -372,6 +373,7 @@ def _quantization_config(config: MixLLMConfig, found: MixedSummary) -> dict[str,
         "format_version": _FORMAT_VERSION,
         "group_size": GROUP,
         "activation_bits": 8,
+        "head_activation_bits": _HEAD_ACTIVATION_BITS,
         "rows": found.rows,
         "rows_int8": found.rows_int8,
         **to_dict(config),
@@ -410,7 +412,7 @@ def load_mixed(
     if f"{head}.weight_int8" in files:
         shape = spec.vocab_size, spec.hidden_size
         weight = _read(folder, files, head, shape, device, used)
-        model.lm_head = MixedLinear(weight)  # type: ignore[assignment]
+        model.lm_head = MixedLinear(weight, activation_bits=_HEAD_ACTIVATION_BITS)  # type: ignore[assignment]
         if head == _EMBEDDING:
             if weight.indices_int4.numel():
                 raise FileFormatError(f"{folder}: {head} must have 8 bits in all its rows.")
@@ -437,7 +439,13 @@ def _read(
 
 def _check_config(path: Path) -> None:
     config = read_json(path, "model config")["quantization_config"]
-    wanted = {"format_version": (1, 2), "group_size": (GROUP,), "activation_bits": (8,)}
+    config = {"head_activation_bits": _HEAD_ACTIVATION_BITS, **config}  # version 1 lacks it
+    wanted = {
+        "format_version": (1, 2),
+        "group_size": (GROUP,),
+        "activation_bits": (8,),
+        "head_activation_bits": (_HEAD_ACTIVATION_BITS,),
+    }
     for key, values in wanted.items():
         if config.get(key) not in values:
             raise FileFormatError(

@@ -20,12 +20,12 @@ constexpr int kLanes = 16;    // outputs of a tile
 constexpr int kGroup = 128;   // inputs that share a scale
 constexpr int kQuads = 32;    // a group's inputs by four
 constexpr int64_t kLeastWork = 1 << 20;  // multiplications from which threads share
-constexpr int64_t kAhead = 4096;  // bytes; the hardware's own prefetch stops at each 4 KiB page
+constexpr int64_t kAhead = 2048;  // bytes; the hardware's own prefetch stops at each 4 KiB page
 constexpr int kStrip = 4;         // tile registers of sums
 
 // Outputs with weights of one width, in tiles of 16. A group of a tile is [16][16][4] bytes of two
 // 4-bit codes, inputs i and i + 64 of output r at [i / 4][r][i % 4], or [32][16][4] bytes of 8-bit
-// codes plus 128.
+// codes plus 128. A last group of 64 inputs or fewer is half of that, inputs i and i + 32 in a byte.
 struct Part {
     const uint8_t* codes;
     const uint16_t* scales;  // [tiles][groups][16] bfloat16
@@ -40,41 +40,75 @@ struct Rounded {
     const int8_t* codes;
     const float* scales;
     const float* sums;
-    int64_t groups;
+    int64_t rows, groups;
+    int64_t stored;  // inputs that weights have codes for: 128 a group, or 64 in the last
+
+    int quads(int64_t group) const {
+        return static_cast<int>(std::min<int64_t>(kQuads, stored / 4 - group * kQuads));
+    }
 };
 
-// s = max(max |x|, 1e-20) / 127, codes round(x / s); s is NaN where x is not finite. stride: from one
-// 64 codes to the next.
-template <class T>
-void round_row(const T* x, int64_t n, int64_t groups, int8_t* codes, int64_t stride, float* scales,
-               float* sums) {
-    for (int64_t g = 0; g < groups; ++g) {
-        const int64_t count = std::min<int64_t>(kGroup, n - g * kGroup);
-        float values[kGroup] = {};
-        for (int64_t i = 0; i < count; ++i) values[i] = load(x[g * kGroup + i]);
-        float most = 0.0f;
-        int32_t highest = 0, sum = 0;
-#pragma omp simd reduction(max : highest)
-        for (int i = 0; i < kGroup; ++i) {
-            int32_t bits;
-            std::memcpy(&bits, &values[i], 4);
-            highest = std::max(highest, bits & 0x7fffffff);  // magnitudes are ordered as their bits
-        }
-        std::memcpy(&most, &highest, 4);
-        const bool finite = highest < 0x7f800000;
-        const float scale = finite ? std::max(most, 1e-20f) / 127.0f : 1.0f;
-        for (int half = 0; half < 2; ++half, codes += stride) {
-#pragma omp simd reduction(+ : sum)
-            for (int i = 0; i < kGroup / 2; ++i) {
-                const float value = std::nearbyint(values[half * kGroup / 2 + i] / scale);
-                const int32_t code = finite ? static_cast<int32_t>(value) : 0;
-                codes[i] = static_cast<int8_t>(code);
-                sum += code;
-            }
-        }
-        scales[g] = finite ? scale : NAN;
-        sums[g] = static_cast<float>(sum);
+// A number's share of 127 steps.
+inline float step_of(int32_t highest) {
+    float most;
+    std::memcpy(&most, &highest, 4);
+    return std::max(most, 1e-20f) / 127.0f;
+}
+
+// x's codes round(x / s), s = max(max |x|, 1e-20) / 127, 64 each at low and at high; their scale s,
+// NaN where x is not finite, and their sum. With Leave, what rounding leaves of x takes its place.
+template <bool Leave>
+inline void round_group(float* x, int8_t* low, int8_t* high, float* scale, float* sum) {
+    constexpr int kHalf = kGroup / 2;
+#if defined(__AVX512F__)
+    constexpr int kVectors = kGroup / 16;
+    __m512 part[kVectors];
+    __m512i most = _mm512_setzero_si512(), total = most;
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) {
+        part[i] = _mm512_loadu_ps(x + 16 * i);
+        // Magnitudes are ordered as their bits.
+        most = _mm512_max_epi32(most, _mm512_castps_si512(_mm512_abs_ps(part[i])));
     }
+    const int32_t highest = _mm512_reduce_max_epi32(most);
+    const bool finite = highest < 0x7f800000;
+    const float step = finite ? step_of(highest) : 1.0f;
+    const __mmask16 kept = finite ? 0xffff : 0;
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) {
+        const __m512 by = _mm512_set1_ps(step), share = _mm512_div_ps(part[i], by);
+        const __m512i code = _mm512_maskz_cvtps_epi32(kept, share);
+        total = _mm512_add_epi32(total, code);
+        int8_t* to = (i < kVectors / 2 ? low : high) + 16 * i % kHalf;
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(code));
+        if (Leave)
+            _mm512_storeu_ps(x + 16 * i, _mm512_fnmadd_ps(_mm512_cvtepi32_ps(code), by, part[i]));
+    }
+    *sum = static_cast<float>(_mm512_reduce_add_epi32(total));
+#else
+    int32_t highest = 0, total = 0;
+#pragma omp simd reduction(max : highest)
+    for (int i = 0; i < kGroup; ++i) {
+        int32_t bits;
+        std::memcpy(&bits, &x[i], 4);
+        highest = std::max(highest, bits & 0x7fffffff);  // magnitudes are ordered as their bits
+    }
+    const bool finite = highest < 0x7f800000;
+    const float step = finite ? step_of(highest) : 1.0f;
+    for (int half = 0; half < kGroup; half += kHalf) {
+        int8_t* codes = half ? high : low;
+#pragma omp simd reduction(+ : total)
+        for (int i = 0; i < kHalf; ++i) {
+            const float value = finite ? std::nearbyint(x[half + i] / step) : 0.0f;
+            const int32_t code = static_cast<int32_t>(value);
+            codes[i] = static_cast<int8_t>(code);
+            total += code;
+            if (Leave) x[half + i] -= value * step;
+        }
+    }
+    *sum = static_cast<float>(total);
+#endif
+    *scale = finite ? step : NAN;
 }
 
 #if defined(__AVX2__)
@@ -115,78 +149,115 @@ inline __m512i four(const int8_t* from) {
     return _mm512_set1_epi32(bytes);
 }
 
-// 16 outputs of R rows by vpdpbusd: [R][16] sums.
-template <int Bits, int R>
-__attribute__((target("avx512vnni"))) void dots_vnni(const Part& part, int64_t tile,
+inline void prefetch(const uint8_t* from) {
+    _mm_prefetch(reinterpret_cast<const char*>(from), _MM_HINT_T0);
+}
+
+// 16 outputs of T tiles, of R rows, by vpdpbusd: [T][R][16] sums. Two tiles far from each other are
+// two streams from memory, which one core reads faster than one.
+template <int Bits, int R, int T>
+__attribute__((target("avx512vnni"))) void dots_vnni(const Part& part, const int64_t* tiles,
                                                      const Rounded& x, int64_t first, float* out) {
-    constexpr int kChains = R == 1 ? 4 : R < 8 ? 2 : 1;  // sums that do not wait for each other
-    constexpr int kBytes = kGroup * kLanes * Bits / 8;
-    const int64_t width = x.groups * kGroup;
-    __m512 sums[R];
+    constexpr int kChains = R * T < 4 ? 4 : R * T < 8 ? 2 : 1;  // sums that do not wait for each other
+    const int64_t width = x.groups * kGroup, bytes = x.stored * kLanes * Bits / 8;
+    const uint8_t* codes[T];
+    for (int t = 0; t < T; ++t) codes[t] = part.codes + tiles[t] * bytes;
+    __m512 sums[T][R];
+#pragma GCC unroll 2
+    for (int t = 0; t < T; ++t)
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) sums[r] = _mm512_setzero_ps();
+        for (int r = 0; r < R; ++r) sums[t][r] = _mm512_setzero_ps();
     for (int64_t g = 0; g < x.groups; ++g) {
-        const int64_t at = tile * x.groups + g;
-        const uint8_t* codes = part.codes + at * kBytes;
         const int8_t* row = x.codes + first * width + g * kGroup;
-        __m512i dots[kChains][R];
+        const int quads = x.quads(g);
+        __m512i dots[T][R][kChains];
+#pragma GCC unroll 2
+        for (int t = 0; t < T; ++t)
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-        for (int c = 0; c < kChains; ++c)
-#pragma GCC unroll 8
-            for (int r = 0; r < R; ++r) dots[c][r] = _mm512_setzero_si512();
+                for (int c = 0; c < kChains; ++c) dots[t][r][c] = _mm512_setzero_si512();
+        if constexpr (Bits == 8) {
+            for (int q = 0; q < quads; q += 4)
 #pragma GCC unroll 4
-        for (int q = 0; q < kBytes / 64; ++q) {
-            _mm_prefetch(reinterpret_cast<const char*>(codes + q * 64 + kAhead), _MM_HINT_T0);
-            const __m512i both = _mm512_loadu_si512(codes + q * 64);
-            if constexpr (Bits == 4) {
-                const __m512i mask = _mm512_set1_epi8(15);
-                const __m512i low = _mm512_and_si512(both, mask);
-                const __m512i high = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
-                constexpr int kLow = 0, kHigh = kChains > 1;
-                const int odd = kChains == 4 ? 2 * (q & 1) : 0;
+                for (int c = 0; c < 4; ++c)
+#pragma GCC unroll 2
+                    for (int t = 0; t < T; ++t) {
+                        const uint8_t* from = codes[t] + (q + c) * 64;
+                        prefetch(from + kAhead);
+                        const __m512i code = _mm512_loadu_si512(from);
 #pragma GCC unroll 8
-                for (int r = 0; r < R; ++r) {
-                    __m512i& one = dots[odd + kLow][r];
-                    one = _mm512_dpbusd_epi32(one, low, four(row + r * width + 4 * q));
-                }
+                        for (int r = 0; r < R; ++r) {
+                            __m512i& one = dots[t][r][c % kChains];
+                            one = _mm512_dpbusd_epi32(one, code, four(row + r * width + 4 * (q + c)));
+                        }
+                    }
+        } else {
+            // The upper codes stay where they are, so that their sums are 16 times what they should be.
+            const __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi8(static_cast<char>(240));
+            __m512i raised[T][R];
+#pragma GCC unroll 2
+            for (int t = 0; t < T; ++t)
 #pragma GCC unroll 8
-                for (int r = 0; r < R; ++r) {
-                    __m512i& one = dots[odd + kHigh][r];
-                    one = _mm512_dpbusd_epi32(one, high, four(row + r * width + 64 + 4 * q));
-                }
-            } else {
+                for (int r = 0; r < R; ++r) raised[t][r] = _mm512_setzero_si512();
+            const int8_t* upper = row + 2 * quads;
+            for (int q = 0; q < quads / 2; q += 4)
+#pragma GCC unroll 4
+                for (int c = 0; c < 4; ++c)
+#pragma GCC unroll 2
+                    for (int t = 0; t < T; ++t) {
+                        const uint8_t* from = codes[t] + (q + c) * 64;
+                        prefetch(from + kAhead);
+                        const __m512i both = _mm512_loadu_si512(from);
+                        const __m512i one = _mm512_and_si512(both, low);
+                        const __m512i two = _mm512_and_si512(both, high);
 #pragma GCC unroll 8
-                for (int r = 0; r < R; ++r) {
-                    __m512i& one = dots[q & (kChains - 1)][r];
-                    one = _mm512_dpbusd_epi32(one, both, four(row + r * width + 4 * q));
-                }
+                        for (int r = 0; r < R; ++r) {
+                            __m512i& d = dots[t][r][c % kChains];
+                            d = _mm512_dpbusd_epi32(d, one, four(row + r * width + 4 * (q + c)));
+                            __m512i& e = raised[t][r];
+                            e = _mm512_dpbusd_epi32(e, two, four(upper + r * width + 4 * (q + c)));
+                        }
+                    }
+#pragma GCC unroll 2
+            for (int t = 0; t < T; ++t)
+#pragma GCC unroll 8
+                for (int r = 0; r < R; ++r)
+                    dots[t][r][0] =
+                        _mm512_add_epi32(dots[t][r][0], _mm512_srai_epi32(raised[t][r], 4));
+        }
+#pragma GCC unroll 2
+        for (int t = 0; t < T; ++t) {
+            codes[t] += quads * kLanes * Bits / 2;
+            const int64_t at = tiles[t] * x.groups + g;
+            const __m512 scale = wide_scales_of(part.scales + at * kLanes);
+            const __m512 zero = wide_zeros_of(part.zeros ? part.zeros + at * kLanes : nullptr);
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r) {
+                __m512i all = dots[t][r][0];
+#pragma GCC unroll 4
+                for (int c = 1; c < kChains; ++c) all = _mm512_add_epi32(all, dots[t][r][c]);
+                const int64_t of = (first + r) * x.groups + g;
+                sums[t][r] = added(sums[t][r], all, zero, scale, x.sums[of], x.scales[of]);
             }
         }
-        const __m512 scale = wide_scales_of(part.scales + at * kLanes);
-        const __m512 zero = wide_zeros_of(part.zeros ? part.zeros + at * kLanes : nullptr);
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) {
-            __m512i all = dots[0][r];
-#pragma GCC unroll 4
-            for (int c = 1; c < kChains; ++c) all = _mm512_add_epi32(all, dots[c][r]);
-            const int64_t of = (first + r) * x.groups + g;
-            sums[r] = added(sums[r], all, zero, scale, x.sums[of], x.scales[of]);
-        }
     }
+#pragma GCC unroll 2
+    for (int t = 0; t < T; ++t)
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) _mm512_storeu_ps(out + r * kLanes, sums[r]);
+        for (int r = 0; r < R; ++r) _mm512_storeu_ps(out + (t * R + r) * kLanes, sums[t][r]);
 }
 #endif
 
 #if defined(SHARPEN_TILES)
 // A group of 4-bit codes as bytes.
-inline void unpack(const uint8_t* codes, uint8_t* to) {
+inline void unpack(const uint8_t* codes, int quads, uint8_t* to) {
     const __m512i mask = _mm512_set1_epi8(15);
-    for (int q = 0; q < kQuads / 2; ++q, codes += 64, to += 64) {
-        _mm_prefetch(reinterpret_cast<const char*>(codes + kAhead), _MM_HINT_T0);
+    for (int q = 0; q < quads / 2; ++q, codes += 64, to += 64) {
+        prefetch(codes + kAhead);
         const __m512i both = _mm512_loadu_si512(codes);
         _mm512_store_si512(to, _mm512_and_si512(both, mask));
-        _mm512_store_si512(to + kQuads * 32, _mm512_and_si512(_mm512_srli_epi16(both, 4), mask));
+        _mm512_store_si512(to + quads * 32, _mm512_and_si512(_mm512_srli_epi16(both, 4), mask));
     }
 }
 
@@ -198,9 +269,9 @@ __attribute__((target("amx-tile,amx-int8"))) void dots_tiles(const Part& part, i
                                                              const Rounded& x, int64_t first,
                                                              uint8_t* buffer, float* out) {
     const bool fresh = first == 0;
-    const uint8_t* stored = part.codes + tile * x.groups * kGroup * kLanes * Bits / 8;
+    const uint8_t* stored = part.codes + tile * x.stored * kLanes * Bits / 8;
     const uint8_t* codes = Bits == 4 ? buffer : stored;
-    if (Bits == 4 && fresh) unpack(stored, buffer);
+    if (Bits == 4 && fresh) unpack(stored, x.quads(0), buffer);
     constexpr int64_t kBytes = kTileRows * kGroup;  // of a group of 16 rows of x
     const int8_t* rows = x.codes + first / kTileRows * x.groups * kBytes;
     const int64_t next = x.groups * kBytes;
@@ -210,20 +281,23 @@ __attribute__((target("amx-tile,amx-int8"))) void dots_tiles(const Part& part, i
     for (int64_t g = 0; g <= x.groups; ++g) {
         if (g < x.groups) {
             if (Bits == 4 && fresh && g + 1 < x.groups)
-                unpack(stored + (g + 1) * 1024, buffer + (g + 1) * 2048);
-            for (int i = 0; Bits == 8 && fresh && i < kQuads; ++i)
-                _mm_prefetch(reinterpret_cast<const char*>(codes + kAhead + i * 64), _MM_HINT_T0);
+                unpack(stored + (g + 1) * 1024, x.quads(g + 1), buffer + (g + 1) * 2048);
+            const int quads = x.quads(g);
+            const bool whole = quads == kQuads;
+            for (int i = 0; Bits == 8 && fresh && i < quads; ++i) prefetch(codes + kAhead + i * 64);
             _tile_loadd(6, codes, 64);
-            _tile_loadd(7, codes + 1024, 64);
-            codes += 2048;
-#define SHARPEN_SUM(N)                                   \
-    if constexpr (Strip > N) {                           \
-        _tile_zero(N);                                   \
-        _tile_loadd(4, rows + N * next, 64);             \
-        _tile_dpbsud(N, 4, 6);                           \
-        _tile_loadd(5, rows + N * next + kBytes / 2, 64); \
-        _tile_dpbsud(N, 5, 7);                           \
-        _tile_stored(N, dots[g & 1][N], 64);             \
+            if (whole) _tile_loadd(7, codes + 1024, 64);
+            codes += quads * 64;
+#define SHARPEN_SUM(N)                                        \
+    if constexpr (Strip > N) {                                \
+        _tile_zero(N);                                        \
+        _tile_loadd(4, rows + N * next, 64);                  \
+        _tile_dpbsud(N, 4, 6);                                \
+        if (whole) {                                          \
+            _tile_loadd(5, rows + N * next + kBytes / 2, 64); \
+            _tile_dpbsud(N, 5, 7);                            \
+        }                                                     \
+        _tile_stored(N, dots[g & 1][N], 64);                  \
     }
             SHARPEN_SUM(0)
             SHARPEN_SUM(1)
@@ -253,23 +327,23 @@ __attribute__((target("amx-tile,amx-int8"))) void dots_tiles(const Part& part, i
 // 8-bit codes are taken as magnitudes, with their signs given to x.
 template <int Bits>
 void dots_avx2(const Part& part, int64_t tile, const Rounded& x, int64_t row, float* out) {
-    constexpr int kBytes = kGroup * kLanes * Bits / 8;
+    const uint8_t* codes = part.codes + tile * x.stored * kLanes * Bits / 8;
     const __m256i ones = _mm256_set1_epi16(1);
     __m256 sums[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
     for (int64_t g = 0; g < x.groups; ++g) {
         const int64_t at = tile * x.groups + g;
-        const uint8_t* codes = part.codes + at * kBytes;
+        const int quads = x.quads(g);
         const int8_t* of = x.codes + (row * x.groups + g) * kGroup;
         for (int half = 0; half < 2; ++half) {
             __m256i dots = _mm256_setzero_si256();
             if constexpr (Bits == 4) {
                 const __m256i mask = _mm256_set1_epi8(15);
-                for (int begin = 0; begin < kQuads / 2; begin += 4) {
+                for (int begin = 0; begin < quads / 2; begin += 4) {
                     __m256i pairs = _mm256_setzero_si256();
                     for (int q = begin; q < begin + 4; ++q) {
                         int32_t first, second;
                         std::memcpy(&first, of + 4 * q, 4);
-                        std::memcpy(&second, of + 64 + 4 * q, 4);
+                        std::memcpy(&second, of + 2 * quads + 4 * q, 4);
                         const __m256i both = _mm256_loadu_si256(
                             reinterpret_cast<const __m256i*>(codes + q * 64 + half * 32));
                         const __m256i low = _mm256_and_si256(both, mask);
@@ -282,7 +356,7 @@ void dots_avx2(const Part& part, int64_t tile, const Rounded& x, int64_t row, fl
                     dots = _mm256_add_epi32(dots, _mm256_madd_epi16(pairs, ones));
                 }
             } else {
-                for (int q = 0; q < kQuads; ++q) {
+                for (int q = 0; q < quads; ++q) {
                     int32_t bytes;
                     std::memcpy(&bytes, of + 4 * q, 4);
                     const __m256i raised = _mm256_loadu_si256(
@@ -301,6 +375,7 @@ void dots_avx2(const Part& part, int64_t tile, const Rounded& x, int64_t row, fl
             sums[half] = _mm256_fmadd_ps(_mm256_mul_ps(exact, scale),
                                          _mm256_set1_ps(x.scales[row * x.groups + g]), sums[half]);
         }
+        codes += quads * kLanes * Bits / 2;
     }
     _mm256_storeu_ps(out, sums[0]);
     _mm256_storeu_ps(out + 8, sums[1]);
@@ -308,19 +383,20 @@ void dots_avx2(const Part& part, int64_t tile, const Rounded& x, int64_t row, fl
 #else
 template <int Bits>
 void dots_plain(const Part& part, int64_t tile, const Rounded& x, int64_t row, float* out) {
-    constexpr int kBytes = kGroup * kLanes * Bits / 8;
+    const uint8_t* codes = part.codes + tile * x.stored * kLanes * Bits / 8;
     for (int r = 0; r < kLanes; ++r) out[r] = 0.0f;
     for (int64_t g = 0; g < x.groups; ++g) {
         const int64_t at = tile * x.groups + g;
-        const uint8_t* codes = part.codes + at * kBytes;
+        const int quads = x.quads(g), steps = quads * Bits / 8;
         const int8_t* of = x.codes + (row * x.groups + g) * kGroup;
         int32_t dots[kLanes] = {};
-        for (int q = 0; q < kBytes / 64; ++q)
+        for (int q = 0; q < steps; ++q, codes += 64)
             for (int r = 0; r < kLanes; ++r)
                 for (int i = 0; i < 4; ++i) {
-                    const int32_t code = codes[(q * kLanes + r) * 4 + i];
+                    const int32_t code = codes[r * 4 + i];
                     if constexpr (Bits == 4)
-                        dots[r] += (code & 15) * of[4 * q + i] + (code >> 4) * of[64 + 4 * q + i];
+                        dots[r] += (code & 15) * of[4 * q + i] +
+                                   (code >> 4) * of[2 * quads + 4 * q + i];
                     else
                         dots[r] += (code - 128) * of[4 * q + i];
                 }
@@ -335,104 +411,169 @@ void dots_plain(const Part& part, int64_t tile, const Rounded& x, int64_t row, f
 #endif
 
 // How dots are taken: pairs of 16 bits or plain code, AVX512-VNNI, or tile registers for many rows.
-enum Way : int { kPlain = 0, kVnni = 1, kTiles = 2 };
+// With kTwice, what is left of x after rounding is rounded too, as a row of its own after that of x.
+enum Way : int { kPlain = 0, kVnni = 1, kTiles = 2, kTwice = 4 };
 
 constexpr int64_t kLeastForTiles = 9;  // rows; fewer are at memory speed without
 
+// Where the outputs of a product go: y [rows, n]. A row of y is the sum of so many rows of sums.
 template <class T>
-void put(const float* sums, const int32_t* places, const float* bias, T* y, int64_t rows, int64_t n) {
-    for (int64_t r = 0; r < rows; ++r, sums += kLanes, y += n)
-        for (int k = 0; k < kLanes; ++k)
-            if (places[k] >= 0) store(&y[places[k]], bias ? sums[k] + bias[places[k]] : sums[k]);
-}
+struct Result {
+    const float* bias;
+    T* y;
+    int64_t n;
+    int times;
+
+    // Rows `first` to `first + rows` of the rounded x. places: those that are none come last.
+    void put(const float* sums, const int32_t* places, int64_t first, int64_t rows) const {
+        bool neighbours = true;
+        int used = kLanes;
+        for (int k = 0; k < kLanes; ++k) neighbours &= places[k] == places[0] + k;
+        while (used && places[used - 1] < 0) --used;
+        float added[kLanes] = {};
+        for (int k = 0; bias && k < used; ++k) added[k] = bias[places[k]];
+        T* to = y + first / times * n;
+        for (int64_t r = 0; r < rows; r += times, sums += times * kLanes, to += n) {
+            T found[kLanes];
+            for (int k = 0; k < kLanes; ++k)
+                store(&found[k], (times == 2 ? sums[k] + sums[k + kLanes] : sums[k]) + added[k]);
+            if (neighbours && used == kLanes)
+                std::memcpy(to + places[0], found, sizeof found);
+            else
+                for (int k = 0; k < used; ++k) to[places[k]] = found[k];
+        }
+    }
+};
 
 // All rows of 16 outputs. buffer: of the thread, for unpacked codes.
 template <int Bits, class T>
-void tile_of(const Part& part, int64_t tile, const Rounded& x, const float* bias, T* y, int64_t rows,
-             int64_t n, int way, uint8_t* buffer) {
+void tile_of(const Part& part, int64_t tile, const Rounded& x, const Result<T>& result, int way,
+             uint8_t* buffer) {
     alignas(64) float sums[kStrip * kTileRows * kLanes];
     const int32_t* places = part.places + tile * kLanes;
     int64_t r = 0;
 #if defined(SHARPEN_TILES)
-    if (way == kTiles) {
-        while (r < rows) {
-            const int64_t left = (rows - r + kTileRows - 1) / kTileRows;
-            if (left >= 4)
-                dots_tiles<Bits, 4>(part, tile, x, r, buffer, sums);
-            else if (left >= 2)
-                dots_tiles<Bits, 2>(part, tile, x, r, buffer, sums);
-            else
-                dots_tiles<Bits, 1>(part, tile, x, r, buffer, sums);
-            const int64_t taken = kTileRows * (left >= 4 ? 4 : left >= 2 ? 2 : 1);
-            put(sums, places, bias, y + r * n, std::min(taken, rows - r), n);
-            r += taken;
-        }
-        return;
-    }
-#endif
-#if defined(__AVX512F__)
-    while (way != kPlain && r < rows) {
-        const int64_t left = rows - r, taken = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
-        if (taken == 8)
-            dots_vnni<Bits, 8>(part, tile, x, r, sums);
-        else if (taken == 4)
-            dots_vnni<Bits, 4>(part, tile, x, r, sums);
-        else if (taken == 2)
-            dots_vnni<Bits, 2>(part, tile, x, r, sums);
+    while (way == kTiles && r < x.rows) {
+        const int64_t left = (x.rows - r + kTileRows - 1) / kTileRows;
+        if (left >= 4)
+            dots_tiles<Bits, 4>(part, tile, x, r, buffer, sums);
+        else if (left >= 2)
+            dots_tiles<Bits, 2>(part, tile, x, r, buffer, sums);
         else
-            dots_vnni<Bits, 1>(part, tile, x, r, sums);
-        put(sums, places, bias, y + r * n, taken, n);
+            dots_tiles<Bits, 1>(part, tile, x, r, buffer, sums);
+        const int64_t taken = kTileRows * (left >= 4 ? 4 : left >= 2 ? 2 : 1);
+        result.put(sums, places, r, std::min(taken, x.rows - r));
         r += taken;
     }
 #endif
     (void)way, (void)buffer;
-    for (; r < rows; ++r) {
+    for (; r < x.rows; r += result.times) {
+        for (int i = 0; i < result.times; ++i)
 #if defined(__AVX2__)
-        dots_avx2<Bits>(part, tile, x, r, sums);
+            dots_avx2<Bits>(part, tile, x, r + i, sums + i * kLanes);
 #else
-        dots_plain<Bits>(part, tile, x, r, sums);
+            dots_plain<Bits>(part, tile, x, r + i, sums + i * kLanes);
 #endif
-        put(sums, places, bias, y + r * n, 1, n);
+        result.put(sums, places, r, result.times);
     }
+}
+
+#if defined(__AVX512F__)
+// All rows of N tiles of 16 outputs.
+template <int Bits, int N, class T>
+void tiles_of(const Part& part, const int64_t* tiles, const Rounded& x, const Result<T>& result) {
+    alignas(64) float sums[N * 8 * kLanes];
+    for (int64_t r = 0; r < x.rows;) {
+        const int64_t left = x.rows - r, taken = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        if (taken == 8)
+            dots_vnni<Bits, 8, N>(part, tiles, x, r, sums);
+        else if (taken == 4)
+            dots_vnni<Bits, 4, N>(part, tiles, x, r, sums);
+        else if (taken == 2)
+            dots_vnni<Bits, 2, N>(part, tiles, x, r, sums);
+        else
+            dots_vnni<Bits, 1, N>(part, tiles, x, r, sums);
+        for (int i = 0; i < N; ++i)
+            result.put(sums + i * taken * kLanes, part.places + tiles[i] * kLanes, r, taken);
+        r += taken;
+    }
+}
+#endif
+
+// One unit of work: a tile, or with AVX512-VNNI two from the two halves of a part.
+template <int Bits, class T>
+void unit_of(const Part& part, int64_t unit, const Rounded& x, const Result<T>& result, int way,
+             uint8_t* buffer) {
+#if defined(__AVX512F__)
+    if (way == kVnni) {
+        const int64_t tiles[] = {unit, unit + (part.tiles + 1) / 2};
+        if (tiles[1] < part.tiles)
+            tiles_of<Bits, 2>(part, tiles, x, result);
+        else
+            tiles_of<Bits, 1>(part, tiles, x, result);
+        return;
+    }
+#endif
+    tile_of<Bits>(part, unit, x, result, way, buffer);
 }
 
 template <class T>
 void product(const Part* parts, int64_t count, const float* bias, const T* x, T* y, int64_t rows,
              int64_t in, int64_t out, int way, int threads) {
-    const int64_t groups = (in + kGroup - 1) / kGroup, width = groups * kGroup;
-    if (way == kTiles && rows < kLeastForTiles) way = kVnni;
-    const int64_t padded = way == kTiles ? (rows + kTileRows - 1) / kTileRows * kTileRows : rows;
+    const int times = way & kTwice ? 2 : 1;
+    way &= ~kTwice;
+    const int64_t groups = (in + kGroup - 1) / kGroup, width = groups * kGroup, all = rows * times;
+    if (way == kTiles && all < kLeastForTiles) way = kVnni;
+    const int64_t padded = way == kTiles ? (all + kTileRows - 1) / kTileRows * kTileRows : all;
     std::vector<int8_t> codes(padded * width);
     std::vector<float> numbers(2 * padded * groups);
-    const Rounded rounded{codes.data(), numbers.data(), numbers.data() + padded * groups, groups};
     float *scales = numbers.data(), *sums = scales + padded * groups;
-    int64_t tiles = 0;
-    for (int64_t p = 0; p < count; ++p) tiles += parts[p].tiles;
-    const int64_t chunk = std::max<int64_t>(1, tiles / (8 * threads));
-#pragma omp parallel num_threads(threads) if (threads > 1 && std::min<int64_t>(rows, 4) * in * out > kLeastWork)
-    {
+    constexpr int64_t kHalf = kGroup / 2;
+    const int64_t stored = (in + kHalf - 1) / kHalf * kHalf;
+    const Rounded rounded{codes.data(), scales, sums, all, groups, stored};
+    const Result<T> result{bias, y, out, times};
+    const auto units = [&](int64_t p) {
+        return p >= count ? 0 : way == kVnni ? (parts[p].tiles + 1) / 2 : parts[p].tiles;
+    };
+    const int64_t first_units = units(0), all_units = first_units + units(1);
+    const int64_t chunk = std::max<int64_t>(1, all_units / (8 * threads));
+    const auto work = [&] {
         const int64_t bytes = way == kTiles ? width * kLanes : 0;
         std::vector<uint8_t> space(bytes + 64);
         uint8_t* buffer = space.data() + (-reinterpret_cast<uintptr_t>(space.data()) & 63);
 #pragma omp for schedule(static)
-        for (int64_t r = 0; r < rows; ++r) {
-            const int64_t row = r % kTileRows, half = kGroup / 2;
-            int8_t* to = way == kTiles ? codes.data() + (r - row) * width + row * half
-                                       : codes.data() + r * width;
-            round_row(x + r * in, in, groups, to, way == kTiles ? kTileRows * half : half,
-                      scales + r * groups, sums + r * groups);
-        }
+        for (int64_t r = 0; r < rows; ++r)
+            for (int64_t g = 0; g < groups; ++g) {
+                float values[kGroup] = {};
+                const int64_t n = std::min<int64_t>(kGroup, in - g * kGroup);
+                for (int64_t i = 0; i < n; ++i) values[i] = load(x[r * in + g * kGroup + i]);
+                for (int64_t i = 0; i < times; ++i) {
+                    const int64_t to = r * times + i, row = way == kTiles ? to % kTileRows : 0;
+                    const int64_t stride = way == kTiles ? kTileRows * kHalf : kHalf;
+                    int8_t* low = codes.data() + (to - row) * width + 2 * g * stride + row * kHalf;
+                    const int64_t at = to * groups + g;
+                    if (i + 1 < times)
+                        round_group<true>(values, low, low + stride, scales + at, sums + at);
+                    else
+                        round_group<false>(values, low, low + stride, scales + at, sums + at);
+                }
+            }
         const Tiles registers(way == kTiles);
 #pragma omp for schedule(dynamic, chunk)
-        for (int64_t t = 0; t < tiles; ++t) {
-            const bool first = t < parts[0].tiles;
-            const Part& part = parts[first ? 0 : 1];
-            const int64_t tile = first ? t : t - parts[0].tiles;
+        for (int64_t u = 0; u < all_units; ++u) {
+            const Part& part = parts[u < first_units ? 0 : 1];
+            const int64_t unit = u < first_units ? u : u - first_units;
             if (part.bits == 4)
-                tile_of<4>(part, tile, rounded, bias, y, rows, out, way, buffer);
+                unit_of<4>(part, unit, rounded, result, way, buffer);
             else
-                tile_of<8>(part, tile, rounded, bias, y, rows, out, way, buffer);
+                unit_of<8>(part, unit, rounded, result, way, buffer);
         }
+    };
+    if (threads > 1 && std::min<int64_t>(all, 4) * in * out > kLeastWork) {
+#pragma omp parallel num_threads(threads)
+        work();
+    } else {
+        work();
     }
 }
 
