@@ -89,12 +89,9 @@ def draw(logits: Tensor, draws: Sequence[Draw | None]) -> list[int | None]:
         tokens.buffer_info()[0],
         torch.get_num_threads(),
     )
-    found: list[int | None] = tokens.tolist()
-    if min(tokens, default=0) < 0:
-        if any(token < 0 and one for token, one in zip(tokens, draws, strict=True)):
-            raise _no_probabilities()
-        found = [token if token >= 0 else None for token in tokens]
-    return found
+    if any(token < 0 and one for token, one in zip(tokens, draws, strict=True)):
+        raise _no_probabilities()
+    return [token if token >= 0 else None for token in tokens]
 
 
 def _packed(one: Draw | None) -> bytes:

@@ -457,7 +457,9 @@ class Engine:
         """How the rows of logits are drawn from, where that is as the model gives them."""
         draws: list[Draw | None] = []
         for sequence, part, count in zip(sequences, parts, wanted, strict=True):
-            if isinstance(sequence, Continuation):
+            if count == 1 and part.ends and isinstance(sequence, Continuation):
+                draws.append(sequence.drawn(0))
+            elif isinstance(sequence, Continuation):
                 new = 1 + len(part.sequence.draft) if part.ends else 0
                 draws += [None] * (count - new) + [sequence.drawn(i) for i in range(new)]
         return draws

@@ -43,9 +43,12 @@ class TokenLogprob:
     """The most likely tokens: id, text and log-probability, likeliest first."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Piece:
-    """What one or a few new tokens added to a continuation."""
+    """What one or a few new tokens added to a continuation.
+
+    Not frozen: one is made for nearly every token, and that would take four times as long.
+    """
 
     text: str
     """New text: whole characters, and nothing that may belong to a stop text."""
@@ -194,9 +197,9 @@ class Continuation:
 
     def push(self, token: int, logits: Tensor, scored: TokenLogprob | None = None) -> None:
         """Take one token; ``logits`` [V] are the model's, unless it was scored elsewhere."""
-        self.last_token_s = time.perf_counter()
+        self.last_token_s = now = time.perf_counter()
         if self.first_token_s is None:
-            self.first_token_s = self.last_token_s
+            self.first_token_s = now
         if token in self._stop_ids:
             self._finish("stop")
             return

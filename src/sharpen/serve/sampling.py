@@ -206,26 +206,32 @@ class Sampler:
         self.params = params
         self._prompt_ids = tuple(prompt_ids) if params.repetition_penalty != 1 else ()
         self._counts: Counter[int] = Counter()
+        self._num = 0
+        self._changes = params.changes_logits
         self._blocked = list(blocked)
+        always_largest = params.temperature == 0 and not self._changes and not blocked
+        self._always = _LARGEST if always_largest else None
         seed = params.seed if params.seed is not None else random.SystemRandom().getrandbits(63)
         self._seed = f"{seed}/{choice}/"
 
     def choose(self, logits: Tensor) -> int:
         """The next token from logits [V]; remembers it for the penalties."""
         params = self.params
-        if params.changes_logits:
+        if self._changes:
             logits = penalize(logits, self._prompt_ids, self._counts, params)
-        if self._blocked and self._counts.total() < params.min_tokens:
+        if self._blocked and self._num < params.min_tokens:
             logits = logits.clone()
             logits[self._blocked] = -math.inf
         token = draw(logits[None], [self._draw(0)])[0]
         assert token is not None
-        self._counts[token] += 1
+        self.note(token)
         return token
 
     def note(self, token: int) -> None:
         """Remember a token that was drawn elsewhere, with those of a whole batch."""
-        self._counts[token] += 1
+        self._num += 1
+        if self._changes:
+            self._counts[token] += 1
 
     def drawn(self, ahead: int = 0) -> Draw | None:
         """How :meth:`choose` draws from the model's own logits; None where it changes them first.
@@ -233,8 +239,10 @@ class Sampler:
         Args:
             ahead: tokens that will have been chosen before.
         """
-        early = self._blocked and self._counts.total() + ahead < self.params.min_tokens
-        return None if self.params.changes_logits or early else self._draw(ahead)
+        if self._always is not None:
+            return self._always
+        early = self._blocked and self._num + ahead < self.params.min_tokens
+        return None if self._changes or early else self._draw(ahead)
 
     def _draw(self, ahead: int) -> Draw:
         params = self.params
@@ -245,5 +253,5 @@ class Sampler:
             top_k=params.top_k,
             top_p=params.top_p,
             min_p=params.min_p,
-            u=_uniform(f"{self._seed}{self._counts.total() + ahead}"),
+            u=_uniform(f"{self._seed}{self._num + ahead}"),
         )

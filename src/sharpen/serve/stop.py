@@ -56,10 +56,12 @@ class TextStream:
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
         self._decoder = StreamDecoder(tokenizer)
         self._stop = StopText(stops)
+        self._has_stops = bool(stops)
 
     def push(self, token: int) -> tuple[str, bool]:
         """Add one token; returns new text, which may be empty, and whether a stop text ended it."""
-        return self._stop.push(self._decoder.push(token))
+        text = self._decoder.push(token)
+        return self._stop.push(text) if self._has_stops else (text, False)
 
     def finish(self) -> tuple[str, bool]:
         """What is left at the end; incomplete characters are U+FFFD."""
