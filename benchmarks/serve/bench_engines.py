@@ -1,11 +1,12 @@
 """The engine beside others: one sequence, sixteen, and prompts; SmolLM2-135M and model M.
 
-What ``sharpen bench serve`` measures, on weights in Hugging Face layout that every engine reads:
-passes go over all engines in turn, each a process of its own with one thread. Ours also runs on the
-folders that ``sharpen compress mixllm`` makes of them with 8 and with 4.4 bits. M: 12 layers,
-hidden 768, 12 heads and 4 for keys, 2048 between, vocabulary 32,000, random weights.
+What ``sharpen bench serve`` measures, on weights in Hugging Face layout that every engine reads, or
+in .gguf files made of them: passes go over all engines in turn, each a process of its own with one
+thread on one core. Ours also runs on the folders that ``sharpen compress mixllm`` makes of them
+with 8 and with 4.4 bits. M: 12 layers, hidden 768, 12 heads and 4 for keys, 2048 between,
+vocabulary 32,000, random weights.
 
-Peers in another environment: ``BENCH_PEERS_PYTHON``.
+Peers in another environment: ``BENCH_PEERS_PYTHON``; ``optimum-cli`` is looked for on the path.
 
     python -m benchmarks.serve.bench_engines [--json OUT] [--plot OUT] [--quick]
 """
@@ -24,11 +25,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from benchmarks.common import arguments, draw_bars, save
+from benchmarks.serve.gguf_models import write_gguf
 
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models import load_model, load_tokenizer, save_model
 from sharpen.models.decoder import DecoderLM
-from sharpen.serve.bench.peers import choose_peers
+from sharpen.serve.bench.peers import choose_peers, lacking
 from sharpen.serve.bench.roofline import measure_bandwidth, token_bytes
 from sharpen.serve.bench.throughput import Entry, Settings, measure_throughput
 
@@ -58,7 +60,7 @@ def folders(name: str, where: Path) -> dict[str, str]:
     """The weights in bfloat16, and compressed."""
     base = where / name
     model = load_model(SMOLLM, dtype=torch.bfloat16) if name == "smollm2" else model_m()
-    save_model(model, base, tokenizer=load_tokenizer(SMOLLM))
+    save_model(model, base, tokenizer=load_tokenizer(SMOLLM if name == "smollm2" else "tiny"))
     found = {"bf16": str(base)}
     for label, bits in BITS.items():
         out = where / f"{name}-{label}"
@@ -80,6 +82,9 @@ def main() -> int:
             names, left_out = choose_peers("auto", made["bf16"], python)
             entries = [Entry("sharpen", path, f"sharpen {kind}") for kind, path in made.items()]
             entries += [Entry(peer, made["bf16"]) for peer in names]
+            if python is not None and not lacking(["llama_cpp"], python):
+                files = write_gguf(Path(made["bf16"]), Path(folder), python)
+                entries += [Entry("llama.cpp", p, f"llama.cpp {kind}") for kind, p in files.items()]
             rows = measure_throughput(
                 entries, settings, Path(folder) / f"{name}-peers", python=python, tell=print
             )

@@ -1,21 +1,27 @@
 """One prompt and one token worker, a core each, against two workers that do both.
 
 The same router, machine, model, type, threads and Poisson stream of requests, half of them a long
-prompt with a short answer and half the reverse; arms run in turn. Contenders::
+prompt with a short answer and half the reverse, so that nearly all the work is prompts. All arms
+are up all the time and take turns, rate by rate. Contenders::
 
     split      prompt worker + token worker, keys and values sent layer by layer
     mixed      two workers, each computing prompts in parts of a round's budget
-    unchunked  two workers whose rounds hold a whole prompt
+    unchunked  two workers whose rounds hold a whole prompt; at the middle rate alone
 
 At each rate the time between tokens of all streams is taken at its p50 and p99; the goodput is the
-largest rate at which p99 stays within ``LIMIT`` times the token time of an idle engine. Before
-anything is timed, answers through the router must be those of one engine.
+largest rate at which p99 stays below a limit, for several limits, in token times of an engine
+without neighbours. Before anything is timed, answers through the router must be those of one
+engine.
 
 Splitting halves the cores that compute either phase, so it loses throughput where the phases are
 out of balance; the report says at which rates its time to the first token is worse.
 
-The simulator is calibrated here on one pinned core (``profile_engine``) and must predict p50 of the
-time to the first token and of the time between tokens of each arm and rate within 15 %.
+The simulator is calibrated here (``profile_engine``), on both cores at the same time as the workers
+are, and must predict p50 of the time between tokens and of the time to the first token of long and
+of short prompts, of each arm and rate, within 15 %.
+
+Apart from that, keys and values of 1000 tokens go to a token worker, by HTTP and by shared memory
+in turn, with checksums first.
 """
 
 from __future__ import annotations
@@ -29,12 +35,13 @@ import http.client
 import itertools
 import json
 import random
+import statistics
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,6 +49,8 @@ from urllib.parse import urlsplit
 import torch
 from benchmarks.common import arguments, save
 
+from sharpen.core.model_spec import ModelSpec
+from sharpen.models.paged import PagedCache
 from sharpen.plan.serving.machines import Link, Machine
 from sharpen.plan.serving.perf_model import MeasuredPerfModel
 from sharpen.plan.serving.slo import percentile
@@ -50,13 +59,18 @@ from sharpen.serve import LLM, SamplingParams
 from sharpen.serve.simulate.cluster import ClusterSim, Placed, SimConfig
 from sharpen.serve.simulate.profile import profile_engine
 from sharpen.serve.simulate.transfer import Transfer
+from sharpen.serve.split.records import KVSender
+from sharpen.serve.split.ring import Rings
+from sharpen.serve.split.routes import pack_params, send_records
 
 MODEL = "smollm2-135m-instruct"
 BUDGET, WHOLE = 128, 1024
 MAX_BATCH, CONTEXT = 16, 1024
 LONG, SHORT = (640, 8), (32, 48)  # tokens of prompt and answer
-LIMIT = 3.0
+RATES, SECONDS = (0.2, 0.35, 0.5), 45.0
+LIMITS = (3.0, 5.0, 10.0)
 WANTED_ERROR = 0.15
+SENT = 1000  # tokens whose keys and values are sent
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,14 @@ class Arm:
     budget: int
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """Addresses of an arm."""
+
+    url: str
+    workers: list[str]
+
+
 ARMS = (
     Arm("split", ("prefill", "decode"), "kv_token_jsq", BUDGET),
     Arm("mixed", ("mixed", "mixed"), "token_jsq", BUDGET),
@@ -76,48 +98,63 @@ ARMS = (
 )
 
 
-@contextmanager
-def serving(*words: str, core: int | None = None) -> Iterator[str]:
-    """A server in a process of its own, on one core; gives its address."""
+def start(*words: str, core: int | None = None) -> subprocess.Popen[str]:
+    """A server in a process of its own, on one core; it says its address when it is ready."""
     pin = ["taskset", "-c", str(core)] if core is not None else []
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [*pin, sys.executable, "-m", "sharpen.cli.main", "serve", MODEL, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
     )
+
+
+def address(process: subprocess.Popen[str]) -> str:
+    """Where a server listens, once it is ready."""
     assert process.stdout is not None
-    try:
-        yield json.loads(process.stdout.readline())["url"]
-    finally:
-        process.terminate()
-        process.wait(60)
-        process.stdout.close()
+    return str(json.loads(process.stdout.readline())["url"])
 
 
 @contextmanager
-def cluster(arm: Arm) -> Iterator[str]:
-    """The router of an arm."""
+def clusters(arms: Sequence[Arm]) -> Iterator[dict[str, Cluster]]:
+    """All arms, by name."""
     cores = sorted(os.sched_getaffinity(0))
-    with ExitStack() as stack:
-        urls = [
-            stack.enter_context(
-                serving(
+    processes: list[subprocess.Popen[str]] = []
+
+    def begin(*words: str, core: int | None = None) -> subprocess.Popen[str]:
+        processes.append(start(*words, core=core))
+        return processes[-1]
+
+    try:
+        workers = {
+            arm.name: [
+                begin(
                     *("--port", "0", "--json", "--role", role, "--dtype", "float32"),
                     *("--max-batch", str(MAX_BATCH), "--max-context", str(CONTEXT)),
                     *("--max-batched-tokens", str(arm.budget), "--no-prefix-caching"),
                     *("--layerwise-from", "64"),
                     core=cores[i % len(cores)],
                 )
-            )
-            for i, role in enumerate(arm.roles)
-        ]
-        yield stack.enter_context(
-            serving(
+                for i, role in enumerate(arm.roles)
+            ]
+            for arm in arms
+        }
+        found = {}
+        for arm in arms:
+            urls = [address(one) for one in workers[arm.name]]
+            router = begin(
                 *("--port", "0", "--json", "--role", "router", "--policy", arm.policy),
                 *(f"--worker={url}" for url in urls),
             )
-        )
+            found[arm.name] = Cluster(address(router), urls)
+        yield found
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(60)
+            assert process.stdout is not None
+            process.stdout.close()
 
 
 def stream(seconds: float, rate: float, seed: int) -> Trace:
@@ -169,15 +206,23 @@ def play(url: str, trace: Trace, vocab: int) -> dict[str, Any]:
         thread.join()
     first = [times[0] - start for times, start in zip(came, sent, strict=True)]
     gaps = [b - a for times in came for a, b in itertools.pairwise(times)]
-    return summary(first, gaps)
+    return summary(trace, first, gaps)
 
 
-def summary(first: Sequence[float], gaps: Sequence[float]) -> dict[str, Any]:
-    """Percentiles in milliseconds."""
-    out: dict[str, Any] = {}
-    for name, values in (("ttft_ms", sorted(first)), ("tbt_ms", sorted(gaps))):
-        out[name] = {f"p{p}": 1e3 * percentile(values, p) for p in (50, 90, 99)}
-    return out
+def summary(trace: Trace, first: Sequence[float], gaps: Sequence[float]) -> dict[str, Any]:
+    """Percentiles in milliseconds; of both kinds of prompts apart, since nothing is between."""
+    kinds = {
+        f"ttft_{name}_ms": [
+            value
+            for value, tokens in zip(first, trace.prompt_tokens, strict=True)
+            if tokens == kind[0]
+        ]
+        for name, kind in (("long", LONG), ("short", SHORT))
+    }
+    return {
+        name: {f"p{p}": 1e3 * percentile(sorted(values), p) for p in (50, 90, 99)}
+        for name, values in {**kinds, "ttft_ms": first, "tbt_ms": gaps}.items()
+    }
 
 
 def predict(
@@ -202,7 +247,7 @@ def predict(
     )
     result = sim.run()
     gaps = [gap for gap, count in result.gaps for _ in range(count)]
-    return summary(result.ttft_s(), gaps)
+    return summary(trace, result.ttft_s(), gaps)
 
 
 def same_answers(url: str, llm: LLM) -> bool:
@@ -221,82 +266,171 @@ def same_answers(url: str, llm: LLM) -> bool:
     return True
 
 
+def profile(repeats: int, quick: bool) -> MeasuredPerfModel:
+    """Times of an engine on each core while the other is as busy; the mean of both."""
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    module = "benchmarks.serve.bench_split"
+    words = [sys.executable, "-m", module, "--profile", str(repeats), str(int(quick))]
+    processes = [
+        subprocess.Popen(["taskset", "-c", str(core), *words], stdout=subprocess.PIPE, text=True)
+        for core in cores
+    ]
+    found = [json.loads(one.communicate()[0].splitlines()[-1]) for one in processes]
+    merged = {
+        name: [
+            [x, sum(own[name][i][1] for own in found) / len(found)]
+            for i, (x, _) in enumerate(found[0][name])
+        ]
+        for name in ("prompt", "token")
+    }
+    slope = sum(own["context_s"] for own in found) / len(found)
+    return MeasuredPerfModel.from_dict({**found[0], **merged, "context_s": slope})
+
+
+def profile_here(repeats: int, quick: bool) -> None:
+    """What :func:`profile` starts on each core."""
+    torch.set_num_threads(1)
+    llm = engine()
+    sizes = [32, 128, 640] if quick else [16, 32, 64, 128, 256, 640, 1000]
+    perf = profile_engine(
+        llm.engine, prompts=sizes, batches=[1, 2, 4] if quick else None, repeats=repeats
+    )
+    print(json.dumps(perf.to_dict()))
+
+
+def engine() -> LLM:
+    """One engine, without a server."""
+    return LLM(
+        MODEL,
+        dtype="float32",
+        max_context=CONTEXT,
+        max_batch=MAX_BATCH,
+        max_batched_tokens=WHOLE,
+        prefix_caching=False,
+    )
+
+
+def transfers(target: str, spec: ModelSpec, repeats: int) -> dict[str, list[float]]:
+    """Seconds that keys and values of ``SENT`` tokens take to a token worker, by connector."""
+    cache = PagedCache(spec, -(-SENT // 16), 16)
+    for layer in range(spec.num_layers):
+        for buffer in cache.buffers(layer):
+            buffer.normal_()
+    params = SamplingParams(temperature=0, max_tokens=2, ignore_eos=True)
+    parts = urlsplit(target)
+    link = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+    link.request("GET", "/split/info")
+    known = json.loads(link.getresponse().read())["fingerprint"]
+    rings = Rings("shm")
+    took: dict[str, list[float]] = {"http": [], "shm": []}
+    for i in range(repeats + 1):
+        for name, times in took.items():
+            body = {
+                "id": f"{i:08x}",
+                "prompt": [5] * SENT,
+                "params": pack_params(params),
+                "fingerprint": known,
+            }
+            link.request(
+                "POST", "/split/tokens", json.dumps(body), {"Content-Type": "application/json"}
+            )
+            answer = link.getresponse()
+            assert b"reserved" in answer.readline()
+            ring = rings.take(target, lambda ticket: True) if name == "shm" else None
+            sender = KVSender(cache, spec, SENT, layered=False, checksum=i == 0, ring=ring)
+            begin = time.perf_counter()
+            thread = threading.Thread(target=sender.finish, args=(list(range(cache.num_blocks)), 7))
+            thread.start()
+            send_records(sender, target, body["id"], None, ring)
+            thread.join()
+            if i:
+                times.append(time.perf_counter() - begin)
+            answer.read()
+            if ring is not None:
+                rings.give(ring)
+    link.close()
+    rings.close()
+    return took
+
+
 def main() -> int:
     """Run all arms at all rates."""
+    if "--profile" in sys.argv:
+        profile_here(int(sys.argv[-2]), bool(int(sys.argv[-1])))
+        return 0
     args = arguments(__doc__, "serve_split")
-    rates, seconds = ((0.5,), 6.0) if args.quick else ((0.5, 1.0, 1.5, 2.0, 3.0), 60.0)
+    rates, seconds = ((0.35,), 6.0) if args.quick else (RATES, SECONDS)
     arms = ARMS[:2] if args.quick else ARMS
+    middle = rates[len(rates) // 2]
     torch.set_num_threads(1)
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    settings: dict[str, Any] = {"dtype": "float32", "max_context": CONTEXT}
-    llm = LLM(
-        MODEL, max_batch=MAX_BATCH, max_batched_tokens=WHOLE, prefix_caching=False, **settings
-    )
-    perf = (
-        profile_engine(llm.engine, prompts=[32, 128, 640], batches=[1, 4], repeats=2)
-        if args.quick
-        else profile_engine(llm.engine, repeats=7)
-    )
-    os.sched_setaffinity(0, before)
-    limit_ms = LIMIT * perf.iteration_s(0, 1, 32) * 1e3
-    link = Link(bandwidth=1e9, latency_s=2e-3)
+    begin = time.perf_counter()
+    perf = profile(2 if args.quick else 3, args.quick)
+    llm = engine()
+    token_ms = perf.iteration_s(0, 1, 32) * 1e3
     rows: list[dict[str, Any]] = []
-    for rate in rates:
+    with clusters(arms) as up:
         for arm in arms:
-            trace = stream(seconds, rate, seed=3)
-            with cluster(arm) as url:
-                if not same_answers(url, llm):
-                    print(f"{arm.name}: answers differ from those of one engine")
-                    return 1
-                found = play(url, trace, llm.spec.vocab_size)
-            told = predict(arm, trace, perf, llm, link)
-            errors = {
-                name: abs(told[name]["p50"] / found[name]["p50"] - 1)
-                for name in ("ttft_ms", "tbt_ms")
-            }
-            rows.append(
-                {"arm": arm.name, "rate": rate, **found, "predicted": told, "error_p50": errors}
-            )
-            print(
-                f"{arm.name:10s} {rate:4.1f}/s  TBT p50 {found['tbt_ms']['p50']:7.1f} p99 "
-                f"{found['tbt_ms']['p99']:7.1f} ms  TTFT p50 {found['ttft_ms']['p50']:7.0f} ms   "
-                f"predicted {told['tbt_ms']['p50']:.1f} {told['tbt_ms']['p99']:.1f} "
-                f"{told['ttft_ms']['p50']:.0f}",
-                flush=True,
-            )
+            if not same_answers(up[arm.name].url, llm):
+                print(f"{arm.name}: answers differ from those of one engine")
+                return 1
+        took = transfers(up["split"].workers[1], llm.spec, 3 if args.quick else 7)
+        per_1k = {name: statistics.median(times) * 1000 / SENT for name, times in took.items()}
+        print(f"keys and values of 1000 tokens, ms: { ({k: 1e3 * v for k, v in per_1k.items()}) }")
+        kv_bytes = 2 * llm.spec.num_layers * llm.spec.kv_size * 4
+        link = Link(bandwidth=1000 * kv_bytes / per_1k["shm"], latency_s=2e-3)
+        for rate in rates:
+            for arm in [one for one in arms if one.name != "unchunked" or rate == middle]:
+                trace = stream(seconds, rate, seed=3)
+                found = play(up[arm.name].url, trace, llm.spec.vocab_size)
+                told = predict(arm, trace, perf, llm, link)
+                errors = {
+                    name: told[name]["p50"] / found[name]["p50"] - 1
+                    for name in ("tbt_ms", "ttft_long_ms", "ttft_short_ms")
+                }
+                rows.append(
+                    {"arm": arm.name, "rate": rate, **found, "predicted": told, "error": errors}
+                )
+                print(told_row(rows[-1]), flush=True)
     goodput = {
-        arm.name: max(
-            (r["rate"] for r in rows if r["arm"] == arm.name and r["tbt_ms"]["p99"] <= limit_ms),
-            default=0.0,
-        )
-        for arm in arms
-    }
-    ratios = {
-        other.name: [
-            b["tbt_ms"]["p99"] / a["tbt_ms"]["p99"]
-            for a, b in (
-                (_row(rows, "split", rate), _row(rows, other.name, rate)) for rate in rates
+        f"{limit:g} token times": {
+            arm.name: max(
+                (
+                    row["rate"]
+                    for row in rows
+                    if row["arm"] == arm.name and row["tbt_ms"]["p99"] <= limit * token_ms
+                ),
+                default=0.0,
             )
-        ]
-        for other in arms[1:]
+            for arm in arms
+        }
+        for limit in LIMITS
     }
+    ratios: dict[str, dict[str, float]] = {arm.name: {} for arm in arms[1:]}
+    for row in rows:
+        if row["arm"] != "split":
+            base = _row(rows, "split", row["rate"])["tbt_ms"]["p99"]
+            ratios[row["arm"]][str(row["rate"])] = row["tbt_ms"]["p99"] / base
     loses = [
         rate
         for rate in rates
         if _row(rows, "split", rate)["ttft_ms"]["p50"] > _row(rows, "mixed", rate)["ttft_ms"]["p50"]
     ]
-    worst = max(max(row["error_p50"].values()) for row in rows)
-    print(f"goodput at p99 TBT <= {limit_ms:.0f} ms: {goodput}; p99 TBT over split's: {ratios}")
-    print(f"split has the later first token at rates {loses}; worst p50 error {worst:.0%}")
+    missed = [abs(error) for row in rows for error in row["error"].values()]
+    print(f"a token takes {token_ms:.0f} ms alone; goodput where p99 TBT is below: {goodput}")
+    print(f"p99 TBT over split's: {ratios}; split has the later first token at rates {loses}")
+    print(f"p50 errors: worst {max(missed):.0%}, median {statistics.median(missed):.0%}")
+    print(f"{time.perf_counter() - begin:.0f} s")
     results = {
         "rows": rows,
+        "token_ms": token_ms,
         "goodput": goodput,
-        "limit_ms": limit_ms,
         "p99_tbt_over_split": ratios,
         "later_first_token_at": loses,
-        "worst_error_p50": worst,
+        "worst_error_p50": max(missed),
+        "median_error_p50": statistics.median(missed),
         "wanted_error": WANTED_ERROR,
+        "transfer_s": took,
+        "transfer_s_per_1000_tokens": per_1k,
         "profile": perf.to_dict(),
     }
     config = {
@@ -307,6 +441,7 @@ def main() -> int:
         "short": SHORT,
         "budget": BUDGET,
         "unchunked_budget": WHOLE,
+        "transfer_tokens": SENT,
     }
 
     def draw(figure: Any) -> None:
@@ -317,7 +452,8 @@ def main() -> int:
             axes.plot(x, [row["tbt_ms"]["p99"] for row in own], f"-{marker}", label=arm.name)
             told = [row["predicted"]["tbt_ms"]["p99"] for row in own]
             axes.plot(x, told, f":{marker}", color="0.6", markersize=4)
-        axes.axhline(limit_ms, color="0.8", linewidth=1)
+        for limit in LIMITS:
+            axes.axhline(limit * token_ms, color="0.8", linewidth=1)
         axes.set_xlabel("requests a second (dotted: simulated)")
         axes.set_ylabel("time between tokens, p99, ms")
         axes.set_yscale("log")
@@ -325,6 +461,19 @@ def main() -> int:
 
     save(args, results, config=config, plot=draw)
     return 0
+
+
+def told_row(row: dict[str, Any]) -> str:
+    """One line of the report: what was measured, and what the simulator says of it."""
+    tbt, told = row["tbt_ms"], row["predicted"]
+    errors = ", ".join(f"{name[:-3]} {error:+.0%}" for name, error in row["error"].items())
+    first = [f"{row[f'ttft_{kind}_ms']['p50']:.0f}" for kind in ("long", "short")]
+    return (
+        f"{row['arm']:10s} {row['rate']:4.2f}/s  "
+        f"TBT p50 {tbt['p50']:6.1f} p99 {tbt['p99']:7.1f} ms "
+        f"(simulated {told['tbt_ms']['p50']:6.1f} {told['tbt_ms']['p99']:7.1f})  "
+        f"TTFT p50 long, short {' '.join(first)} ms   p50 errors: {errors}"
+    )
 
 
 def _row(rows: Sequence[dict[str, Any]], arm: str, rate: float) -> dict[str, Any]:

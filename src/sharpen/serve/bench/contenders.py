@@ -12,7 +12,8 @@ generates greedily and past its end of sequence.
     hf-...                 transformers' generate; -float32, -bfloat16, -int8 (dynamic, by torch)
     ctranslate2-...        converted once into FOLDER; -float32, -int8
     onnx-...               onnxruntime-genai, built once into FOLDER; -float32, -int4
-    openvino-...           openvino-genai, exported by optimum-intel; -float32, -bfloat16
+    openvino-...           openvino-genai, exported by the command optimum-cli (optimum-intel),
+                           which may be another environment's; -float32, -bfloat16
     llama.cpp              llama-cpp-python on a .gguf file
 """
 
@@ -46,8 +47,8 @@ CONTENDERS: dict[str, tuple[tuple[str, ...], str]] = {
     "ctranslate2-int8": (("ctranslate2", "transformers"), "int8"),
     "onnx-float32": (("onnxruntime_genai", "onnx_ir"), "float32"),
     "onnx-int4": (("onnxruntime_genai", "onnx_ir"), "int4"),
-    "openvino-float32": (("openvino_genai", "optimum"), "float32"),
-    "openvino-bfloat16": (("openvino_genai", "optimum"), "bfloat16"),
+    "openvino-float32": (("openvino_genai",), "float32"),
+    "openvino-bfloat16": (("openvino_genai",), "bfloat16"),
     "llama.cpp": (("llama_cpp",), "as in the .gguf file"),
 }
 
@@ -159,7 +160,7 @@ def _onnx(model: str, precision: str, folder: Path) -> Generate:
         command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-m", model]
         command += ["-o", str(target), "-p", short, "-e", "cpu", "-c", str(folder / "cache")]
         subprocess.run(command, check=True, stdout=sys.stderr)
-    loaded = genai.Model(str(target))
+    loaded = genai.Model(str(target))  # it takes as many threads as the process has cores
 
     def generate(prompts: list[list[int]], count: int) -> int:
         length = len(prompts[0]) + count
@@ -185,11 +186,9 @@ def _openvino(model: str, precision: str, threads: int, folder: Path) -> Generat
 
     target = folder / "openvino"
     if not target.exists():
-        from optimum.intel import OVModelForCausalLM
-
-        OVModelForCausalLM.from_pretrained(model, export=True, load_in_8bit=False).save_pretrained(
-            target
-        )
+        command = ["optimum-cli", "export", "openvino", "-m", model, "--weight-format", "fp32"]
+        command += ["--task", "text-generation-with-past", str(target)]
+        subprocess.run(command, check=True, stdout=sys.stderr)
     hint = ov.Type.bf16 if precision == "bfloat16" else ov.Type.f32
     pipeline = genai.LLMPipeline(
         str(target), "CPU", INFERENCE_PRECISION_HINT=hint, INFERENCE_NUM_THREADS=threads
@@ -207,19 +206,54 @@ def _openvino(model: str, precision: str, threads: int, folder: Path) -> Generat
 
 
 def _llama_cpp(model: str, threads: int) -> Generate:
-    from llama_cpp import Llama
+    import llama_cpp as api
+    import numpy as np
 
-    loaded = Llama(model, n_threads=threads, n_threads_batch=threads, n_ctx=2048, verbose=False)
+    api.llama_backend_init()
+    loaded = api.llama_model_load_from_file(model.encode(), api.llama_model_default_params())
+    size = api.llama_vocab_n_tokens(api.llama_model_get_vocab(loaded))
+    contexts: dict[int, Any] = {}
+
+    def context_of(count: int) -> Any:
+        if count not in contexts:
+            settings = api.llama_context_default_params()
+            settings.n_ctx, settings.n_seq_max = count * 1024, count
+            settings.n_threads = settings.n_threads_batch = threads
+            contexts[count] = api.llama_init_from_model(loaded, settings)
+        return contexts[count]
 
     def generate(prompts: list[list[int]], count: int) -> int:
-        (prompt,) = prompts
-        loaded.reset()
-        loaded.eval(prompt)
-        for made in range(count - 1):
-            loaded.eval([made + 5])
-        return count
+        context, n = context_of(len(prompts)), len(prompts)
+        api.llama_memory_clear(api.llama_get_memory(context), True)
+        rows, start, made = prompts, 0, 0
+        batch = api.llama_batch_init(n * len(prompts[0]), 0, 1)
+        while True:
+            at = _fill(batch, rows, start)
+            if api.llama_decode(context, batch):
+                raise RuntimeError("llama_decode failed")
+            logits = [api.llama_get_logits_ith(context, i) for i in at]
+            chosen = [int(np.ctypeslib.as_array(row, (size,)).argmax()) for row in logits]
+            made, start = made + 1, start + len(rows[0])
+            if made == count:
+                api.llama_batch_free(batch)
+                return made * n
+            rows = [[token] for token in chosen]
 
     return generate
+
+
+def _fill(batch: Any, rows: list[list[int]], start: int) -> list[int]:
+    """Put the next tokens of every sequence in; returns where the last one of each is."""
+    i, last = 0, []
+    for sequence, row in enumerate(rows):
+        for offset, token in enumerate(row):
+            batch.token[i], batch.pos[i] = token, start + offset
+            batch.n_seq_id[i], batch.seq_id[i][0] = 1, sequence
+            batch.logits[i] = offset == len(row) - 1
+            i += 1
+        last.append(i - 1)
+    batch.n_tokens = i
+    return last
 
 
 def _main() -> None:

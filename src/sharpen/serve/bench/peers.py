@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from sharpen.core.errors import ConfigError, did_you_mean
 from sharpen.serve.bench import contenders
 
-__all__ = ["choose_peers"]
+__all__ = ["choose_peers", "lacking"]
 
 _ASK = """
 import importlib.util, json, sys
@@ -42,10 +43,10 @@ def choose_peers(
             raise ConfigError(
                 f"there is no peer {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}."
             )
-    lacking = _lacking(sorted({m for n in names for m in contenders.CONTENDERS[n][0]}), python)
+    gone = lacking(sorted({m for n in names for m in contenders.CONTENDERS[n][0]}), python)
     chosen, left_out = [], {}
     for name in names:
-        why = _why_not(name, model, lacking)
+        why = _why_not(name, model, gone)
         if why is None:
             chosen.append(name)
         elif wanted == "auto":
@@ -55,10 +56,12 @@ def choose_peers(
     return chosen, left_out
 
 
-def _why_not(name: str, model: str, lacking: Sequence[str]) -> str | None:
-    missing = [module for module in contenders.CONTENDERS[name][0] if module in lacking]
+def _why_not(name: str, model: str, gone: Sequence[str]) -> str | None:
+    missing = [module for module in contenders.CONTENDERS[name][0] if module in gone]
     if missing:
         return f"{' and '.join(missing)} not installed"
+    if name.startswith("openvino") and shutil.which("optimum-cli") is None:
+        return "the command optimum-cli, which converts models for it, is not on the path"
     is_file = Path(model).suffix == ".gguf"
     if is_file != (name == "llama.cpp"):
         return "it takes a .gguf file" if name == "llama.cpp" else "it takes a folder, not a file"
@@ -69,7 +72,8 @@ def _why_not(name: str, model: str, lacking: Sequence[str]) -> str | None:
     return None
 
 
-def _lacking(modules: list[str], python: str | None) -> list[str]:
+def lacking(modules: list[str], python: str | None) -> list[str]:
+    """Those of ``modules`` that an interpreter does not have; raises as :func:`choose_peers`."""
     command = [python or sys.executable, "-c", _ASK, json.dumps(modules)]
     try:
         done = subprocess.run(command, check=True, capture_output=True, text=True)
