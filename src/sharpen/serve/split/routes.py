@@ -47,7 +47,14 @@ from sharpen.serve.split.engine import SplitLLM, TokenContinuation
 from sharpen.serve.split.records import KVReader, KVSender, KVWriter
 from sharpen.serve.split.ring import Connector, Ring, Rings
 
-__all__ = ["Role", "WorkerConfig", "add_split_routes", "pack_params", "unpack_params"]
+__all__ = [
+    "Role",
+    "WorkerConfig",
+    "add_split_routes",
+    "pack_params",
+    "send_records",
+    "unpack_params",
+]
 
 _log = logging.getLogger(__name__)
 Role = Literal["prefill", "decode", "mixed"]
@@ -347,7 +354,7 @@ async def _prompt(here: _Worker, body: _Prompt, params: SamplingParams) -> Respo
 
     def send() -> None:
         try:
-            _send(sender, body, here.config.api_key, ring)
+            send_records(sender, body.target, body.id, here.config.api_key, ring)
             lines.put(sent=sender.sent_bytes)
             if ring is not None:
                 here.rings.give(ring)
@@ -389,14 +396,24 @@ def _ring(here: _Worker, target: str) -> Ring | None:
         return None  # if it is away, the transfer will say so
 
 
-def _send(sender: KVSender, body: _Prompt, api_key: str | None, ring: Ring | None) -> None:
-    """Put the records to the target.
+def send_records(
+    sender: KVSender, target: str, name: str, api_key: str | None, ring: Ring | None
+) -> None:
+    """Put records to a worker.
+
+    Args:
+        sender: what gives them.
+        target: the worker's address.
+        name: of the request that it holds.
+        api_key: to show to it.
+        ring: where the keys and values are, unless in the stream.
 
     Raises:
         ExecutionError: it refused them.
+        OSError: it does not answer.
     """
     own = {_RING: ring.ticket} if ring is not None else {}
-    status, text = _call(body.target, "PUT", f"/split/kv/{body.id}", sender.stream(), api_key, own)
+    status, text = _call(target, "PUT", f"/split/kv/{name}", sender.stream(), api_key, own)
     if status != 200:
         raise ExecutionError(f"status {status}: {text}")
 
