@@ -25,6 +25,7 @@ G = N / K, D head size, V vocabulary.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,6 +43,7 @@ from sharpen.models.paged import PagedCache, PagedContext, PagedPart
 from sharpen.models.products import product
 from sharpen.models.rope import Rope
 from sharpen.models.step import Rows, StepContext, TorchStep
+from sharpen.models.thread_choice import ThreadChoice
 
 __all__ = ["InferenceLM", "prepare_for_inference"]
 
@@ -143,6 +145,7 @@ class InferenceLM:
         self._native = None
         if len(dense) == len(self._blocks):
             self._native = NativeLayers.of(model.spec, self._fused, dense, weight.detach())
+        self._threads = ThreadChoice(torch.get_num_threads())
         self._rope = Rope(model.spec)
 
     def __call__(
@@ -165,7 +168,8 @@ class InferenceLM:
             x = self._embedding(input_ids).view(batch * num_tokens, -1)
             native, rows = self._native, step.rows
             if native is not None and rows is not None and batch <= native.most_rows:
-                x = native(x, step.cos, step.sin, rows, rows.sequences.long(), cache)
+                at = step.cos, step.sin, rows, rows.sequences.long()
+                x = native(x, *at, cache, torch.get_num_threads())
                 cache.advance(num_tokens)
             else:
                 delta = None
@@ -195,8 +199,14 @@ class InferenceLM:
         """[M, V] of states [M, H]."""
         if not states.shape[0]:
             return states.new_empty((0, self.spec.vocab_size))
+        few = self._native is not None and states.shape[0] <= self._native.most_rows
+        most = torch.get_num_threads()
         with torch.inference_mode():
-            logits: Tensor = self._head(states)
+            try:
+                torch.set_num_threads(self._threads.now if few else most)
+                logits: Tensor = self._head(states)
+            finally:
+                torch.set_num_threads(most)
             return logits
 
     def states(self, parts: Sequence[PagedPart], cache: PagedCache) -> Tensor:
@@ -210,8 +220,14 @@ class InferenceLM:
                 and x.shape[0] <= native.most_rows
                 and context.is_plain(self._fused)
             ):
-                at = context.cos, context.sin, context.rows
-                return native(x, *at, context.wanted, cache)
+                at = context.cos, context.sin, context.rows, context.wanted
+                if self._threads.most != torch.get_num_threads():
+                    self._threads = ThreadChoice(torch.get_num_threads())
+                threads = self._threads.next(x.shape[0])
+                begin = time.perf_counter()
+                x = native(x, *at, cache, threads)
+                self._threads.took(time.perf_counter() - begin)
+                return x
             delta = None
             for block in self._blocks:
                 x, delta = block(x, delta, context, context.adapted)

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-import torch
 from torch import Tensor
 
 from sharpen.core.model_spec import ModelSpec
@@ -166,6 +165,7 @@ class NativeLayers:
         rows: Rows,
         wanted: Tensor,
         cache: _Buffers,
+        threads: int,
     ) -> Tensor:
         """States after the last norm.
 
@@ -176,6 +176,7 @@ class NativeLayers:
             rows: where keys and values go, and what each row sees.
             wanted: [M] int64: rows of the result, each at most once.
             cache: takes the keys and values.
+            threads: to share the work; the result does not depend on them.
 
         Returns:
             [M, H].
@@ -211,6 +212,6 @@ class NativeLayers:
             ctypes.addressof(self._model),
             ctypes.addressof(self._layers),
             ctypes.addressof(one),
-            torch.get_num_threads(),
+            threads,
         )
         return out
