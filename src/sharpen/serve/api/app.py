@@ -30,6 +30,7 @@ from sharpen.serve.api.page import add_chat_page
 from sharpen.serve.api.schemas import (
     ChatRequest,
     CompletionRequest,
+    ToolChoice,
     plain_messages,
     prompts_of,
 )
@@ -100,7 +101,8 @@ def create_app(state: ServerState) -> FastAPI:
         params = body.params(limit, body.num_logprobs, adapter.name if adapter else None, grammar)
         names = [tool.function.name for tool in tools]
         readers = [ToolReader(kind, names) for _ in range(params.n)] if tools else []
-        form = ChatForm(body.model, params.logprobs is not None, readers)
+        is_named = isinstance(body.tool_choice, ToolChoice)
+        form = ChatForm(body.model, params.logprobs is not None, readers, is_named=is_named)
         return await _answer(form, request, state, [prompt], params, body)
 
     @app.post("/v1/completions")

@@ -57,16 +57,26 @@ class ChatForm:
         model: the name to answer with.
         logprobs: whether log-probabilities were asked for.
         readers: of each continuation, what finds calls in it; none where there are no tools.
+        is_named: whether the request names the function to call: such an answer ends with ``stop``,
+            as OpenAI's does, and only one that had the choice with ``tool_calls``.
     """
 
     object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
-    def __init__(self, model: str, logprobs: bool, readers: Sequence[ToolReader] = ()) -> None:
+    def __init__(
+        self,
+        model: str,
+        logprobs: bool,
+        readers: Sequence[ToolReader] = (),
+        *,
+        is_named: bool = False,
+    ) -> None:
         self.head = _head("chatcmpl", model)
         self.is_plain = not (logprobs or readers)
         self._logprobs = logprobs
         self._readers = list(readers)
+        self._reason_of_calls = "stop" if is_named else "tool_calls"
 
     def opening(self, index: int) -> dict[str, Any] | None:
         """The role comes first."""
@@ -117,7 +127,7 @@ class ChatForm:
             rest, more = reader.finish()
             text, calls = text + rest, calls + more
             if reason == "stop" and reader.num_calls:
-                reason = "tool_calls"
+                reason = self._reason_of_calls
         return text, calls, reason
 
     def _block(self, logprobs: Sequence[TokenLogprob]) -> dict[str, Any] | None:
