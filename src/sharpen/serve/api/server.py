@@ -146,7 +146,7 @@ class ApiServer:
                 log_config=None,
                 access_log=False,
                 lifespan="off",
-                loop="asyncio",
+                loop="auto",
                 ws="none",
                 timeout_graceful_shutdown=max(int(config.drain_s), 1),
             )
