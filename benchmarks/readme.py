@@ -12,10 +12,12 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import OURS, PEER, RESULTS
+from benchmarks.serve import sections as serving
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
@@ -23,6 +25,9 @@ PAGES = (
     *("docs/compress/quantize.md", "docs/compress/mixllm.md", "docs/compress/locret.md"),
     *(
         "docs/plan/serving.md",
+        "docs/serve/bench.md",
+        "docs/serve/server.md",
+        "docs/serve/split.md",
         "docs/train/zero.md",
         "docs/optim/optimizers.md",
         "docs/optim/sso.md",
@@ -397,6 +402,12 @@ def plan_serving() -> str:
     )
 
 
+def _serving(name: str) -> str:
+    file, section = serving.SECTIONS[name]
+    document = load(file)
+    return section(document, _where(document))
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "locret": locret,
     "long": long,
@@ -411,6 +422,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "summary": summary,
     "ulysses": ulysses,
     "zero": zero,
+    **{name: partial(_serving, name) for name in serving.SECTIONS},
 }
 
 

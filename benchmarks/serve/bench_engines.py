@@ -14,6 +14,7 @@ Peers in another environment: ``BENCH_PEERS_PYTHON``; ``optimum-cli`` is looked 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -35,6 +36,21 @@ from sharpen.serve.bench.roofline import measure_bandwidth, token_bytes
 from sharpen.serve.bench.throughput import Entry, Settings, measure_throughput
 
 SMOLLM = "smollm2-135m-instruct"
+ASK = """
+import importlib.metadata, json
+found = {}
+for name in ("transformers", "ctranslate2", "onnxruntime-genai", "openvino-genai"):
+    try:
+        found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+try:
+    import llama_cpp
+    found["llama-cpp-python"] = llama_cpp.__version__
+except ImportError:
+    pass
+print(json.dumps(found))
+"""
 BITS = {"w8a8": "8", "w4.4a8": "4.4"}
 
 
@@ -71,6 +87,13 @@ def folders(name: str, where: Path) -> dict[str, str]:
     return found
 
 
+def versions(python: str) -> dict[str, str]:
+    """Of the peers, in the environment that has them."""
+    done = subprocess.run([python, "-c", ASK], check=True, capture_output=True, text=True)
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
 def main() -> int:
     options = arguments(__doc__, "serve_engines")
     python = os.environ.get("BENCH_PEERS_PYTHON")
@@ -104,7 +127,12 @@ def main() -> int:
     save(
         options,
         results,
-        config={"threads": 1, "new_tokens": settings.new_tokens, "passes": settings.passes},
+        config={
+            "threads": 1,
+            "new_tokens": settings.new_tokens,
+            "passes": settings.passes,
+            "peers": versions(python or sys.executable),
+        },
         plot=lambda figure: draw(figure, results),
     )
     return 0

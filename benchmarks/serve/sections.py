@@ -1,0 +1,116 @@
+"""What the pages on serving say of the benchmarks beside: tables in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["SECTIONS"]
+
+TITLES = {"smollm2": "SmolLM2-135M-Instruct", "m": "M: 12 layers, 768 wide, random weights"}
+
+
+def engines(document: dict[str, Any], where: str) -> str:
+    lines = []
+    for name, found in document["results"].items():
+        limits = found["memory_limits"]
+        lines += [
+            f"{TITLES[name]}, tokens a second, one thread (memory: {found['bandwidth_gb_s']:.1f} "
+            "GB/s):",
+            "",
+            "| engine | 1 sequence | of memory's limit | 16 sequences | prompt of 512 | spread |",
+            "| --- | ---: | ---: | ---: | ---: | ---: |",
+        ]
+        for row in found["rows"]:
+            if row["error"]:
+                lines.append(f"| {row['name']} | {row['error'][:60]} | | | | |")
+                continue
+            one, many = (_number(row["decode"].get(str(b))) for b in (1, 16))
+            limit = limits.get(row["name"])
+            share = f"{row['decode']['1'] / limit:.0%}" if limit else ""
+            prompt = _number(row["prefill"])
+            cells = (row["name"], one, share, many, prompt, f"{row['spread']:.0%}")
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    versions = ", ".join(f"{k} {v}" for k, v in document["config"].get("peers", {}).items())
+    told = f" Peers: {versions}." if versions else ""
+    return "\n".join([*lines, f"{where}; `benchmarks/serve/bench_engines.py`.{told}"])
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"
+
+
+def server(document: dict[str, Any], where: str) -> str:
+    lines = [
+        "| 16 clients | in process, tokens/s | over HTTP | ratio | added p99 a token | scheduler | "
+        "first token of a known prompt |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, r in document["results"].items():
+        lines.append(
+            f"| {name} | {r['offline_tokens_per_s']:.0f} | {r['http_tokens_per_s']:.0f} | "
+            f"{r['http']:.2f} | {r['added_ms']:.1f} ms | {r['scheduler']:.1%} of a round | "
+            f"{r['prefix']:.2f} x |"
+        )
+    return "\n".join([*lines, "", f"{where}; `benchmarks/serve/bench_server.py`."])
+
+
+def split(document: dict[str, Any], where: str) -> str:
+    r, config = document["results"], document["config"]
+    (long, answer), (short, rest) = config["long"], config["short"]
+    lines = [
+        f"{config['model']} on two cores; half of the requests are prompts of {long} tokens with "
+        f"answers of {answer}, half {short} with {rest}. Milliseconds:",
+        "",
+        "| requests/s | workers | between tokens p50 | p99 | simulated | p99 | first token p50 |",
+        "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in r["rows"]:
+        seen, told = row["tbt_ms"], row["predicted"]["tbt_ms"]
+        lines.append(
+            f"| {row['rate']:g} | {row['arm']} | {seen['p50']:.0f} | {seen['p99']:.0f} | "
+            f"{told['p50']:.0f} | {told['p99']:.0f} | {row['ttft_ms']['p50']:.0f} |"
+        )
+    lines += ["", "Requests a second at which the 99th percentile stays below a limit:", ""]
+    arms = list(next(iter(r["goodput"].values())))
+    lines += [f"| limit | {' | '.join(arms)} |", "| --- |" + " ---: |" * len(arms)]
+    for limit, by_arm in r["goodput"].items():
+        lines.append(f"| {limit} | {' | '.join(f'{by_arm[arm]:g}' for arm in arms)} |")
+    sent = r["transfer_s_per_1000_tokens"]
+    told = ", ".join(f"{1e3 * seconds:.0f} ms by {name}" for name, seconds in sent.items())
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"The simulator's medians are off by {r['median_error_p50']:.0%} in the middle and "
+            f"{r['worst_error_p50']:.0%} at most. Keys and values of 1,000 tokens take {told}. "
+            f"{where}; `benchmarks/serve/bench_split.py`.",
+        ]
+    )
+
+
+def products(document: dict[str, Any], where: str) -> str:
+    names = ("w4a8", "w8a8", "bfloat16", "linear_dynamic", "onednn bfloat16")
+    lines = [
+        f"| outputs x inputs | rows | memory, GB/s | {' | '.join(names)} |",
+        "| --- | ---: | ---: |" + " ---: |" * len(names),
+    ]
+    for row in document["results"]:
+        few = row["rows"] <= 4
+        rates = row["bytes_per_s" if few else "operations_per_s"]
+        unit = "GB/s" if few else "GOPS"
+        cells = [f"{rates[name] / 1e9:.1f} {unit}" if name in rates else "" for name in names]
+        size = f"{row['outputs']} x {row['inputs']}"
+        read = f"{row['bandwidth_bytes_per_s'] / 1e9:.1f}"
+        lines.append(f"| {size} | {row['rows']} | {read} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"{where}; `benchmarks/serve/bench_products.py`."])
+
+
+SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any], str], str]]] = {
+    "engines": ("serve_engines", engines),
+    "products": ("serve_products", products),
+    "server": ("serve_server", server),
+    "split": ("serve_split", split),
+}
+"""Of a place in a page: the file of results, and what is said of it."""
