@@ -4,7 +4,6 @@
 // vector paths have the same bits. Twin: sharpen/compress/mixed.py; layout: compress/kernels.py.
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #if defined(__AVX2__)
@@ -12,15 +11,14 @@
 #endif
 
 #include "bfloat16.h"
+#include "rounded.h"
 #include "tiles.h"
 
 namespace {
 
 constexpr int kLanes = 16;    // outputs of a tile
-constexpr int kGroup = 128;   // inputs that share a scale
-constexpr int kQuads = 32;    // a group's inputs by four
 constexpr int64_t kLeastWork = 1 << 20;  // multiplications from which threads share
-constexpr int64_t kAhead = 2048;  // bytes; the hardware's own prefetch stops at each 4 KiB page
+constexpr int64_t kAhead = 1536;  // bytes; the hardware's own prefetch stops at each 4 KiB page
 constexpr int kStrip = 4;         // tile registers of sums
 
 // Outputs with weights of one width, in tiles of 16. A group of a tile is [16][16][4] bytes of two
@@ -33,83 +31,6 @@ struct Part {
     const int32_t* places;   // [tiles][16]: columns of y; -1 for none
     int64_t tiles, bits;
 };
-
-// Rows of x, rounded: codes [rows][groups][2][64], for tile registers [rows / 16][groups][2][16][64];
-// scales and sums of codes [rows][groups].
-struct Rounded {
-    const int8_t* codes;
-    const float* scales;
-    const float* sums;
-    int64_t rows, groups;
-    int64_t stored;  // inputs that weights have codes for: 128 a group, or 64 in the last
-
-    int quads(int64_t group) const {
-        return static_cast<int>(std::min<int64_t>(kQuads, stored / 4 - group * kQuads));
-    }
-};
-
-// A number's share of 127 steps.
-inline float step_of(int32_t highest) {
-    float most;
-    std::memcpy(&most, &highest, 4);
-    return std::max(most, 1e-20f) / 127.0f;
-}
-
-// x's codes round(x / s), s = max(max |x|, 1e-20) / 127, 64 each at low and at high; their scale s,
-// NaN where x is not finite, and their sum. With Leave, what rounding leaves of x takes its place.
-template <bool Leave>
-inline void round_group(float* x, int8_t* low, int8_t* high, float* scale, float* sum) {
-    constexpr int kHalf = kGroup / 2;
-#if defined(__AVX512F__)
-    constexpr int kVectors = kGroup / 16;
-    __m512 part[kVectors];
-    __m512i most = _mm512_setzero_si512(), total = most;
-#pragma GCC unroll 8
-    for (int i = 0; i < kVectors; ++i) {
-        part[i] = _mm512_loadu_ps(x + 16 * i);
-        // Magnitudes are ordered as their bits.
-        most = _mm512_max_epi32(most, _mm512_castps_si512(_mm512_abs_ps(part[i])));
-    }
-    const int32_t highest = _mm512_reduce_max_epi32(most);
-    const bool finite = highest < 0x7f800000;
-    const float step = finite ? step_of(highest) : 1.0f;
-    const __mmask16 kept = finite ? 0xffff : 0;
-#pragma GCC unroll 8
-    for (int i = 0; i < kVectors; ++i) {
-        const __m512 by = _mm512_set1_ps(step), share = _mm512_div_ps(part[i], by);
-        const __m512i code = _mm512_maskz_cvtps_epi32(kept, share);
-        total = _mm512_add_epi32(total, code);
-        int8_t* to = (i < kVectors / 2 ? low : high) + 16 * i % kHalf;
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(code));
-        if (Leave)
-            _mm512_storeu_ps(x + 16 * i, _mm512_fnmadd_ps(_mm512_cvtepi32_ps(code), by, part[i]));
-    }
-    *sum = static_cast<float>(_mm512_reduce_add_epi32(total));
-#else
-    int32_t highest = 0, total = 0;
-#pragma omp simd reduction(max : highest)
-    for (int i = 0; i < kGroup; ++i) {
-        int32_t bits;
-        std::memcpy(&bits, &x[i], 4);
-        highest = std::max(highest, bits & 0x7fffffff);  // magnitudes are ordered as their bits
-    }
-    const bool finite = highest < 0x7f800000;
-    const float step = finite ? step_of(highest) : 1.0f;
-    for (int half = 0; half < kGroup; half += kHalf) {
-        int8_t* codes = half ? high : low;
-#pragma omp simd reduction(+ : total)
-        for (int i = 0; i < kHalf; ++i) {
-            const float value = finite ? std::nearbyint(x[half + i] / step) : 0.0f;
-            const int32_t code = static_cast<int32_t>(value);
-            codes[i] = static_cast<int8_t>(code);
-            total += code;
-            if (Leave) x[half + i] -= value * step;
-        }
-    }
-    *sum = static_cast<float>(total);
-#endif
-    *scale = finite ? step : NAN;
-}
 
 #if defined(__AVX2__)
 inline __m256 scales_of(const uint16_t* from) {
@@ -193,7 +114,8 @@ __attribute__((target("avx512vnni"))) void dots_vnni(const Part& part, const int
                         }
                     }
         } else {
-            // The upper codes stay where they are, so that their sums are 16 times what they should be.
+            // Where registers suffice, the upper codes stay where they are: 16 times what they should be.
+            constexpr bool kRaised = R * T <= 8;
             const __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi8(static_cast<char>(240));
             __m512i raised[T][R];
 #pragma GCC unroll 2
@@ -210,21 +132,24 @@ __attribute__((target("avx512vnni"))) void dots_vnni(const Part& part, const int
                         prefetch(from + kAhead);
                         const __m512i both = _mm512_loadu_si512(from);
                         const __m512i one = _mm512_and_si512(both, low);
-                        const __m512i two = _mm512_and_si512(both, high);
+                        const __m512i two = kRaised
+                                                ? _mm512_and_si512(both, high)
+                                                : _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
 #pragma GCC unroll 8
                         for (int r = 0; r < R; ++r) {
                             __m512i& d = dots[t][r][c % kChains];
                             d = _mm512_dpbusd_epi32(d, one, four(row + r * width + 4 * (q + c)));
-                            __m512i& e = raised[t][r];
+                            __m512i& e = kRaised ? raised[t][r] : d;
                             e = _mm512_dpbusd_epi32(e, two, four(upper + r * width + 4 * (q + c)));
                         }
                     }
+            if constexpr (kRaised)
 #pragma GCC unroll 2
-            for (int t = 0; t < T; ++t)
+                for (int t = 0; t < T; ++t)
 #pragma GCC unroll 8
-                for (int r = 0; r < R; ++r)
-                    dots[t][r][0] =
-                        _mm512_add_epi32(dots[t][r][0], _mm512_srai_epi32(raised[t][r], 4));
+                    for (int r = 0; r < R; ++r)
+                        dots[t][r][0] =
+                            _mm512_add_epi32(dots[t][r][0], _mm512_srai_epi32(raised[t][r], 4));
         }
 #pragma GCC unroll 2
         for (int t = 0; t < T; ++t) {
