@@ -94,6 +94,11 @@ class TokenContinuation(Continuation):
         self._on_token = on_token
         self._top = params.logprobs
 
+    @property
+    def scores_tokens(self) -> bool:
+        """Whether log-probabilities of its tokens are wanted where they go."""
+        return self._top is not None
+
     def push(self, token: int, logits: torch.Tensor, scored: TokenLogprob | None = None) -> None:
         """Take one token; ``logits`` are empty where it was chosen elsewhere."""
         if self.sender is not None:
