@@ -295,6 +295,24 @@ def test_a_conversation_goes_on_from_what_is_known():
     assert engine.scheduler.prefix_hits == before
 
 
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_continuations_of_one_prompt_compute_it_once(temperature):
+    prompt = [5 + i % 50 for i in range(100)]
+    params = SamplingParams(n=4, temperature=temperature, seed=3, max_tokens=6, ignore_eos=True)
+    found, rounds = [], []
+    for shares in (True, False):
+        engine, pieces, counts = new_engine(prefix_caching=shares), [], []
+        engine.on_step = counts.append
+        engine.submit(prompt, params, pieces.append)
+        engine.run()
+        assert engine.scheduler.pool.num_used == 0
+        found.append([[t for p in pieces if p.index == i for t in p.ids] for i in range(4)])
+        rounds.append(counts)
+    assert found[0] == found[1]
+    assert rounds[0][:2] == [100, 1 + 3 * (100 - 96)]
+    assert rounds[1][0] == 4 * 100
+
+
 def test_smaller_priorities_go_first():
     engine, order = new_engine(max_batch=1), []
     for name, priority in (("late", 1), ("early", 0), ("first", -1)):

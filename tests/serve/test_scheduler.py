@@ -125,6 +125,56 @@ def test_a_known_prefix_is_not_computed_again_but_for_its_last_token() -> None:
     assert machine.scheduler.prefix_hits == 8
 
 
+def test_continuations_of_one_prompt_wait_for_the_first_and_take_its_blocks() -> None:
+    machine = make(blocks=40, size=4, max_sequences=6, max_batched_tokens=32)
+    first, second, third = (SequenceState(prompt(22), 26, arrival=float(i)) for i in range(3))
+    other = SequenceState(prompt(6, 3), 8, arrival=3.0)
+    late = SequenceState(prompt(22), 26, arrival=4.0, extra="adapter")  # shares nothing
+    for sequence in (first, second, third, other, late):
+        machine.scheduler.add(sequence)
+    shares = []
+    for _ in range(2):
+        step = machine.scheduler.schedule()
+        machine.check(step)
+        assert machine.scheduler.num_waiting == 5 - len(machine.scheduler.running)
+        shares.append([(part.sequence, part.start, part.count) for part in step.parts])
+        machine.compute(step)
+    assert shares[0] == [(first, 0, 22), (other, 0, 6), (late, 0, 4)]
+    assert shares[1][:2] == [(first, 22, 1), (other, 6, 1)]
+    assert shares[1][2:] == [(late, 4, 18), (second, 20, 2), (third, 20, 2)]
+    assert second.blocks[:5] == first.blocks[:5] == third.blocks[:5]
+    run(machine, [])
+    for sequence in (first, second, third, late):
+        assert sequence.tokens == continued(prompt(22), 26)
+
+
+def test_one_that_waits_for_a_prompt_keeps_its_blocks_and_its_place() -> None:
+    machine = make(blocks=9, size=4, max_sequences=3)
+    first, second = (SequenceState(prompt(16), 18, arrival=float(i)) for i in range(2))
+    other = SequenceState(prompt(15, 3), 17, arrival=2.0)
+    for sequence in (first, second, other):
+        machine.scheduler.add(sequence)
+    machine.compute(machine.scheduler.schedule())
+    assert [one.status for one in (first, second, other)] == ["running", "waiting", "waiting"]
+    machine.scheduler.remove(first)  # nobody stores the last blocks now
+    step = machine.scheduler.schedule()
+    assert next(part.sequence for part in step.parts) is second
+    run(machine, [])
+    assert second.tokens == continued(prompt(16), 18)
+
+
+def test_no_sequence_waits_for_one_that_comes_after_it() -> None:
+    machine = make(blocks=40, size=4, chunk=4)
+    slow = SequenceState(prompt(30), 32, priority=1)
+    machine.scheduler.add(slow)
+    machine.compute(machine.scheduler.schedule())
+    urgent = SequenceState(prompt(30), 32, priority=0, arrival=1.0)
+    machine.scheduler.add(urgent)
+    step = machine.scheduler.schedule()
+    assert {part.sequence for part in step.parts} == {slow, urgent}
+    assert urgent.num_cached == 4
+
+
 def test_priorities_and_arrivals_order_the_waiting() -> None:
     machine = make(max_sequences=1)
     late = SequenceState(prompt(4), 5, priority=0, arrival=3.0)

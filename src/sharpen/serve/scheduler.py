@@ -11,7 +11,11 @@ Sarathi-Serve, OSDI 2024, arXiv 2403.02310). One key orders everything, smaller 
     2. running sequences still in their prompt    share what is left of the budget
     3. waiting sequences, unless 1 preempted
            the known part of the prompt comes from the pool; one starts when the free blocks hold
-           all the rest of it, and none before it in order still waits
+           all the rest of it, and none before it in order still waits for blocks
+
+One whose next block a running sequence before it is about to store, such as another continuation
+of the same prompt, waits for it and takes it from the pool. Those after it may start meanwhile, but
+not with the blocks and the place that it needs.
 
 When blocks run out in 1, the last running sequence in order gives its blocks up and waits again at
 its old place; its tokens are computed again, as far as the pool has forgotten them. The first in
@@ -400,7 +404,9 @@ class Scheduler:
     def _start(self, step: Step, left: int, chunk: int) -> None:
         """Let waiting sequences run, in order, while they fit."""
         most = self.config.max_sequences - self.num_reserved
-        while left and self._waiting and len(self.running) < most:
+        passed: list[SequenceState] = []
+        kept = 0  # blocks for those that were passed over
+        while left and self._waiting and len(self.running) + len(passed) < most:
             sequence = self._waiting[0][1]
             if sequence.status != "waiting":
                 heapq.heappop(self._waiting)
@@ -408,9 +414,14 @@ class Scheduler:
             known = self._known_prefix(sequence)
             stored = sequence.most_stored(sequence.num_tokens)
             needed = -(-stored // self.pool.size) - len(known)
-            if needed + self.pool.num_needed(known) > self.pool.num_free:
-                return
+            taken = needed + self.pool.num_needed(known)
+            if kept + taken > self.pool.num_free:
+                break
             heapq.heappop(self._waiting)
+            if self._is_coming(sequence, len(known)):
+                passed.append(sequence)
+                kept += taken
+                continue
             self._num_waiting -= 1
             self.pool.share(known)
             sequence.blocks = known + self.pool.take(needed)
@@ -423,6 +434,21 @@ class Scheduler:
             count = sequence.next_part(min(left, chunk))
             step.parts.append(Part(sequence, sequence.num_computed, count))
             left -= count
+        for sequence in passed:
+            heapq.heappush(self._waiting, (sequence.key, sequence))
+
+    def _is_coming(self, sequence: SequenceState, block: int) -> bool:
+        """Whether one before it is about to store the block that comes next in its prompt."""
+        if sequence.plan is not None or (block + 1) * self.pool.size >= sequence.num_tokens:
+            return False
+        wanted = sequence.hashes[block]
+        return any(
+            one.missing > 1
+            and one.key < sequence.key
+            and one.num_published <= block < len(one.hashes)
+            and one.hashes[block] == wanted
+            for one in self.running
+        )
 
     def _known_prefix(self, sequence: SequenceState) -> list[int]:
         """Blocks that hold its first tokens; never its last one, whose logits are wanted."""
