@@ -193,6 +193,8 @@ class EngineTarget:
 class HttpTarget:
     """A server of the OpenAI API, by streams.
 
+    What comes is read once the answer is whole, so that the client takes no time from the server.
+
     Args:
         url: its base, such as ``http://127.0.0.1:8000/v1``.
         model: name of the model there.
@@ -202,7 +204,9 @@ class HttpTarget:
     def __init__(self, url: str, model: str, api_key: str | None = None) -> None:
         import httpx
 
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        headers = {"Accept-Encoding": "identity"}
+        if api_key:
+            headers["Authorization"] = f"Bearer {api_key}"
         limits = httpx.Limits(max_connections=None)
         self._client = httpx.AsyncClient(headers=headers, limits=limits, timeout=None)
         self._url, self._model = url.rstrip("/"), model
@@ -218,17 +222,22 @@ class HttpTarget:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        made = 0
+        come: list[tuple[float, bytes]] = []
         async with self._client.stream("POST", f"{self._url}/completions", json=body) as response:
             if response.status_code != 200:
                 text = (await response.aread()).decode(errors="replace")
                 raise ExecutionError(f"status {response.status_code}: {text[:200]}")
-            async for line in response.aiter_lines():
-                if not line.startswith("data: {"):
+            async for data in response.aiter_raw():
+                come.append((time.perf_counter(), data))
+        made, held = 0, b""
+        for moment, data in come:
+            *lines, held = (held + data).split(b"\n")
+            for line in lines:
+                if not line.startswith(b"data: {"):
                     continue
                 chunk = json.loads(line[6:])
                 if chunk.get("choices"):
-                    moments.append(time.perf_counter())
+                    moments.append(moment)
                 if chunk.get("usage"):
                     made = chunk["usage"]["completion_tokens"]
         if made != count:
