@@ -139,7 +139,7 @@ def run(name: str, *, rows: int, row_tokens: int, tokens: int, quick: bool) -> d
         folder = Path(temporary)
         dataset, digest = calibrate(name, tokenizer, folder, rows, row_tokens)
         begin = time.perf_counter()
-        scores = row_salience(model, samples(dataset, rows, "cpu"))
+        scores = row_salience(model, samples(dataset, rows, model))
         salience_s = time.perf_counter() - begin
         for label, fields in CONTENDERS.items():
             if (quick and label not in CLAIMED) or (name != "tiny" and label in ONLY_TINY):

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import torch
@@ -181,6 +182,23 @@ def test_wrong_usage_of_mixllm_says_what_is_right(model, tmp_path, options, mess
     assert done.exit_code == 2
     assert message in json.loads(done.stdout)["error"]["message"]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("mixllm", "--samples", 2, "--out"), ("quantize", "--prune", "wanda")],
+    ids=["mixllm", "wanda"],
+)
+def test_a_tokenizer_of_another_model_is_named_before_any_work(tmp_path, words):
+    model = save_small_model(tmp_path / "narrow", vocab_size=64)
+    (tmp_path / "notes.txt").write_text("The sea is deep. The sea is wide. " * 100)
+    kind, *options = words
+    out = [*options, tmp_path / "q"] if kind == "mixllm" else [tmp_path / "q", *options]
+    done = invoke("compress", kind, model, *out, "--calibration", tmp_path / "notes.txt", "--json")
+    assert done.exit_code == 2
+    message = json.loads(done.stdout)["error"]["message"]
+    assert re.search(r"has the token \d+ in row 0, and the model knows 0 to 63", message)
+    assert {path.name for path in tmp_path.iterdir()} == {"narrow", "notes.txt"}
 
 
 def test_an_interrupted_mixllm_says_that_the_same_command_goes_on(model, tmp_path, monkeypatch):

@@ -76,7 +76,7 @@ def test_by_bytes_the_budget_holds_and_the_worth_is_near_the_best(case, share):
 def context_of(model, tmp_path, rows=6):
     dataset = save_small_dataset(tmp_path / "data", rows=20)
     with torch.no_grad():
-        return first_inputs(model, samples(dataset, rows, "cpu"))
+        return first_inputs(model, samples(dataset, rows, model))
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_on_a_trained_model_the_chosen_rows_save_most_of_what_four_bits_cost(tmp
     dataset = calibration_dataset(
         "python-stdlib", tokenizer, tmp_path / "rows", rows=16, tokens=256
     )
-    scores = row_salience(model, samples(dataset, 16, "cpu"))
+    scores = row_salience(model, samples(dataset, 16, model))
     generator = torch.Generator().manual_seed(0)
     drawn = {n: torch.rand(s.shape, generator=generator) for n, s in scores.items()}
     text = (asset_path("python-stdlib") / "argparse.py").read_text()

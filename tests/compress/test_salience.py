@@ -32,10 +32,10 @@ def written_out(model, rows):
 @pytest.mark.parametrize("changes", [{"family": "qwen2"}, {"block": "parallel"}], ids=str)
 def test_scores_equal_those_of_materialized_gradients(tmp_path, changes):
     dataset = save_small_dataset(tmp_path / "data", rows=30, max_tokens=48)
-    rows = list(samples(dataset, 7, "cpu"))
+    model = small_model(**changes)
+    rows = list(samples(dataset, 7, model))
     assert len({row.input_ids.shape for row in rows}) > 1
     assert any((row.labels == -100).any() for row in rows)
-    model = small_model(**changes)
     told = []
     found = row_salience(model, rows, on_progress=told.append)
     wanted = written_out(model, rows)
@@ -46,8 +46,8 @@ def test_scores_equal_those_of_materialized_gradients(tmp_path, changes):
 
 
 def test_signs_do_not_cancel_over_samples(tmp_path):
-    rows = list(samples(save_small_dataset(tmp_path / "data"), 4, "cpu"))
     model = small_model()
+    rows = list(samples(save_small_dataset(tmp_path / "data"), 4, model))
     together = row_salience(model, rows)
     alone = [row_salience(model, [row]) for row in rows]
     for name, score in together.items():
@@ -57,7 +57,7 @@ def test_signs_do_not_cancel_over_samples(tmp_path):
 def test_the_model_is_left_as_it_was(tmp_path):
     model = small_model().train()
     before = {name: p.clone() for name, p in model.named_parameters()}
-    row_salience(model, samples(save_small_dataset(tmp_path / "data"), 2, "cpu"))
+    row_salience(model, samples(save_small_dataset(tmp_path / "data"), 2, model))
     assert model.training
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name])
@@ -76,6 +76,6 @@ def test_rows_without_labels_are_refused():
 def test_the_standard_library_gives_rows_spread_over_its_modules(tmp_path):
     dataset = calibration_dataset("python-stdlib", byte_tokenizer(), tmp_path, rows=5)
     assert len(dataset) == 5
-    starts = {tuple(row.input_ids[0, :64].tolist()) for row in samples(dataset, 5, "cpu")}
-    assert len(starts) == 5
-    assert all(row.input_ids.shape == (1, 512) for row in samples(dataset, 5, "cpu"))
+    rows = list(samples(dataset, 5, small_model()))
+    assert len({tuple(row.input_ids[0, :64].tolist()) for row in rows}) == 5
+    assert all(row.input_ids.shape == (1, 512) for row in rows)

@@ -96,6 +96,12 @@ def test_bad_texts_and_windows_are_refused(ids, options, message):
         perplexity(small_model(), ids, **{"window": 16, **options})
 
 
+def test_a_data_set_of_another_tokenizer_is_refused(tmp_path):
+    dataset = save_small_dataset(tmp_path / "data")
+    with pytest.raises(DataError, match=r"outside 0\.\.63: wrong tokenizer"):
+        dataset_loss(small_model(vocab_size=64), dataset)
+
+
 def nats_of_documents(model, documents):
     """Labels' losses with every document run alone in float64."""
     double = small_model().double()

@@ -66,9 +66,12 @@ def train(
     from sharpen.compress.kv import make_heads
     from sharpen.compress.kv.answered import answered_texts
     from sharpen.models import load_tokenizer
+    from sharpen.models.tokenizer import check_compatible
 
-    texts = answered_texts(data, load_tokenizer(model))
+    tokenizer = load_tokenizer(model)
+    texts = answered_texts(data, tokenizer)
     ready, fingerprint = _prepared(model, dtype)
+    check_compatible(tokenizer, ready.spec, model)
     told: list[Any] = []
     with observe() as observer, bar(observer, "locret (steps)", steps) as advance:
 
@@ -112,14 +115,17 @@ def evaluate(
     from sharpen.compress.kv.named import UNTRAINED, locret_policy
     from sharpen.core.errors import ConfigError
     from sharpen.models import load_tokenizer
+    from sharpen.models.tokenizer import check_compatible
 
     if limit < 1:
         raise ConfigError(f"--limit is at least 1, got {limit}.")
-    texts = answered_texts(data, load_tokenizer(model), limit=limit)
+    tokenizer = load_tokenizer(model)
+    texts = answered_texts(data, tokenizer, limit=limit)
     longest = max(len(text.prompt) for text in texts)
     units = max(1, longest // 8) if budget is None else budget
     config = EvictionConfig(budget=units, local=min(100, max(1, units // 4)))
     ready, fingerprint = _prepared(model, dtype)
+    check_compatible(tokenizer, ready.spec, model)
     trained = load_heads(heads, ready.spec)
     if trained.fingerprint and trained.fingerprint != fingerprint:
         raise ConfigError(

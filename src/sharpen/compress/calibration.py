@@ -16,6 +16,7 @@ from sharpen.data.formats import Document, encode_rows, normalize
 from sharpen.data.readers import locate_rows
 from sharpen.data.shards import PADDING, TokenDataset, write_dataset
 from sharpen.data.stdlib import stdlib_texts
+from sharpen.models.decoder import DecoderLM
 from sharpen.models.tokenizer import Tokenizer
 
 __all__ = ["Sample", "calibration_dataset", "samples"]
@@ -37,20 +38,34 @@ class Sample:
     document_ids: Tensor
 
 
-def samples(dataset: TokenDataset, limit: int, device: torch.device | str) -> Iterator[Sample]:
+def samples(dataset: TokenDataset, limit: int, model: DecoderLM) -> Iterator[Sample]:
     """At most ``limit`` rows, spread evenly over the data set.
 
+    Args:
+        dataset: calibration rows.
+        limit: of rows.
+        model: that will see them; they go to its device.
+
     Raises:
-        DataError: the data set is empty.
+        DataError: the data set is empty, or has tokens that the model does not know.
     """
+    where = f"the split '{dataset.split}' of {dataset.folder}"
     if len(dataset) == 0:
-        raise DataError(f"the split '{dataset.split}' of {dataset.folder} is empty.")
+        raise DataError(f"{where} is empty.")
+    device, vocab_size = model.model.norm.weight.device, model.spec.vocab_size
     count = min(len(dataset), limit)
     for number in range(count):
         row = dataset[number * len(dataset) // count]
         used = int(np.count_nonzero(row.document_ids != PADDING))
         names = ("input_ids", "labels", "position_ids", "document_ids")
-        arrays = (np.array(getattr(row, name)[None, :used]) for name in names)
+        arrays = [np.array(getattr(row, name)[None, :used]) for name in names]
+        largest = max(int(array.max(initial=0)) for array in arrays[:2])
+        if largest >= vocab_size:
+            raise DataError(
+                f"{where} has the token {largest} in row {number * len(dataset) // count}, and the "
+                f"model knows 0 to {vocab_size - 1}: it was made with another model's tokenizer. "
+                "Use the model's own."
+            )
         yield Sample(*(torch.from_numpy(array).to(device) for array in arrays))
 
 

@@ -171,7 +171,7 @@ def write_mixed(
         )
     rows: list[Sample] = []
     if config.needs_texts and dataset is not None:
-        rows = list(samples(dataset, config.calibration, model.model.norm.weight.device))
+        rows = list(samples(dataset, config.calibration, model))
     with FileLock(work / "lock", f"the quantization into {folder.name}"):
         parts = _Parts(work, _key(model, config, rows, scores, dtype))
         tell = _Share(on_progress, len(rows), len(model.model.layers))

@@ -92,7 +92,7 @@ def prune_model(
 
     Raises:
         ConfigError: Wanda without a data set, or a pattern that does not fit a layer.
-        DataError: the data set is empty.
+        DataError: the data set is empty, or has tokens that the model does not know.
     """
     wanda = config.method == "wanda"
     if wanda and dataset is None:
@@ -104,8 +104,7 @@ def prune_model(
     with evaluating(model):
         states: list[tuple[Tensor, Any]] = []
         if wanda and dataset is not None:
-            device = model.model.norm.weight.device
-            states = first_inputs(model, samples(dataset, config.calibration, device))
+            states = first_inputs(model, samples(dataset, config.calibration, model))
         for block in model.model.layers:
             layers = {n: m for n, m in block.named_modules() if type(m) is nn.Linear}
             squares: dict[str, Tensor] = {}

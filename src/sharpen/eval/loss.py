@@ -96,10 +96,7 @@ def windowed_loss(
         raise ConfigError(f"stride={stride} must be from 1 to window={window}.")
     if len(ids) < 2:
         raise DataError(f"the text has {len(ids)} tokens; perplexity needs at least 2.")
-    if min(ids) < 0 or max(ids) >= model.spec.vocab_size:
-        raise DataError(
-            f"a token id is outside 0..{model.spec.vocab_size - 1}: wrong tokenizer for this model."
-        )
+    _check_tokens(max(ids) if min(ids) >= 0 else min(ids), model)
     device = model.model.norm.weight.device
     tokens = torch.tensor(ids, dtype=torch.int64, device=device)
     total, count = 0.0, 0
@@ -111,6 +108,13 @@ def windowed_loss(
             if on_progress is not None:
                 on_progress(end - first)
     return total / count, count
+
+
+def _check_tokens(token: int, model: DecoderLM) -> None:
+    if not 0 <= token < model.spec.vocab_size:
+        raise DataError(
+            f"a token id is outside 0..{model.spec.vocab_size - 1}: wrong tokenizer for this model."
+        )
 
 
 def _windows(length: int, window: int, stride: int) -> Iterator[tuple[int, int, int]]:
@@ -148,7 +152,7 @@ def dataset_loss(
 
     Raises:
         ConfigError: ``limit`` or ``batch_size`` below 1, or rows longer than the model's context.
-        DataError: no label among the examples.
+        DataError: no label among the examples, or tokens that the model does not know.
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"limit={limit} must be at least 1.")
@@ -168,6 +172,7 @@ def dataset_loss(
                 torch.from_numpy(np.stack([getattr(r, name)[:used] for r in rows])).to(device)
                 for name in ("input_ids", "labels", "position_ids", "document_ids")
             )
+            _check_tokens(max(int(input_ids.max()), int(labels.max())), model)
             hidden = model.hidden(input_ids, position_ids=positions, document_ids=documents)
             learned = labels != IGNORE
             total += float(token_nats(model, hidden[learned], labels[learned]).sum())
