@@ -12,7 +12,7 @@ from sharpen.compress.stages import COMPRESS
 from sharpen.core.config import from_dict
 from sharpen.core.errors import ConfigError
 from sharpen.core.files import sha256_file
-from sharpen.core.stage import Artifact, StageContext
+from sharpen.core.stage import Artifact, RecipeContext, StageContext
 from sharpen.data.shards import TokenDataset
 from sharpen.eval import dataset_loss
 from sharpen.models import LoraConfig, add_lora, load_model, load_tokenizer, save_adapter
@@ -158,6 +158,46 @@ def test_mixed_rows_are_a_variant_calibrated_on_the_training_split(tmp_path):
     assert load_tokenizer(context.output / "mixllm").chat_template is not None
     assert mixed["perplexity"] > 1
     assert {path.name for path in context.output.iterdir()} == {"mixllm", "int4", "results.json"}
+
+
+def test_a_recipe_takes_every_key_of_the_commands_and_texts_of_its_own(tmp_path):
+    context = make_context(tmp_path)
+    (tmp_path / "notes.txt").write_text("The sea is deep. The sea is wide. " * 200)
+    mixllm = {
+        "bits": 6.0,
+        "unit": "bytes",
+        "solver": "awq",
+        "clip": False,
+        "calibration": 3,
+        "head": 16,
+    }
+    quantized = {
+        "bits": 8,
+        "group": 32,
+        "symmetric": False,
+        "clip": "mse",
+        "head": "int8",
+        "prune": {"method": "wanda", "pattern": "2:4", "calibration": 5},
+        "name": "both",
+    }
+    options = {
+        "variants": [{"mixllm": mixllm}, quantized],
+        "new_tokens": 0,
+        "dtype": "float32",
+        "calibration_texts": "notes.txt",
+    }
+    config = from_dict(CompressConfig, options)
+    assert config.calibration_rows == 5
+    context.folder = tmp_path
+    found = COMPRESS.run(config, context).results
+    assert (found["mixllm"]["head"], found["mixllm"]["stored_bits"]["head"]) == (16, 32)
+    assert found["both"]["zeros"] == pytest.approx(0.5)
+    recipe = RecipeContext(model=str(tmp_path / "model"), seed=0, folder=tmp_path)
+    first = COMPRESS.fingerprint(config, recipe)
+    (tmp_path / "notes.txt").write_text("The sea is blue. " * 400)
+    assert COMPRESS.fingerprint(config, recipe) != first
+    plain = from_dict(CompressConfig, {**options, "variants": [{"bits": 8}]})
+    assert COMPRESS.fingerprint(plain, recipe) is None
 
 
 def test_mixed_rows_without_a_data_set_say_what_is_missing(tmp_path):

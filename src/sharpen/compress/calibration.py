@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sharpen.compress.config import PYTHON_STDLIB
 from sharpen.core.assets import ASSETS, asset_path
 from sharpen.core.errors import DataError
 from sharpen.data.formats import Document, encode_rows, normalize
@@ -23,7 +24,6 @@ __all__ = ["Sample", "calibration_dataset", "samples"]
 
 _LONGEST_TOKEN = 16
 """Characters of source that a token seldom exceeds."""
-_CORPUS = "python-stdlib"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def calibration_dataset(
         MissingFileError: the source does not exist.
         DataError: it cannot be read, has no text, or was made with another tokenizer.
     """
-    if str(source) == _CORPUS:
+    if str(source) == PYTHON_STDLIB:
         return _write(_corpus(tokenizer, rows, tokens), tokenizer, folder, tokens)
     source = Path(source)
     if (source / "manifest.json").is_file():
@@ -112,7 +112,7 @@ def calibration_dataset(
 
 def _corpus(tokenizer: Tokenizer, rows: int, tokens: int) -> list[Document]:
     """The first tokens of evenly spread modules that have as many as a row."""
-    texts = list(stdlib_texts(asset_path(ASSETS[_CORPUS].name)))
+    texts = list(stdlib_texts(asset_path(ASSETS[PYTHON_STDLIB].name)))
     pieces: list[Document] = []
     stride = max(1, len(texts) // rows)
     # A second round, shifted, makes good for the modules that were too short.

@@ -9,10 +9,19 @@ from typing import Literal
 from sharpen.compress.grid import Grid, Head
 from sharpen.core.errors import ConfigError
 
-__all__ = ["BASELINE", "CompressConfig", "MixLLMConfig", "PruneConfig", "VariantConfig"]
+__all__ = [
+    "BASELINE",
+    "PYTHON_STDLIB",
+    "CompressConfig",
+    "MixLLMConfig",
+    "PruneConfig",
+    "VariantConfig",
+]
 
 BASELINE = "baseline"
 """What the results call the uncompressed model."""
+PYTHON_STDLIB = "python-stdlib"
+"""Calibration texts that every machine has: the source of Python's library."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,6 +204,10 @@ class CompressConfig:
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Of what is not quantized, stored and run; also of the baseline."""
 
+    calibration_texts: str | None = None
+    """What ``wanda`` and ``mixllm`` look at: a file or folder of texts, a data set, or
+    ``python-stdlib``; null is the training split of the data before this stage."""
+
     def __post_init__(self) -> None:
         """Check the ranges and names."""
         if not self.variants:
@@ -207,3 +220,14 @@ class CompressConfig:
             raise ConfigError(f"limit={self.limit} must be at least 1.")
         if self.new_tokens < 0:
             raise ConfigError(f"new_tokens={self.new_tokens} must be at least 0.")
+
+    @property
+    def calibration_rows(self) -> int:
+        """The most rows of texts that a variant looks at; 0 if none does."""
+        rows = [0]
+        for variant in self.variants:
+            if variant.prune is not None and variant.prune.method == "wanda":
+                rows.append(variant.prune.calibration)
+            if variant.mixllm is not None and variant.mixllm.needs_texts:
+                rows.append(variant.mixllm.calibration)
+        return max(rows)

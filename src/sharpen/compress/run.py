@@ -7,19 +7,22 @@ import gc
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
-from sharpen.compress.config import BASELINE, CompressConfig
+from sharpen.compress.calibration import calibration_dataset
+from sharpen.compress.config import BASELINE, PYTHON_STDLIB, CompressConfig
 from sharpen.compress.files import write_quantized
 from sharpen.compress.linear import weight_bytes
 from sharpen.compress.mixed_files import MixedSummary, write_mixed
 from sharpen.compress.prune import prune_model, zero_share
 from sharpen.core.files import atomic_write_json
-from sharpen.core.stage import StageContext, StageResult
+from sharpen.core.stage import StageContext, StageResult, resolve_path
 from sharpen.data.shards import TokenDataset
 from sharpen.eval.loss import dataset_loss
 from sharpen.eval.run import model_folder
@@ -29,7 +32,7 @@ from sharpen.models.generation import CausalModel, generate
 from sharpen.models.hf import write_folder
 from sharpen.models.load import load_model
 from sharpen.models.lora import load_adapter, merge_lora
-from sharpen.models.tokenizer import load_tokenizer
+from sharpen.models.tokenizer import Tokenizer, load_tokenizer
 
 __all__ = ["decode_speed", "folder_bytes", "run_compress"]
 
@@ -72,10 +75,11 @@ def run_compress(config: CompressConfig, context: StageContext) -> StageResult:
     results: dict[str, Any] = {}
     measured: dict[str, Any] = {}
     shares: dict[str, float] = {}
-    calibrated = any(v.prune is not None or v.mixllm is not None for v in config.variants)
-    calibration = _split(context, "train", tokenizer.fingerprint) if calibrated else None
     mixed: dict[str, MixedSummary] = {}
-    with context.progress("compress", len(config.variants)) as bar:
+    with (
+        _calibrating(config, context, tokenizer) as calibration,
+        context.progress("compress", len(config.variants)) as bar,
+    ):
         for variant in config.variants:
             target = context.output / variant.label
             target.mkdir()
@@ -115,12 +119,29 @@ def run_compress(config: CompressConfig, context: StageContext) -> StageResult:
         if variant.mixllm is not None:
             rows = mixed[variant.label]
             found |= {"bits": variant.mixllm.bits, "rows": rows.rows, "rows_int8": rows.rows_int8}
+            found |= {"head": variant.mixllm.head, "stored_bits": rows.stored_bits}
         if variant.label in shares:
             found["zeros"] = shares[variant.label]
         loaded = load_model(folder, dtype=dtype)
         _measure(config, context, loaded, dataset, prompt, variant.label, results, measured)
     atomic_write_json(context.output / "results.json", results)
     return StageResult(results=results, measured=measured)
+
+
+@contextmanager
+def _calibrating(
+    config: CompressConfig, context: StageContext, tokenizer: Tokenizer
+) -> Iterator[TokenDataset | None]:
+    """The rows that methods look at, while they are needed; None without need or texts."""
+    texts = config.calibration_texts
+    if not config.calibration_rows:
+        yield None
+    elif texts is None:
+        yield _split(context, "train", tokenizer.fingerprint)
+    else:
+        source = texts if texts == PYTHON_STDLIB else resolve_path(texts, context.folder)
+        with TemporaryDirectory() as folder:
+            yield calibration_dataset(source, tokenizer, Path(folder), rows=config.calibration_rows)
 
 
 def _split(context: StageContext, split: str, fingerprint: str) -> TokenDataset | None:

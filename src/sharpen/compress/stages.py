@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
-from sharpen.compress.config import BASELINE, CompressConfig
+from sharpen.compress.config import BASELINE, PYTHON_STDLIB, CompressConfig
+from sharpen.core.files import sha256_file
 from sharpen.core.report import Section, Table, Text
-from sharpen.core.stage import StageContext, StageResult, StageType
+from sharpen.core.stage import RecipeContext, StageContext, StageResult, StageType
+from sharpen.data.readers import find_files
 
 __all__ = ["COMPRESS"]
 
@@ -16,6 +19,18 @@ def run_compress(config: CompressConfig, context: StageContext) -> StageResult:
     from sharpen.compress.run import run_compress as run  # loads torch, which plans do not need
 
     return run(config, context)
+
+
+def _fingerprint(config: CompressConfig, context: RecipeContext) -> Any:
+    """The bytes of calibration texts belong in the address."""
+    if config.calibration_texts is None or not config.calibration_rows:
+        return None
+    if config.calibration_texts == PYTHON_STDLIB:
+        return {"python": platform.python_version(), "build": platform.python_implementation()}
+    path = context.resolve(config.calibration_texts)
+    is_dataset = (path / "manifest.json").is_file()
+    files = sorted(path.iterdir()) if is_dataset else find_files(path)
+    return [[file.name, sha256_file(file)] for file in files if file.is_file()]
 
 
 def _report(summary: dict[str, Any]) -> list[Section]:
@@ -55,11 +70,12 @@ def _report(summary: dict[str, Any]) -> list[Section]:
 
 COMPRESS = StageType(
     name="compress",
-    version=1,
+    version=2,
     config=CompressConfig,
     run=run_compress,
     makes="model",
     optional=("dataset", "model", "adapter"),
     needs_model=True,
+    fingerprint=_fingerprint,
     report=_report,
 )
