@@ -184,6 +184,27 @@ def test_wrong_usage_of_mixllm_says_what_is_right(model, tmp_path, options, mess
     assert list(tmp_path.iterdir()) == []
 
 
+def test_salience_says_where_the_rows_are_that_mixllm_would_choose(model, tmp_path):
+    text = tmp_path / "notes.txt"
+    text.write_text("The sea is deep. The sea is wide. The sea is blue. " * 200)
+    words = ("compress", "salience", model, "--calibration", text, "--samples", 4, "--bits", 5)
+    plot = tmp_path / "salience.png"
+    done = invoke(*words, "--plot", plot, "--json")
+    assert done.exit_code == 0, done.stdout
+    document = json.loads(done.stdout)
+    assert (document["share"], document["samples"]) == (0.25, 4)
+    assert plot.read_bytes()[:4] == b"\x89PNG"
+    assert 0.25 < document["held"] <= 1
+    assert sum(document["salience_of_kind"].values()) == pytest.approx(1)
+    mixed = invoke(
+        *("compress", "mixllm", model, "--out", tmp_path / "q", "--calibration", text),
+        *("--samples", 4, "--bits", 5, "--json"),
+    )
+    assert json.loads(mixed.stdout)["share_int8"] == pytest.approx(document["share_of_kind"])
+    told = " ".join(invoke(*words).stdout.split())
+    assert "The 25% of output features that matter most hold" in told
+
+
 @pytest.mark.parametrize(
     "words",
     [("mixllm", "--samples", 2, "--out"), ("quantize", "--prune", "wanda")],

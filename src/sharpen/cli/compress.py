@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from sharpen.cli.common import Output, command, new_app
 from sharpen.cli.locret import app as locret
 from sharpen.cli.progress import bar, observe
+from sharpen.cli.salience import salience
 
 __all__ = ["app"]
 
@@ -34,6 +35,7 @@ class _QuantizeUnlessNamed(TyperGroup):
 app = new_app("Quantize or prune a model's weights.")
 app.info.cls = _QuantizeUnlessNamed
 app.add_typer(locret, name="locret")
+command(app, "salience", example="sharpen compress salience tiny --samples 16")(salience)
 
 Model = Annotated[str, typer.Argument(help="An asset's name, a model folder, or a .gguf file.")]
 Out = Annotated[Path, typer.Argument(help="Folder to write.")]

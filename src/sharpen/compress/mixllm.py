@@ -21,8 +21,10 @@ Memory: the model, the hidden states of the calibration rows, one block's Hessia
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -34,7 +36,7 @@ from sharpen.compress.gptq import Factor, Hessian, clip_ratios, gptq
 from sharpen.compress.mixed import MixedWeight
 from sharpen.compress.rows import RowCodes, checked, encode, grouped, parameters, row_bytes
 
-__all__ = ["choose_rows", "quantize_block"]
+__all__ = ["Concentration", "choose_rows", "concentration", "quantize_block"]
 
 States = list[tuple[Tensor, Any]]
 """Arguments of a block for each calibration row."""
@@ -82,6 +84,57 @@ def choose_rows(
         order = (values / extra).argsort(descending=True, stable=True)
         _fill_budget(chosen, order, extra, int(share * int(extra.sum())))
     return dict(zip(scores, torch.split(chosen, sizes), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Concentration:
+    """Where the rows that matter most are; kinds are such as ``down_proj``."""
+
+    held: float
+    """Their share of all salience, 0 to 1."""
+
+    share_of_kind: dict[str, float]
+    """How many of a kind's rows they are, 0 to 1."""
+
+    share_of_layer: dict[str, float]
+    """The same by layer."""
+
+    rows_of_kind: dict[str, int]
+    """All rows of a kind."""
+
+    salience_of_kind: dict[str, float]
+    """Share of all salience in all rows of a kind, 0 to 1."""
+
+
+def concentration(
+    scores: Mapping[str, Tensor], columns: Mapping[str, int], share: float
+) -> Concentration:
+    """Where salience is.
+
+    Args:
+        scores: as for :func:`choose_rows`.
+        columns: the same.
+        share: of rows that count as those that matter most, 0 to 1.
+    """
+    chosen = choose_rows(scores, columns, share)
+    kinds = {name: name.rpartition(".")[2] for name in scores}
+    top = 0.0
+    rows, rows_chosen = Counter[str](), Counter[str]()
+    salience: dict[str, float] = dict.fromkeys(kinds.values(), 0.0)
+    for name, kind in kinds.items():
+        score = scores[name].double().cpu()
+        rows[kind] += score.numel()
+        rows_chosen[kind] += int(chosen[name].sum())
+        salience[kind] += float(score.sum())
+        top += float(score[chosen[name]].sum())
+    total = sum(salience.values()) or 1.0
+    return Concentration(
+        held=top / total,
+        share_of_kind={kind: rows_chosen[kind] / rows[kind] for kind in rows},
+        share_of_layer={name: float(taken.double().mean()) for name, taken in chosen.items()},
+        rows_of_kind=dict(rows),
+        salience_of_kind={kind: value / total for kind, value in salience.items()},
+    )
 
 
 def _fill_budget(chosen: Tensor, order: Tensor, extra: Tensor, budget: int) -> None:
