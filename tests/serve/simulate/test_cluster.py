@@ -12,6 +12,7 @@ from sharpen.plan.serving.machines import MODELS, Link, Machine, machine
 from sharpen.plan.serving.perf_model import ConstantPerfModel, MeasuredPerfModel
 from sharpen.plan.serving.slo import SLO
 from sharpen.plan.serving.traces import Trace, synthetic_trace
+from sharpen.serve.simulate.batching import Job, WholeBatcher
 from sharpen.serve.simulate.cluster import ClusterSim, Placed, SimConfig
 from sharpen.serve.simulate.policies import POLICIES
 from sharpen.serve.simulate.transfer import Transfer
@@ -102,6 +103,21 @@ def test_the_mean_wait_of_a_queue_with_constant_service_is_that_of_md1():
     result = ClusterSim(one, "jsq", trace, config=config).run()
     wait = statistics.mean(result.ttft_s()) - service
     assert wait == pytest.approx(rho * service / (2 * (1 - rho)), rel=0.03)
+
+
+def test_one_that_waits_for_memory_does_not_stop_the_one_that_holds_it():
+    batcher = WholeBatcher(ConstantPerfModel(2.0, 0.5), 400, max_batch_tokens=256)
+    here, moved = Job(1, 1.0, 202, 30), Job(0, 0.0, 139, 30, split=True, done=1)
+    batcher.add_prompt(here)
+    batcher.finish(batcher.start(1.0), 1.0, [])
+    batcher.add_tokens(moved)  # it came first, and there is a token too little for it
+    now = 3.0
+    while (run := batcher.start(now)) is not None:
+        batcher.finish(run, now, [])
+        now += run.seconds * run.repeat
+    assert (here.done, moved.done) == (30, 30)
+    assert here.last_s < moved.second_s
+    assert (batcher.used, batcher.num_jobs, batcher.waiting) == (0, 0, False)
 
 
 REQUESTS = st.lists(

@@ -152,7 +152,8 @@ class WholeBatcher:
         self.used = 0
         self._held: dict[Job, int] = {}
         self._prompts: deque[Job] = deque()
-        self._ready: list[tuple[float, int, Job]] = []
+        self._ready: list[tuple[float, int, Job]] = []  # from elsewhere: they still need memory
+        self._own: list[tuple[float, int, Job]] = []  # of prompts from here: they have theirs
         self._active: dict[Job, None] = {}
         self._ends: list[tuple[int, int, Job]] = []
         self._count = 0
@@ -165,12 +166,13 @@ class WholeBatcher:
     @property
     def waiting(self) -> bool:
         """Whether a prompt, or a sequence without room, waits."""
-        return bool(self._prompts or self._ready)
+        return bool(self._prompts or self._ready or self._own)
 
     @property
     def num_jobs(self) -> int:
         """Requests that are here."""
-        return len(self._prompts) + len(self._ready) + len(self._active) + len(self._batch)
+        ready = len(self._ready) + len(self._own)
+        return len(self._prompts) + ready + len(self._active) + len(self._batch)
 
     def add_prompt(self, job: Job) -> None:
         """See :class:`Batcher`."""
@@ -229,11 +231,14 @@ class WholeBatcher:
             job.skipped = False
         self._new = []
         room -= len(self._active)
-        while room > 0 and self._ready:
-            job = self._ready[0][2]
-            if job not in self._held and not self._take(job, job.prompt_tokens + job.output_tokens):
-                break
-            heapq.heappop(self._ready)
+        ready = self._ready
+        while room > 0 and (ready or self._own):
+            source = ready if ready and not (self._own and self._own[0] < ready[0]) else self._own
+            job = source[0][2]
+            if source is ready and not self._take(job, job.prompt_tokens + job.output_tokens):
+                ready = []  # none overtakes it but those that may free the memory it waits for
+                continue
+            heapq.heappop(source)
             self._active[job] = None
             self._new.append(job)
             job.finish_at = self._count + job.output_tokens - job.done
@@ -285,7 +290,7 @@ class WholeBatcher:
                 self.release(job)
                 ended.jobs.append(job)
             elif not job.split:
-                heapq.heappush(self._ready, (job.arrival_s, job.number, job))
+                heapq.heappush(self._own, (job.arrival_s, job.number, job))
         self._batch = []
         return ended
 
