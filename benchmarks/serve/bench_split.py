@@ -16,9 +16,9 @@ engine.
 Splitting halves the cores that compute either phase, so it loses throughput where the phases are
 out of balance; the report says at which rates its time to the first token is worse.
 
-The simulator is calibrated here (``profile_engine``), on both cores at the same time as the workers
-are, and must predict p50 of the time between tokens and of the time to the first token of long and
-of short prompts, of each arm and rate, within 15 %.
+The simulator is calibrated here on one pinned core (``profile_engine``) and must predict p50 of the
+time between tokens and of the time to the first token of long and of short prompts, of each arm and
+rate, within 15 %.
 
 Apart from that, keys and values of 1000 tokens go to a token worker, by HTTP and by shared memory
 in turn, with checksums first.
@@ -67,8 +67,9 @@ MODEL = "smollm2-135m-instruct"
 BUDGET, WHOLE = 128, 1024
 MAX_BATCH, CONTEXT = 16, 1024
 LONG, SHORT = (640, 8), (32, 48)  # tokens of prompt and answer
-RATES, SECONDS = (0.2, 0.35, 0.5), 45.0
+RATES, SECONDS = (0.4, 0.6, 0.8), 45.0
 LIMITS = (3.0, 5.0, 10.0)
+PAUSE_S = 1.0  # before a prompt that is profiled: about as long as a worker waits for one
 WANTED_ERROR = 0.15
 SENT = 1000  # tokens whose keys and values are sent
 
@@ -266,38 +267,6 @@ def same_answers(url: str, llm: LLM) -> bool:
     return True
 
 
-def profile(repeats: int, quick: bool) -> MeasuredPerfModel:
-    """Times of an engine on each core while the other is as busy; the mean of both."""
-    cores = sorted(os.sched_getaffinity(0))[:2]
-    module = "benchmarks.serve.bench_split"
-    words = [sys.executable, "-m", module, "--profile", str(repeats), str(int(quick))]
-    processes = [
-        subprocess.Popen(["taskset", "-c", str(core), *words], stdout=subprocess.PIPE, text=True)
-        for core in cores
-    ]
-    found = [json.loads(one.communicate()[0].splitlines()[-1]) for one in processes]
-    merged = {
-        name: [
-            [x, sum(own[name][i][1] for own in found) / len(found)]
-            for i, (x, _) in enumerate(found[0][name])
-        ]
-        for name in ("prompt", "token")
-    }
-    slope = sum(own["context_s"] for own in found) / len(found)
-    return MeasuredPerfModel.from_dict({**found[0], **merged, "context_s": slope})
-
-
-def profile_here(repeats: int, quick: bool) -> None:
-    """What :func:`profile` starts on each core."""
-    torch.set_num_threads(1)
-    llm = engine()
-    sizes = [32, 128, 640] if quick else [16, 32, 64, 128, 256, 640, 1000]
-    perf = profile_engine(
-        llm.engine, prompts=sizes, batches=[1, 2, 4] if quick else None, repeats=repeats
-    )
-    print(json.dumps(perf.to_dict()))
-
-
 def engine() -> LLM:
     """One engine, without a server."""
     return LLM(
@@ -355,17 +324,25 @@ def transfers(target: str, spec: ModelSpec, repeats: int) -> dict[str, list[floa
 
 def main() -> int:
     """Run all arms at all rates."""
-    if "--profile" in sys.argv:
-        profile_here(int(sys.argv[-2]), bool(int(sys.argv[-1])))
-        return 0
     args = arguments(__doc__, "serve_split")
     rates, seconds = ((0.35,), 6.0) if args.quick else (RATES, SECONDS)
     arms = ARMS[:2] if args.quick else ARMS
     middle = rates[len(rates) // 2]
     torch.set_num_threads(1)
     begin = time.perf_counter()
-    perf = profile(2 if args.quick else 3, args.quick)
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
     llm = engine()
+    sizes = [32, 128, 640] if args.quick else [16, 32, 64, 128, 256, 640, 1000]
+    batches = [1, 2, 4] if args.quick else [1, 2, 4, 8, 16]
+    perf = profile_engine(
+        llm.engine,
+        prompts=sizes,
+        batches=batches,
+        repeats=2 if args.quick else 3,
+        pause_s=0.0 if args.quick else PAUSE_S,
+    )
+    os.sched_setaffinity(0, before)
     token_ms = perf.iteration_s(0, 1, 32) * 1e3
     rows: list[dict[str, Any]] = []
     with clusters(arms) as up:

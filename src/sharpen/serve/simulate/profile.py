@@ -27,6 +27,7 @@ def profile_engine(
     batches: Sequence[int] | None = None,
     context: int = 32,
     repeats: int = 5,
+    pause_s: float = 0.0,
     seed: int = 0,
 ) -> MeasuredPerfModel:
     """Measure an engine that nobody else drives.
@@ -37,6 +38,8 @@ def profile_engine(
         batches: sequences at their next token; default powers of two up to ``max_batch``.
         context: tokens of those sequences; the longer one is four times as much.
         repeats: rounds behind each time.
+        pause_s: rest before each prompt, as between the requests that are to be simulated: some
+            machines, virtual ones above all, are slower at first after it.
         seed: of the tokens.
 
     Raises:
@@ -55,7 +58,7 @@ def profile_engine(
             f"context={context} and repeats={repeats}. Lower them."
         )
     _prompt_s(engine, prompt_sizes[0], 2, rng)  # nothing is counted before it is warm
-    prompt = [(n, _prompt_s(engine, n, repeats, rng)) for n in sorted(set(prompt_sizes))]
+    prompt = [(n, _prompt_s(engine, n, repeats, rng, pause_s)) for n in sorted(set(prompt_sizes))]
     token = [(n, _token_s(engine, n, context, repeats, rng)) for n in sorted(set(batch_sizes))]
     most = token[-1][0]
     far = _token_s(engine, most, long, repeats, rng)
@@ -77,9 +80,12 @@ def _submit(engine: Engine, tokens: int, new: int, rng: random.Random) -> None:
     engine.submit(ids, params, lambda piece: None)
 
 
-def _prompt_s(engine: Engine, tokens: int, repeats: int, rng: random.Random) -> float:
+def _prompt_s(
+    engine: Engine, tokens: int, repeats: int, rng: random.Random, pause_s: float = 0.0
+) -> float:
     times: list[float] = []
     for _ in range(repeats):
+        time.sleep(pause_s)
         _submit(engine, tokens, 1, rng)
         begin = time.perf_counter()
         engine.run()
