@@ -250,7 +250,9 @@ def peer_results(path: Path, text: str, conversation: list[dict[str, str]], out:
     """What transformers makes of the file, in a process of its own: tracing slows it threefold."""
     arguments = json.dumps([str(path.parent), path.name, text, conversation, str(out)])
     program = (
-        "import json, sys, torch\n"
+        "import functools, gguf, json, sys, torch\n"
+        # It reads the file anew for the tokenizer, the config and the weights.
+        "gguf.GGUFReader = functools.cache(gguf.GGUFReader)\n"
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
         "folder, name, text, conversation, out = json.loads(sys.argv[1])\n"
         "tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)\n"

@@ -43,7 +43,7 @@ def test_no_request_that_the_description_allows_or_forbids_is_a_failure_of_ours(
 
 def try_all(path, strategy):
     # The model's name is what opens the way to all other fields.
-    @settings(max_examples=40, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=25, suppress_health_check=list(HealthCheck), database=None)
     @given(case=strategy, named=...)
     def check(case, named: bool):
         if named and isinstance(case.body, dict) and "model" in case.body:
