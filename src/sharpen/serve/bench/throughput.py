@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -126,7 +127,7 @@ class _Contender:
             )
         self._log = log
         if self._read() is None:
-            self.row.error = f"it did not start: {_last_line(log)}"
+            self.row.error = f"it did not start: {self._end()}"
 
     def seconds(self, batch: int, length: int, count: int) -> float | None:
         """Of one call; None when the engine cannot, and ``row.error`` tells why."""
@@ -139,7 +140,7 @@ class _Contender:
             self._process.stdin.flush()
             answer = self._read()
         if answer is None:
-            self.row.error = f"it ended: {_last_line(self._log)}"
+            self.row.error = f"it ended: {self._end()}"
             return None
         self.row.peak_bytes = max(self.row.peak_bytes, int(answer["peak_bytes"]))
         if "error" in answer:
@@ -161,6 +162,11 @@ class _Contender:
             self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
+
+    def _end(self) -> str:
+        """What it died of."""
+        code = self._process.wait()
+        return signal.strsignal(-code) or f"signal {-code}" if code < 0 else _last_line(self._log)
 
     def _read(self) -> dict[str, Any] | None:
         assert self._process.stdout is not None
@@ -235,10 +241,12 @@ def _one_pass(contender: _Contender, settings: Settings) -> list[tuple[int, floa
     found = []
     n = settings.new_tokens
     for batch in settings.batches:
+        contender.seconds(batch, settings.prompt, 1)  # wakes it
         short = contender.seconds(batch, settings.prompt, 1)
         long = contender.seconds(batch, settings.prompt, n + 1)
         if short is not None and long is not None and long > short:
             found.append((batch, batch * n / (long - short)))
+    contender.seconds(1, settings.prefill, 1)
     prompt = contender.seconds(1, settings.prefill, 1)
     if prompt is not None:
         found.append((0, settings.prefill / prompt))
