@@ -31,6 +31,8 @@ HERMES = [
     (ADD, "", [("add", {"a": 1})]),
     (f"Well. {ADD}\n{MUL}\n", "Well. ", [("add", {"a": 1}), ("mul", {})]),
     (f"{MUL} So it is.  Now", " So it is.  Now", [("mul", {})]),
+    (f" \n{ADD} Then \n{MUL} .\n", " Then \n .\n", [("add", {"a": 1}), ("mul", {})]),
+    ("  \n", "  \n", []),
     ("a < b <tool", "a < b <tool", []),
     ("<tool_call>{broken</tool_call>!", "<tool_call>{broken</tool_call>!", []),
     ('<tool_call>{"name": "other"}</tool_call>', '<tool_call>{"name": "other"}</tool_call>', []),

@@ -110,7 +110,7 @@ class ToolReader:
         self._format = FORMATS[kind]
         self._names = frozenset(names)
         self._held = ""
-        self._is_text = False
+        self._is_text = False  # with tags: since the last call
         self.num_calls = 0
 
     def push(self, text: str) -> tuple[str, list[ToolCall]]:
@@ -135,19 +135,22 @@ class ToolReader:
             call = self._call(inside)
             if call is None:
                 text += f"{before}{opening}{inside}{closing}"
+                self._is_text = True
             else:
-                text += before if before.strip() else ""
+                text += before if before.strip() or self._is_text else ""
                 calls.append(call)
+                self._is_text = False
         if is_end:
             rest, self._held = self._held, ""
-        else:
+        else:  # white space waits for what follows: alone around calls it is no text
             cut = start if start >= 0 else len(self._held) - _overlap(self._held, opening)
-            if self.num_calls or calls:  # white space between calls is no text
-                cut -= len(self._held[:cut]) - len(self._held[:cut].rstrip())
+            if not self._is_text and not self._held[:cut].strip():
+                cut = 0
             rest, self._held = self._held[:cut], self._held[cut:]
-        if (self.num_calls or calls) and not rest.strip():
-            rest = ""
         self.num_calls += len(calls)
+        self._is_text |= bool(rest.strip())
+        if self.num_calls and not self._is_text:
+            rest = ""
         return text + rest, calls
 
     def _bare(self, is_end: bool) -> tuple[str, list[ToolCall]]:
