@@ -11,7 +11,7 @@ from sharpen.compress.mixed import MixedLinear, MixedWeight
 from sharpen.compress.rows import quantize_rows
 from sharpen.models import prepare_for_inference
 from sharpen.models.paged import PagedPart
-from sharpen.native.info import compiler
+from sharpen.native.info import compiler, cpu_flags, variant
 from small_models import small_model
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no compiler")
@@ -64,21 +64,40 @@ def four_bits(linear):
     return QuantizedLinear(quantize(linear.weight.detach().float(), Grid(bits=4)))
 
 
-@pytest.mark.parametrize("made", [mixed, four_bits])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_so_it_is_with_compressed_layers(made, dtype):
+def compressed(made, dtype):
     model = small_model(max_positions=64).to(dtype)
     for block in model.model.layers:
         for part in (block.self_attn, block.mlp):
             for name, layer in part.named_children():
                 if isinstance(layer, nn.Linear):
                     setattr(part, name, made(layer))
-    engine = prepare_for_inference(model)
-    if engine._native is None:  # products of four bits take bfloat16 rows alone
-        assert made is four_bits
-        return
-    for one, other in zip(*both(engine), strict=True):
+    return model
+
+
+@pytest.mark.parametrize(
+    ("made", "dtype"),
+    [
+        (mixed, torch.float32),
+        (mixed, torch.bfloat16),
+        pytest.param(
+            four_bits,
+            torch.bfloat16,
+            marks=pytest.mark.skipif(
+                variant() != "avx512" or "avx512_bf16" not in cpu_flags(),
+                reason="no bfloat16 products",
+            ),
+        ),
+    ],
+)
+def test_so_it_is_with_compressed_layers(made, dtype):
+    for one, other in zip(*both(prepare_for_inference(compressed(made, dtype))), strict=True):
         assert torch.equal(one, other)
+
+
+def test_products_of_another_type_go_one_by_one():
+    engine = prepare_for_inference(compressed(four_bits, torch.float32))  # they take bfloat16
+    assert engine._native is None
+    assert all(bool(torch.isfinite(one).all()) for one in steps(engine))
 
 
 def test_padded_rows_of_a_batch(monkeypatch):
