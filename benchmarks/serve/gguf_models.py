@@ -6,16 +6,17 @@ of halves. No tokenizer: the benchmarks give tokens.
 
 from __future__ import annotations
 
-import json
 import subprocess
 from pathlib import Path
 
+import gguf
 import torch
 from torch import Tensor
 
+from sharpen.core.model_spec import ModelSpec
 from sharpen.models import load_model
 
-__all__ = ["TYPES", "write_gguf"]
+__all__ = ["TYPES", "add_shape", "write_gguf"]
 
 TYPES = {"q8_0": 7, "q4_0": 2}
 """Types that llama.cpp makes of a file in bfloat16, and its numbers for them."""
@@ -40,22 +41,11 @@ def write_gguf(folder: Path, where: Path, python: str) -> dict[str, str]:
     Returns:
         Paths by type.
     """
-    import gguf
-
-    spec_file = json.loads((folder / "config.json").read_text())
     model = load_model(folder, dtype=torch.bfloat16)
     spec, tensors = model.spec, model.state_dict()
     base = where / "bf16.gguf"
     writer = gguf.GGUFWriter(str(base), "llama")
-    writer.add_context_length(spec.max_positions)
-    writer.add_embedding_length(spec.hidden_size)
-    writer.add_block_count(spec.num_layers)
-    writer.add_feed_forward_length(spec.intermediate_size)
-    writer.add_head_count(spec.num_heads)
-    writer.add_head_count_kv(spec.num_kv_heads)
-    writer.add_layer_norm_rms_eps(spec.rms_norm_eps)
-    writer.add_rope_freq_base(spec_file.get("rope_theta", 10_000.0))
-    writer.add_rope_dimension_count(spec.head_dim)
+    add_shape(writer, spec)
     writer.add_vocab_size(spec.vocab_size)
     writer.add_tokenizer_model("no_vocab")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
@@ -83,6 +73,20 @@ def write_gguf(folder: Path, where: Path, python: str) -> dict[str, str]:
         command = [python, "-c", _QUANTIZE, str(base), found[kind], str(number)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return found
+
+
+def add_shape(writer: gguf.GGUFWriter, spec: ModelSpec) -> None:
+    """What a file says of a model's shape."""
+    writer.add_context_length(spec.max_positions)
+    writer.add_embedding_length(spec.hidden_size)
+    writer.add_block_count(spec.num_layers)
+    writer.add_feed_forward_length(spec.intermediate_size)
+    writer.add_head_count(spec.num_heads)
+    writer.add_head_count_kv(spec.num_kv_heads)
+    writer.add_key_length(spec.head_dim)
+    writer.add_layer_norm_rms_eps(spec.rms_norm_eps)
+    writer.add_rope_freq_base(spec.rope_theta)
+    writer.add_rope_dimension_count(spec.head_dim)
 
 
 def _neighbours(weight: Tensor, heads: int) -> Tensor:

@@ -23,6 +23,7 @@ from sharpen.models.tokenizer import load_tokenizer
 from small_models import small_model
 
 gguf = pytest.importorskip("gguf")
+from benchmarks.serve.gguf_models import add_shape  # noqa: E402  (needs gguf)
 
 NAMES = {
     "input_layernorm": "attn_norm",
@@ -78,15 +79,7 @@ def write(
     """Write a model as GGUF with the peer's writer; returns the weights it then holds."""
     spec = model.spec
     writer = gguf.GGUFWriter(str(path), architecture or spec.family)
-    writer.add_context_length(spec.max_positions)
-    writer.add_embedding_length(spec.hidden_size)
-    writer.add_block_count(spec.num_layers)
-    writer.add_feed_forward_length(spec.intermediate_size)
-    writer.add_head_count(spec.num_heads)
-    writer.add_head_count_kv(spec.num_kv_heads)
-    writer.add_key_length(spec.head_dim)
-    writer.add_layer_norm_rms_eps(spec.rms_norm_eps)
-    writer.add_rope_freq_base(spec.rope_theta)
+    add_shape(writer, spec)
     writer.add_eos_token_id(2)
     kept = {}
     for name, parameter in model.named_parameters():

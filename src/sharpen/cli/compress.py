@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from sharpen.cli.common import Output, command, new_app
 from sharpen.cli.locret import app as locret
+from sharpen.cli.options import Adapter, CalibrationTexts, Model, Samples
 from sharpen.cli.progress import bar, observe
 from sharpen.cli.salience import salience
 
@@ -37,7 +38,6 @@ app.info.cls = _QuantizeUnlessNamed
 app.add_typer(locret, name="locret")
 command(app, "salience", example="sharpen compress salience tiny --samples 16")(salience)
 
-Model = Annotated[str, typer.Argument(help="An asset's name, a model folder, or a .gguf file.")]
 Out = Annotated[Path, typer.Argument(help="Folder to write.")]
 Bits = Annotated[
     int | None,
@@ -68,7 +68,6 @@ Calibration = Annotated[
         show_default=False,
     ),
 ]
-Adapter = Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to fold in first.")]
 Dtype = Annotated[str, typer.Option(help="Of what is not quantized: bfloat16 or float32.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
 
@@ -166,14 +165,8 @@ def mixllm(
     clip: Annotated[
         bool, typer.Option("--clip/--no-clip", help="Search ranges below the full one.")
     ] = True,
-    calibration: Annotated[
-        Path,
-        typer.Option(
-            help="Texts like those the model will see: a file or folder of JSONL ('text'), text "
-            "or Parquet, or a data set; or python-stdlib, the source of Python's library."
-        ),
-    ] = Path("python-stdlib"),
-    samples: Annotated[int, typer.Option(help="Rows of 512 tokens of it.")] = 128,
+    calibration: CalibrationTexts = Path("python-stdlib"),
+    samples: Samples = 128,
     head: Annotated[
         int,
         typer.Option(

@@ -8,27 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from sharpen.cli.common import Output
+from sharpen.cli.options import Adapter, CalibrationTexts, Model, Samples
 from sharpen.cli.progress import bar, observe
 
 __all__ = ["salience"]
 
 
 def salience(
-    model: Annotated[str, typer.Argument(help="An asset's name, a model folder, or a .gguf file.")],
+    model: Model,
     bits: Annotated[
         float, typer.Option(help="Tell of the (bits - 4) / 4 of rows that matter most, 4 to 8.")
     ] = 4.4,
-    calibration: Annotated[
-        Path,
-        typer.Option(
-            help="Texts like those the model will see: a file or folder of JSONL ('text'), text "
-            "or Parquet, or a data set; or python-stdlib, the source of Python's library."
-        ),
-    ] = Path("python-stdlib"),
-    samples: Annotated[int, typer.Option(help="Rows of 512 tokens of it.")] = 128,
-    adapter: Annotated[
-        Path | None, typer.Option(help="Folder of a LoRA adapter to fold in first.")
-    ] = None,
+    calibration: CalibrationTexts = Path("python-stdlib"),
+    samples: Samples = 128,
+    adapter: Adapter = None,
     plot: Annotated[Path | None, typer.Option(help="Picture of where salience is.")] = None,
 ) -> Output:
     """Say which output features MixLLM would give 8 bits, and how much salience they hold."""
