@@ -194,6 +194,9 @@ def test_salience_says_where_the_rows_are_that_mixllm_would_choose(model, tmp_pa
     document = json.loads(done.stdout)
     assert (document["share"], document["samples"]) == (0.25, 4)
     assert plot.read_bytes()[:4] == b"\x89PNG"
+    for wrong, why in ((tmp_path / "none" / "x.png", "no folder"), ("x.doc", "its ending")):
+        refused = invoke(*words, "--plot", wrong)
+        assert (refused.exit_code, why in refused.stderr) == (2, True)
     assert 0.25 < document["held"] <= 1
     assert sum(document["salience_of_kind"].values()) == pytest.approx(1)
     mixed = invoke(

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from sharpen.cli.common import Output, error_console, flags
-from sharpen.core.errors import ConfigError, DependencyNotInstalled, did_you_mean
+from sharpen.cli.figure import new_figure
+from sharpen.core.errors import ConfigError, did_you_mean
 from sharpen.core.model_spec import ModelSpec
 from sharpen.plan.serving.designs import Choice, Objective, make_design, search_designs
 from sharpen.plan.serving.machines import MODELS, ServedModel, machine
@@ -43,8 +44,9 @@ def answer(question: ClusterQuestion, output: Path | None, plot: Path | None) ->
     """Search and render.
 
     Raises:
-        ConfigError: an option cannot be read.
+        ConfigError: an option cannot be read, or the picture could not be written.
     """
+    figure = new_figure(plot, (7, 4)) if plot is not None else None
     model, spec = _model(question.model)
     names = [name.strip() for name in question.designs.split(",") if name.strip()]
     chosen = [make_design(name, model, spec) for name in names]
@@ -81,8 +83,9 @@ def answer(question: ClusterQuestion, output: Path | None, plot: Path | None) ->
     }
     if output is not None:
         output.write_text(json.dumps(document, indent=1) + "\n")
-    if plot is not None:
-        _plot(found, plot, question)
+    if plot is not None and figure is not None:
+        _draw(figure, found, question)
+        figure.savefig(plot, dpi=150)
 
     def render(console: Any) -> None:
         console.print(_table(found, question))
@@ -173,12 +176,7 @@ def _table(found: list[Choice], question: ClusterQuestion) -> Any:
     return table
 
 
-def _plot(found: list[Choice], path: Path, question: ClusterQuestion) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise DependencyNotInstalled.for_feature("--plot", "dev") from None
-    figure = Figure(figsize=(7, 4), layout="constrained")
+def _draw(figure: Any, found: list[Choice], question: ClusterQuestion) -> None:
     axes = figure.subplots()
     for one, marker in zip(found, "osD^v*Px" * 4, strict=False):
         axes.plot(one.cost_per_h, one.rate, marker, color="0.25", markersize=9)
@@ -189,4 +187,3 @@ def _plot(found: list[Choice], path: Path, question: ClusterQuestion) -> None:
     axes.set_title(f"{question.model}, {question.trace}: {question.objective} {question.budget}")
     axes.margins(0.25)
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)

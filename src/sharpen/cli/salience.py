@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sharpen.cli.common import Output
+from sharpen.cli.figure import new_figure
 from sharpen.cli.options import Adapter, CalibrationTexts, Model, Samples
 from sharpen.cli.progress import bar, observe
 
@@ -36,7 +37,7 @@ def salience(
     from sharpen.models import load_model, load_tokenizer
 
     config = MixLLMConfig(bits=bits, calibration=samples)
-    figure = _figure() if plot is not None else None
+    figure = new_figure(plot, (9, 4)) if plot is not None else None
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = load_tokenizer(model)
         dataset = calibration_dataset(calibration, tokenizer, Path(folder), rows=samples)
@@ -53,16 +54,6 @@ def salience(
     document = {"model": model, "samples": count, "share": config.share}
     document |= dataclasses.asdict(found)
     return Output(document, lambda console: _render(console, document))
-
-
-def _figure() -> Any:
-    from sharpen.core.errors import DependencyNotInstalled
-
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise DependencyNotInstalled.for_feature("--plot", "dev") from None
-    return Figure(figsize=(9, 4), layout="constrained")
 
 
 def _draw(figure: Any, scores: Any, found: Any, title: str) -> None:
