@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing
 
-TIMEOUT_S = 60
+TIMEOUT_S = 240
 # Loaded once by a server that processes are forked from: each would take seconds to do so.
 PRELOADED = [
     "torch._dynamo",
@@ -43,7 +43,7 @@ def run(target: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
         args: for every rank alike.
 
     Raises:
-        AssertionError: a rank failed, or the ranks took more than a minute; with the traceback of
+        AssertionError: a rank failed, or the ranks hang; with the traceback of
             the first that did.
     """
     with tempfile.TemporaryDirectory() as name:
