@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sharpen.cli.common import Output, command, error_console, flags
+
+if TYPE_CHECKING:
+    from sharpen.serve.bench.throughput import Settings
 
 __all__ = ["register"]
 
@@ -23,6 +26,7 @@ Python = Annotated[
     typer.Option("--peers-python", help="Interpreter that has the peers.", show_default=False),
 ]
 Threads = Annotated[int, typer.Option(help="Of every engine.", min=1)]
+Device = Annotated[str, typer.Option(help="Where engines run: cpu, cuda, or such as cuda:1.")]
 Passes = Annotated[int, typer.Option(help="Over all engines in turn.", min=1)]
 Mode = Annotated[str, typer.Option(help="throughput, load or all.")]
 Rates = Annotated[
@@ -55,6 +59,7 @@ def register(app: typer.Typer) -> None:
         peers: Peers = "auto",
         peers_python: Python = None,
         threads: Threads = 1,
+        device: Device = "cpu",
         passes: Passes = 3,
         mode: Mode = "all",
         rate: Rates = None,
@@ -66,7 +71,10 @@ def register(app: typer.Typer) -> None:
         """Time decoding and prompts beside installed peers, then latency against load."""
         from sharpen.core.errors import ConfigError
         from sharpen.models.load import resolve_model
+        from sharpen.serve.bench.throughput import Settings
+        from sharpen.serve.llm import resolve_device
 
+        resolve_device(device)
         if mode not in ("throughput", "load", "all"):
             raise ConfigError(f"--mode {mode!r} must be throughput, load or all.")
         path = str(resolve_model(model))
@@ -77,9 +85,12 @@ def register(app: typer.Typer) -> None:
             "load_average": list(os.getloadavg()),
         }
         if mode != "load":
-            document |= _throughput(path, peers, peers_python, threads, passes, folder)
+            settings = Settings(threads=threads, device=device, passes=passes)
+            if device != "cpu":
+                settings = dataclasses.replace(settings, batches=(1, 16, 64, 256))
+            document |= _throughput(path, peers, peers_python, settings, folder)
         if mode != "throughput":
-            document["loads"] = _loads(path, model, threads, rate, dataset, requests, url)
+            document["loads"] = _loads(path, model, threads, device, rate, dataset, requests, url)
         return Output(document, lambda console: _render(console, document))
 
 
@@ -89,21 +100,20 @@ def _say(text: str) -> None:
 
 
 def _throughput(
-    path: str, peers: str, python: str | None, threads: int, passes: int, folder: Path | None
+    path: str, peers: str, python: str | None, settings: Settings, folder: Path | None
 ) -> dict[str, Any]:
     from sharpen.serve.bench.peers import choose_peers
     from sharpen.serve.bench.roofline import measure_bandwidth, token_bytes
-    from sharpen.serve.bench.throughput import Entry, Settings, measure_throughput
+    from sharpen.serve.bench.throughput import Entry, measure_throughput
 
-    names, left_out = choose_peers(peers, path, python)
+    names, left_out = choose_peers(peers, path, python, settings.device)
     for name, why in left_out.items():
         _say(f"without {name}: {why}")
-    settings = Settings(threads=threads, passes=passes)
     where = folder or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     where = where if folder else where / "sharpen" / "bench-serve" / Path(path).name
     entries = [Entry(name, path) for name in ("sharpen", *names)]
     rows = measure_throughput(entries, settings, where, python=python, tell=_say)
-    bandwidth = measure_bandwidth(threads)
+    bandwidth = measure_bandwidth(settings.threads, settings.device)
     size = token_bytes(path)
     return {
         "rows": [dataclasses.asdict(row) for row in rows],
@@ -119,6 +129,7 @@ def _loads(
     path: str,
     name: str,
     threads: int,
+    device: str,
     rates: list[str] | None,
     dataset: str,
     requests: int,
@@ -150,7 +161,7 @@ def _loads(
         import torch
 
         torch.set_num_threads(threads)
-        llm = LLM(path)
+        llm = LLM(path, device=device)
         vocab_size = llm.spec.vocab_size
         worker = Worker(llm.engine)
         target = EngineTarget(worker)

@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
     ) -> Output:
         """Talk with a model; an empty line or Ctrl-D ends it."""
         from sharpen.core.errors import ConfigError
-        from sharpen.serve.llm import LLM, resolve_dtype
+        from sharpen.serve.llm import LLM
         from sharpen.serve.sampling import SamplingParams
 
         if flags.as_json and prompt is None:
@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
         params = SamplingParams(
             temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed
         )
-        llm = LLM(model, dtype=resolve_dtype(dtype), adapter=adapter, max_batch=1)
+        llm = LLM(model, dtype=dtype, adapter=adapter, max_batch=1)
         messages: list[dict[str, Any]] = []
         if system is not None:
             messages.append({"role": "system", "content": system})

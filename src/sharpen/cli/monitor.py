@@ -35,13 +35,13 @@ def reference(
 ) -> Output:
     """Reduce typical prompts to a reference for `sharpen serve --monitor` and `monitor check`."""
     from sharpen.core.errors import BusyError
-    from sharpen.serve.llm import LLM, resolve_dtype
+    from sharpen.serve.llm import LLM
     from sharpen.serve.reference import make_reference, read_prompts
 
     if out.exists() and not force:
         raise BusyError(f"{out} exists. Replace it with --force, or choose another file.")
     found = read_prompts(prompts)
-    made = make_reference(LLM(model, dtype=resolve_dtype(dtype), adapter=adapter), found)
+    made = make_reference(LLM(model, dtype=dtype, adapter=adapter), found)
     made.save(out)
     tokens = sum(prompt.length for prompt in made.prompts)
     document = {"output": str(out), "prompts": len(made.prompts), "tokens": tokens}
@@ -64,13 +64,13 @@ def check(
     alpha: Alpha = 0.01,
 ) -> Output:
     """Compare logged prompts with a reference; exits with 1 when they drifted."""
-    from sharpen.serve.llm import LLM, resolve_dtype
+    from sharpen.serve.llm import LLM
     from sharpen.serve.monitor import MonitorConfig, check_prompts
     from sharpen.serve.reference import Reference, read_prompts
 
     config = MonitorConfig(min_count=min_count, window=max(200, min_count), alpha=alpha)
     expected, found = Reference.load(reference), read_prompts(prompts)
-    llm = LLM(model, dtype=resolve_dtype(dtype), adapter=adapter)
+    llm = LLM(model, dtype=dtype, adapter=adapter)
     report = check_prompts(llm, expected, found, config)
     document = report.document()
     return Output(document, lambda console: _render(console, document), int(report.drifted))

@@ -50,6 +50,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         name: Annotated[str | None, typer.Option(help="Model name for clients.")] = None,
         dtype: Dtype = "auto",
+        device: Annotated[str, typer.Option(help="auto, cpu, cuda, or such as cuda:1.")] = "auto",
         adapter: Adapter = None,
         lora: Annotated[
             list[str] | None,
@@ -72,8 +73,12 @@ def register(app: typer.Typer) -> None:
             int | None, typer.Option(help="Prompt and new tokens together, at most.")
         ] = None,
         max_batched_tokens: Annotated[
-            int, typer.Option(help="Tokens of one round; longer prompts come in parts.")
-        ] = 512,
+            int | None,
+            typer.Option(
+                help="Tokens of one round; longer prompts come in parts. Default: 512 on the CPU, "
+                "8192 elsewhere."
+            ),
+        ] = None,
         kv_cache_memory: Annotated[
             str | None, typer.Option(help="For keys and values, such as 2GiB.")
         ] = None,
@@ -148,7 +153,7 @@ def register(app: typer.Typer) -> None:
         from sharpen.core.errors import ConfigError, DependencyNotInstalled
         from sharpen.models.load import resolve_model
         from sharpen.serve.admission import QueueLimits
-        from sharpen.serve.llm import LLM, parse_bytes, resolve_dtype
+        from sharpen.serve.llm import LLM, parse_bytes, resolve_device, resolve_dtype
         from sharpen.serve.monitor import MonitorConfig
         from sharpen.serve.reference import Reference
 
@@ -180,12 +185,18 @@ def register(app: typer.Typer) -> None:
             reference=Reference.load(monitor) if monitor is not None else None,
             monitor=MonitorConfig(window=monitor_window),
         )
-        chosen, loras = resolve_dtype(dtype), _named(lora or [])
+        if role is not None:
+            if device not in ("auto", "cpu"):
+                raise ConfigError(f"--role {role} runs on the CPU; leave --device {device} out.")
+            device = "cpu"
+        where, loras = resolve_device(device), _named(lora or [])
+        chosen = resolve_dtype(dtype, where)
 
         def load(kind: type[LLM] = LLM) -> LLM:
             return kind(
                 model,
                 dtype=chosen,
+                device=where,
                 adapter=adapter,
                 loras=loras,
                 max_loras=max_loras,

@@ -35,12 +35,13 @@ from torch import Tensor
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.adapters import Adapter, AdapterRows, Site
 from sharpen.models.attention import attention_mask
+from sharpen.models.decode_graphs import DecodeGraphs
 from sharpen.models.decoder import Attention, Block, DecoderLM
 from sharpen.models.kv_cache import KVCache
 from sharpen.models.native_layers import DenseLayer, NativeLayers
 from sharpen.models.native_step import fused_step
 from sharpen.models.paged import PagedCache, PagedContext, PagedPart
-from sharpen.models.products import product
+from sharpen.models.products import Dense, product
 from sharpen.models.rope import Rope
 from sharpen.models.step import Rows, StepContext, TorchStep
 from sharpen.models.thread_choice import ThreadChoice
@@ -73,6 +74,13 @@ class _Block:
         self._o = product(attention.o_proj)
         self._down = product(mlp.down_proj)
         del block.self_attn, block.mlp
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all products are of plain weights on a CUDA device."""
+        parallel = self._mlp_norm is None
+        first = (self._qkv_gate_up,) if parallel else (self._qkv, self._gate_up)
+        return all(isinstance(one, Dense) for one in (*first, self._o, self._down))
 
     def dense(self) -> DenseLayer | None:
         """What it is made of; None for a parallel block."""
@@ -147,6 +155,7 @@ class InferenceLM:
             self._native = NativeLayers.of(model.spec, self._fused, dense, weight.detach())
         self._threads = ThreadChoice(torch.get_num_threads())
         self._rope = Rope(model.spec)
+        self._graphs: DecodeGraphs | None = None
 
     def __call__(
         self,
@@ -212,14 +221,17 @@ class InferenceLM:
     def states(self, parts: Sequence[PagedPart], cache: PagedCache) -> Tensor:
         """[M, H] after the final norm, where :meth:`paged` gives logits."""
         with torch.inference_mode():
+            graphs = self._graphs
+            if graphs is not None and graphs.cache is cache and graphs.fits(parts):
+                return graphs(parts)
             context = PagedContext.of(parts, cache, self._rope)
-            x: Tensor = self._embedding(context.ids)
             native = self._native
             if (
                 native is not None
-                and x.shape[0] <= native.most_rows
+                and context.ids.shape[0] <= native.most_rows
                 and context.is_plain(self._fused)
             ):
+                x: Tensor = self._embedding(context.ids)
                 at = context.cos, context.sin, context.rows, context.wanted
                 if self._threads.most != torch.get_num_threads():
                     self._threads = ThreadChoice(torch.get_num_threads())
@@ -228,15 +240,44 @@ class InferenceLM:
                 x = native(x, *at, cache, threads)
                 self._threads.took(time.perf_counter() - begin)
                 return x
-            delta = None
-            for block in self._blocks:
-                x, delta = block(x, delta, context, context.adapted)
-            assert delta is not None
+            x, delta = self._through(context)
             if not context.wanted.numel():
                 return x.new_empty((0, self.spec.hidden_size))
             kept = x[context.wanted], delta[context.wanted]
-            _, x = self._fused.add_norm(*kept, self._norm.weight.detach())
-            return x
+            return self._fused.add_norm(*kept, self._norm.weight.detach())[1]
+
+    def _through(self, context: PagedContext) -> tuple[Tensor, Tensor]:
+        """[T, H] after all blocks, and what is to be added to it."""
+        x: Tensor = self._embedding(context.ids)
+        delta = None
+        for block in self._blocks:
+            x, delta = block(x, delta, context, context.adapted)
+        assert delta is not None
+        return x, delta
+
+    def record(self, cache: PagedCache, rows: int) -> None:
+        """Record steps of up to so many sequences as CUDA graphs; nothing on other devices.
+
+        Steps that are recorded: one token of each sequence, without adapters and watchers. Models
+        with compressed layers, or angles that depend on the length (``dynamic``), are not recorded.
+
+        Args:
+            cache: the one that they will use.
+            rows: sequences of the largest step.
+        """
+        scaling = self.spec.rope_scaling
+        changes = scaling is not None and scaling.kind == "dynamic"
+        plain = self._fused.is_recordable and all(block.is_plain for block in self._blocks)
+        if cache.device.type != "cuda" or changes or not plain:
+            return
+
+        def states(context: PagedContext) -> Tensor:
+            return self._fused.add_norm(*self._through(context), self._norm.weight.detach())[1]
+
+        longest = self.spec.max_positions
+        with torch.inference_mode(), torch.cuda.device(cache.device):
+            angles = self._rope.tables(longest, cache.device)
+            self._graphs = DecodeGraphs(states, angles, cache, most=rows, longest=longest)
 
     def load_adapter(self, folder: str | Path) -> Adapter:
         """A LoRA adapter for parts of :meth:`paged`; raises as :class:`Adapter` does."""

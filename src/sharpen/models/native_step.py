@@ -6,6 +6,7 @@ Results do not depend on the number of threads.
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 
 import torch
 from torch import Tensor
@@ -176,4 +177,8 @@ def fused_step(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Tor
         library = load("decode")
         if library is not None:
             return NativeStep(spec, library, dtype)
+    if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
+        from sharpen.models.triton_step import TritonStep
+
+        return TritonStep(spec)
     return TorchStep(spec)

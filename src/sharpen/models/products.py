@@ -30,7 +30,7 @@ from sharpen.core.huge_pages import collapse
 from sharpen.native.build import function, load
 from sharpen.native.info import cpu_flags, variant
 
-__all__ = ["NativeProduct", "Product", "has_tiles", "product"]
+__all__ = ["Dense", "NativeProduct", "Product", "has_tiles", "product"]
 
 _ROWS_HINT = 8  # the blocked layout oneDNN picks for it is good from 1 row to hundreds
 _NATIVE_ROWS = 8
@@ -242,6 +242,23 @@ def _native_linear(dtype: torch.dtype) -> Any:
     return function(library, name, *types) if library is not None else None
 
 
+class Dense:
+    """[R, in] -> [R, out] on a CUDA device.
+
+    Args:
+        weight: [out, in].
+        bias: [out], or None.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight = weight.contiguous()
+        self._bias = bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See the class."""
+        return F.linear(x, self._weight, self._bias)
+
+
 class Layers:
     """One or several layers on the same input, called as they are; outputs end to end."""
 
@@ -277,6 +294,8 @@ def _end_to_end(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _kind(weight: Tensor) -> Callable[[Tensor, Tensor | None], Product] | None:
+    if weight.device.type == "cuda":
+        return Dense
     if weight.device.type != "cpu" or not torch._C._has_mkldnn:
         return None
     if weight.dtype == torch.float32:

@@ -87,10 +87,14 @@ class Rope:
 
     def __call__(self, position_ids: Tensor, length: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """Cos and sin, each [B, T, 1, D/2], for positions [B, T] below ``length``."""
-        if not self._fits(length) or self._cos.device != position_ids.device:
-            self._grow(length, position_ids.device)
-        cos, sin = self._cos[position_ids], self._sin[position_ids]
+        cos, sin = (table[position_ids] for table in self.tables(length, position_ids.device))
         return cos.unsqueeze(2).to(dtype), sin.unsqueeze(2).to(dtype)
+
+    def tables(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Cos and sin [length, D/2] float32 of all positions below ``length``."""
+        if not self._fits(length) or self._cos.device != device:
+            self._grow(length, device)
+        return self._cos[:length], self._sin[:length]
 
     def _dynamic_length(self, length: int) -> int | None:
         scaling = self.spec.rope_scaling

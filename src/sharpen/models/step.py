@@ -7,10 +7,10 @@
     attend     q, k <- rope(norm(q)), rope(norm(k));  cache <- k, v;  softmax(q k^T / sqrt(D)) v
 
 A step of one token starts hundreds of operations that each touch a few kilobytes; starting them
-costs more than their work. ``native_step.py`` does them in one or two calls each;
-:class:`TorchStep` is its reference, and what runs on other devices, in other types and without a
-compiler. There the G query heads that share a key head are one attention of G rows, so keys are not
-repeated.
+costs more than their work. ``native_step.py`` does them in one or two calls each,
+``triton_step.py`` on CUDA devices; :class:`TorchStep` is their reference, and what runs on other
+devices, in other types and without a compiler. There the G query heads that share a key head are
+one attention of G rows, so keys are not repeated.
 
 Two caches: one batch of equal length (:class:`StepContext`), and blocks of any sequences
 (:class:`~sharpen.models.paged.PagedContext`). To native code the first is a special case: a row is
@@ -48,6 +48,8 @@ class Rows:
     """[R] int32: of each row; it sees those up to its own."""
     firsts: Tensor | None = None
     """[R] int32: first position that each row sees; None for 0."""
+    width: Tensor | None = None
+    """[1] int32 on the device: W, where ``tables`` is a longer buffer; None for its shape's."""
 
     @classmethod
     def of(cls, cache: KVCache) -> Rows:
@@ -99,9 +101,11 @@ class TorchStep:
 
     Attributes:
         attends_spans: whether :meth:`attend_rows` is also for the rows of long parts.
+        is_recordable: whether they can be recorded in a CUDA graph.
     """
 
     attends_spans = False
+    is_recordable = False
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec

@@ -12,9 +12,9 @@ For logits l [V] of a row, in float64::
 Running sums go from the largest on, the smaller id first among equals; without top-k and top-p they
 go by ids. T = 0 takes the largest, the smallest id among equals.
 
-``native/sampling.cpp`` does it; :func:`truncate` is its twin, and what runs off the CPU, in other
-types and without a compiler. Cost: O(V) a row; the twin sorts V where the nucleus has more than
-1,024 tokens.
+``native/sampling.cpp`` does it. Its twin in torch, :func:`probabilities` and :func:`truncate`, is
+what runs off the CPU, in other types and without a compiler. Cost: O(V) a row; the twin sorts V
+where the nucleus has more than 1,024 tokens.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import ctypes
 import functools
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ from torch import Tensor
 from sharpen.core.errors import ExecutionError
 from sharpen.native.build import function, load
 
-__all__ = ["Draw", "draw", "truncate"]
+__all__ = ["Draw", "draw", "probabilities", "truncate"]
 
 _NUCLEUS = 1024
 
@@ -77,7 +77,7 @@ def draw(logits: Tensor, draws: Sequence[Draw | None]) -> list[int | None]:
     native = _native(logits.dtype) if logits.device.type == "cpu" else None
     rows = len(draws)
     if native is None:
-        return [_by_torch(logits[i], one) if one else None for i, one in enumerate(draws)]
+        return _by_torch(logits, draws)
     logits = logits.contiguous()
     settings = b"".join([_packed(one) for one in draws])
     tokens = array("q", bytes(8 * rows))
@@ -113,20 +113,57 @@ def _native(dtype: torch.dtype) -> Any:
     return function(library, f"draw_{suffix}", *types)
 
 
-def _by_torch(logits: Tensor, one: Draw) -> int:
+def _by_torch(logits: Tensor, draws: Sequence[Draw | None]) -> list[int | None]:
+    """Rows of a kind go together, so that a round waits for the device twice at most."""
+    found: list[int | None] = [None] * len(draws)
+    kinds: dict[Callable[[Tensor, Sequence[Draw]], Tensor], list[int]] = {}
+    for i, one in enumerate(draws):
+        if one is not None:
+            kinds.setdefault(_way(one), []).append(i)
+    chosen = []
+    for way, rows in kinds.items():
+        kept = logits if len(rows) == len(draws) else logits[rows]
+        tokens = way(kept, [one for i in rows if (one := draws[i]) is not None])
+        finite = kept.max(-1).values.isfinite()
+        chosen.append((rows, torch.where(finite, tokens, -1)))
+    for rows, picked in chosen:
+        for i, token in zip(rows, picked.tolist(), strict=True):
+            if token < 0:
+                raise _no_probabilities()
+            found[i] = token
+    return found
+
+
+def _way(one: Draw) -> Callable[[Tensor, Sequence[Draw]], Tensor]:
     if one.temperature == 0:
-        return int(logits.argmax())
-    if not bool(logits.max().isfinite()):
-        raise _no_probabilities()
-    values, ids = truncate(
-        logits,
-        temperature=one.temperature,
-        top_k=one.top_k,
-        top_p=one.top_p,
-        min_p=one.min_p,
-    )
-    position = int(torch.searchsorted(values.cumsum(0), one.u, right=True))
-    return int(ids[min(position, ids.numel() - 1)])
+        return _largest
+    return _any_of_nucleus if one.top_k or one.top_p < 1 else _any_of_all
+
+
+def _largest(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+    return logits.argmax(-1)
+
+
+def _any_of_all(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+    return _at(probabilities(logits, draws), draws)
+
+
+def _any_of_nucleus(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+    values, ids = truncate(logits, draws)
+    return ids.gather(1, _at(values, draws)[:, None])[:, 0]
+
+
+def _at(values: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """Where running sums of values [R, M] pass the random numbers."""
+    sums = values.nan_to_num().cumsum(-1)
+    passed = _column([one.u for one in draws], sums) * sums[:, -1:]
+    last = values.shape[1] - 1 - (values > 0).flip(-1).int().argmax(-1)
+    return torch.searchsorted(sums, passed, right=True)[:, 0].minimum(last)
+
+
+def _column(numbers: Sequence[float], like: Tensor) -> Tensor:
+    """[R, 1] float64 beside ``like``."""
+    return torch.tensor(numbers, dtype=torch.float64, device=like.device)[:, None]
 
 
 def _no_probabilities() -> ExecutionError:
@@ -136,40 +173,49 @@ def _no_probabilities() -> ExecutionError:
     )
 
 
-def truncate(
-    logits: Tensor, *, temperature: float, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """What stays of a row's probabilities.
+def probabilities(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """What stays of rows' probabilities without top-k and top-p, by ids.
 
     Args:
-        logits: [V] float.
-        temperature: above 0.
-        top_k: 0 for all.
-        top_p: in (0, 1].
-        min_p: in [0, 1].
+        logits: [R, V] float.
+        draws: R, of temperatures above 0.
 
     Returns:
-        Probabilities [M] float64 that sum to 1, and ids [M].
+        [R, V] float64; zeros have fallen.
     """
-    q = torch.softmax(logits.double() / temperature, -1)
-    if not top_k and top_p == 1:
-        ids = (q >= min_p * q.max()).nonzero().squeeze(1)
-        values = q[ids]
-        return values / values.sum(), ids
-    k = min(top_k or q.numel(), q.numel())
-    values, ids = torch.topk(q, min(k, _NUCLEUS))
-    if ids.numel() < k and (top_k or float(values.sum()) < top_p):
-        values, ids = torch.topk(q, k)  # the nucleus reaches beyond the nearest tokens
-    ids, order = ids.sort()
-    values, order = values[order].sort(descending=True, stable=True)
-    ids = ids[order]
-    if top_k:
-        values = values / values.sum()
-    if top_p < 1:
-        before = values.cumsum(0) - values
-        kept = int((before < top_p).sum())
-        values, ids = values[:kept], ids[:kept]
-    if min_p > 0:
-        kept = int((values >= min_p * values[0]).sum())
-        values, ids = values[:kept], ids[:kept]
-    return values / values.sum(), ids
+    q = torch.softmax(logits.double() / _column([one.temperature for one in draws], logits), -1)
+    least = _column([one.min_p for one in draws], q) * q.amax(-1, keepdim=True)
+    return q * (q >= least)
+
+
+def truncate(logits: Tensor, draws: Sequence[Draw]) -> tuple[Tensor, Tensor]:
+    """What stays of rows' probabilities, from the largest on, the smaller id first among equals.
+
+    Args:
+        logits: [R, V] float.
+        draws: R, of temperatures above 0.
+
+    Returns:
+        Probabilities [R, M] float64 that sum to 1, zeros after them, and ids [R, M].
+    """
+    size = logits.shape[1]
+    q = torch.softmax(logits.double() / _column([one.temperature for one in draws], logits), -1)
+    top_k = _column([min(one.top_k or size, size) for one in draws], q)
+    top_p = _column([one.top_p if one.top_p < 1 else 2.0 for one in draws], q)
+    count = min(int(max(min(one.top_k or size, size) for one in draws)), _NUCLEUS)
+    values, ids = torch.topk(q, count)
+    reached = values.sum(-1, keepdim=True) >= top_p
+    whole = torch.tensor([[bool(one.top_k)] for one in draws], device=q.device)
+    enough = (top_k <= count) | (reached & ~whole)
+    if not bool(enough.all()):
+        values, ids = torch.topk(q, size)  # a nucleus reaches beyond the nearest tokens
+    ids, order = ids.sort(-1)
+    values, order = values.gather(1, order).sort(dim=-1, descending=True, stable=True)
+    ids = ids.gather(1, order)
+    rank = torch.arange(values.shape[1], device=q.device)
+    values = values * (rank < top_k)
+    values = torch.where(whole, values / values.sum(-1, keepdim=True), values)
+    values = values * (values.cumsum(-1) - values < top_p)
+    least = _column([one.min_p for one in draws], q) * values[:, :1]
+    values = values * (values >= least)
+    return values / values.sum(-1, keepdim=True), ids

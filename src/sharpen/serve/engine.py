@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -34,6 +33,7 @@ from sharpen.models.tokenizer import Tokenizer
 from sharpen.serve.adapters import Adapters
 from sharpen.serve.admission import Admission, QueueLimits
 from sharpen.serve.blocks import BlockPool
+from sharpen.serve.cache_size import cache_blocks
 from sharpen.serve.draw import Draw, draw
 from sharpen.serve.embedding import Embedding, Pooling
 from sharpen.serve.grammar import Grammars, Guide
@@ -44,8 +44,7 @@ from sharpen.serve.speculation import NgramGuesser, Speculation
 
 __all__ = ["Engine", "PagedModel", "RoundError"]
 
-_MOST_CACHE_BYTES = 4 << 30
-_SHARE_OF_FREE = 0.4
+_CPU_TOKENS, _CUDA_TOKENS = 512, 8192  # of a round
 _UNREAD = torch.empty(0)
 
 
@@ -74,6 +73,10 @@ class PagedModel(Protocol):
         """A cache in the type and on the device of the model."""
         ...
 
+    def record(self, cache: PagedCache, rows: int) -> None:
+        """Make ready for decoding steps of up to so many sequences."""
+        ...
+
 
 class Engine:
     """Runs requests on one model. Submitting and cancelling are safe from any thread.
@@ -93,10 +96,11 @@ class Engine:
         max_batch: continuations that run at the same time.
         limits: what may wait for its turn; more is refused.
         max_context: prompt and new tokens together, at most; default the model's context.
-        max_batched_tokens: tokens of one round; prompts come in parts that fit it.
+        max_batched_tokens: tokens of one round; prompts come in parts that fit it. Default 512 on
+            the CPU and 8,192 elsewhere.
         block_size: tokens of a block of keys and values.
-        cache_bytes: for keys and values; default 40 % of the free memory, at most 4 GiB, and no
-            more than ``max_batch`` whole contexts.
+        cache_bytes: for keys and values; default as in ``cache_size.py``, and no more than
+            ``max_batch`` whole contexts.
         prefix_caching: reuse what is known of a prompt.
         aging: priority that a second of waiting is worth.
         speculation: guess tokens from the text itself; None does not.
@@ -118,7 +122,7 @@ class Engine:
         max_batch: int = 16,
         limits: QueueLimits | None = None,
         max_context: int | None = None,
-        max_batched_tokens: int = 512,
+        max_batched_tokens: int | None = None,
         block_size: int = 16,
         cache_bytes: int | None = None,
         prefix_caching: bool = True,
@@ -146,15 +150,26 @@ class Engine:
         self._kv_policy = kv_policy
         self._retentions: dict[SequenceState, Retention] = {}
         drafts = speculation.tokens if speculation is not None else 0
+        if max_batched_tokens is None:
+            on_cuda = model.new_paged_cache(1, block_size).device.type == "cuda"
+            max_batched_tokens = _CUDA_TOKENS if on_cuda else _CPU_TOKENS
         config = SchedulerConfig(
             max_batched_tokens=max(max_batched_tokens, max_batch * (1 + drafts) + 1),
             max_sequences=max_batch,
             draft_tokens=drafts,
             aging=aging,
         )
-        count = self._num_blocks(block_size, cache_bytes)
+        count = cache_blocks(
+            model,
+            block_size,
+            cache_bytes,
+            most=max_batch * -(-self.max_context // block_size),
+            tokens=config.max_batched_tokens,
+            sequences=max_batch,
+        )
         self.scheduler = Scheduler(config, BlockPool(count, block_size))
         self._cache = model.new_paged_cache(count, block_size)
+        model.record(self._cache, max_batch)
         self._prefix_caching = prefix_caching
         self._running: dict[SequenceState, Continuation | Embedding] = {}
         self._arrived: list[Continuation | Embedding] = []
@@ -339,20 +354,6 @@ class Engine:
         plan = self._kv_policy.plan(prompt_tokens)
         return plan if plan.evicts else None
 
-    def _num_blocks(self, block_size: int, cache_bytes: int | None) -> int:
-        cache = self.model.new_paged_cache(1, block_size)
-        size = sum(x.nbytes for i in range(self.model.spec.num_layers) for x in cache.buffers(i))
-        wanted = self.max_batch * -(-self.max_context // block_size)
-        if cache_bytes is None:
-            free = psutil.virtual_memory().available
-            cache_bytes = min(_MOST_CACHE_BYTES, int(_SHARE_OF_FREE * free), wanted * size)
-        if cache_bytes < size:
-            raise ConfigError(
-                f"cache_bytes={cache_bytes} holds less than one block of {block_size} tokens "
-                f"({size} bytes)."
-            )
-        return min(cache_bytes // size, wanted)
-
     def _take_in(self) -> None:
         with self._lock:
             arrived, self._arrived = self._arrived, []
@@ -416,6 +417,8 @@ class Engine:
                 retention.drop(self._cache, part.sequence.blocks, part.start + part.count)
         logits = self._logits(states, sequences, wanted)
         tokens = draw(logits, self._draws(parts, sequences, wanted))
+        if None in tokens or any(_reads_logits(one) for one in sequences):
+            logits = logits.cpu()
         new: list[list[int]] = []
         state = row = 0
         for sequence, part, count in zip(sequences, parts, wanted, strict=True):
@@ -528,6 +531,10 @@ class Engine:
             self.admission.answered(sequence.num_tokens)
         if self.on_finish is not None:
             self.on_finish(sequence)
+
+
+def _reads_logits(sequence: Continuation | Embedding) -> bool:
+    return isinstance(sequence, Continuation) and sequence.reads_logits
 
 
 def _told(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast, overload
+from typing import Any, ClassVar, cast, overload
 
 import torch
 
@@ -31,6 +31,7 @@ __all__ = [
     "EmbeddingOutput",
     "RequestOutput",
     "parse_bytes",
+    "resolve_device",
     "resolve_dtype",
 ]
 
@@ -113,6 +114,29 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device | str = "cpu") 
     return _DTYPES[dtype]
 
 
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device named by ``device``; ``auto`` is the first CUDA device, or else the CPU.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    if device == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device={str(device)!r} must be auto, cpu, cuda, or such as cuda:1.")
+    count = torch.cuda.device_count() if found.type == "cuda" else 1
+    if (found.index or 0) >= count:
+        raise ConfigError(
+            f"device={str(device)!r}: torch {torch.__version__} sees {count} CUDA devices here. "
+            "Take device='cpu', or check the driver and that torch is built for CUDA."
+        )
+    return found
+
+
 def parse_bytes(size: int | str) -> int:
     """Bytes of a size such as ``2GiB``, ``512MiB`` or ``1.5 GiB``; a bare number is bytes.
 
@@ -137,16 +161,19 @@ class LLM:
     Args:
         model: an asset's name, a folder in Hugging Face layout (quantized or not), or a ``.gguf``
             file.
-        dtype: of weights and activations; ``auto`` is bfloat16 where the device is fast at it.
-        device: where it runs.
+        dtype: of weights and activations, see :func:`resolve_dtype`; ``auto`` is bfloat16 where the
+            device is fast at it.
+        device: where it runs: ``cpu``, ``cuda``, ``cuda:1`` or a torch device; ``auto`` is the
+            first CUDA device, if there is one.
         adapter: folder of a LoRA adapter to fold into the weights.
         loras: LoRA adapters that ``SamplingParams.adapter`` may name: folders by name.
         max_loras: adapters that may be loaded at the same time.
         max_batch: continuations that run at the same time.
         max_context: prompt and new tokens together, at most; default the model's context.
         max_batched_tokens: tokens of one round of the engine; longer prompts come in parts.
+            Default 512 on the CPU, 8,192 elsewhere.
         kv_cache_memory: for keys and values, in bytes or such as ``"2GiB"``; default 40 % of the
-            free memory, at most 4 GiB.
+            free memory, at most 4 GiB; on a CUDA device what 90 % of it has left.
         block_size: tokens of a block of keys and values.
         prefix_caching: reuse what is known of a prompt.
         aging: priority that a second of waiting is worth.
@@ -160,7 +187,8 @@ class LLM:
         AssetNotInstalled: the asset is not installed.
         MissingFileError: no such model, or it has no tokenizer.
         FileFormatError: the files are damaged or of an unsupported kind.
-        ConfigError: a setting is out of range.
+        ConfigError: a setting is out of range, or there is no such device.
+        OutOfMemoryError: the model, or a round of it, does not fit the device.
 
     Example::
 
@@ -174,14 +202,14 @@ class LLM:
         self,
         model: str | Path,
         *,
-        dtype: Literal["auto", "float32", "bfloat16"] | torch.dtype = "auto",
-        device: torch.device | str = "cpu",
+        dtype: str | torch.dtype = "auto",
+        device: torch.device | str = "auto",
         adapter: str | Path | None = None,
         loras: Mapping[str, str | Path] | None = None,
         max_loras: int = 8,
         max_batch: int = 16,
         max_context: int | None = None,
-        max_batched_tokens: int = 512,
+        max_batched_tokens: int | None = None,
         kv_cache_memory: int | str | None = None,
         block_size: int = 16,
         prefix_caching: bool = True,
@@ -197,6 +225,7 @@ class LLM:
         self.name = str(model) if not Path(model).exists() else Path(model).resolve().name
         self.tokenizer = load_tokenizer(model)
         self.pooling = pooling_of(resolve_model(model))
+        device = resolve_device(device)
         loaded = load_model(
             model, dtype=resolve_dtype(dtype, device), device=device, adapter=adapter
         )

@@ -153,6 +153,11 @@ class Continuation:
         return self.params.logprobs is not None
 
     @property
+    def reads_logits(self) -> bool:
+        """Whether it needs logits where its tokens are drawn from the model's own."""
+        return self.scores_tokens or self.params.prompt_logprobs is not None
+
+    @property
     def finished(self) -> bool:
         """Whether its last piece is out."""
         return self.finish_reason is not None

@@ -1,15 +1,16 @@
 """Engines that continue prompts, each in a process of its own.
 
-Run as a script: ``python contenders.py NAME MODEL THREADS FOLDER`` reads requests, one JSON list a
-line, and answers each with a line. It imports nothing of this package but for ours, so that other
-engines can live in an environment of their own. A request is ``[batch, prompt tokens, new
+Run as a script: ``python contenders.py NAME MODEL THREADS FOLDER DEVICE`` reads requests, one JSON
+list a line, and answers each with a line. It imports nothing of this package but for ours, so that
+other engines can live in an environment of their own. A request is ``[batch, prompt tokens, new
 tokens]``; the answer has the seconds that the call took. Prompts are random tokens; every engine
 generates greedily and past its end of sequence.
 
 ::
 
-    sharpen                ours, the model as it is in its folder
-    hf-...                 transformers' generate; -float32, -bfloat16, -int8 (dynamic, by torch)
+    sharpen                ours, the model as it is in its folder; also on CUDA devices
+    hf-...                 transformers' generate; -float32, -bfloat16, -int8 (dynamic, by torch);
+                           the first two also on CUDA devices
     ctranslate2-...        converted once into FOLDER; -float32, -int8
     onnx-...               onnxruntime-genai, built once into FOLDER; -float32, -int4
     openvino-...           openvino-genai, exported by the command optimum-cli (optimum-intel),
@@ -32,7 +33,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CONTENDERS", "missing"]
+__all__ = ["CONTENDERS", "ON_CUDA", "missing"]
 
 Generate = Callable[[list[list[int]], int], int]
 """Continues prompts by so many tokens each; returns how many tokens came."""
@@ -53,18 +54,22 @@ CONTENDERS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
+ON_CUDA = ("sharpen", "hf-float32", "hf-bfloat16")
+"""Those that also run on CUDA devices."""
+
+
 def missing(name: str) -> list[str]:
     """Modules of a contender that this interpreter lacks."""
     return [module for module in CONTENDERS[name][0] if importlib.util.find_spec(module) is None]
 
 
-def make(name: str, model: str, threads: int, folder: Path) -> Generate:
+def make(name: str, model: str, threads: int, folder: Path, device: str) -> Generate:
     """Load an engine."""
     kind, _, precision = name.partition("-")
     if kind == "sharpen":
-        return _ours(model, threads)
+        return _ours(model, threads, device)
     if kind == "hf":
-        return _transformers(model, precision, threads)
+        return _transformers(model, precision, threads, device)
     if kind == "ctranslate2":
         return _ctranslate2(model, precision, threads, folder)
     if kind == "onnx":
@@ -74,14 +79,15 @@ def make(name: str, model: str, threads: int, folder: Path) -> Generate:
     return _llama_cpp(model, threads)
 
 
-def _ours(model: str, threads: int) -> Generate:
+def _ours(model: str, threads: int, device: str) -> Generate:
     import torch
 
     from sharpen.serve.llm import LLM
     from sharpen.serve.sampling import SamplingParams
 
     torch.set_num_threads(threads)
-    llm = LLM(model, max_batch=64, prefix_caching=False)
+    most = 64 if device == "cpu" else 256
+    llm = LLM(model, max_batch=most, prefix_caching=False, device=device)
 
     def generate(prompts: list[list[int]], count: int) -> int:
         params = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True)
@@ -91,20 +97,21 @@ def _ours(model: str, threads: int) -> Generate:
     return generate
 
 
-def _transformers(model: str, precision: str, threads: int) -> Generate:
+def _transformers(model: str, precision: str, threads: int, device: str) -> Generate:
     import torch
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(threads)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
+    loaded = loaded.to(device)
     if precision == "int8":
         torch.backends.quantized.engine = "x86"
         quantize: Any = torch.ao.quantization.quantize_dynamic
         loaded = quantize(loaded, {torch.nn.Linear})
 
     def generate(prompts: list[list[int]], count: int) -> int:
-        ids = torch.tensor(prompts)
+        ids = torch.tensor(prompts, device=device)
         with torch.inference_mode():
             out = loaded.generate(
                 ids,
@@ -257,14 +264,14 @@ def _fill(batch: Any, rows: list[list[int]], start: int) -> list[int]:
 
 
 def _main() -> None:
-    name, model, threads, folder = sys.argv[1:5]
+    name, model, threads, folder, device = sys.argv[1:6]
     os.environ["OMP_NUM_THREADS"] = threads
     if hasattr(os, "sched_setaffinity"):  # for engines that ask the machine and not the variable
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(threads)])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what engines print is no answer
     with contextlib.redirect_stdout(sys.stderr):
-        generate = make(name, model, int(threads), Path(folder))
+        generate = make(name, model, int(threads), Path(folder), device)
         vocabulary = 1000
         answers.write(json.dumps({"ready": True}) + "\n")
         answers.flush()

@@ -22,7 +22,7 @@ print(json.dumps([n for n in names if importlib.util.find_spec(n) is None]))
 
 
 def choose_peers(
-    wanted: str, model: str, python: str | None = None
+    wanted: str, model: str, python: str | None = None, device: str = "cpu"
 ) -> tuple[list[str], dict[str, str]]:
     """Names of peers to time, and of those left out with why.
 
@@ -30,6 +30,7 @@ def choose_peers(
         wanted: ``auto``, ``none``, or names separated by commas.
         model: resolved path; most engines take a folder, llama.cpp a ``.gguf`` file.
         python: interpreter that should have them; default this one.
+        device: where they are to run.
 
     Raises:
         ConfigError: an unknown name, or one that is named and cannot be timed.
@@ -46,7 +47,7 @@ def choose_peers(
     gone = lacking(sorted({m for n in names for m in contenders.CONTENDERS[n][0]}), python)
     chosen, left_out = [], {}
     for name in names:
-        why = _why_not(name, model, gone)
+        why = _why_not(name, model, gone, device)
         if why is None:
             chosen.append(name)
         elif wanted == "auto":
@@ -56,7 +57,9 @@ def choose_peers(
     return chosen, left_out
 
 
-def _why_not(name: str, model: str, gone: Sequence[str]) -> str | None:
+def _why_not(name: str, model: str, gone: Sequence[str], device: str) -> str | None:
+    if device != "cpu" and name not in contenders.ON_CUDA:
+        return f"it is not timed on {device} here"
     missing = [module for module in contenders.CONTENDERS[name][0] if module in gone]
     if missing:
         return f"{' and '.join(missing)} not installed"

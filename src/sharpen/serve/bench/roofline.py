@@ -14,11 +14,21 @@ from sharpen.native.build import function, load
 
 __all__ = ["measure_bandwidth", "token_bytes"]
 
-_BYTES = 1 << 29
+_BYTES, _DEVICE_BYTES = 1 << 29, 1 << 32
 
 
-def measure_bandwidth(threads: int) -> float:
-    """Bytes a second of reading 512 MiB in huge pages; the best of seven."""
+def measure_bandwidth(threads: int, device: str = "cpu") -> float:
+    """Bytes a second of reading; the best of seven.
+
+    On the CPU 512 MiB in huge pages are read. On a CUDA device 4 GiB are summed or copied, read and
+    written, whichever moves more.
+
+    Args:
+        threads: that read, on the CPU.
+        device: whose memory is read.
+    """
+    if torch.device(device).type == "cuda":
+        return _device_bandwidth(device)
     data = torch.ones(_BYTES // 8, dtype=torch.int64)
     collapse([(data.data_ptr(), data.nbytes)])
     read = _reader(data, threads)
@@ -28,6 +38,20 @@ def measure_bandwidth(threads: int) -> float:
         read()
         best = min(best, time.perf_counter() - begin)
     return _BYTES / best
+
+
+def _device_bandwidth(device: str) -> float:
+    data = torch.ones(_DEVICE_BYTES // 4, device=device)
+    half = data.numel() // 2
+    best = float("inf")
+    for run in (lambda: data.sum(), lambda: data[:half].copy_(data[half:])):
+        for _ in range(7):
+            torch.cuda.synchronize(device)
+            begin = time.perf_counter()
+            run()
+            torch.cuda.synchronize(device)
+            best = min(best, time.perf_counter() - begin)
+    return _DEVICE_BYTES / best
 
 
 def _reader(data: torch.Tensor, threads: int) -> Callable[[], object]:

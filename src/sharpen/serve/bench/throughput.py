@@ -40,6 +40,9 @@ class Settings:
     threads: int = 1
     """Of every engine."""
 
+    device: str = "cpu"
+    """Where they run."""
+
     batches: tuple[int, ...] = (1, 16)
     """Sequences that are decoded together."""
 
@@ -110,12 +113,13 @@ class Throughput:
 class _Contender:
     """The process of one engine."""
 
-    def __init__(self, entry: Entry, threads: int, folder: Path, python: str) -> None:
+    def __init__(self, entry: Entry, settings: Settings, folder: Path, python: str) -> None:
         self.row = Throughput(name=entry.name, weights=contenders.CONTENDERS[entry.kind][1])
         log = folder / f"{entry.name.replace('/', '-')}.log"
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        threads = str(settings.threads)
+        environment = {**os.environ, "OMP_NUM_THREADS": threads}
         script, where = str(Path(contenders.__file__)), str(folder)
-        command = [python, script, entry.kind, entry.model, str(threads), where]
+        command = [python, script, entry.kind, entry.model, threads, where, settings.device]
         with log.open("w") as errors:
             self._process = subprocess.Popen(
                 command,
@@ -207,7 +211,7 @@ def measure_throughput(
             tell(f"start {entry.name}")
             ours = entry.kind == "sharpen" or python is None
             interpreter = sys.executable if ours or python is None else python
-            made.append(_Contender(entry, settings.threads, folder, interpreter))
+            made.append(_Contender(entry, settings, folder, interpreter))
         samples = _passes(made, settings, tell)
     finally:
         for contender in made:

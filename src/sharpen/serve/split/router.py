@@ -103,6 +103,9 @@ class _NoModel:
     def new_paged_cache(self, num_blocks: int, block_size: int) -> PagedCache:
         return PagedCache(self.spec, num_blocks, block_size, device="meta")
 
+    def record(self, cache: PagedCache, rows: int) -> None:
+        """Nothing is computed here."""
+
 
 class RouterEngine(Engine):
     """See the module.

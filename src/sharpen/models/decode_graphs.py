@@ -1,0 +1,149 @@
+"""Decoding steps on CUDA devices as graphs: one launch in place of hundreds.
+
+A step of one token a sequence starts the same kernels on the same addresses whatever the sequences
+are, so it is recorded once for each of a few numbers of rows R and then replayed; a step of fewer
+rows is filled up with rows that see nothing and store nothing. What differs from step to step goes
+to the device in one copy of 32-bit integers before, W being the blocks of the longest table::
+
+    W | ids[R] | positions[R] | slots[R] | places[R] | tables[R, W]
+
+The kernels are those of ``triton_step.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sharpen.models.paged import PagedCache, PagedContext, PagedPart
+from sharpen.models.step import Rows
+
+__all__ = ["DecodeGraphs", "graph_sizes"]
+
+_MOST_ROWS = 512
+_FIELDS = 4
+
+
+def graph_sizes(most: int) -> list[int]:
+    """Numbers of rows that are recorded, at most a third too many from 8 on; up to 512.
+
+    Args:
+        most: rows of the largest step.
+    """
+    sizes = [1, 2, 4, *range(8, 64, 8), *range(64, 128, 16), *range(128, _MOST_ROWS + 1, 32)]
+    most = min(most, _MOST_ROWS)
+    return [*(size for size in sizes if size < most), most]
+
+
+class DecodeGraphs:
+    """Recorded steps over one cache.
+
+    Args:
+        states: the model: states [R, H] of a context's rows, all of them wanted.
+        angles: cos and sin [S, D/2] float32 on the device, of all positions.
+        cache: keys and values.
+        most: rows of the largest step.
+        longest: tokens of the longest sequence.
+    """
+
+    def __init__(
+        self,
+        states: Callable[[PagedContext], Tensor],
+        angles: tuple[Tensor, Tensor],
+        cache: PagedCache,
+        *,
+        most: int,
+        longest: int,
+    ) -> None:
+        self.cache = cache
+        self._states = states
+        self._angles = angles
+        self._sizes = graph_sizes(most)
+        width = min(-(-longest // cache.block_size), cache.num_blocks)
+        length = 1 + self._sizes[-1] * (_FIELDS + width)
+        self._host = torch.zeros(length, dtype=torch.int32, pin_memory=True)
+        self._numbers = self._host.numpy()
+        self._device = torch.zeros(length, dtype=torch.int32, device=cache.device)
+        self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        pool = None
+        for size in reversed(self._sizes):  # the largest first: the others fit in its memory
+            graph, out = self._record(size, pool)
+            pool = graph.pool()
+            self._graphs[size] = graph, out
+
+    def fits(self, parts: Sequence[PagedPart]) -> bool:
+        """Whether a step is the next token of each part, and nothing else."""
+        return len(parts) <= self._sizes[-1] and all(
+            len(part.ids) == 1
+            and part.wanted == 1
+            and part.watcher is None
+            and part.adapter is None
+            for part in parts
+        )
+
+    def __call__(self, parts: Sequence[PagedPart]) -> Tensor:
+        """States [R, H] after the final norm; valid until the next call."""
+        count = len(parts)
+        size = next(size for size in self._sizes if size >= count)
+        used = self._lay(parts, size)
+        self._device[:used].copy_(self._host[:used], non_blocking=True)
+        self._copied.record()
+        graph, out = self._graphs[size]
+        graph.replay()
+        return out[:count]
+
+    def _lay(self, parts: Sequence[PagedPart], size: int) -> int:
+        """Write what differs; how many numbers."""
+        count, block, width = len(parts), self.cache.block_size, max(len(p.blocks) for p in parts)
+        self._copied.synchronize()  # the last copy has read them
+        numbers = self._numbers
+        numbers[0] = width
+        fields = numbers[1 : 1 + _FIELDS * size].reshape(_FIELDS, size)
+        fields[:, count:] = [[0], [0], [-1], [-1]]
+        fields[0, :count] = [part.ids[0] for part in parts]
+        fields[1, :count] = [part.start for part in parts]
+        slots = [part.start - part.dropped for part in parts]
+        fields[2, :count] = slots
+        fields[3, :count] = [
+            part.blocks[slot // block] * block + slot % block
+            for part, slot in zip(parts, slots, strict=True)
+        ]
+        at = 1 + _FIELDS * size
+        for part in parts:
+            numbers[at : at + len(part.blocks)] = part.blocks
+            at += width
+        return at
+
+    def _context(self, size: int) -> PagedContext:
+        """Of what is laid out on the device."""
+        ids, positions, slots, places = self._device[1 : 1 + _FIELDS * size].view(_FIELDS, size)
+        rows = Rows(
+            places=places,
+            tables=self._device[1 + _FIELDS * size :],
+            sequences=torch.arange(size, dtype=torch.int32, device=self._device.device),
+            positions=slots,
+            width=self._device[:1],
+        )
+        cos, sin = (table[positions][:, None] for table in self._angles)
+        every = torch.arange(size, device=self._device.device)
+        return PagedContext(ids.long(), every, cos, sin, self.cache, rows, rows, (), (), ())
+
+    def _record(self, size: int, pool: Any) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        """A step of so many rows, and where its result will lie."""
+        self._numbers[:1] = 1
+        self._numbers[1 : 1 + _FIELDS * size].reshape(_FIELDS, size)[:] = [[0], [0], [-1], [-1]]
+        self._device.copy_(self._host)
+        side = torch.cuda.Stream(self._device.device)  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream(self._device.device))
+        with torch.cuda.stream(side):
+            for _ in range(2):  # compiles kernels, and lets libraries make their work spaces
+                self._states(self._context(size))
+        torch.cuda.current_stream(self._device.device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            out = self._states(self._context(size))
+        return graph, out
