@@ -152,11 +152,11 @@ def test_what_a_block_held_before_does_not_show(tiles):
 
 def test_long_parts_stay_with_torch_without_such_products(monkeypatch):
     spec = small_spec(head_dim=64)
-    assert fused_step(spec, torch.bfloat16, torch.device("cpu")).attends_spans
-    assert not fused_step(spec, torch.float32, torch.device("cpu")).attends_spans
-    assert not TorchStep(spec).attends_spans
+    assert fused_step(spec, torch.bfloat16, torch.device("cpu")).rows_are_enough
+    assert not fused_step(spec, torch.float32, torch.device("cpu")).rows_are_enough
+    assert not TorchStep(spec).rows_are_enough
     monkeypatch.setattr(native_step, "cpu_flags", lambda: frozenset({"avx512f"}))
-    assert not fused_step(spec, torch.bfloat16, torch.device("cpu")).attends_spans
+    assert not fused_step(spec, torch.bfloat16, torch.device("cpu")).rows_are_enough
 
 
 def test_a_model_takes_its_prompts_so():

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharpen.models.step import Rows, TorchStep
+from sharpen.models.step import Rows, Span, TorchStep
 from sharpen.models.triton_step import TritonStep
 from small_models import small_spec
 
@@ -139,12 +139,18 @@ def test_tables_may_be_a_longer_buffer():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("start", [0, 1, 30])
 @pytest.mark.parametrize("window", [None, 8])
-def test_spans(dtype, start, window):
-    spec = small_spec(head_dim=32)
-    buffers, rows = cache_and_rows(spec, dtype, [start + 50], None)
-    q = random(50, spec.num_heads, 32, dtype=dtype, seed=9)
-    expected = TorchStep(spec).attend_span(q, buffers, rows.tables[0], start, window)
-    found = TritonStep(spec).attend_span(q, buffers, rows.tables[0], start, window)
+@pytest.mark.parametrize("shape", [{"head_dim": 32}, {"head_dim": 20}, {"num_kv_heads": 4}])
+def test_spans(dtype, window, shape):
+    spec = small_spec(**shape)
+    counts, slots = [50, 9, 17], [0, 30, 1]
+    lengths = [count + slot for count, slot in zip(counts, slots, strict=True)]
+    buffers, rows = cache_and_rows(spec, dtype, lengths, None)
+    spans = [
+        Span(0, count, slot, slot, table)
+        for count, slot, table in zip(counts, slots, rows.tables, strict=True)
+    ]
+    q = random(sum(counts), spec.num_heads, spec.head_dim, dtype=dtype, seed=9)
+    expected = TorchStep(spec).attend_spans(q, buffers, spans, window)
+    found = TritonStep(spec).attend_spans(q, buffers, spans, window)
     torch.testing.assert_close(found, expected, **CLOSE[dtype])

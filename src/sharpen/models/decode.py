@@ -122,8 +122,16 @@ class _Block:
         attended = step.attend(fused, qkv, self._head_norms, self._layer, self._window)
         out = self._adapt("o", attended, self._o(attended), adapted)
         x, normed = fused.add_norm(x, out, self._mlp_norm)
-        gated = fused.gate(self._adapt("gate_up", normed, self._gate_up(normed), adapted))
+        gated = self._gated(normed, adapted)
         return x, self._adapt("down", gated, self._down(gated), adapted)
+
+    def _gated(self, normed: Tensor, adapted: Sequence[AdapterRows]) -> Tensor:
+        """[R, I] of [R, H]."""
+        wide = self._gate_up
+        one = wide.gated(normed) if isinstance(wide, Dense) and not adapted else None
+        if one is not None:
+            return one
+        return self._fused.gate(self._adapt("gate_up", normed, wide(normed), adapted))
 
     def _adapt(self, site: Site, x: Tensor, y: Tensor, adapted: Sequence[AdapterRows]) -> Tensor:
         """``y`` [R, out], made from ``x`` [R, in], with what adapters add to their rows."""
@@ -208,9 +216,11 @@ class InferenceLM:
         """[M, V] of states [M, H]."""
         if not states.shape[0]:
             return states.new_empty((0, self.spec.vocab_size))
-        few = self._native is not None and states.shape[0] <= self._native.most_rows
         most = torch.get_num_threads()
         with torch.inference_mode():
+            if self._native is None:
+                return self._head(states)
+            few = states.shape[0] <= self._native.most_rows
             try:
                 torch.set_num_threads(self._threads.now if few else most)
                 logits: Tensor = self._head(states)

@@ -68,6 +68,8 @@ class DecodeGraphs:
         self._numbers = self._host.numpy()
         self._device = torch.zeros(length, dtype=torch.int32, device=cache.device)
         self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._laid_out = 0, 0
+        self._tables: list[list[int]] = []
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         pool = None
         for size in reversed(self._sizes):  # the largest first: the others fit in its memory
@@ -112,11 +114,16 @@ class DecodeGraphs:
             part.blocks[slot // block] * block + slot % block
             for part, slot in zip(parts, slots, strict=True)
         ]
-        at = 1 + _FIELDS * size
-        for part in parts:
-            numbers[at : at + len(part.blocks)] = part.blocks
-            at += width
-        return at
+        if self._laid_out != (size, width):
+            self._laid_out = size, width
+            self._tables = [[] for _ in range(size)]
+        begin = 1 + _FIELDS * size
+        for i, (part, known) in enumerate(zip(parts, self._tables, strict=False)):
+            if part.blocks != known:  # few tables change from step to step
+                at = begin + i * width
+                numbers[at : at + len(part.blocks)] = part.blocks
+                self._tables[i] = list(part.blocks)
+        return begin + count * width
 
     def _context(self, size: int) -> PagedContext:
         """Of what is laid out on the device."""

@@ -68,7 +68,7 @@ class NativeStep(TorchStep):
         if dots is not None and variant() == "avx512" and "avx512_bf16" in cpu_flags():
             self.attend_kernel = function(dots, "attend_bf16", *[pointer] * 9, count, count)
             self.attend_tiles = has_tiles(dots, "bf16")
-        self.attends_spans = self.attend_tiles is not None
+        self.rows_are_enough = self.attend_tiles is not None
         self._shape = AttentionShape(
             heads=spec.num_heads, kv_heads=spec.num_kv_heads, size=spec.head_dim
         )

@@ -30,7 +30,7 @@ from torch import Tensor
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.adapters import Adapter, AdapterRows
 from sharpen.models.rope import Rope
-from sharpen.models.step import Rows, TorchStep, gathered
+from sharpen.models.step import Rows, Span, TorchStep, gathered
 
 __all__ = ["PagedCache", "PagedContext", "PagedPart", "Seen", "Watcher"]
 
@@ -158,20 +158,6 @@ class PagedPart:
 
 
 @dataclass(frozen=True, slots=True)
-class _Span:
-    """Rows ``first`` .. ``first + count`` of one sequence."""
-
-    first: int
-    count: int
-    start: int
-    """Position of the first."""
-    slot: int
-    table: Tensor
-    """[W] int32."""
-    watcher: Watcher | None
-
-
-@dataclass(frozen=True, slots=True)
 class PagedContext:
     """What every block of the model needs in one pass over T rows."""
 
@@ -187,9 +173,9 @@ class PagedContext:
     """Of all rows; those of short parts come first."""
     few: Rows
     """Of the short parts alone."""
-    spans: tuple[_Span, ...]
+    spans: tuple[Span, ...]
     """The long parts."""
-    watched: tuple[_Span, ...]
+    watched: tuple[tuple[Span, Watcher], ...]
     """Parts of any length that somebody watches."""
     adapted: tuple[AdapterRows, ...]
     """Rows of adapters; those of one are together, short parts and long ones apart."""
@@ -224,13 +210,13 @@ class PagedContext:
             places += [blocks[p // size] * size + p % size for p in span]
             sequences += [number] * count
             wanted[i] = list(range(first + count - part.wanted, first + count))
-            one = _Span(first, count, part.start, slot, tables[number], part.watcher)
+            one = Span(first, count, part.start, slot, tables[number])
             if count > _FEW:
                 spans.append(one)
             else:
                 num_few = len(ids)
             if part.watcher is not None:
-                watched.append(one)
+                watched.append((one, part.watcher))
         at = torch.tensor(positions, device=device)
         cos, sin = rope(at[None], max(positions) + 1, torch.float32)
         rows = Rows(
@@ -259,7 +245,7 @@ class PagedContext:
 
     def is_plain(self, fused: TorchStep) -> bool:
         """Whether a pass is the same for all rows, and nobody watches or adds to it."""
-        plain = not self.spans or fused.attends_spans
+        plain = not self.spans or fused.rows_are_enough
         return plain and not self.watched and not self.adapted
 
     def attend(
@@ -273,20 +259,16 @@ class PagedContext:
         """[T, (N + 2 K) D] -> [T, N D]; keys and values go into the cache."""
         buffers = self.cache.buffers(layer)
         q = fused.turn_rows(qkv, norms, self.cos, self.sin, buffers, self.rows)
-        for one in self.watched:
+        for one, watcher in self.watched:
             at = slice(one.first, one.first + one.count)
-            assert one.watcher is not None
-            one.watcher(Seen(layer, one.start, one.slot, qkv[at], q[at], one.table, buffers))
+            watcher(Seen(layer, one.start, one.slot, qkv[at], q[at], one.table, buffers))
         num_few = self.few.places.shape[0]
-        if not self.spans or fused.attends_spans:
+        if not self.spans or fused.rows_are_enough:
             return fused.attend_rows(q, buffers, self.rows, window)
-        out = qkv.new_empty((q.shape[0], q.shape[1] * q.shape[2]))
-        if num_few:
-            out[:num_few] = fused.attend_rows(q[:num_few], buffers, self.few, window)
-        for span in self.spans:
-            at = slice(span.first, span.first + span.count)
-            out[at] = fused.attend_span(q[at], buffers, span.table, span.slot, window)
-        return out
+        out = fused.attend_spans(q[num_few:], buffers, self.spans, window)
+        if not num_few:
+            return out
+        return torch.cat((fused.attend_rows(q[:num_few], buffers, self.few, window), out))
 
 
 def _adapted(parts: Sequence[PagedPart]) -> tuple[AdapterRows, ...]:

@@ -1,5 +1,7 @@
 """Matrix products of decoding: for each weight the kernel that is fastest for its type and rows.
 
+On CUDA devices one row goes by ``triton_products.py``, more by cuBLAS.
+
 On CPUs, weights in one layout for all rows but where said::
 
     bfloat16, 1 to 64  native/bf16_products.cpp, on oneDNN's own layout: tile registers (AMX), at
@@ -19,6 +21,7 @@ where it does not apply. All else runs the layers' own ``forward``.
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -243,7 +246,7 @@ def _native_linear(dtype: torch.dtype) -> Any:
 
 
 class Dense:
-    """[R, in] -> [R, out] on a CUDA device.
+    """[R, in] -> [R, out] on a CUDA device; one row by a Triton kernel, more by cuBLAS.
 
     Args:
         weight: [out, in].
@@ -253,10 +256,26 @@ class Dense:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight = weight.contiguous()
         self._bias = bias
+        self._one: Any = None
+        self._gated: Any = None
+        if importlib.util.find_spec("triton") is not None:
+            from sharpen.models.triton_products import gated_one, linear_one
+
+            self._one, self._gated = linear_one, gated_one
 
     def __call__(self, x: Tensor) -> Tensor:
         """See the class."""
+        if x.shape[0] == 1 and self._one is not None:
+            y: Tensor = self._one(x.contiguous(), self._weight, self._bias)
+            return y
         return F.linear(x, self._weight, self._bias)
+
+    def gated(self, x: Tensor) -> Tensor | None:
+        """[1, out / 2]: silu(g) u of its outputs g, u; None where there is no kernel for it."""
+        if x.shape[0] != 1 or self._gated is None:
+            return None
+        y: Tensor = self._gated(x.contiguous(), self._weight, self._bias)
+        return y
 
 
 class Layers:

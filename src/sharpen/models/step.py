@@ -19,6 +19,7 @@ one long block.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +30,7 @@ from sharpen.core.model_spec import ModelSpec
 from sharpen.models.attention import attention_mask
 from sharpen.models.kv_cache import KVCache
 
-__all__ = ["Rows", "StepContext", "TorchStep", "gathered"]
+__all__ = ["Rows", "Span", "StepContext", "TorchStep", "gathered"]
 
 _SHORT_CONTEXT = 2048  # up to here one token attends by plain products
 
@@ -63,6 +64,22 @@ class Rows:
             positions=torch.full((batch,), cache.length, dtype=torch.int32),
             firsts=cache.starts.int() if cache.starts is not None else None,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Consecutive tokens of one sequence."""
+
+    first: int
+    """Row of the first."""
+    count: int
+    """Rows."""
+    start: int
+    """Position of the first."""
+    slot: int
+    """Its slot in the cache."""
+    table: Tensor
+    """[W] int32: the sequence's blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +117,11 @@ class TorchStep:
     """The steps in torch operations.
 
     Attributes:
-        attends_spans: whether :meth:`attend_rows` is also for the rows of long parts.
+        rows_are_enough: whether :meth:`attend_rows` is also for the rows of long parts.
         is_recordable: whether they can be recorded in a CUDA graph.
     """
 
-    attends_spans = False
+    rows_are_enough = False
     is_recordable = False
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -221,6 +238,28 @@ class TorchStep:
             ).view(q.shape[1:])
         return out.flatten(1)
 
+    def attend_spans(
+        self,
+        q: Tensor,
+        buffers: tuple[Tensor, Tensor],
+        spans: Sequence[Span],
+        window: int | None,
+    ) -> Tensor:
+        """[C, N D]: queries [C, N, D] of spans, end to end, attend to what is before them.
+
+        Args:
+            q: of all spans.
+            buffers: keys and values [blocks, K, block, D].
+            spans: at least one.
+            window: positions a token sees, itself included; None for all.
+        """
+        rows = torch.split(q, [span.count for span in spans])
+        outs = [
+            self.attend_span(part, buffers, span.table, span.slot, window)
+            for part, span in zip(rows, spans, strict=True)
+        ]
+        return torch.cat(outs) if len(outs) > 1 else outs[0]
+
     def attend_span(
         self,
         q: Tensor,
@@ -229,13 +268,13 @@ class TorchStep:
         start: int,
         window: int | None,
     ) -> Tensor:
-        """[C, N D]: consecutive queries [C, N, D] of one sequence attend to what is before them.
+        """The same for one span.
 
         Args:
-            q: of positions ``start`` and on.
+            q: [C, N, D], of slots ``start`` and on.
             buffers: keys and values [blocks, K, block, D].
             table: [W] int32: the sequence's blocks.
-            start: position of the first.
+            start: slot of the first.
             window: positions a token sees, itself included; None for all.
         """
         end = start + q.shape[0]

@@ -14,23 +14,25 @@ leaves the maximum m_i of its scores, its sum l_i of exp(s - m_i) and its output
 
 The G query heads of a key head are rows of one matrix product, so that keys and values are read
 once. The number of parts follows from the number of rows, so sums may round differently with other
-neighbours. Attention of long parts is torch's (FlashAttention where it applies), on keys and values
-that are gathered before.
+neighbours. Attention of long parts is torch's FlashAttention for all of them in one call, on keys
+and values that are gathered before; where it does not apply, as in float32, each goes by itself.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import cast
 
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.nn.attention.bias import causal_lower_right
 
 from sharpen.core.model_spec import ModelSpec
-from sharpen.models.step import Rows, TorchStep, gathered
+from sharpen.models.step import Rows, Span, TorchStep
 
 __all__ = ["TritonStep"]
 
@@ -222,6 +224,57 @@ def _join(
     tl.store(out + row_head * SIZE + at, o, mask=at < SIZE)
 
 
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """Spans as FlashAttention takes them: end to end, with all that each of them sees."""
+
+    spans: Sequence[Span]
+    blocks: Tensor
+    """[S] int64: where keys and values lie."""
+    offsets: Tensor
+    """[S] int64, in them."""
+    query_ends: Tensor
+    """[n + 1] int32."""
+    key_ends: Tensor
+    """[n + 1] int32."""
+    most_queries: int
+    most_keys: int
+
+    @classmethod
+    def of(cls, spans: Sequence[Span], page: int) -> _Packed:
+        device = spans[0].table.device
+        queries = [span.count for span in spans]
+        keys = [span.slot + span.count for span in spans]
+        ends = torch.tensor(
+            [[0, *accumulate(queries)], [0, *accumulate(keys)]], dtype=torch.int32, device=device
+        )
+        slots = torch.cat([torch.arange(count, device=device) for count in keys])
+        tables = torch.stack([span.table for span in spans])
+        owners = torch.arange(len(spans), device=device)
+        owners = owners.repeat_interleave(ends[1].diff(), output_size=sum(keys))
+        return cls(
+            spans,
+            tables[owners, slots // page].long(),
+            slots % page,
+            ends[0],
+            ends[1],
+            max(queries),
+            max(keys),
+        )
+
+
+def _takes(q: Tensor, keys: Tensor) -> bool:
+    """Whether FlashAttention takes such queries and keys."""
+    return (
+        q.is_cuda
+        and q.dtype == keys.dtype
+        and q.dtype in (torch.bfloat16, torch.float16)
+        and q.shape[-1] % 8 == 0
+        and q.shape[-1] <= 256
+        and torch.cuda.get_device_capability(q.device) >= (8, 0)
+    )
+
+
 class TritonStep(TorchStep):
     """The steps as Triton kernels.
 
@@ -235,6 +288,7 @@ class TritonStep(TorchStep):
         super().__init__(spec)
         self._group = spec.num_heads // spec.num_kv_heads
         self._scale = spec.head_dim**-0.5 / math.log(2)
+        self._packed: _Packed | None = None
 
     def add_norm(self, x: Tensor, delta: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor]:
         """The sum, in ``x``, and its norm."""
@@ -348,28 +402,36 @@ class TritonStep(TorchStep):
             )
         return out
 
-    def attend_span(
+    def attend_spans(
         self,
         q: Tensor,
         buffers: tuple[Tensor, Tensor],
-        table: Tensor,
-        start: int,
+        spans: Sequence[Span],
         window: int | None,
     ) -> Tensor:
-        """As :meth:`TorchStep.attend_span`; a chunk without a window needs no mask."""
-        end = start + q.shape[0]
-        if not start or (window is not None and end > window):
-            return super().attend_span(q, buffers, table, start, window)
-        count = -(-end // buffers[0].shape[2])
-        keys, values = (gathered(b, table[None, :count])[:, :, :end] for b in buffers)
-        out = F.scaled_dot_product_attention(
-            q.to(keys.dtype).transpose(0, 1)[None],
+        """As :meth:`TorchStep.attend_spans`; all in one call where FlashAttention takes them."""
+        starts_alone = len(spans) == 1 and not spans[0].slot and window is None
+        if starts_alone or not _takes(q, buffers[0]):
+            return super().attend_spans(q, buffers, spans, window)
+        if self._packed is None or self._packed.spans is not spans:
+            self._packed = _Packed.of(spans, buffers[0].shape[2])
+        packed = self._packed
+        keys, values = (buffer[packed.blocks, :, packed.offsets] for buffer in buffers)
+        out = torch.ops.aten._flash_attention_forward(
+            q,
             keys,
             values,
-            attn_mask=causal_lower_right(q.shape[0], end),
-            enable_gqa=True,
-        )
-        return out[0].transpose(0, 1).flatten(1)
+            packed.query_ends,
+            packed.key_ends,
+            packed.most_queries,
+            packed.most_keys,
+            0.0,
+            True,
+            False,
+            window_size_left=window - 1 if window is not None else None,
+            window_size_right=0 if window is not None else None,
+        )[0]
+        return cast(Tensor, out).flatten(1)
 
     def _parts(self, rows: int) -> int:
         """Of the context, a power of two."""

@@ -116,16 +116,17 @@ def _native(dtype: torch.dtype) -> Any:
 def _by_torch(logits: Tensor, draws: Sequence[Draw | None]) -> list[int | None]:
     """Rows of a kind go together, so that a round waits for the device twice at most."""
     found: list[int | None] = [None] * len(draws)
-    kinds: dict[Callable[[Tensor, Sequence[Draw]], Tensor], list[int]] = {}
+    kinds: dict[_Way | None, list[int]] = {}
     for i, one in enumerate(draws):
         if one is not None:
             kinds.setdefault(_way(one), []).append(i)
     chosen = []
     for way, rows in kinds.items():
         kept = logits if len(rows) == len(draws) else logits[rows]
-        tokens = way(kept, [one for i in rows if (one := draws[i]) is not None])
-        finite = kept.max(-1).values.isfinite()
-        chosen.append((rows, torch.where(finite, tokens, -1)))
+        largest, tokens = kept.max(-1)
+        if way is not None:
+            tokens = way(kept, [one for i in rows if (one := draws[i]) is not None])
+        chosen.append((rows, torch.where(largest.isfinite(), tokens, -1)))
     for rows, picked in chosen:
         for i, token in zip(rows, picked.tolist(), strict=True):
             if token < 0:
@@ -134,14 +135,13 @@ def _by_torch(logits: Tensor, draws: Sequence[Draw | None]) -> list[int | None]:
     return found
 
 
-def _way(one: Draw) -> Callable[[Tensor, Sequence[Draw]], Tensor]:
+_Way = Callable[[Tensor, Sequence[Draw]], Tensor]
+
+
+def _way(one: Draw) -> _Way | None:
     if one.temperature == 0:
-        return _largest
+        return None
     return _any_of_nucleus if one.top_k or one.top_p < 1 else _any_of_all
-
-
-def _largest(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
-    return logits.argmax(-1)
 
 
 def _any_of_all(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
@@ -207,11 +207,12 @@ def truncate(logits: Tensor, draws: Sequence[Draw]) -> tuple[Tensor, Tensor]:
     reached = values.sum(-1, keepdim=True) >= top_p
     whole = torch.tensor([[bool(one.top_k)] for one in draws], device=q.device)
     enough = (top_k <= count) | (reached & ~whole)
-    if not bool(enough.all()):
-        values, ids = torch.topk(q, size)  # a nucleus reaches beyond the nearest tokens
-    ids, order = ids.sort(-1)
-    values, order = values.gather(1, order).sort(dim=-1, descending=True, stable=True)
-    ids = ids.gather(1, order)
+    if bool(enough.all()):
+        ids, order = ids.sort(-1)
+        values, order = values.gather(1, order).sort(dim=-1, descending=True, stable=True)
+        ids = ids.gather(1, order)
+    else:  # a nucleus reaches beyond the nearest tokens
+        values, ids = q.sort(dim=-1, descending=True, stable=True)
     rank = torch.arange(values.shape[1], device=q.device)
     values = values * (rank < top_k)
     values = torch.where(whole, values / values.sum(-1, keepdim=True), values)

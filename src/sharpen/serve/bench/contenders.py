@@ -86,8 +86,10 @@ def _ours(model: str, threads: int, device: str) -> Generate:
     from sharpen.serve.sampling import SamplingParams
 
     torch.set_num_threads(threads)
-    most = 64 if device == "cpu" else 256
-    llm = LLM(model, max_batch=most, prefix_caching=False, device=device)
+    settings: dict[str, Any] = {"max_batch": 64}
+    if device != "cpu":  # others are in the device's memory, too
+        settings = {"max_batch": 256, "kv_cache_memory": "16GiB"}
+    llm = LLM(model, prefix_caching=False, device=device, **settings)
 
     def generate(prompts: list[list[int]], count: int) -> int:
         params = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True)

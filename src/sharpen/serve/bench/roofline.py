@@ -44,7 +44,8 @@ def _device_bandwidth(device: str) -> float:
     data = torch.ones(_DEVICE_BYTES // 4, device=device)
     half = data.numel() // 2
     best = float("inf")
-    for run in (lambda: data.sum(), lambda: data[:half].copy_(data[half:])):
+    ways: list[Callable[[], object]] = [data.sum, lambda: data[:half].copy_(data[half:])]
+    for run in ways:
         for _ in range(7):
             torch.cuda.synchronize(device)
             begin = time.perf_counter()
