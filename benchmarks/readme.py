@@ -26,6 +26,7 @@ PAGES = (
     *(
         "docs/plan/serving.md",
         "docs/serve/bench.md",
+        "docs/serve/gpu.md",
         "docs/serve/server.md",
         "docs/serve/split.md",
         "docs/train/zero.md",

@@ -41,6 +41,35 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}"
 
 
+def cuda(document: dict[str, Any], where: str) -> str:
+    r, config = document["results"], document["config"]
+    ours, peer = r["rows"]
+    lines = [
+        f"1.2 B parameters in Llama's shape, random, bfloat16, greedy, prompts of "
+        f"{config['prompt']} tokens; {config['device']}, which reads {r['bandwidth_gb_s']:,.0f} "
+        "GB/s. Tokens a second:",
+        "",
+        f"| sequences | {ours['name']} | of memory's limit | transformers "
+        f"{config['transformers']} | ratio |",
+        "| ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for batch, rate in ours["decode"].items():
+        share, other = rate / r["memory_limits"][batch], peer["decode"][batch]
+        lines.append(f"| {batch} | {rate:,.0f} | {share:.0%} | {other:,.0f} | {rate / other:.1f} |")
+    lines.append(
+        f"| prompt of {config['prefill']} | {ours['prefill']:,.0f} | | {peer['prefill']:,.0f} | "
+        f"{ours['prefill'] / peer['prefill']:.1f} |"
+    )
+    spread = max(row["spread"] for row in r["rows"])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Passes differ by up to {spread:.0%}. {where}; `benchmarks/serve/bench_cuda.py`.",
+        ]
+    )
+
+
 def server(document: dict[str, Any], where: str) -> str:
     lines = [
         "| 16 clients | in process, tokens/s | over HTTP | ratio | added p99 a token | scheduler | "
@@ -110,6 +139,7 @@ def products(document: dict[str, Any], where: str) -> str:
 
 
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any], str], str]]] = {
+    "cuda": ("serve_cuda", cuda),
     "engines": ("serve_engines", engines),
     "products": ("serve_products", products),
     "server": ("serve_server", server),

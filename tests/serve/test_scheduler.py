@@ -34,6 +34,9 @@ class Machine:
     def compute(self, step: Step, guess_right: int = 0) -> None:
         size = self.scheduler.pool.size
         new: list[list[int]] = []
+        for source, target in step.copies:
+            for i in range(size):
+                self.places[target, i] = self.places[source, i]
         for part in step.parts:
             sequence = part.sequence
             known = [*sequence.tokens, *sequence.draft]
@@ -119,10 +122,26 @@ def test_a_known_prefix_is_not_computed_again_but_for_its_last_token() -> None:
     run(machine, [SequenceState(prompt(12), 13)])
     before = machine.computed
     run(machine, [SequenceState(prompt(12), 13)])
-    assert machine.computed - before == 4  # the last block of the three: its last token is wanted
+    assert machine.computed - before == 1  # in a copy of the last block of the three
     run(machine, [SequenceState(prompt(12), 13, extra="adapter")])
-    assert machine.computed - before == 4 + 12
-    assert machine.scheduler.prefix_hits == 8
+    assert machine.computed - before == 1 + 12
+    run(machine, [SequenceState([*prompt(11), 5], 13)])
+    assert machine.computed - before == 1 + 12 + 4  # another last token
+    assert machine.scheduler.prefix_hits == 11 + 8
+
+
+def test_the_copy_of_a_last_block_is_its_own() -> None:
+    machine = make(size=4)
+    pair = [SequenceState(prompt(8), 15, arrival=float(i)) for i in range(2)]
+    for sequence in pair:  # the second one comes while the first one runs
+        machine.scheduler.add(sequence)
+        step = machine.scheduler.schedule()
+        machine.compute(step)
+    assert step.copies == [(pair[0].blocks[1], pair[1].blocks[1])]
+    assert pair[0].blocks[0] == pair[1].blocks[0]
+    assert pair[0].blocks[1] != pair[1].blocks[1]
+    run(machine, [])
+    assert pair[0].tokens == pair[1].tokens
 
 
 def test_continuations_of_one_prompt_wait_for_the_first_and_take_its_blocks() -> None:
@@ -159,6 +178,7 @@ def test_one_that_waits_for_a_prompt_keeps_its_blocks_and_its_place() -> None:
     machine.scheduler.remove(first)  # nobody stores the last blocks now
     step = machine.scheduler.schedule()
     assert next(part.sequence for part in step.parts) is second
+    machine.compute(step)
     run(machine, [])
     assert second.tokens == continued(prompt(16), 18)
 

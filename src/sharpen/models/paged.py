@@ -75,6 +75,12 @@ class PagedCache:
         """Keys and values of a layer, to be written in place."""
         return self._buffers[layer]
 
+    def copy(self, source: int, target: int) -> None:
+        """Copy what one block holds to another."""
+        for pair in self._buffers:
+            for buffer in pair:
+                buffer[target] = buffer[source]
+
 
 def _zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Zeros; on Linux, memory is taken from the system only as it is written, in huge pages."""

@@ -320,6 +320,8 @@ class Engine:
             begin = time.perf_counter()
             self._note_starts(step, begin)
             try:
+                for source, target in step.copies:
+                    self._cache.copy(source, target)
                 new = self._compute(step.parts)
             except Exception as error:
                 for part in step.parts:

@@ -198,6 +198,9 @@ class Step:
     preempted: list[SequenceState] = field(default_factory=list)
     """Those that gave their blocks up for it."""
 
+    copies: list[tuple[int, int]] = field(default_factory=list)
+    """Blocks, and those that their contents go to before anything is computed, in this order."""
+
     @property
     def num_tokens(self) -> int:
         """In all parts."""
@@ -423,10 +426,14 @@ class Scheduler:
                 kept += taken
                 continue
             self._num_waiting -= 1
+            last = self._known_end(sequence, len(known))
             self.pool.share(known)
             sequence.blocks = known + self.pool.take(needed)
             sequence.num_computed = sequence.num_cached = len(known) * self.pool.size
             sequence.num_published = len(known)
+            if last is not None:  # a copy, since the last token is computed again
+                step.copies.append((last, sequence.blocks[-1]))
+                sequence.num_computed = sequence.num_cached = sequence.num_tokens - 1
             self.prefix_queries += sequence.num_tokens
             self.prefix_hits += sequence.num_cached
             sequence.status = "running"
@@ -456,6 +463,14 @@ class Scheduler:
             return []
         whole = (sequence.num_tokens - 1) // self.pool.size
         return self.pool.find(self._hashes(sequence, whole))
+
+    def _known_end(self, sequence: SequenceState, known: int) -> int | None:
+        """The block that holds its last tokens, if they fill one and all before them are known."""
+        whole, rest = divmod(sequence.num_tokens, self.pool.size)
+        if rest or known != whole - 1 or sequence.plan is not None:
+            return None
+        found = self.pool.find(self._hashes(sequence, whole)[-1:])
+        return found[0] if found else None
 
     def _hashes(self, sequence: SequenceState, count: int) -> list[bytes]:
         """Those of its first full blocks."""
