@@ -12,8 +12,8 @@ come after that, so no policy sees them before it drops anything. All policies s
 budget and stabilizers. A question is answered right when every token of the answer is the likeliest
 one after what comes before it.
 
-Heads and the recall model are trained here, on a GPU where there is one, which takes minutes and not
-hours, and kept in ``$XDG_CACHE_HOME/sharpen/bench``.
+Heads and the recall model are trained here, on a GPU where there is one, which takes minutes and
+not hours, and kept in ``$XDG_CACHE_HOME/sharpen/bench``.
 """
 
 from __future__ import annotations
