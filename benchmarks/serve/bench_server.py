@@ -5,9 +5,10 @@
     http       tokens a second of 16 clients that stream over HTTP, over those in process
     added      p99 time between tokens over HTTP minus that in process, once all 16 answers run
     scheduler  time of a round outside of the model, over the round, for 16 running sequences
-    prefix     time to the first token of a prompt of 512 of which all but the last 16 are known,
-               over that of one that is not
-    floor      the same for the last 16 alone: what a model costs that reads its weights once
+    prefix     time to the first token of a prompt of which all but the last 16 are known, over that
+               of one that is not; prompts of 512 and of 1,536 tokens
+    same       of a prompt of 512 that is known whole
+    floor      of one token alone: what a model costs that reads its weights once; prompts of 512
 
 Offline and HTTP runs alternate; medians of the passes count. The server is a process of its own, as
 for users, with one thread for products each; so is the client, which is this one. M is a model of
@@ -161,12 +162,12 @@ def first_token(llm: LLM, prompt: list[int]) -> float:
     return time.perf_counter() - begin
 
 
-def prefix_share(llm: LLM, seed: int) -> tuple[float, float]:
-    """Time of a prompt whose head is known, and of its tail alone, over that of a new one."""
-    head, tail = Lengths(prompt=512, output=1).prompts(2, llm.spec.vocab_size, seed=seed)
+def prefix_share(llm: LLM, tokens: int, seed: int) -> tuple[float, float, float]:
+    """Times over that of a new prompt: its head is known, all of it is, and one token alone."""
+    head, tail = Lengths(prompt=tokens, output=1).prompts(2, llm.spec.vocab_size, seed=seed)
     cold = first_token(llm, head)
-    hit = first_token(llm, [*head[:496], *tail[:16]])
-    return hit / cold, first_token(llm, tail[16:32]) / cold
+    hit = first_token(llm, [*head[:-16], *tail[:16]])
+    return hit / cold, first_token(llm, head) / cold, first_token(llm, tail[16:17]) / cold
 
 
 def compare(model: str, passes: int, output: int, warm: bool) -> dict[str, Any]:
@@ -182,8 +183,9 @@ def compare(model: str, passes: int, output: int, warm: bool) -> dict[str, Any]:
             if number >= warm:
                 offline.append(pair[0])
                 http.append(pair[1])
-    prefix_share(llm, 100)
-    prefixes = [prefix_share(llm, 101 + i) for i in range(passes)]
+    prefix_share(llm, 512, 100)
+    prefixes = [prefix_share(llm, 512, 101 + i) for i in range(passes)]
+    longer = [prefix_share(llm, 1536, 201 + i) for i in range(passes)]
     return {
         "offline_tokens_per_s": statistics.median(one[0] for one in offline),
         "http_tokens_per_s": statistics.median(one[0] for one in http),
@@ -192,7 +194,9 @@ def compare(model: str, passes: int, output: int, warm: bool) -> dict[str, Any]:
         * statistics.median(h[1] - o[1] for h, o in zip(http, offline, strict=True)),
         "scheduler": statistics.median(scheduler_share(llm, output) for _ in range(passes)),
         "prefix": statistics.median(one[0] for one in prefixes),
-        "floor": statistics.median(one[1] for one in prefixes),
+        "same": statistics.median(one[1] for one in prefixes),
+        "floor": statistics.median(one[2] for one in prefixes),
+        "prefix_long": statistics.median(one[0] for one in longer),
     }
 
 

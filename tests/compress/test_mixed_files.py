@@ -19,7 +19,8 @@ from sharpen.compress.rows import quantize_rows, row_bytes
 from sharpen.compress.salience import block_linears
 from sharpen.core.errors import BusyError, ConfigError, DataError, FileFormatError
 from sharpen.core.files import FileLock, sha256_file
-from sharpen.models import generate, load_model, load_tokenizer
+from sharpen.models import generate, load_model, load_tokenizer, prepare_for_inference
+from sharpen.native.info import compiler
 from small_models import byte_tokenizer, save_small_dataset, small_model
 
 IDS = torch.tensor([[5, 9, 200, 33, 7, 120, 64, 3]])
@@ -91,6 +92,24 @@ def test_the_loaded_model_decodes_in_any_type_and_keeps_its_weights_packed(tmp_p
         assert [len(g.ids) for g in found] == [5, 5]
     tokenizer = load_tokenizer(tmp_path / "q")
     assert tokenizer.decode(tokenizer.encode("abc")) == "abc"
+
+
+@pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("changes", [{}, {"vocab_size": 301, "hidden_size": 72, "head_dim": 18}])
+def test_an_embedding_reads_the_weights_that_its_head_multiplies(
+    tmp_path, dtype, changes, monkeypatch
+):
+    monkeypatch.setattr("sharpen.compress.mixed._TILE_BYTES", 100 * 72)  # rows in pieces of 100
+    save_mixed(small_model(**changes), tmp_path / "q", MixLLMConfig(bits=8, solver="rtn"))
+    loaded = load_model(tmp_path / "q", dtype=dtype)
+    embedding = loaded.model.embed_tokens
+    assert isinstance(embedding, MixedEmbedding)
+    ids = torch.arange(loaded.spec.vocab_size).view(1, -1)
+    before = embedding(ids)
+    prepare_for_inference(loaded)
+    assert embedding.weight_int8.numel() == 0
+    assert torch.equal(embedding(ids), before)
 
 
 @pytest.mark.parametrize("tied", [True, False])

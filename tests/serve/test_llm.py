@@ -6,7 +6,7 @@ from sharpen.core.errors import ConfigError, DataError, MissingFileError
 from sharpen.models import LoraConfig, add_lora, generate, load_model, merge_lora, save_adapter
 from sharpen.models.chat import render_chat
 from sharpen.serve import LLM, SamplingParams
-from sharpen.serve.llm import parse_bytes, resolve_dtype
+from sharpen.serve.llm import parse_bytes, resolve_device, resolve_dtype
 from small_models import byte_tokenizer, save_small_model, small_model
 
 GREEDY = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
@@ -148,6 +148,17 @@ def test_types_are_resolved_by_name():
     assert resolve_dtype("auto") in (torch.bfloat16, torch.float32)
     with pytest.raises(ConfigError, match="int3"):
         resolve_dtype("int3")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "meta", "cuda:99", ""])
+def test_devices_that_are_not_there_are_named(device):
+    with pytest.raises(ConfigError, match="device="):
+        resolve_device(device)
+
+
+def test_a_device_by_itself():
+    assert resolve_device("cpu") == resolve_device(torch.device("cpu")) == torch.device("cpu")
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def test_options_of_the_engine_change_no_text(folder, llm):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sharpen.cli.common import Output, command, error_console, flags
+from sharpen.cli.options import Device
 
 if TYPE_CHECKING:
     from sharpen.serve.bench.throughput import Settings
@@ -26,7 +27,6 @@ Python = Annotated[
     typer.Option("--peers-python", help="Interpreter that has the peers.", show_default=False),
 ]
 Threads = Annotated[int, typer.Option(help="Of every engine.", min=1)]
-Device = Annotated[str, typer.Option(help="Where engines run: cpu, cuda, or such as cuda:1.")]
 Passes = Annotated[int, typer.Option(help="Over all engines in turn.", min=1)]
 Mode = Annotated[str, typer.Option(help="throughput, load or all.")]
 Rates = Annotated[
@@ -74,7 +74,7 @@ def register(app: typer.Typer) -> None:
         from sharpen.serve.bench.throughput import Settings
         from sharpen.serve.llm import resolve_device
 
-        resolve_device(device)
+        device = str(resolve_device(device))
         if mode not in ("throughput", "load", "all"):
             raise ConfigError(f"--mode {mode!r} must be throughput, load or all.")
         path = str(resolve_model(model))

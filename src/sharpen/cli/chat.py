@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sharpen.cli.common import Output, command, error_console, flags
+from sharpen.cli.options import Device
 from sharpen.cli.serve import Adapter, Dtype, Model
 
 __all__ = ["register"]
@@ -28,6 +29,7 @@ def register(app: typer.Typer) -> None:
         max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 512,
         seed: Annotated[int | None, typer.Option(help="Same seed, same answers.")] = None,
         dtype: Dtype = "auto",
+        device: Device = "auto",
         adapter: Adapter = None,
     ) -> Output:
         """Talk with a model; an empty line or Ctrl-D ends it."""
@@ -40,7 +42,7 @@ def register(app: typer.Typer) -> None:
         params = SamplingParams(
             temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed
         )
-        llm = LLM(model, dtype=dtype, adapter=adapter, max_batch=1)
+        llm = LLM(model, dtype=dtype, device=device, adapter=adapter, max_batch=1)
         messages: list[dict[str, Any]] = []
         if system is not None:
             messages.append({"role": "system", "content": system})

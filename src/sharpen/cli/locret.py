@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sharpen.cli.common import Output, command, new_app
+from sharpen.cli.options import Device
 from sharpen.cli.progress import bar, observe
 
 __all__ = ["app"]
@@ -41,6 +42,7 @@ def train(
     max_tokens: Annotated[int, typer.Option(help="Of a text; a prompt loses its middle.")] = 10240,
     seed: Annotated[int, typer.Option(help="Of weights and order.")] = 42,
     dtype: Dtype = "float32",
+    device: Device = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
 ) -> Output:
     """Train retaining heads for a model, which stays as it is.
@@ -70,7 +72,7 @@ def train(
 
     tokenizer = load_tokenizer(model)
     texts = answered_texts(data, tokenizer)
-    ready, fingerprint = _prepared(model, dtype)
+    ready, fingerprint = _prepared(model, dtype, device)
     check_compatible(tokenizer, ready.spec, model)
     told: list[Any] = []
     with observe() as observer, bar(observer, "locret (steps)", steps) as advance:
@@ -108,6 +110,7 @@ def evaluate(
     ] = None,
     limit: Annotated[int, typer.Option(help="Texts to look at, at most.")] = 32,
     dtype: Dtype = "float32",
+    device: Device = "auto",
 ) -> Output:
     """Compare what answers cost when prompts were read under each policy."""
     from sharpen.compress.kv import EvictionConfig, load_heads
@@ -124,9 +127,9 @@ def evaluate(
     longest = max(len(text.prompt) for text in texts)
     units = max(1, longest // 8) if budget is None else budget
     config = EvictionConfig(budget=units, local=min(100, max(1, units // 4)))
-    ready, fingerprint = _prepared(model, dtype)
+    ready, fingerprint = _prepared(model, dtype, device)
     check_compatible(tokenizer, ready.spec, model)
-    trained = load_heads(heads, ready.spec)
+    trained = load_heads(heads, ready.spec, device=ready.device)
     if trained.fingerprint and trained.fingerprint != fingerprint:
         raise ConfigError(
             f"{heads} were trained for another model of the same shape. Train heads for this one: "
@@ -167,14 +170,15 @@ def _untrained(policies: Any, config: Any) -> dict[str, Any]:
     return found
 
 
-def _prepared(model: str, dtype: str) -> tuple[Any, str]:
+def _prepared(model: str, dtype: str, device: str) -> tuple[Any, str]:
     """A model ready for inference, and whose it is."""
     from sharpen.compress.kv.locret import norms_fingerprint
     from sharpen.models import load_model
     from sharpen.models.decode import prepare_for_inference
-    from sharpen.serve.llm import resolve_dtype
+    from sharpen.serve.llm import resolve_device, resolve_dtype
 
-    loaded = load_model(model, dtype=resolve_dtype(dtype))
+    where = resolve_device(device)
+    loaded = load_model(model, dtype=resolve_dtype(dtype, where), device=where)
     fingerprint = norms_fingerprint(loaded)
     return prepare_for_inference(loaded), fingerprint
 

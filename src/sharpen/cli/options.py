@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Adapter", "CalibrationTexts", "Model", "Samples"]
+__all__ = ["Adapter", "CalibrationTexts", "Device", "Model", "Samples"]
 
 Model = Annotated[str, typer.Argument(help="An asset's name, a model folder, or a .gguf file.")]
 Adapter = Annotated[Path | None, typer.Option(help="Folder of a LoRA adapter to fold in first.")]
@@ -19,3 +19,4 @@ CalibrationTexts = Annotated[
     ),
 ]
 Samples = Annotated[int, typer.Option(help="Rows of 512 tokens of it.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or such as cuda:1.")]

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from sharpen.cli.common import Output, command, error_console, flags
+from sharpen.cli.options import Device
 
 __all__ = ["register"]
 
@@ -50,7 +51,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         name: Annotated[str | None, typer.Option(help="Model name for clients.")] = None,
         dtype: Dtype = "auto",
-        device: Annotated[str, typer.Option(help="auto, cpu, cuda, or such as cuda:1.")] = "auto",
+        device: Device = "auto",
         adapter: Adapter = None,
         lora: Annotated[
             list[str] | None,

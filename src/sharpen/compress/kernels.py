@@ -37,7 +37,7 @@ from sharpen.models.products import NativeProduct, has_tiles
 from sharpen.native.build import function, load
 from sharpen.native.info import cpu_flags, variant
 
-__all__ = ["WAYS", "CodeProduct", "IntegerProduct", "RowPart", "best_way"]
+__all__ = ["WAYS", "CodeProduct", "IntegerProduct", "PackedRows", "RowPart", "best_way"]
 
 RowPart = tuple[Tensor, Tensor, Tensor, Tensor | None]
 """Places [n], codes [n, K], scales [G, n], and zero points [G, n] of 4-bit or None of 8-bit rows;
@@ -149,6 +149,13 @@ class IntegerProduct:
         )
         return y
 
+    def rows(self) -> PackedRows | None:
+        """Its weights by row; None where some have 4 bits."""
+        if set(self._tensors) != {8}:
+            return None
+        codes, scales, _, places = self._tensors[8]
+        return PackedRows(codes, scales, places, self._in)
+
     def native(self, dtype: torch.dtype) -> tuple[NativeProduct, int] | None:
         """See :class:`~sharpen.models.products.NativeProduct`."""
         if dtype not in self._native:
@@ -164,6 +171,33 @@ class IntegerProduct:
             way=self._way,
         )
         return made, sys.maxsize
+
+
+class PackedRows:
+    """Rows of 8-bit weights that are laid out for products.
+
+    Args:
+        codes: [T, 16 K'] uint8.
+        scales: [T, G, 16].
+        places: [T, 16] int32, rows of the weight; -1 for none.
+        columns: K.
+    """
+
+    def __init__(self, codes: Tensor, scales: Tensor, places: Tensor, columns: int) -> None:
+        self._codes = codes.view(codes.shape[0], -1, _LANES, 4)
+        self._scales = scales
+        self._columns = columns
+        where = places.flatten()
+        is_row = where >= 0
+        self._at = torch.empty(int(is_row.sum()), dtype=torch.int32)
+        self._at[where[is_row].long()] = is_row.nonzero()[:, 0].int()
+
+    def __call__(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes [n, K] int8 and scales [G, n] of rows [n]."""
+        at = self._at[ids].long()
+        tile, lane = at // _LANES, at % _LANES
+        codes = (self._codes[tile, :, lane] ^ 128).view(torch.int8).flatten(1)
+        return codes[:, : self._columns], self._scales[tile, :, lane].T
 
 
 class _Weight(ctypes.Structure):

@@ -37,7 +37,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sharpen.compress.kernels import IntegerProduct
+from sharpen.compress.kernels import IntegerProduct, PackedRows
 from sharpen.compress.rows import GROUP, RowCodes, grouped, pack_nibbles, unpack_nibbles
 from sharpen.core.errors import FileFormatError
 
@@ -274,12 +274,31 @@ class MixedEmbedding(nn.Module):
         self.register_buffer("scale_int8", weight.scale_int8)
         self.weight_int8: Tensor
         self.scale_int8: Tensor
+        self._rows: PackedRows | None = None
 
     def forward(self, ids: Tensor) -> Tensor:
         """[...] int64 -> [..., H]."""
         flat = ids.flatten()
-        rows = _dequantized(self.weight_int8[flat], self.scale_int8[:, flat], None)
+        if self._rows is not None:
+            codes, scale = self._rows(flat)
+        else:
+            codes, scale = self.weight_int8[flat], self.scale_int8[:, flat]
+        rows = _dequantized(codes, scale, None)
         return rows.to(self.dtype).view(*ids.shape, self.embedding_dim)
+
+    def share(self, head: nn.Module, product: object) -> None:
+        """Read the weights of a tied head's product from now on, so that they are held once.
+
+        Args:
+            head: the layer.
+            product: made of it; any other than a native one changes nothing.
+        """
+        own = getattr(head, "weight_int8", None)
+        tied = own is not None and own.data_ptr() == self.weight_int8.data_ptr()
+        rows = product.rows() if tied and isinstance(product, IntegerProduct) else None
+        if rows is not None:
+            self._rows = rows
+            self.weight_int8 = self.weight_int8.new_empty((0, self.embedding_dim))
 
     def _apply(self, fn: object, recurse: bool = True) -> Self:
         """As :meth:`MixedLinear._apply`."""

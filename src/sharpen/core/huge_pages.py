@@ -8,12 +8,13 @@ process that it did not start are moved into them (:func:`collapse`).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
 from collections.abc import Iterable
 
-__all__ = ["collapse", "has_huge_allocator", "worker_environment"]
+__all__ = ["collapse", "has_huge_allocator", "trim", "worker_environment"]
 
 _PAGE = 2 << 20
 _MADV_COLLAPSE = 25
@@ -60,3 +61,9 @@ def collapse(regions: Iterable[tuple[int, int]]) -> int:
     advise = ctypes.CDLL(None).madvise
     advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     return sum(advise(page * _PAGE, _PAGE, _MADV_COLLAPSE) == 0 for page in sorted(pages))
+
+
+def trim() -> None:
+    """Give memory that the allocator holds free back to the system; glibc alone can."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)

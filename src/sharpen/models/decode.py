@@ -17,7 +17,7 @@ A parallel block has one norm, and one product for all that reads it::
 
 The products are those of ``models/products.py``, the rest is ``models/step.py``. Weights move here
 and are not copied, except as said there and for a bfloat16 head tied to the embedding (V H e
-bytes).
+bytes). An embedding that can read the weights of a tied head's product has a method ``share``.
 
 Legend: B batch, T tokens, R rows, S keys, H hidden, I intermediate, N query heads, K key heads,
 G = N / K, D head size, V vocabulary.
@@ -32,6 +32,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sharpen.core.huge_pages import trim
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.adapters import Adapter, AdapterRows, Site
 from sharpen.models.attention import attention_mask
@@ -152,6 +153,9 @@ class InferenceLM:
         self._embedding = model.model.embed_tokens
         self._norm = model.model.norm
         self._head = product(model.lm_head)
+        share = getattr(self._embedding, "share", None)
+        if share is not None:
+            share(model.lm_head, self._head)
         blocks = [block for block in model.model.layers if isinstance(block, Block)]
         weight = self._norm.weight
         self._dtype = weight.dtype
@@ -289,6 +293,11 @@ class InferenceLM:
             angles = self._rope.tables(longest, cache.device)
             self._graphs = DecodeGraphs(states, angles, cache, most=rows, longest=longest)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self._norm.weight.device
+
     def load_adapter(self, folder: str | Path) -> Adapter:
         """A LoRA adapter for parts of :meth:`paged`; raises as :class:`Adapter` does."""
         weight = self._norm.weight
@@ -356,4 +365,6 @@ def prepare_for_inference(model: DecoderLM) -> InferenceLM:
     Returns:
         A model with equal logits, up to rounding.
     """
-    return InferenceLM(model.eval())
+    prepared = InferenceLM(model.eval())
+    trim()  # of what laying weights out has left
+    return prepared

@@ -243,10 +243,9 @@ def train_heads(
     """
     config = config or LocretConfig()
     _check(texts)
-    device = model.new_paged_cache(1, 1).device
     heads = RetainingHeads(model.spec, config.hidden, fingerprint=fingerprint)
     heads.init_weights(config.seed)
-    heads.to(device)
+    heads.to(model.device)
     optimizer = torch.optim.AdamW(
         heads.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=config.weight_decay
     )
