@@ -252,6 +252,7 @@ def main() -> int:
         "share": SHARE,
         "recall_heads": dataclasses.asdict(RECALL_HEADS),
         "smollm2_heads": dataclasses.asdict(SMOLLM2_HEADS),
+        "smollm2_texts": [SMOLLM2_TEXTS[0], SMOLLM2_TEXTS[-1]],
     }
     save(options, results, config=config, plot=lambda figure: draw(figure, results))
     row = results["recall"]["lengths"]["1024"]

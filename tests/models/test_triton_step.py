@@ -69,9 +69,9 @@ def cache_and_rows(spec, dtype, lengths, firsts, seed=0):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(
-    lengths=st.lists(st.sampled_from([1, 2, 16, 17, 63, 200]), min_size=1, max_size=3),
+    lengths=st.lists(st.sampled_from([1, 2, 16, 17, 70]), min_size=1, max_size=3),
     kv_heads=st.sampled_from([1, 2, 4]),
     size=st.sampled_from([16, 20, 64]),
     window=st.sampled_from([None, 1, 8, 10_000]),
