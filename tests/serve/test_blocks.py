@@ -29,6 +29,30 @@ def test_a_released_prefix_is_found_until_its_blocks_are_handed_out() -> None:
     assert pool.find(hashes) == blocks[:1]
 
 
+def test_blocks_that_hold_nothing_go_before_those_that_were_never_used() -> None:
+    pool = BlockPool(6, 2)
+    hashes = hashes_of(pool, [1, 2, 3, 4])
+    blocks = pool.take(3)  # the third one was not filled
+    for block, one in zip(blocks, hashes, strict=False):
+        pool.know(block, one)
+    pool.release(blocks)
+    assert pool.take(1) == blocks[2:]
+    pool.share(blocks[:2])
+    pool.release(blocks[:2], forget=True)
+    assert pool.find(hashes) == []
+    assert pool.take(2) == blocks[:2]
+
+
+def test_what_others_hold_is_not_forgotten() -> None:
+    pool = BlockPool(3, 2)
+    (block,) = pool.take(1)
+    hashes = hashes_of(pool, [5, 6])
+    pool.know(block, hashes[0])
+    pool.share([block])
+    pool.release([block], forget=True)
+    assert pool.find(hashes) == [block]
+
+
 def test_sharing_keeps_blocks_until_the_last_holder_leaves() -> None:
     pool = BlockPool(3, 2)
     (block,) = pool.take(1)

@@ -8,7 +8,8 @@ for LLM Serving with PagedAttention, SOSP 2023, arXiv 2309.06180, section 4.4)::
 
 H is BLAKE2b with 128 bits and a random key of the pool's own, so that nobody can make two prefixes
 meet. Freed blocks keep their contents and are handed out again in the order they were freed, tails
-of sequences first; until then a sequence with the same prefix takes them back.
+of sequences first; until then a sequence with the same prefix takes them back. Those with unknown
+contents go before all others, the last one first: its memory has been used, and may be in a cache.
 
 All operations take constant time a block. Blocks are numbers here; the tensors lie elsewhere.
 """
@@ -115,12 +116,23 @@ class BlockPool:
                 del self._free[block]
             self._holders[block] += 1
 
-    def release(self, blocks: Sequence[int]) -> None:
-        """Give up the blocks of a sequence, first to last; its tail is handed out first."""
+    def release(self, blocks: Sequence[int], *, forget: bool = False) -> None:
+        """Give up the blocks of a sequence, first to last; its tail is handed out first.
+
+        Args:
+            blocks: held.
+            forget: know their contents no more, where nobody else holds them.
+        """
         for block in reversed(blocks):
             self._holders[block] -= 1
-            if not self._holders[block]:
-                self._free[block] = None
+            if self._holders[block]:
+                continue
+            known = self._hash_of.pop(block, None) if forget else None
+            if known is not None:
+                del self._by_hash[known]
+            self._free[block] = None
+            if block not in self._hash_of:
+                self._free.move_to_end(block, last=False)
 
     def know(self, block: int, known: bytes) -> None:
         """A held block is full and its contents are those of the hash.

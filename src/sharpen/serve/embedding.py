@@ -85,15 +85,15 @@ class Embedding:
         self.prompt_ids = list(prompt_ids)
         self.adapter = adapter
         self.pooling = pooling
-        # The mean needs every state, so nothing may be taken from what is known.
-        known: list[object] = [id(self), time.monotonic_ns()] if pooling == "mean" else [""]
         self.state = SequenceState(
             tokens=list(prompt_ids),
             max_tokens=len(prompt_ids),
             priority=priority,
             arrival=time.monotonic(),
-            extra=json.dumps([*known, adapter.number if adapter else 0]),
+            extra=json.dumps(["", adapter.number if adapter else 0]),
         )
+        if pooling == "mean":  # it needs every state, so nothing may be taken from what is known
+            self.state.keep_apart()
         self.cancelled = False
         self.finish_reason: FinishReason | None = None
         self.vector: Tensor | None = None

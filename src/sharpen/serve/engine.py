@@ -361,7 +361,7 @@ class Engine:
             arrived, self._arrived = self._arrived, []
             for sequence in arrived:
                 if not self._prefix_caching:
-                    sequence.state.extra = f"{id(sequence)}/{time.monotonic_ns()}"
+                    sequence.state.keep_apart()
                 if isinstance(sequence, Continuation):
                     sequence.state.plan = self._plan(len(sequence.prompt_ids))
                 self._running[sequence.state] = sequence

@@ -120,7 +120,7 @@ class Continuation:
         self._prompt_logprobs: list[TokenLogprob] = []
         self._num_scored = 0
         if params.prompt_logprobs is not None:
-            self.state.extra = f"{id(self)}/{time.monotonic_ns()}"  # nothing known is taken
+            self.state.keep_apart()  # nothing known is taken
             text = tokenizer.decode(prompt_ids[:1], skip_special=False)
             first = TokenLogprob(id=prompt_ids[0], text=text, logprob=math.nan)
             self._prompt_logprobs.append(first)

@@ -37,6 +37,7 @@ from __future__ import annotations
 import bisect
 import heapq
 import itertools
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -106,6 +107,9 @@ class SequenceState:
     extra: str = ""
     """What beside the tokens decides keys and values; only equal ones share a prefix."""
 
+    private: bool = False
+    """Whether nobody else can share its prefix, so that its blocks hold nothing when it is gone."""
+
     draft: list[int] = field(default_factory=list)
     """Guesses of the tokens that follow, to be computed together with the next one."""
 
@@ -150,6 +154,11 @@ class SequenceState:
     def dropped(self) -> int:
         """Computed tokens whose keys and values are no longer stored."""
         return self.plan.dropped(self.num_computed) if self.plan is not None else 0
+
+    def keep_apart(self) -> None:
+        """Share no prefix with any other sequence."""
+        self.extra = f"{id(self)}/{time.monotonic_ns()}"
+        self.private = True
 
     def most_stored(self, end: int) -> int:
         """Tokens that are stored at most, from now until ``end`` are computed."""
@@ -302,10 +311,10 @@ class Scheduler:
         """Take a sequence out, wherever it is; its blocks are free again."""
         if sequence.status == "running":
             self.running.remove(sequence)
-            self._release(sequence)
+            self._release(sequence, forget=sequence.private)
         elif sequence.status == "reserved":
             self.num_reserved -= 1
-            self._release(sequence)
+            self._release(sequence, forget=sequence.private)
         elif sequence.status == "waiting":
             self._num_waiting -= 1
         sequence.status = "finished"
@@ -398,8 +407,8 @@ class Scheduler:
         self.num_preemptions += 1
         self._wait(victim)
 
-    def _release(self, sequence: SequenceState) -> None:
-        self.pool.release(sequence.blocks)
+    def _release(self, sequence: SequenceState, *, forget: bool = False) -> None:
+        self.pool.release(sequence.blocks, forget=forget)
         sequence.blocks = []
         sequence.num_computed = 0
         sequence.draft = []

@@ -227,7 +227,7 @@ class SplitEngine(Engine):
 
     def _own(self, sequence: TokenContinuation) -> None:
         if not self._prefix_caching:
-            sequence.state.extra = f"{id(sequence)}/{time.monotonic_ns()}"
+            sequence.state.keep_apart()
 
     def _take_in(self) -> None:
         while self._calls:
