@@ -4,7 +4,13 @@ import sys
 
 import pytest
 
-from sharpen.core.huge_pages import collapse, has_huge_allocator, worker_environment
+from sharpen.core.huge_pages import (
+    collapse,
+    has_huge_allocator,
+    laying_out,
+    reserve,
+    worker_environment,
+)
 
 
 def test_a_child_gets_the_settings_and_what_the_user_set_stays(
@@ -42,3 +48,29 @@ def test_memory_keeps_its_contents_and_bad_addresses_do_no_harm() -> None:
     assert torch.equal(values, torch.arange(3 << 20, dtype=torch.int32))
     assert collapse([(1 << 46, 1 << 22)]) == 0
     assert collapse([]) == 0
+
+
+def test_moves_wait_while_weights_are_laid_out() -> None:
+    import torch
+
+    values = torch.arange(3 << 20, dtype=torch.int32)
+    alone = collapse([(values.data_ptr(), values.nbytes)])
+    with laying_out():
+        with laying_out():
+            assert collapse([(values.data_ptr(), values.nbytes)]) == 0
+        with pytest.raises(ZeroDivisionError), laying_out():
+            raise ZeroDivisionError
+    assert torch.equal(values, torch.arange(3 << 20, dtype=torch.int32))
+    assert collapse([(values.data_ptr(), values.nbytes)]) == alone  # no longer waiting
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone")
+def test_reserved_memory_is_zeros_and_taken_as_it_is_written() -> None:
+    import psutil
+
+    process = psutil.Process()
+    before = process.memory_info().rss
+    memory = reserve(1 << 30)
+    assert process.memory_info().rss - before < 1 << 26
+    memory[5:8] = b"abc"
+    assert memory[4:9] == b"\0abc\0"

@@ -23,8 +23,10 @@ inputs. Memory: that of the stored tensors.
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 import torch
@@ -32,7 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sharpen.compress.rows import GROUP
-from sharpen.core.huge_pages import collapse
+from sharpen.core.huge_pages import collapse, reserve
 from sharpen.models.products import NativeProduct, has_tiles
 from sharpen.native.build import function, load
 from sharpen.native.info import cpu_flags, variant
@@ -47,6 +49,7 @@ WAYS = ("plain", "vnni", "tiles")
 _TWICE = 4
 _LANES = 16
 _STEP = 32
+_CHUNK, _LINE = 64 << 20, 64  # bytes
 
 
 class _Part(ctypes.Structure):
@@ -85,7 +88,7 @@ class IntegerProduct:
             if part[0].numel():
                 packed.setdefault(8 if part[3] is None else 4, []).append(_packed(*part))
         self._tensors = {
-            bits: [torch.cat(pieces) for pieces in zip(*packed[bits], strict=True)]
+            bits: [_kept(pieces) for pieces in zip(*packed[bits], strict=True)]
             for bits in sorted(packed)
         }
         self._parts = (_Part * len(packed))(
@@ -101,7 +104,6 @@ class IntegerProduct:
                 for bits, (codes, scales, zeros, places) in self._tensors.items()
             )
         )
-        collapse([(x[0].data_ptr(), x[0].nbytes) for x in self._tensors.values()])
         pointer, integer, count = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
         types = (pointer, integer, *[pointer] * 3, *[integer] * 3, count, count)
         self._native = {
@@ -303,6 +305,36 @@ class CodeProduct:
             way=self._tiles,
         )
         return made, sys.maxsize
+
+
+class _Space:
+    """Memory in huge pages for what products keep, taken piece by piece."""
+
+    def __init__(self) -> None:
+        self._free = torch.empty(0, dtype=torch.uint8)
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> Tensor:
+        """[size] uint8, at a line of the cache."""
+        with self._lock:
+            if size > self._free.numel():
+                self._free = torch.frombuffer(reserve(max(size, _CHUNK)), dtype=torch.uint8)
+            found = self._free[:size]
+            self._free = self._free[-(-size // _LINE) * _LINE :]
+            return found
+
+
+_space = _Space()
+
+
+def _kept(pieces: Sequence[Tensor]) -> Tensor:
+    """Pieces end to end, where they stay: between them, nothing that is free for long."""
+    rows = sum(piece.shape[0] for piece in pieces)
+    shape, dtype = (rows, *pieces[0].shape[1:]), pieces[0].dtype
+    if not sys.platform.startswith("linux"):
+        return torch.cat(list(pieces))
+    memory = _space.take(math.prod(shape) * dtype.itemsize).view(dtype).view(shape)
+    return torch.cat(list(pieces), out=memory)
 
 
 def _steps(codes: Tensor, bits: int) -> Tensor:

@@ -3,19 +3,22 @@
 A process that streams gigabytes of weights misses the address cache at every small page, and one
 that allocates activations by the megabyte faults every page in. Huge pages spare both. Processes
 that Sharpen starts ask for them through the allocator (:func:`worker_environment`); weights in a
-process that it did not start are moved into them (:func:`collapse`).
+process that it did not start are moved into them (:func:`collapse`), or made there
+(:func:`reserve`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-__all__ = ["collapse", "has_huge_allocator", "trim", "worker_environment"]
+__all__ = ["collapse", "has_huge_allocator", "laying_out", "reserve", "worker_environment"]
 
+_waiting: list[tuple[int, int]] | None = None
 _PAGE = 2 << 20
 _MADV_COLLAPSE = 25
 _TUNABLE = "glibc.malloc.hugetlb"
@@ -49,8 +52,12 @@ def collapse(regions: Iterable[tuple[int, int]]) -> int:
         regions: address and bytes of each piece; every huge page that holds some of it is moved.
 
     Returns:
-        Number of huge pages that could be moved; 0 where the kernel cannot.
+        Number of huge pages that could be moved; 0 where the kernel cannot, or within
+        :func:`laying_out`.
     """
+    if _waiting is not None:
+        _waiting.extend(regions)
+        return 0
     pages = {
         page
         for address, size in regions
@@ -63,7 +70,32 @@ def collapse(regions: Iterable[tuple[int, int]]) -> int:
     return sum(advise(page * _PAGE, _PAGE, _MADV_COLLAPSE) == 0 for page in sorted(pages))
 
 
-def trim() -> None:
-    """Give memory that the allocator holds free back to the system; glibc alone can."""
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
+def reserve(size: int) -> mmap.mmap:
+    """Zeroed memory that is taken from the system only as it is written, in huge pages.
+
+    It is given back when nothing refers to it any more. Linux alone.
+    """
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel without huge pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
+@contextlib.contextmanager
+def laying_out() -> Iterator[None]:
+    """Let calls of :func:`collapse` wait till the end, when free memory has been given back.
+
+    Giving it back later would tear huge pages apart whose neighbours are free. glibc alone can.
+    """
+    global _waiting
+    if _waiting is not None:
+        yield
+        return
+    _waiting = []
+    try:
+        yield
+    finally:
+        regions, _waiting = _waiting, None
+        with contextlib.suppress(AttributeError, OSError):
+            ctypes.CDLL(None).malloc_trim(0)
+        collapse(regions)

@@ -32,7 +32,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sharpen.core.huge_pages import trim
+from sharpen.core.huge_pages import laying_out
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.adapters import Adapter, AdapterRows, Site
 from sharpen.models.attention import attention_mask
@@ -365,6 +365,5 @@ def prepare_for_inference(model: DecoderLM) -> InferenceLM:
     Returns:
         A model with equal logits, up to rounding.
     """
-    prepared = InferenceLM(model.eval())
-    trim()  # of what laying weights out has left
-    return prepared
+    with laying_out():
+        return InferenceLM(model.eval())

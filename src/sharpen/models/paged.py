@@ -16,9 +16,7 @@ Memory: 2 L B K D e bytes a block.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import mmap
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sharpen.core.huge_pages import reserve
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.adapters import Adapter, AdapterRows
 from sharpen.models.rope import Rope
@@ -86,11 +85,7 @@ def _zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Te
     """Zeros; on Linux, memory is taken from the system only as it is written, in huge pages."""
     if device.type != "cpu" or not sys.platform.startswith("linux"):
         return torch.zeros(shape, dtype=dtype, device=device)
-    memory = mmap.mmap(
-        -1, math.prod(shape) * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    )
-    with contextlib.suppress(OSError):  # a kernel without huge pages
-        memory.madvise(mmap.MADV_HUGEPAGE)
+    memory = reserve(math.prod(shape) * dtype.itemsize)
     return torch.frombuffer(memory, dtype=dtype).view(tuple(shape))
 
 
