@@ -457,7 +457,8 @@ def test_kills_at_random_moments_change_nothing_in_the_end(
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     # Trials that take so long that a busy machine still kills the study before its end.
-    command, how = [sys.executable, str(script)], [str(workers), optimizer, "0.03"]
+    seconds = 0.05 * max(workers, 1)
+    command, how = [sys.executable, str(script)], [str(workers), optimizer, str(seconds)]
     kept, whole = tmp_path / "kept.db", tmp_path / "whole.db"
     subprocess.run([*command, str(whole), *how], check=True)
     rng, kills = random.Random(workers), 0

@@ -55,6 +55,7 @@ def test_states_in_few_bits_learn_as_well(name: str, state_dtype: str, share: fl
 
 @pytest.mark.parametrize("name", KINDS)
 def test_convolutions_learn_as_matrices(name: str) -> None:
+    torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Flatten(), nn.Linear(6, 2))
     optimizer = create(name, model, conv_as_matrix=True, **OPTIONS[name])
     rule = next(iter(KINDS[name].rules))
