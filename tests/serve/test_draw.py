@@ -84,8 +84,8 @@ draws = st.builds(
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
 )
 def test_tokens_are_those_of_the_definition(drawn, draws, kind, size, dtype):
-    if dtype == torch.bfloat16 and draw_module._native(dtype) is None:
-        # Equal logits are the rule then, and torch keeps any of those at the border of top-k.
+    if dtype == torch.bfloat16 and draw_module._native(dtype) is None and size > 1024:
+        # Equal logits are the rule then, and torch keeps any of those at the border of a nucleus.
         draws = [replace(one, top_k=0) for one in draws]
     logits = torch.stack([logits_of(kind, size, seed) for seed in range(len(draws))]).to(dtype)
     expected = [plain(row, one) for row, one in zip(logits, draws, strict=True)]

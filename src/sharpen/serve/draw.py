@@ -202,7 +202,7 @@ def truncate(logits: Tensor, draws: Sequence[Draw]) -> tuple[Tensor, Tensor]:
     q = torch.softmax(logits.double() / _column([one.temperature for one in draws], logits), -1)
     top_k = _column([min(one.top_k or size, size) for one in draws], q)
     top_p = _column([one.top_p if one.top_p < 1 else 2.0 for one in draws], q)
-    count = min(int(max(min(one.top_k or size, size) for one in draws)), _NUCLEUS)
+    count = min(size, _NUCLEUS)  # more than top-k, so that equal ones at its border go by ids
     values, ids = torch.topk(q, count)
     reached = values.sum(-1, keepdim=True) >= top_p
     whole = torch.tensor([[bool(one.top_k)] for one in draws], device=q.device)
