@@ -34,7 +34,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sharpen.compress.rows import GROUP
-from sharpen.core.huge_pages import collapse, reserve
+from sharpen.core.huge_pages import collapse
+from sharpen.models.huge_tensors import huge_zeros
 from sharpen.models.products import NativeProduct, has_tiles
 from sharpen.native.build import function, load
 from sharpen.native.info import cpu_flags, variant
@@ -318,7 +319,7 @@ class _Space:
         """[size] uint8, at a line of the cache."""
         with self._lock:
             if size > self._free.numel():
-                self._free = torch.frombuffer(reserve(max(size, _CHUNK)), dtype=torch.uint8)
+                self._free = huge_zeros((max(size, _CHUNK),), torch.uint8)
             found = self._free[:size]
             self._free = self._free[-(-size // _LINE) * _LINE :]
             return found
@@ -331,8 +332,6 @@ def _kept(pieces: Sequence[Tensor]) -> Tensor:
     """Pieces end to end, where they stay: between them, nothing that is free for long."""
     rows = sum(piece.shape[0] for piece in pieces)
     shape, dtype = (rows, *pieces[0].shape[1:]), pieces[0].dtype
-    if not sys.platform.startswith("linux"):
-        return torch.cat(list(pieces))
     memory = _space.take(math.prod(shape) * dtype.itemsize).view(dtype).view(shape)
     return torch.cat(list(pieces), out=memory)
 

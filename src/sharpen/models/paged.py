@@ -16,8 +16,6 @@ Memory: 2 L B K D e bytes a block.
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,9 +23,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sharpen.core.huge_pages import reserve
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.adapters import Adapter, AdapterRows
+from sharpen.models.huge_tensors import huge_zeros
 from sharpen.models.rope import Rope
 from sharpen.models.step import Rows, Span, TorchStep, gathered
 
@@ -82,11 +80,9 @@ class PagedCache:
 
 
 def _zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeros; on Linux, memory is taken from the system only as it is written, in huge pages."""
-    if device.type != "cpu" or not sys.platform.startswith("linux"):
-        return torch.zeros(shape, dtype=dtype, device=device)
-    memory = reserve(math.prod(shape) * dtype.itemsize)
-    return torch.frombuffer(memory, dtype=dtype).view(tuple(shape))
+    if device.type == "cpu":
+        return huge_zeros(shape, dtype)
+    return torch.zeros(shape, dtype=dtype, device=device)
 
 
 @dataclass(frozen=True, slots=True)

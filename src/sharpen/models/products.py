@@ -21,6 +21,7 @@ where it does not apply. All else runs the layers' own ``forward``.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -256,26 +257,28 @@ class Dense:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight = weight.contiguous()
         self._bias = bias
-        self._one: Any = None
-        self._gated: Any = None
-        if importlib.util.find_spec("triton") is not None:
-            from sharpen.models.triton_products import gated_one, linear_one
-
-            self._one, self._gated = linear_one, gated_one
+        self._kernels = _one_row()
 
     def __call__(self, x: Tensor) -> Tensor:
         """See the class."""
-        if x.shape[0] == 1 and self._one is not None:
-            y: Tensor = self._one(x.contiguous(), self._weight, self._bias)
+        if x.shape[0] == 1 and self._kernels is not None:
+            y: Tensor = self._kernels.linear_one(x.contiguous(), self._weight, self._bias)
             return y
         return F.linear(x, self._weight, self._bias)
 
     def gated(self, x: Tensor) -> Tensor | None:
         """[1, out / 2]: silu(g) u of its outputs g, u; None where there is no kernel for it."""
-        if x.shape[0] != 1 or self._gated is None:
+        if x.shape[0] != 1 or self._kernels is None:
             return None
-        y: Tensor = self._gated(x.contiguous(), self._weight, self._bias)
+        y: Tensor = self._kernels.gated_one(x.contiguous(), self._weight, self._bias)
         return y
+
+
+def _one_row() -> Any:
+    """The kernels, if Triton is there; it need not be where torch has no CUDA."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    return importlib.import_module("sharpen.models.triton_products")
 
 
 class Layers:

@@ -6,17 +6,13 @@ is run once, and the default is what is left of 90 % of the device.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
-
 import psutil
 import torch
-from torch import Tensor
 
 from sharpen.core.errors import ConfigError, OutOfMemoryError
-from sharpen.core.model_spec import ModelSpec
-from sharpen.models.paged import PagedCache, PagedPart
+from sharpen.models.paged import PagedPart
 from sharpen.serve.draw import Draw, draw
+from sharpen.serve.paged_model import PagedModel
 
 __all__ = ["cache_blocks"]
 
@@ -25,18 +21,8 @@ _SHARE_OF_FREE = 0.4
 _SHARE_OF_DEVICE = 0.9
 
 
-class _Model(Protocol):
-    spec: ModelSpec
-
-    def states(self, parts: Sequence[PagedPart], cache: PagedCache) -> Tensor: ...
-
-    def logits(self, states: Tensor) -> Tensor: ...
-
-    def new_paged_cache(self, num_blocks: int, block_size: int) -> PagedCache: ...
-
-
 def cache_blocks(
-    model: _Model,
+    model: PagedModel,
     block_size: int,
     cache_bytes: int | None,
     *,
@@ -65,8 +51,8 @@ def cache_blocks(
             f"cache_bytes={cache_bytes} holds less than one block of {block_size} tokens "
             f"({size} bytes)."
         )
-    if cache_bytes is None and one.device.type == "cuda":
-        cache_bytes = _left(model, block_size, one.device, tokens, sequences)
+    if cache_bytes is None and model.device.type == "cuda":
+        cache_bytes = _left(model, block_size, tokens, sequences)
     elif cache_bytes is None:
         free = psutil.virtual_memory().available
         cache_bytes = min(_MOST_CPU_BYTES, int(_SHARE_OF_FREE * free))
@@ -78,7 +64,9 @@ def cache_blocks(
     return min(cache_bytes // size, most)
 
 
-def _left(model: _Model, block_size: int, device: torch.device, tokens: int, sequences: int) -> int:
+def _left(
+    model: PagedModel, block_size: int, device: torch.device, tokens: int, sequences: int
+) -> int:
     """Bytes of a device that the largest round leaves."""
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)

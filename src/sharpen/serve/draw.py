@@ -166,6 +166,10 @@ def _column(numbers: Sequence[float], like: Tensor) -> Tensor:
     return torch.tensor(numbers, dtype=torch.float64, device=like.device)[:, None]
 
 
+def _softmax(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+    return torch.softmax(logits.double() / _column([one.temperature for one in draws], logits), -1)
+
+
 def _no_probabilities() -> ExecutionError:
     return ExecutionError(
         "the model's logits are not finite, so no token can be drawn; its weights or its type "
@@ -183,7 +187,7 @@ def probabilities(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
     Returns:
         [R, V] float64; zeros have fallen.
     """
-    q = torch.softmax(logits.double() / _column([one.temperature for one in draws], logits), -1)
+    q = _softmax(logits, draws)
     least = _column([one.min_p for one in draws], q) * q.amax(-1, keepdim=True)
     return q * (q >= least)
 
@@ -199,7 +203,7 @@ def truncate(logits: Tensor, draws: Sequence[Draw]) -> tuple[Tensor, Tensor]:
         Probabilities [R, M] float64 that sum to 1, zeros after them, and ids [R, M].
     """
     size = logits.shape[1]
-    q = torch.softmax(logits.double() / _column([one.temperature for one in draws], logits), -1)
+    q = _softmax(logits, draws)
     top_k = _column([min(one.top_k or size, size) for one in draws], q)
     top_p = _column([one.top_p if one.top_p < 1 else 2.0 for one in draws], q)
     count = min(size, _NUCLEUS)  # more than top-k, so that equal ones at its border go by ids

@@ -16,8 +16,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -26,9 +24,7 @@ from sharpen.compress.kv.plan import EvictionPlan
 from sharpen.compress.kv.policy import KVPolicy
 from sharpen.compress.kv.retention import Retention
 from sharpen.core.errors import ConfigError, DataError, ExecutionError
-from sharpen.core.model_spec import ModelSpec
-from sharpen.models.adapters import Adapter
-from sharpen.models.paged import PagedCache, PagedPart
+from sharpen.models.paged import PagedPart
 from sharpen.models.tokenizer import Tokenizer
 from sharpen.serve.adapters import Adapters
 from sharpen.serve.admission import Admission, QueueLimits
@@ -37,12 +33,13 @@ from sharpen.serve.cache_size import cache_blocks
 from sharpen.serve.draw import Draw, draw
 from sharpen.serve.embedding import Embedding, Pooling
 from sharpen.serve.grammar import Grammars, Guide
+from sharpen.serve.paged_model import PagedModel
 from sharpen.serve.request import Continuation, FinishReason, Piece
 from sharpen.serve.sampling import SamplingParams
 from sharpen.serve.scheduler import Part, Scheduler, SchedulerConfig, SequenceState, Step
 from sharpen.serve.speculation import NgramGuesser, Speculation
 
-__all__ = ["Engine", "PagedModel", "RoundError"]
+__all__ = ["Engine", "RoundError"]
 
 _CPU_TOKENS, _CUDA_TOKENS = 512, 8192  # of a round
 _UNREAD = torch.empty(0)
@@ -50,32 +47,6 @@ _UNREAD = torch.empty(0)
 
 class RoundError(ExecutionError):
     """The model failed in one round."""
-
-
-class PagedModel(Protocol):
-    """What the engine needs of a model; :class:`~sharpen.models.decode.InferenceLM` is one."""
-
-    spec: ModelSpec
-
-    def states(self, parts: Sequence[PagedPart], cache: PagedCache) -> Tensor:
-        """States [M, H] after the final norm, of the tokens that the parts want."""
-        ...
-
-    def logits(self, states: Tensor) -> Tensor:
-        """Logits [M, V] of states [M, H]."""
-        ...
-
-    def load_adapter(self, folder: str | Path) -> Adapter:
-        """A LoRA adapter for parts of :meth:`paged`."""
-        ...
-
-    def new_paged_cache(self, num_blocks: int, block_size: int) -> PagedCache:
-        """A cache in the type and on the device of the model."""
-        ...
-
-    def record(self, cache: PagedCache, rows: int) -> None:
-        """Make ready for decoding steps of up to so many sequences."""
-        ...
 
 
 class Engine:
@@ -151,8 +122,7 @@ class Engine:
         self._retentions: dict[SequenceState, Retention] = {}
         drafts = speculation.tokens if speculation is not None else 0
         if max_batched_tokens is None:
-            on_cuda = model.new_paged_cache(1, block_size).device.type == "cuda"
-            max_batched_tokens = _CUDA_TOKENS if on_cuda else _CPU_TOKENS
+            max_batched_tokens = _CUDA_TOKENS if model.device.type == "cuda" else _CPU_TOKENS
         config = SchedulerConfig(
             max_batched_tokens=max(max_batched_tokens, max_batch * (1 + drafts) + 1),
             max_sequences=max_batch,

@@ -82,6 +82,7 @@ class _NoModel:
 
     def __init__(self, spec: ModelSpec, adapters: frozenset[str]) -> None:
         self.spec = spec
+        self.device = torch.device("meta")
         self._adapters = adapters
 
     def paged(self, parts: Sequence[PagedPart], cache: PagedCache) -> torch.Tensor:
@@ -101,7 +102,7 @@ class _NoModel:
             )
 
     def new_paged_cache(self, num_blocks: int, block_size: int) -> PagedCache:
-        return PagedCache(self.spec, num_blocks, block_size, device="meta")
+        return PagedCache(self.spec, num_blocks, block_size, device=self.device)
 
     def record(self, cache: PagedCache, rows: int) -> None:
         """Nothing is computed here."""
