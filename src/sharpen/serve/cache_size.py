@@ -64,10 +64,9 @@ def cache_blocks(
     return min(cache_bytes // size, most)
 
 
-def _left(
-    model: PagedModel, block_size: int, device: torch.device, tokens: int, sequences: int
-) -> int:
-    """Bytes of a device that the largest round leaves."""
+def _left(model: PagedModel, block_size: int, tokens: int, sequences: int) -> int:
+    """Bytes of the device that the largest round leaves."""
+    device = model.device
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     tokens = min(tokens, model.spec.max_positions)
