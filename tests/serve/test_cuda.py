@@ -6,7 +6,6 @@ import torch
 from sharpen.compress.kv import EvictionConfig, H2OPolicy, SnapKVPolicy
 from sharpen.core.errors import OutOfMemoryError
 from sharpen.models.decode import prepare_for_inference
-from sharpen.models.decode_graphs import graph_sizes
 from sharpen.models.paged import PagedPart
 from sharpen.serve.engine import Engine
 from sharpen.serve.llm import LLM
@@ -145,13 +144,6 @@ def test_recorded_steps_are_those_that_are_not(dtype, changes):
     tolerance = 1e-4 if dtype == torch.float32 else 5e-2
     for expected, made in zip(*found, strict=True):
         torch.testing.assert_close(made, expected, atol=tolerance, rtol=tolerance)
-
-
-def test_numbers_of_rows_that_are_recorded():
-    assert graph_sizes(1) == [1]
-    assert graph_sizes(5) == [1, 2, 4, 5]
-    assert graph_sizes(16) == [1, 2, 4, 8, 16]
-    assert graph_sizes(1000)[-1] == 512
 
 
 def test_a_round_that_does_not_fit_is_refused(folder):

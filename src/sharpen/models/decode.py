@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -182,7 +183,7 @@ class InferenceLM:
             [B, T', V] in the weights' type; no gradients flow.
         """
         batch, num_tokens = input_ids.shape
-        with torch.inference_mode():
+        with torch.inference_mode(), self._on_device():
             if cache is None:
                 cache = self.new_cache(batch, capacity=num_tokens)
             step = self._step(input_ids, cache)
@@ -221,7 +222,7 @@ class InferenceLM:
         if not states.shape[0]:
             return states.new_empty((0, self.spec.vocab_size))
         most = torch.get_num_threads()
-        with torch.inference_mode():
+        with torch.inference_mode(), self._on_device():
             if self._native is None:
                 return self._head(states)
             few = states.shape[0] <= self._native.most_rows
@@ -234,7 +235,7 @@ class InferenceLM:
 
     def states(self, parts: Sequence[PagedPart], cache: PagedCache) -> Tensor:
         """[M, H] after the final norm, where :meth:`paged` gives logits."""
-        with torch.inference_mode():
+        with torch.inference_mode(), self._on_device():
             graphs = self._graphs
             if graphs is not None and graphs.cache is cache and graphs.fits(parts):
                 return graphs(parts)
@@ -289,7 +290,7 @@ class InferenceLM:
             return self._fused.add_norm(*self._through(context), self._norm.weight.detach())[1]
 
         longest = self.spec.max_positions
-        with torch.inference_mode(), torch.cuda.device(cache.device):
+        with torch.inference_mode(), self._on_device():
             angles = self._rope.tables(longest, cache.device)
             self._graphs = DecodeGraphs(states, angles, cache, most=rows, longest=longest)
 
@@ -297,6 +298,11 @@ class InferenceLM:
     def device(self) -> torch.device:
         """Where it runs."""
         return self._norm.weight.device
+
+    def _on_device(self) -> AbstractContextManager[None]:
+        """Kernels of our own start on the thread's device, not on that of their tensors."""
+        on_cuda = self.device.type == "cuda"
+        return torch.cuda.device(self.device) if on_cuda else nullcontext()
 
     def load_adapter(self, folder: str | Path) -> Adapter:
         """A LoRA adapter for parts of :meth:`paged`; raises as :class:`Adapter` does."""
