@@ -19,6 +19,7 @@ not hours, and kept in ``$XDG_CACHE_HOME/sharpen/bench``.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import random
@@ -100,7 +101,7 @@ def trained(
 ) -> tuple[Any, dict[str, Any]]:
     """Heads from the cache, or made now."""
     folder = CACHE / name
-    told: dict[str, Any] = {"cached": True}
+    log = folder.with_suffix(".json")  # of the training, for runs that find the heads
     if not folder.exists():
         steps: list[Any] = []
 
@@ -112,11 +113,14 @@ def trained(
         begin = time.perf_counter()
         make_heads(model, texts(), folder, config, fingerprint=fingerprint, on_step=on_step)
         last = steps[-50:]
-        told = {
+        made = {
             "seconds": time.perf_counter() - begin,
             "loss": sum(s.loss for s in last) / len(last),
             "overlap": sum(s.overlap for s in last) / len(last),
+            "device": torch.cuda.get_device_name() if DEVICE == "cuda" else "CPU",
         }
+        log.write_text(json.dumps(made))
+    told = json.loads(log.read_text()) if log.exists() else {"cached": True}
     heads = load_heads(folder, model.spec, device=DEVICE)
     assert heads.fingerprint == fingerprint
     return heads, told
