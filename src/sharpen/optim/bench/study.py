@@ -215,7 +215,8 @@ def _run(job: Job, target: Target, keep_on: bool, timeout_s: float) -> TrialResu
         raise TimeoutError(f"it took longer than {timeout_s:g} s")
 
     signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, timeout_s)
+    # again each second: a callback or another's ``except Exception`` may swallow the first
+    signal.setitimer(signal.ITIMER_REAL, timeout_s, 1.0)
     torch.set_num_threads(1)
     try:
         return run_trial(
