@@ -215,8 +215,15 @@ def register(app: typer.Typer) -> None:
             )
 
         if role is None:
-            if worker:
-                raise ConfigError("--worker goes with --role router alone.")
+            for option, given in (
+                ("--worker", worker),
+                ("--policy", policy != "mixed_pool"),
+                ("--layerwise-from", layerwise_from != 512),
+                ("--kv-checksum", kv_checksum),
+                ("--kv-connector", kv_connector != "auto"),
+            ):
+                if given:
+                    raise ConfigError(f"{option} is for split phases; it goes with --role.")
             server = ApiServer(config, load)
         else:
             from sharpen.serve.split.server import make_server

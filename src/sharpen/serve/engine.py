@@ -104,6 +104,8 @@ class Engine:
     ) -> None:
         if max_batch < 1:
             raise ConfigError(f"max_batch={max_batch} must be at least 1.")
+        if max_batched_tokens is not None and max_batched_tokens < 1:
+            raise ConfigError(f"max_batched_tokens={max_batched_tokens} must be at least 1.")
         if block_size < 1 or block_size & (block_size - 1):
             raise ConfigError(f"block_size={block_size} must be a power of two, such as 16.")
         limit = model.spec.max_positions
