@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from sharpen._version import __version__
 
 if TYPE_CHECKING:
+    from sharpen.core.collections import Permutation, Subset
     from sharpen.core.conditions import Between, Eq, Gt, In, Lt, Ne, P
     from sharpen.core.errors import SharpenError
     from sharpen.core.executor import Local
     from sharpen.core.feedback import Feedback, Trial
     from sharpen.core.parameters import Bool, Categorical, Fixed, Float, Int, Ordinal
-    from sharpen.core.problem import Constraint, Objective, Problem, problem
+    from sharpen.core.problem import Constraint, Fidelity, Objective, Problem, problem
     from sharpen.core.recipe import load_recipe
     from sharpen.core.run import Run, load_run, run
     from sharpen.core.space import Space
@@ -31,6 +32,7 @@ _EXPORTS = {
     "Constraint": "sharpen.core.problem",
     "Eq": "sharpen.core.conditions",
     "Feedback": "sharpen.core.feedback",
+    "Fidelity": "sharpen.core.problem",
     "Fixed": "sharpen.core.parameters",
     "Float": "sharpen.core.parameters",
     "Gt": "sharpen.core.conditions",
@@ -42,11 +44,13 @@ _EXPORTS = {
     "Objective": "sharpen.core.problem",
     "Ordinal": "sharpen.core.parameters",
     "P": "sharpen.core.conditions",
+    "Permutation": "sharpen.core.collections",
     "Problem": "sharpen.core.problem",
     "Run": "sharpen.core.run",
     "SharpenError": "sharpen.core.errors",
     "Space": "sharpen.core.space",
     "Study": "sharpen.core.study",
+    "Subset": "sharpen.core.collections",
     "Trial": "sharpen.core.feedback",
     "load_recipe": "sharpen.core.recipe",
     "load_run": "sharpen.core.run",
@@ -75,6 +79,7 @@ __all__ = [
     "Constraint",
     "Eq",
     "Feedback",
+    "Fidelity",
     "Fixed",
     "Float",
     "Gt",
@@ -86,11 +91,13 @@ __all__ = [
     "Objective",
     "Ordinal",
     "P",
+    "Permutation",
     "Problem",
     "Run",
     "SharpenError",
     "Space",
     "Study",
+    "Subset",
     "Trial",
     "__version__",
     "load_recipe",

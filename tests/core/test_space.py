@@ -17,7 +17,7 @@ from sharpen.core.space import Space, random_stream
 from sharpen.testing.optimizers import mixed_space
 
 SPACE = mixed_space()
-points = st.lists(st.floats(0, 1), min_size=len(SPACE), max_size=len(SPACE))
+points = st.lists(st.floats(0, 1), min_size=SPACE.dimensions, max_size=SPACE.dimensions)
 
 
 @given(points)
@@ -26,8 +26,9 @@ def test_decoded_configurations_are_active_consistent_and_encode_back(point: lis
     assert ("depth" in config) == (config["kind"] == "b")
     assert ("width" in config) == (config["kind"] == "b" and config["depth"] > 4)
     encoded = SPACE.encode([config])
-    assert encoded.x.shape == encoded.mask.shape == (1, len(SPACE))
-    assert [n for n, m in zip(SPACE, encoded.mask[0], strict=True) if m] == list(config)
+    assert encoded.x.shape == encoded.mask.shape == (1, SPACE.dimensions)
+    assert [n for n, c in SPACE.columns.items() if encoded.mask[0, c].all()] == list(config)
+    assert encoded.mask.sum() == sum(SPACE[n].width for n in config)
     assert bool(np.all(encoded.x[~encoded.mask] == 0.5))
     (again,) = SPACE.decode(encoded.x)
     assert {k: again[k] for k in again if k not in ("x", "lr")} == {

@@ -72,7 +72,7 @@ def test_a_study_file_runs_in_its_folder_and_resumes(tmp_path: Path) -> None:
             "demo.yaml:11: .*Did you mean 'budget'",
         ),
         (("trials: 6", "trials: 0"), "demo.yaml:11: .*trials must be positive"),
-        (("{{trials: 6}}", "{{}}"), "demo.yaml:11: .*needs trials, seconds or target"),
+        (("{{trials: 6}}", "{{}}"), "demo.yaml:11: .*needs trials, seconds, cost or target"),
         (("low: 0, high: 1", "low: 2, high: 1"), "demo.yaml:4: .*low=2.0 must be less"),
         (("--x={{x}}", "--x={{q}}"), "demo.yaml:2: .*placeholder"),
         (("x > 0.9", "q > 0.9"), "demo.yaml:6: .*names 'q'"),

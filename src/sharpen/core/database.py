@@ -32,8 +32,14 @@ from sharpen.core.errors import (
 
 __all__ = ["STUDY", "TRACE", "TRIAL", "VALUE", "Database"]
 
-_FORMAT = 1
+_FORMAT = 2
 _APPLICATION_ID = 0x53687270  # "Shrp": tells our files from other programs' SQLite files
+_MIGRATIONS = {  # by the format a file has
+    1: (
+        "ALTER TABLE trial ADD COLUMN fidelity FLOAT",
+        "ALTER TABLE trial ADD COLUMN context TEXT",
+    ),
+}
 _BUSY_S = 30.0
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "glusterfs", "ceph", "beegfs")
 
@@ -59,6 +65,8 @@ TRIAL = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("config", sa.Text),
     sa.Column("config_hash", sa.Text),
+    sa.Column("fidelity", sa.Float),  # from format 2 on
+    sa.Column("context", sa.Text),  # from format 2 on
     sa.Column("origin", sa.Text, nullable=False, server_default=""),
     sa.Column("attempt", sa.Integer, nullable=False, server_default="1"),
     sa.Column("lease_token", sa.Text),
@@ -200,6 +208,11 @@ class Database:
                 with _transaction(connection):
                     TABLES.create_all(connection)
                     connection.exec_driver_sql(f"PRAGMA application_id={_APPLICATION_ID}")
+                    connection.exec_driver_sql(f"PRAGMA user_version={_FORMAT}")
+            elif version < _FORMAT:
+                with _transaction(connection):
+                    for statement in _MIGRATIONS[version]:
+                        connection.exec_driver_sql(statement)
                     connection.exec_driver_sql(f"PRAGMA user_version={_FORMAT}")
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from sharpen.core.errors import ConfigError, ExecutionError
 from sharpen.core.feedback import Feedback, TracePoint
-from sharpen.core.problem import Answer, Problem, TrialContext, evaluate
+from sharpen.core.problem import Answer, Problem, evaluate
 from sharpen.core.trial_worker import Job, run_forked
 
 __all__ = ["Executor", "Inline", "Job", "Local"]
@@ -80,12 +80,7 @@ class Inline:
         ended = []
         while self._jobs:
             job = self._jobs.pop(0)
-            context = TrialContext(
-                number=job.number,
-                seed=job.seed,
-                attempt=job.attempt,
-                on_report=lambda point, number=job.number: on_report(number, point),  # type: ignore[misc]
-            )
+            context = job.begin(lambda point, number=job.number: on_report(number, point))  # type: ignore[misc]
             ended.append((job.number, evaluate(self._problem, job.config, context)))
         return ended
 

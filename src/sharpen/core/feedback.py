@@ -138,6 +138,12 @@ class Trial:
     state: TrialState = "running"
     """Where it is in its life."""
 
+    fidelity: float | None = None
+    """How closely it is measured; None is the truth."""
+
+    context: Mapping[str, Any] = field(default_factory=dict)
+    """The conditions it is measured under, of a problem with contexts."""
+
     feedback: Feedback | None = None
     """The outcome; None while it runs."""
 
@@ -192,6 +198,10 @@ class Trial:
             "started_s": self.started_s,
             "finished_s": self.finished_s,
         }
+        if self.fidelity is not None:
+            row["fidelity"] = self.fidelity
+        if self.context:
+            row["context"] = dict(self.context)
         feedback = self.feedback
         if feedback is not None:
             row |= {

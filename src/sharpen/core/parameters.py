@@ -1,7 +1,8 @@
 """Parameters of a search space: what values each may take, and how they lie on the unit interval.
 
-Every parameter has one coordinate ``u`` in [0, 1]. A uniform ``u`` gives the parameter's natural
-distribution: uniform, uniform in the logarithm, or by weights.
+A scalar has one coordinate ``u`` in [0, 1]; permutations and subsets have one for each item (see
+:mod:`sharpen.core.collections`). A uniform ``u`` gives the parameter's natural distribution:
+uniform, uniform in the logarithm, or by weights.
 
 ::
 
@@ -25,12 +26,16 @@ from dataclasses import KW_ONLY, dataclass, field
 from decimal import Decimal
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from sharpen.core.conditions import Condition
 from sharpen.core.errors import ConfigError, SpaceError
 
-__all__ = ["Bool", "Categorical", "Fixed", "Float", "Int", "Ordinal", "Parameter"]
+__all__ = ["Bool", "Categorical", "Fixed", "Float", "Int", "Ordinal", "Parameter", "Scalar"]
 
 S = TypeVar("S", bound="Parameter")
+Units = Sequence[float] | npt.NDArray[np.float64]
 _ROUNDING = Decimal("1e-9")  # of a step: high may be the rounded sum of low and the steps
 _MAX_VALUES = 2**45  # bin centres stay exact in float64 well beyond this
 
@@ -73,13 +78,18 @@ class Parameter(ABC):
             ConfigError: it may not take that value; the message says what it may.
         """
 
+    @property
     @abstractmethod
-    def to_unit(self, value: Any) -> float:
-        """Coordinate of a checked value, in [0, 1]."""
+    def width(self) -> int:
+        """Number of its coordinates."""
 
     @abstractmethod
-    def from_unit(self, u: float) -> Any:
-        """Value at coordinate ``u`` in [0, 1]."""
+    def encode(self, value: Any) -> list[float]:
+        """Coordinates of a checked value, each in [0, 1]."""
+
+    @abstractmethod
+    def decode(self, u: Units) -> Any:
+        """Value at coordinates ``u``, each in [0, 1]."""
 
     @property
     @abstractmethod
@@ -90,15 +100,19 @@ class Parameter(ABC):
     def options(self) -> dict[str, Any]:
         """Its type and arguments as plain data."""
 
+    @abstractmethod
+    def values_on_grid(self, resolution: int) -> list[Any]:
+        """All values, or ``resolution`` of them spread over a range that has more."""
+
+    @abstractmethod
     def default_value(self) -> Any:
-        """The default, or the middle of the range."""
-        return self.from_unit(0.5) if self.default is None else self.default
+        """The default, or what stands for it."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, the form a study file uses."""
         data = self.options()
         if self.default is not None:
-            data["default"] = _plain(self.default)
+            data["default"] = plain(self.default)
         for key in ("description", "unit"):
             if getattr(self, key):
                 data[key] = getattr(self, key)
@@ -115,8 +129,45 @@ class Parameter(ABC):
                 raise SpaceError(f"default {error}") from None
 
 
-def _plain(value: Any) -> Any:
-    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+class Scalar(Parameter):
+    """A parameter with one coordinate."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def to_unit(self, value: Any) -> float:
+        """Coordinate of a checked value, in [0, 1]."""
+
+    @abstractmethod
+    def from_unit(self, u: float) -> Any:
+        """Value at coordinate ``u`` in [0, 1]."""
+
+    @property
+    def width(self) -> int:
+        """One."""
+        return 1
+
+    def encode(self, value: Any) -> list[float]:
+        """See :meth:`Parameter.encode`."""
+        return [self.to_unit(value)]
+
+    def decode(self, u: Units) -> Any:
+        """See :meth:`Parameter.decode`."""
+        return self.from_unit(float(u[0]))
+
+    def values_on_grid(self, resolution: int) -> list[Any]:
+        """See :meth:`Parameter.values_on_grid`."""
+        count = int(min(self.cardinality, max(resolution, 1)))
+        return [self.from_unit((i + 0.5) / count) for i in range(count)]
+
+    def default_value(self) -> Any:
+        """The default, or the middle of the range."""
+        return self.from_unit(0.5) if self.default is None else self.default
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists, as JSON has them."""
+    return [plain(v) for v in value] if isinstance(value, tuple) else value
 
 
 def _number(value: Any, what: str) -> float:
@@ -132,7 +183,7 @@ def _bin(u: float, count: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Float(Parameter):
+class Float(Scalar):
     """A real number from ``low`` to ``high``, both included.
 
     Examples:
@@ -201,7 +252,7 @@ class Float(Parameter):
         return number
 
     def to_unit(self, value: Any) -> float:
-        """See :meth:`Parameter.to_unit`."""
+        """See :meth:`Scalar.to_unit`."""
         if self.step is not None:
             return float((round((value - self.low) / self.step) + 0.5) / self._count())
         if self.log:
@@ -209,7 +260,7 @@ class Float(Parameter):
         return float((value - self.low) / (self.high - self.low))
 
     def from_unit(self, u: float) -> float:
-        """See :meth:`Parameter.from_unit`."""
+        """See :meth:`Scalar.from_unit`."""
         if self.step is not None:
             return self._at(_bin(u, self._count()))
         if self.log:
@@ -217,6 +268,12 @@ class Float(Parameter):
         else:
             value = self.low + u * (self.high - self.low)
         return min(max(value, self.low), self.high)
+
+    def values_on_grid(self, resolution: int) -> list[Any]:
+        """See :meth:`Parameter.values_on_grid`; a range without steps has its ends on the grid."""
+        if self.step is not None or resolution < 2:
+            return Scalar.values_on_grid(self, resolution)
+        return [self.from_unit(i / (resolution - 1)) for i in range(resolution)]
 
     @property
     def cardinality(self) -> float:
@@ -234,7 +291,7 @@ class Float(Parameter):
 
 
 @dataclass(frozen=True, slots=True)
-class Int(Parameter):
+class Int(Scalar):
     """An integer from ``low`` to ``high``, both included."""
 
     low: int
@@ -281,14 +338,14 @@ class Int(Parameter):
         return int(number)
 
     def to_unit(self, value: Any) -> float:
-        """See :meth:`Parameter.to_unit`."""
+        """See :meth:`Scalar.to_unit`."""
         if self.log:
             bottom = math.log(self.low - 0.5)
             return (math.log(value) - bottom) / (math.log(self.high + 0.5) - bottom)
         return float(((value - self.low) // self.step + 0.5) / self._count())
 
     def from_unit(self, u: float) -> int:
-        """See :meth:`Parameter.from_unit`."""
+        """See :meth:`Scalar.from_unit`."""
         if self.log:
             bottom = math.log(self.low - 0.5)
             value = math.exp(bottom + u * (math.log(self.high + 0.5) - bottom))
@@ -328,7 +385,8 @@ def _choice(value: Any) -> Any:
     )
 
 
-def _choices(values: Sequence[Any], kind: str) -> tuple[Any, ...]:
+def as_choices(values: Sequence[Any], kind: str) -> tuple[Any, ...]:
+    """Two or more distinct plain values."""
     choices = tuple(_choice(v) for v in values)
     if len(choices) < 2:
         raise SpaceError(f"{kind} needs two values or more, got {list(choices)}; Fixed has one.")
@@ -338,7 +396,8 @@ def _choices(values: Sequence[Any], kind: str) -> tuple[Any, ...]:
     return choices
 
 
-def _index(value: Any, choices: tuple[Any, ...]) -> int:
+def index_of(value: Any, choices: tuple[Any, ...]) -> int:
+    """Place of ``value`` among ``choices``."""
     wanted = tuple(value) if isinstance(value, list) else value
     for i, choice in enumerate(choices):
         if _same(choice, wanted):
@@ -347,27 +406,31 @@ def _index(value: Any, choices: tuple[Any, ...]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Ordinal(Parameter):
+class Ordinal(Scalar):
     """One of a list of values whose order means something, such as powers of two."""
 
     values: Sequence[Any]
     """The values in order."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "values", _choices(self.values, "Ordinal"))
+        object.__setattr__(self, "values", as_choices(self.values, "Ordinal"))
         self._settle_default()
 
     def check(self, value: Any) -> Any:
         """See :meth:`Parameter.check`."""
-        return self.values[_index(value, tuple(self.values))]
+        return self.values[index_of(value, tuple(self.values))]
 
     def to_unit(self, value: Any) -> float:
-        """See :meth:`Parameter.to_unit`."""
-        return (_index(value, tuple(self.values)) + 0.5) / len(self.values)
+        """See :meth:`Scalar.to_unit`."""
+        return (index_of(value, tuple(self.values)) + 0.5) / len(self.values)
 
     def from_unit(self, u: float) -> Any:
-        """See :meth:`Parameter.from_unit`."""
+        """See :meth:`Scalar.from_unit`."""
         return self.values[_bin(u, len(self.values))]
+
+    def values_on_grid(self, resolution: int) -> list[Any]:
+        """All values."""
+        return list(self.values)
 
     @property
     def cardinality(self) -> float:
@@ -376,11 +439,11 @@ class Ordinal(Parameter):
 
     def options(self) -> dict[str, Any]:
         """See :meth:`Parameter.options`."""
-        return {"type": "ordinal", "values": [_plain(v) for v in self.values]}
+        return {"type": "ordinal", "values": [plain(v) for v in self.values]}
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class Categorical(Parameter):
+class Categorical(Scalar):
     """One of several values without an order.
 
     Args:
@@ -407,7 +470,7 @@ class Categorical(Parameter):
         unit: str = "",
     ) -> None:
         put = object.__setattr__
-        put(self, "choices", _choices(choices, "Categorical"))
+        put(self, "choices", as_choices(choices, "Categorical"))
         put(self, "weights", None if weights is None else tuple(float(w) for w in weights))
         put(self, "default", default)
         put(self, "description", description)
@@ -432,15 +495,15 @@ class Categorical(Parameter):
 
     def check(self, value: Any) -> Any:
         """See :meth:`Parameter.check`."""
-        return self.choices[_index(value, self.choices)]
+        return self.choices[index_of(value, self.choices)]
 
     def to_unit(self, value: Any) -> float:
-        """See :meth:`Parameter.to_unit`."""
-        edges, k = self._edges(), _index(value, self.choices)
+        """See :meth:`Scalar.to_unit`."""
+        edges, k = self._edges(), index_of(value, self.choices)
         return (edges[k] + edges[k + 1]) / 2
 
     def from_unit(self, u: float) -> Any:
-        """See :meth:`Parameter.from_unit`."""
+        """See :meth:`Scalar.from_unit`."""
         if self.weights is None:
             return self.choices[_bin(u, len(self.choices))]
         edges = self._edges()
@@ -450,6 +513,10 @@ class Categorical(Parameter):
         """The default, or the first choice."""
         return self.choices[0] if self.default is None else self.default
 
+    def values_on_grid(self, resolution: int) -> list[Any]:
+        """All choices."""
+        return list(self.choices)
+
     @property
     def cardinality(self) -> float:
         """Number of choices."""
@@ -457,14 +524,14 @@ class Categorical(Parameter):
 
     def options(self) -> dict[str, Any]:
         """See :meth:`Parameter.options`."""
-        data: dict[str, Any] = {"type": "categorical", "choices": [_plain(c) for c in self.choices]}
+        data: dict[str, Any] = {"type": "categorical", "choices": [plain(c) for c in self.choices]}
         if self.weights is not None:
             data["weights"] = list(self.weights)
         return data
 
 
 @dataclass(frozen=True, slots=True)
-class Bool(Parameter):
+class Bool(Scalar):
     """False or true; false is the default."""
 
     def __post_init__(self) -> None:
@@ -479,11 +546,11 @@ class Bool(Parameter):
         return value
 
     def to_unit(self, value: Any) -> float:
-        """See :meth:`Parameter.to_unit`."""
+        """See :meth:`Scalar.to_unit`."""
         return 0.75 if value else 0.25
 
     def from_unit(self, u: float) -> bool:
-        """See :meth:`Parameter.from_unit`."""
+        """See :meth:`Scalar.from_unit`."""
         return u >= 0.5
 
     def default_value(self) -> bool:
@@ -501,7 +568,7 @@ class Bool(Parameter):
 
 
 @dataclass(frozen=True, slots=True)
-class Fixed(Parameter):
+class Fixed(Scalar):
     """A value that is not searched over but is part of every configuration."""
 
     value: Any
@@ -513,14 +580,14 @@ class Fixed(Parameter):
 
     def check(self, value: Any) -> Any:
         """See :meth:`Parameter.check`."""
-        return (self.value,)[_index(value, (self.value,))]
+        return (self.value,)[index_of(value, (self.value,))]
 
     def to_unit(self, value: Any) -> float:
-        """See :meth:`Parameter.to_unit`."""
+        """See :meth:`Scalar.to_unit`."""
         return 0.5
 
     def from_unit(self, u: float) -> Any:
-        """See :meth:`Parameter.from_unit`."""
+        """See :meth:`Scalar.from_unit`."""
         return self.value
 
     @property
@@ -530,4 +597,4 @@ class Fixed(Parameter):
 
     def options(self) -> dict[str, Any]:
         """See :meth:`Parameter.options`."""
-        return {"type": "fixed", "value": _plain(self.value)}
+        return {"type": "fixed", "value": plain(self.value)}

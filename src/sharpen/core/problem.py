@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Literal, Protocol, overload, runtime_checkable
 
 from sharpen.core.errors import ConfigError, DataError, SharpenError, did_you_mean
@@ -22,6 +22,7 @@ from sharpen.core.space import Space
 
 __all__ = [
     "Constraint",
+    "Fidelity",
     "FunctionProblem",
     "Objective",
     "Problem",
@@ -112,6 +113,81 @@ class Constraint:
         return f"{self.name} {self.op} {self.bound:g}"
 
 
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """How closely a trial is measured: epochs, a share of the data, a mesh; ``high`` is the truth.
+
+    Examples:
+        >>> Fidelity("epochs", 1, 100, integer=True, overhead=0.1).cost(50)
+        0.55
+    """
+
+    name: str
+    """What it counts."""
+
+    low: float
+    """The coarsest."""
+
+    high: float
+    """The truth, which the study is about."""
+
+    _: KW_ONLY
+
+    log: bool = False
+    """Whether equal ratios matter equally."""
+
+    integer: bool = False
+    """Whether only whole numbers are allowed."""
+
+    overhead: float = 0.0
+    """The share of a full trial's cost that does not depend on the fidelity."""
+
+    costs: tuple[float, ...] | None = None
+    """Cost of each level of an integer fidelity, where it is not in proportion to its value:
+    sources of information that are not steps of one ladder."""
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high", "overhead"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ConfigError(f"low={self.low} must be less than high={self.high} (Fidelity).")
+        if self.log and self.low <= 0:
+            raise ConfigError(f"log=True needs low > 0, got low={self.low} (Fidelity).")
+        if not 0 <= self.overhead < 1:
+            raise ConfigError(f"overhead={self.overhead} must be in [0, 1) (Fidelity).")
+        if self.integer and not (self.low.is_integer() and self.high.is_integer()):
+            raise ConfigError(f"low={self.low} and high={self.high} must be whole (Fidelity).")
+        if self.costs is not None:
+            object.__setattr__(self, "costs", tuple(float(c) for c in self.costs))
+            levels = int(self.high - self.low) + 1
+            if not self.integer or len(self.costs) != levels or min(self.costs) <= 0:
+                raise ConfigError(
+                    f"costs needs integer=True and {levels} positive numbers (Fidelity)."
+                )
+        elif self.low < 0:
+            raise ConfigError(f"low={self.low} must be at least 0 without costs (Fidelity).")
+
+    def check(self, value: Any) -> float:
+        """``value`` as a fidelity.
+
+        Raises:
+            ConfigError: it is out of range or not whole.
+        """
+        number = plain_number(value)
+        if not self.low <= number <= self.high or (self.integer and not number.is_integer()):
+            kind = "a whole number" if self.integer else "a number"
+            raise ConfigError(
+                f"{self.name} must be {kind} from {self.low:g} to {self.high:g}, got {value!r}."
+            )
+        return number
+
+    def cost(self, value: float) -> float:
+        """Cost of a trial at ``value``, where the truth costs 1."""
+        if self.costs is not None:
+            return self.costs[int(value - self.low)] / self.costs[-1]
+        return self.overhead + (1 - self.overhead) * value / self.high
+
+
 @dataclass(slots=True, kw_only=True)
 class TrialContext:
     """What an evaluation may know of its trial, and where it reports progress."""
@@ -124,6 +200,12 @@ class TrialContext:
 
     attempt: int = 1
     """1 the first time; more after a crash."""
+
+    fidelity: float | None = None
+    """How closely to measure, of a problem with a :class:`Fidelity`; None is the truth."""
+
+    context: Mapping[str, Any] = field(default_factory=dict)
+    """The conditions to measure under, of a problem with contexts."""
 
     on_report: Callable[[TracePoint], Answer] | None = None
     trace: list[TracePoint] = field(default_factory=list)
@@ -154,7 +236,12 @@ class TrialContext:
 
 @runtime_checkable
 class Problem(Protocol):
-    """Something to optimize; it never knows who optimizes it."""
+    """Something to optimize; it never knows who optimizes it.
+
+    A problem may have more than the protocol asks: ``fidelity``, a :class:`Fidelity`; ``contexts``,
+    a :class:`~sharpen.core.space.Space` of conditions that it does not control; and
+    ``observe(number, seed)``, which tells the conditions of a trial before it is asked for.
+    """
 
     @property
     def name(self) -> str:
@@ -190,6 +277,8 @@ class FunctionProblem:
         objectives: one or more.
         constraints: any number.
         name: default the function's name.
+        fidelity: how closely ``trial.fidelity`` asks to measure; None is always the same.
+        contexts: conditions that ``trial.context`` tells; None is none.
     """
 
     def __init__(
@@ -199,6 +288,8 @@ class FunctionProblem:
         objectives: Sequence[Objective],
         constraints: Sequence[Constraint] = (),
         name: str | None = None,
+        fidelity: Fidelity | None = None,
+        contexts: Space | None = None,
     ) -> None:
         if not isinstance(space, Space):
             raise ConfigError(f"a problem needs a Space, got {space!r}.")
@@ -207,8 +298,14 @@ class FunctionProblem:
         self.objectives = tuple(objectives)
         self.constraints = tuple(constraints)
         self.name = name or getattr(function, "__name__", "problem")
+        self.fidelity = fidelity
+        self.contexts = contexts
         check_names(self.objectives, self.constraints)
         self._takes_trial = _takes_trial(function)
+        if not self._takes_trial and (fidelity is not None or contexts is not None):
+            raise ConfigError(
+                f"{self.name} must take (config, trial) to see trial.fidelity and trial.context."
+            )
         self.__doc__ = function.__doc__
         self.__module__ = getattr(function, "__module__", __name__)
         self.__qualname__ = getattr(function, "__qualname__", self.name)
@@ -232,7 +329,7 @@ class FunctionProblem:
         if is_importable(self):
             return _load_attribute, (self.__module__, self.__qualname__)
         arguments = (self.function, self.space, self.objectives, self.constraints, self.name)
-        return FunctionProblem, arguments
+        return FunctionProblem, (*arguments, self.fidelity, self.contexts)
 
 
 def is_importable(value: Any) -> bool:
@@ -305,6 +402,18 @@ def as_constraints(constraints: Sequence[str | Constraint]) -> tuple[Constraint,
     return tuple(Constraint.parse(c) if isinstance(c, str) else c for c in constraints)
 
 
+def fidelity_of(problem: Problem) -> Fidelity | None:
+    """The problem's fidelity, if it has one."""
+    found: Fidelity | None = getattr(problem, "fidelity", None)
+    return found
+
+
+def contexts_of(problem: Problem) -> Space | None:
+    """The space of the problem's contexts, if it has any."""
+    found: Space | None = getattr(problem, "contexts", None)
+    return found
+
+
 @overload
 def problem(
     space: Space,
@@ -313,6 +422,8 @@ def problem(
     maximize: str | Sequence[str] | None = ...,
     constraints: Sequence[str | Constraint] = ...,
     name: str | None = ...,
+    fidelity: Fidelity | None = ...,
+    contexts: Space | None = ...,
 ) -> Callable[[Callable[..., Any]], FunctionProblem]: ...
 @overload
 def problem(
@@ -323,6 +434,8 @@ def problem(
     maximize: str | Sequence[str] | None = ...,
     constraints: Sequence[str | Constraint] = ...,
     name: str | None = ...,
+    fidelity: Fidelity | None = ...,
+    contexts: Space | None = ...,
 ) -> FunctionProblem: ...
 def problem(
     space: Space,
@@ -332,6 +445,8 @@ def problem(
     maximize: str | Sequence[str] | None = None,
     constraints: Sequence[str | Constraint] = (),
     name: str | None = None,
+    fidelity: Fidelity | None = None,
+    contexts: Space | None = None,
 ) -> Any:
     """Make a function a problem, as a decorator or at once.
 
@@ -346,6 +461,8 @@ def problem(
         maximize: names of values to make large.
         constraints: such as ``"memory <= 8e9"``.
         name: default the function's name.
+        fidelity: how closely ``trial.fidelity`` asks to measure.
+        contexts: conditions that ``trial.context`` tells.
 
     Raises:
         ConfigError: no objective, a bad constraint, or a function of another form.
@@ -361,7 +478,9 @@ def problem(
 
     def make(wrapped: Callable[..., Any]) -> FunctionProblem:
         objectives = as_objectives(minimize, maximize)
-        return FunctionProblem(wrapped, space, objectives, as_constraints(constraints), name)
+        return FunctionProblem(
+            wrapped, space, objectives, as_constraints(constraints), name, fidelity, contexts
+        )
 
     return make if function is None else make(function)
 

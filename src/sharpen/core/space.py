@@ -1,22 +1,25 @@
 """Search spaces: named parameters, when each is active, and which combinations are forbidden.
 
 A configuration is a plain ``dict`` of the active parameters' values; an inactive parameter is
-absent, never None. Each parameter has one coordinate of the unit cube (see
+absent, never None. Each parameter has one or more coordinates of the unit cube (see
 :mod:`sharpen.core.parameters`), so every optimizer can work on vectors.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sharpen.core.collections import Permutation, Subset
 from sharpen.core.conditions import Condition, parse_condition
 from sharpen.core.config import Marks, digest, from_dict
 from sharpen.core.errors import ConfigError, SpaceError, did_you_mean
@@ -81,11 +84,15 @@ class Space(Mapping[str, Parameter]):
             if not isinstance(parameter, Parameter):
                 raise SpaceError(
                     f"the parameter '{name}' is {parameter!r}. Use Float, Int, Categorical, "
-                    "Ordinal or Bool, or Fixed for a constant."
+                    "Ordinal, Bool, Permutation or Subset, or Fixed for a constant."
                 )
             self._check_names(parameter.condition, f"the condition of '{name}'")
         self._order = self._sorted_by_dependency()
-        self._index = {name: i for i, name in enumerate(self._parameters)}
+        self._columns: dict[str, slice] = {}
+        self._dimensions = 0
+        for name, parameter in self._parameters.items():
+            self._columns[name] = slice(self._dimensions, self._dimensions + parameter.width)
+            self._dimensions += parameter.width
 
     # -- as a mapping ---------------------------------------------------------------------------
 
@@ -118,6 +125,16 @@ class Space(Mapping[str, Parameter]):
     def is_conditional(self) -> bool:
         """Whether a parameter may be inactive."""
         return any(p.condition is not None for p in self._parameters.values())
+
+    @property
+    def dimensions(self) -> int:
+        """Number of coordinates: one a scalar, one an item of a permutation or subset."""
+        return self._dimensions
+
+    @property
+    def columns(self) -> Mapping[str, slice]:
+        """Where each parameter's coordinates stand in a vector."""
+        return MappingProxyType(self._columns)
 
     @property
     def fingerprint(self) -> str:
@@ -267,14 +284,14 @@ class Space(Mapping[str, Parameter]):
     # -- the unit cube --------------------------------------------------------------------------
 
     def encode(self, configs: Sequence[Mapping[str, Any]]) -> Encoded:
-        """Valid configurations as vectors, one column a parameter in the space's order."""
-        x = np.full((len(configs), len(self)), 0.5)
-        mask = np.zeros((len(configs), len(self)), dtype=bool)
+        """Valid configurations as vectors, with the parameters in the space's order."""
+        x = np.full((len(configs), self._dimensions), 0.5)
+        mask = np.zeros((len(configs), self._dimensions), dtype=bool)
         for row, config in enumerate(configs):
             for name, value in config.items():
-                column = self._index[name]
-                x[row, column] = self._parameters[name].to_unit(value)
-                mask[row, column] = True
+                columns = self._columns[name]
+                x[row, columns] = self._parameters[name].encode(value)
+                mask[row, columns] = True
         return Encoded(x, mask)
 
     def decode(self, x: npt.ArrayLike) -> list[Config]:
@@ -287,15 +304,17 @@ class Space(Mapping[str, Parameter]):
             SpaceError: another shape, or a coordinate outside [0, 1].
         """
         points = np.asarray(x, dtype=np.float64)
-        if points.ndim != 2 or points.shape[1] != len(self):
-            raise SpaceError(f"decode takes an array [n, {len(self)}], got shape {points.shape}.")
+        if points.ndim != 2 or points.shape[1] != self._dimensions:
+            raise SpaceError(
+                f"decode takes an array [n, {self._dimensions}], got shape {points.shape}."
+            )
         if not bool(np.all((points >= 0) & (points <= 1))):
             raise SpaceError("decode takes coordinates from 0 to 1.")
         return [self._decode_row(row) for row in points]
 
     def _decode_row(self, row: Sequence[float] | npt.NDArray[np.float64]) -> Config:
-        pairs = zip(self._parameters.items(), row, strict=True)
-        return self.active({name: p.from_unit(float(u)) for (name, p), u in pairs})
+        columns = self._columns
+        return self.active({n: p.decode(row[columns[n]]) for n, p in self._parameters.items()})
 
     def sample(self, n: int = 1, *, seed: int = 0) -> list[Config]:
         """``n`` random allowed configurations, uniform in the unit cube.
@@ -307,12 +326,12 @@ class Space(Mapping[str, Parameter]):
 
     def draw(self, rng: np.random.Generator) -> Config:
         """One random allowed configuration; see :meth:`sample`."""
-        point = rng.random(len(self))
+        point = rng.random(self._dimensions)
         for _ in range(_MAX_TRIES):
             config = self._decode_row(point)
             if not self._violated(config):
                 return config
-            point = rng.random(len(self))
+            point = rng.random(self._dimensions)
         return self.settle(point, rng)
 
     def settle(
@@ -331,8 +350,8 @@ class Space(Mapping[str, Parameter]):
             violated = self._violated(config)
             if not violated:
                 return config
-            names = sorted(frozenset().union(*(clause.names() for clause in violated)))
-            point[[self._index[name] for name in names]] = rng.random(len(names))
+            for name in sorted(frozenset().union(*(clause.names() for clause in violated))):
+                point[self._columns[name]] = rng.random(self._parameters[name].width)
         clauses = "; ".join(map(str, self._forbidden))
         raise SpaceError(
             f"feasible volume too small: {2 * _MAX_TRIES} random configurations met a forbidden "
@@ -345,16 +364,10 @@ class Space(Mapping[str, Parameter]):
         Args:
             resolution: points on a range that has more values than that.
         """
-        axes = []
-        for parameter in self._parameters.values():
-            count = int(min(parameter.cardinality, max(resolution, 1)))
-            if isinstance(parameter, (Categorical, Ordinal)):
-                count = int(parameter.cardinality)
-            ends = isinstance(parameter, Float) and parameter.step is None and count > 1
-            axes.append([i / (count - 1) if ends else (i + 0.5) / count for i in range(count)])
+        axes = [parameter.values_on_grid(resolution) for parameter in self._parameters.values()]
         found: dict[str, Config] = {}
-        for row in _product(axes):
-            config = self._decode_row(row)
+        for row in itertools.product(*axes):
+            config = self.active(dict(zip(self._parameters, row, strict=True)))
             if not self._violated(config):
                 found.setdefault(self.canonical(config), config)
         return list(found.values())
@@ -409,15 +422,6 @@ class Space(Mapping[str, Parameter]):
             raise _fail(path, marks, str(error)) from None
 
 
-def _product(axes: list[list[float]]) -> Iterator[list[float]]:
-    if not axes:
-        yield []
-        return
-    for first in axes[0]:
-        for rest in _product(axes[1:]):
-            yield [first, *rest]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Choices:
     """A categorical as a file writes it."""
@@ -436,6 +440,8 @@ _TYPES: dict[str, type] = {
     "categorical": _Choices,
     "bool": Bool,
     "fixed": Fixed,
+    "permutation": Permutation,
+    "subset": Subset,
 }
 
 

@@ -19,7 +19,7 @@ import math
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,8 @@ class StoredTrial:
     number: int
     state: str
     config: dict[str, Any] | None
+    fidelity: float | None
+    context: dict[str, Any]
     origin: str
     attempt: int
     started_s: float | None
@@ -80,6 +82,8 @@ class Claim:
     attempt: int
     config: dict[str, Any] | None
     """Its configuration; None when it is still to be asked for."""
+    fidelity: float | None = None
+    context: dict[str, Any] = field(default_factory=dict)
     origin: str = ""
 
 
@@ -279,6 +283,8 @@ class Store:
                     token=token,
                     attempt=row.attempt + 1,
                     config=json.loads(row.config),
+                    fidelity=row.fidelity,
+                    context=json.loads(row.context or "{}"),
                     origin=row.origin,
                 )
             if limit is not None and under_way + queued >= limit:
@@ -318,8 +324,25 @@ class Store:
             connection.execute(sa.delete(TRACE).where(TRACE.c.trial_id == row.id))
         return orphan
 
-    def start(self, claim: Claim, config: dict[str, Any], config_hash: str, origin: str) -> bool:
+    def start(
+        self,
+        claim: Claim,
+        config: Mapping[str, Any],
+        config_hash: str,
+        origin: str,
+        *,
+        fidelity: float | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> bool:
         """Give a claimed number its configuration; it runs from now on.
+
+        Args:
+            claim: of the number.
+            config: the configuration.
+            config_hash: tells equal measurements: of configuration, fidelity and context.
+            origin: who proposed it.
+            fidelity: how closely it is measured; None is the truth.
+            context: the conditions it is measured under.
 
         Returns:
             Whether the lease was still ours.
@@ -328,6 +351,8 @@ class Store:
             "state": "running",
             "config": _json(config),
             "config_hash": config_hash,
+            "fidelity": fidelity,
+            "context": _json(context) if context else None,
             "origin": origin,
             "started": time.time(),
         }
@@ -341,6 +366,17 @@ class Store:
             change = {"lease_expires": time.monotonic() + lease_s}
             with self._database.write() as connection:
                 connection.execute(sa.update(TRIAL).where(TRIAL.c.lease_token.in_(tokens)), change)
+
+    def retry(self, claim: Claim) -> bool:
+        """Queue a trial again that ended badly; the attempt counts.
+
+        Returns:
+            Whether the lease was still ours.
+        """
+        change = {"state": "queued", "lease_token": None}
+        with self._database.write() as connection:
+            connection.execute(sa.delete(TRACE).where(TRACE.c.trial_id == claim.trial_id))
+            return connection.execute(sa.update(TRIAL).where(*_held(claim)), change).rowcount == 1
 
     def release(self, claims: Iterable[Claim]) -> None:
         """Give trials back unfinished: they are queued, and this attempt does not count."""
@@ -468,6 +504,14 @@ class Store:
                 values.setdefault(kind, {})[name] = value
         return _stored(row, values, [])
 
+    def knows(self, study_id: int, config_hash: str) -> bool:
+        """Whether the study has tried this configuration, or is about to."""
+        with self._database.read() as connection:
+            statement = sa.select(TRIAL.c.id).where(
+                TRIAL.c.study_id == study_id, TRIAL.c.config_hash == config_hash
+            )
+            return connection.execute(statement.limit(1)).first() is not None
+
     def is_whole(self) -> bool:
         """SQLite's own integrity check of the whole file."""
         with self._database.read() as connection:
@@ -571,6 +615,8 @@ def _stored(
         number=row.number,
         state=row.state,
         config=json.loads(row.config),
+        fidelity=row.fidelity,
+        context=json.loads(row.context or "{}"),
         origin=row.origin,
         attempt=row.attempt,
         started_s=row.started,

@@ -11,18 +11,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from sharpen.core.config import digest
 from sharpen.core.errors import ConfigError, ExecutionError, Interrupted, SharpenError
 from sharpen.core.executor import Executor, Inline, Job, Local
 from sharpen.core.feedback import Feedback, TracePoint, Trial
-from sharpen.core.optimizer import Optimizer, find_optimizer
-from sharpen.core.problem import Answer, Problem, as_feedback
+from sharpen.core.optimizer import Candidate, Optimizer, is_true, make_optimizer
+from sharpen.core.problem import Answer, Problem, as_feedback, contexts_of, fidelity_of
 from sharpen.core.pruner import Median, Pruner
+from sharpen.core.space import random_stream
 from sharpen.core.store import Claim, Store, open_store
-from sharpen.core.study_view import StudyView, as_plain, load_study, trial_seed
+from sharpen.core.study_view import StudyView, as_plain, last_line, load_study, trial_seed
 
 __all__ = ["Budget", "Study"]
 
@@ -32,6 +34,7 @@ _FOREVER_S = 1e9  # for trials carried out by hand; a dead process is noticed al
 _TRACE_EVERY_S = 1.0
 _FIRST_FAILURES = 5
 _POLL_S = 1.0
+_MAX_TRIES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +53,16 @@ class Budget:
     patience: int | None = None
     """Stop after so many trials in a row without a better value."""
 
+    cost: Mapping[str, float] = field(default_factory=dict)
+    """Stop once the trials together cost so much, by what they count: ``{"usd": 5}``."""
+
     def __post_init__(self) -> None:
-        for name in ("trials", "seconds", "patience"):
-            value = getattr(self, name)
+        limits = {name: getattr(self, name) for name in ("trials", "seconds", "patience")}
+        for name, value in (*limits.items(), *self.cost.items()):
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} must be positive, got {value} (Budget).")
-        if self.trials is None and self.seconds is None and self.target is None:
-            raise ConfigError("a Budget needs trials, seconds or target.")
+        if not self.cost and self.trials is None and self.seconds is None and self.target is None:
+            raise ConfigError("a Budget needs trials, seconds, cost or target.")
 
 
 class Study(StudyView):
@@ -65,8 +71,9 @@ class Study(StudyView):
     Args:
         problem: what to optimize: a function decorated with :func:`sharpen.problem`, or any object
             of the :class:`~sharpen.core.problem.Problem` protocol.
-        optimizer: a name (``"auto"``, ``"random"``, ``"sobol"``), an optimizer, or a function that
-            makes one from ``(space, objectives, constraints, seed=...)``.
+        optimizer: a name (``"auto"``, ``"random"``, ``"sobol"`` ...), a mapping of ``name`` and
+            options, an optimizer, or a function that makes one from ``(space, objectives,
+            constraints, seed=...)``.
         store: ``sqlite:///FILE``, a file's path, or ``sqlite://`` for memory.
         name: the study's name in the store; default the problem's.
         budget: when to stop; default 100 trials.
@@ -75,9 +82,11 @@ class Study(StudyView):
         pruner: stops bad trials early by what they report: ``"median"`` or an object.
         seed: of the optimizer and, with its number, of each trial.
         dedup: ``"reuse"`` takes the result of an equal earlier trial; ``"reevaluate"`` measures
-            again.
+            again; ``"forbid"`` tries another configuration, and ends when there is none.
         callbacks: called as ``callback(study, trial)`` after each trial of this process.
-        max_attempts: how often a trial is begun before dead processes make it failed.
+        max_attempts: how often a trial is begun before it is given up.
+        retry: what a trial is begun again for beside the death of its process: ``"failed"``
+            (it raised, or crashed its worker) and ``"timeout"``.
 
     Raises:
         ConfigError: no problem, an unknown optimizer or one that cannot handle the problem, or the
@@ -88,7 +97,7 @@ class Study(StudyView):
         self,
         problem: Problem,
         *,
-        optimizer: str | Optimizer | Callable[..., Optimizer] = "auto",
+        optimizer: str | Mapping[str, Any] | Optimizer | Callable[..., Optimizer] = "auto",
         store: str | Path | Store = "sqlite:///study.db",
         name: str | None = None,
         budget: Budget | None = None,
@@ -96,9 +105,10 @@ class Study(StudyView):
         executor: Executor | None = None,
         pruner: Literal["median"] | Pruner | None = None,
         seed: int = 0,
-        dedup: Literal["reuse", "reevaluate"] = "reuse",
+        dedup: Literal["reuse", "reevaluate", "forbid"] = "reuse",
         callbacks: Sequence[Callable[[Study, Trial], None]] = (),
         max_attempts: int = 3,
+        retry: Sequence[Literal["failed", "timeout"]] = (),
     ) -> None:
         if not isinstance(problem, Problem):
             raise ConfigError(
@@ -107,20 +117,24 @@ class Study(StudyView):
             )
         if workers is not None and executor is not None:
             raise ConfigError("give workers or executor, not both.")
-        if dedup not in ("reuse", "reevaluate"):
-            raise ConfigError(f"dedup must be reuse or reevaluate, got {dedup!r}.")
+        if dedup not in ("reuse", "reevaluate", "forbid"):
+            raise ConfigError(f"dedup must be reuse, reevaluate or forbid, got {dedup!r}.")
+        wrong = set(retry) - {"failed", "timeout"}
+        if wrong:
+            raise ConfigError(f"retry takes failed and timeout, got {min(wrong)!r}.")
         if pruner is not None and not hasattr(pruner, "should_stop") and pruner != "median":
             raise ConfigError(f"pruner must be 'median' or a pruner object, got {pruner!r}.")
         if seed < 0 or max_attempts < 1:
             raise ConfigError(f"seed={seed} must be at least 0, max_attempts={max_attempts} 1.")
         self.problem = problem
         self.budget = budget or Budget(trials=100)
-        self.optimizer = _make_optimizer(optimizer, problem, seed)
+        self.optimizer = _make_optimizer(optimizer, problem, seed, self.budget.trials)
         self.executor: Executor = executor or (Inline() if workers is None else Local(workers))
         self.pruner: Pruner | None = Median() if isinstance(pruner, str) else pruner
         self.dedup = dedup
         self.callbacks = tuple(callbacks)
         self.max_attempts = max_attempts
+        self.retry = frozenset(retry)
         if self.budget.target is not None and len(problem.objectives) > 1:
             raise ConfigError("target (Budget) needs a single objective.")
         opened = open_store(store)
@@ -130,7 +144,7 @@ class Study(StudyView):
             objectives=as_plain(problem.objectives),
             constraints=as_plain(problem.constraints),
             seed=self.optimizer.seed,
-            spec={"optimizer": self.optimizer.name},
+            spec=_spec(self.optimizer.name, problem),
         )
         super().__init__(opened, record)
         self._check_same()
@@ -139,6 +153,7 @@ class Study(StudyView):
         self._flushed: dict[int, tuple[int, float]] = {}
         self._deadline: float | None = None
         self._told = 0
+        self._is_exhausted = False
 
     @staticmethod
     def load(store: str | Path | Store, name: str) -> StudyView:
@@ -151,10 +166,12 @@ class Study(StudyView):
             ("space", self.space, self.problem.space),
             ("objectives", self.objectives, tuple(self.problem.objectives)),
             ("constraints", self.constraints, tuple(self.problem.constraints)),
+            ("fidelity", self.fidelity, fidelity_of(self.problem)),
+            ("space of contexts", self.contexts, contexts_of(self.problem)),
             ("seed", self.seed, self.optimizer.seed),
         ):
             if stored != given:
-                change = f" (stored {stored}, now {given})" if what != "space" else ""
+                change = "" if "space" in what else f" (stored {stored}, now {given})"
                 raise ConfigError(
                     f"the store {self.store.url} has a study '{self.name}' with another {what}"
                     f"{change}. Choose another name, or delete that study."
@@ -173,26 +190,19 @@ class Study(StudyView):
         """
         given = [configs] if isinstance(configs, Mapping) else list(configs)
         checked = [self.space.validate(config) for config in given]
-        pairs = [(config, self.space.digest(config)) for config in checked]
+        pairs = [(config, self._digest(config, None, {})) for config in checked]
         return self.store.enqueue(self.id, pairs)
 
-    def ask(self) -> Trial | None:
+    def ask(self, *, context: Mapping[str, Any] | None = None) -> Trial | None:
         """The next trial, to be carried out by the caller; None when the trial budget is used up.
 
         :meth:`tell` ends it. If this process dies first, the trial is queued again.
+
+        Args:
+            context: the conditions of the trial, of a problem with contexts, where the caller
+                observes them; else the optimizer chooses.
         """
-        taken = self._take(_FOREVER_S)
-        if taken is None:
-            return None
-        claim, config, origin = taken
-        self._claims[claim.number] = claim
-        return Trial(
-            number=claim.number,
-            config=config,
-            seed=trial_seed(self.seed, claim.number),
-            attempt=claim.attempt,
-            origin=origin,
-        )
+        return self._take(_FOREVER_S, context)
 
     def tell(self, trial: Trial | int, outcome: Any) -> Trial:
         """End a trial that :meth:`ask` gave.
@@ -261,28 +271,30 @@ class Study(StudyView):
     def _fill(self, mine: set[int]) -> None:
         """Begin trials until every worker has one or the budget forbids more."""
         while len(mine) < self.executor.slots and not self._is_over():
-            taken = self._take(_LEASE_S)
-            if taken is None:
+            trial = self._take(_LEASE_S)
+            if trial is None:
                 return
-            claim, config, _ = taken
-            self._claims[claim.number] = claim
-            reused = self._reused(config)
+            reused = self._reused(trial)
             if reused is not None:
-                self._end(claim.number, reused)
+                self._end(trial.number, reused)
                 continue
-            mine.add(claim.number)
+            mine.add(trial.number)
             self.executor.submit(
                 Job(
-                    number=claim.number,
-                    config=config,
-                    seed=trial_seed(self.seed, claim.number),
-                    attempt=claim.attempt,
+                    number=trial.number,
+                    config=trial.config,
+                    seed=trial.seed,
+                    attempt=trial.attempt,
+                    fidelity=trial.fidelity,
+                    context=trial.context,
                 )
             )
 
     def _is_over(self) -> bool:
         """Whether a limit other than the number of trials is reached."""
         if self._deadline is not None and time.monotonic() >= self._deadline:
+            return True
+        if self._is_exhausted or any(self._spent(k) >= v for k, v in self.budget.cost.items()):
             return True
         if self.budget.target is None and self.budget.patience is None:
             return False
@@ -295,7 +307,13 @@ class Study(StudyView):
         patience = self.budget.patience
         return patience is not None and len(losses) - 1 - losses.index(min(losses)) >= patience
 
-    def _take(self, lease_s: float) -> tuple[Claim, dict[str, Any], str] | None:
+    def _spent(self, kind: str) -> float:
+        """What all ended trials cost."""
+        self.refresh()
+        feedback = (trial.feedback for trial in self._ended.values())
+        return sum(found.cost.get(kind, 0.0) for found in feedback if found is not None)
+
+    def _take(self, lease_s: float, context: Mapping[str, Any] | None = None) -> Trial | None:
         """Claim the next trial and, if it has no configuration yet, ask the optimizer."""
         claim = self.store.claim(
             self.id,
@@ -306,17 +324,69 @@ class Study(StudyView):
         if claim is None:
             return None
         if claim.config is not None:
-            config = {name: self.space[name].check(v) for name, v in claim.config.items()}
-            return claim, config, claim.origin
-        try:
-            self._learn()
-            candidate = self.optimizer.ask(1, number=claim.number)[0]
-            config = self.space.validate(candidate.config)
-        except BaseException:
-            self.store.release([claim])
-            raise
-        self.store.start(claim, config, self.space.digest(config), candidate.origin)
-        return claim, config, candidate.origin
+            candidate: Candidate | None = Candidate(
+                number=claim.number,
+                config={name: self.space[name].check(v) for name, v in claim.config.items()},
+                origin=claim.origin,
+                fidelity=claim.fidelity,
+                context=claim.context,
+            )
+        else:
+            try:
+                candidate = self._asked(claim.number, context)
+            except BaseException:
+                self.store.release([claim])
+                raise
+            if candidate is None:
+                self.store.cancel(claim)
+                return None
+            self.store.start(
+                claim,
+                candidate.config,
+                self._digest(candidate.config, candidate.fidelity, candidate.context),
+                candidate.origin,
+                fidelity=candidate.fidelity,
+                context=candidate.context,
+            )
+        assert candidate is not None
+        self._claims[claim.number] = claim
+        return replace(
+            candidate.begun(), seed=trial_seed(self.seed, claim.number), attempt=claim.attempt
+        )
+
+    def _asked(self, number: int, context: Mapping[str, Any] | None) -> Candidate | None:
+        """What the optimizer proposes for a number; None when nothing new is left to try."""
+        self._learn()
+        observe = getattr(self.problem, "observe", None)
+        if context is None and observe is not None:
+            context = observe(number, trial_seed(self.seed, number))
+        [candidate] = self.optimizer.ask(1, number=number, context=context)
+        candidate = replace(candidate, config=self.space.validate(candidate.config))
+        if self.fidelity is not None and candidate.fidelity is not None:
+            candidate = replace(candidate, fidelity=self.fidelity.check(candidate.fidelity))
+        if self.dedup != "forbid":
+            return candidate
+        rng, tries = random_stream(self.seed, number), 0
+        while self.store.knows(
+            self.id, self._digest(candidate.config, candidate.fidelity, candidate.context)
+        ):
+            if tries == _MAX_TRIES:
+                self._is_exhausted = True
+                return None
+            candidate = replace(candidate, config=self.space.draw(rng), origin="random")
+            tries += 1
+        return candidate
+
+    def _digest(
+        self, config: Mapping[str, Any], fidelity: float | None, context: Mapping[str, Any]
+    ) -> str:
+        """Tells equal measurements."""
+        if is_true(fidelity, self.fidelity) and not context:
+            return self.space.digest(config)
+        parts: dict[str, Any] = {"config": self.space.digest(config), "fidelity": fidelity}
+        if self.contexts is not None:
+            parts["context"] = self.contexts.digest(context)
+        return digest(parts)
 
     def _learn(self) -> None:
         """Tell the optimizer what ended since it was last told, and what runs."""
@@ -324,11 +394,13 @@ class Study(StudyView):
         self.optimizer.tell([*self._log[self._told :], *self._running.values()])
         self._told = len(self._log)
 
-    def _reused(self, config: dict[str, Any]) -> Feedback | None:
-        """The feedback of an earlier trial with the same configuration."""
+    def _reused(self, trial: Trial) -> Feedback | None:
+        """The feedback of an earlier trial that measured the same."""
         if self.dedup != "reuse":
             return None
-        found = self.store.same_config(self.id, self.space.digest(config))
+        found = self.store.same_config(
+            self.id, self._digest(trial.config, trial.fidelity, trial.context)
+        )
         if found is None or found.feedback is None:
             return None
         info = {**found.feedback.info, "same_as": found.number}
@@ -338,6 +410,10 @@ class Study(StudyView):
         claim = self._claims.pop(number)
         self._curves.pop(number, None)
         self._flushed.pop(number, None)
+        if feedback.status in self.retry and claim.attempt < self.max_attempts:
+            _log.warning("trial %d is tried again: %s", number, last_line(feedback.error))
+            self.store.retry(claim)
+            return
         if not self.store.finish(claim, feedback):
             _log.warning("trial %d was ended by another process; its result is kept beside", number)
         self.refresh()
@@ -349,9 +425,12 @@ class Study(StudyView):
 
     def _check_first_failures(self) -> None:
         """A study whose first trials all fail is set up wrongly: stop before more time goes by."""
-        first, last = self._log[:_FIRST_FAILURES], self._log[-1]
+        first = self._log[:_FIRST_FAILURES]
+        if len(first) < _FIRST_FAILURES:
+            return
+        last = self._log[-1]
         failed = all(trial.state == "failed" for trial in (*first, last))
-        if len(first) == _FIRST_FAILURES and failed and not self._good():
+        if failed and not self._good():
             error = last.feedback.error if last.feedback is not None else ""
             raise ExecutionError(
                 f"the first {len(self._log)} trials of the study '{self.name}' all failed; "
@@ -419,13 +498,33 @@ class Study(StudyView):
 
 
 def _make_optimizer(
-    given: str | Optimizer | Callable[..., Optimizer], problem: Problem, seed: int
+    given: str | Mapping[str, Any] | Optimizer | Callable[..., Optimizer],
+    problem: Problem,
+    seed: int,
+    budget: int | None,
 ) -> Optimizer:
     if isinstance(given, Optimizer):
         if given.space != problem.space:
             raise ConfigError(f"the optimizer '{given.name}' was made for another space.")
         return given
-    maker = find_optimizer(given) if isinstance(given, str) else given
-    if not callable(maker):
-        raise ConfigError(f"optimizer must be a name, an optimizer or a class, got {given!r}.")
-    return maker(problem.space, problem.objectives, problem.constraints, seed=seed)
+    return make_optimizer(
+        given,
+        problem.space,
+        problem.objectives,
+        problem.constraints,
+        seed=seed,
+        budget=budget,
+        fidelity=fidelity_of(problem),
+        contexts=contexts_of(problem),
+    )
+
+
+def _spec(optimizer: str, problem: Problem) -> dict[str, Any]:
+    """What a study is beside its space and objectives, as plain data."""
+    spec: dict[str, Any] = {"optimizer": optimizer}
+    fidelity, contexts = fidelity_of(problem), contexts_of(problem)
+    if fidelity is not None:
+        spec["fidelity"] = asdict(fidelity)
+    if contexts is not None:
+        spec["contexts"] = contexts.to_dict()
+    return spec

@@ -26,7 +26,7 @@ from sharpen.core.config import Marks, apply_overrides, from_dict, load_yaml
 from sharpen.core.errors import ConfigError
 from sharpen.core.executor import Local
 from sharpen.core.feedback import Trial
-from sharpen.core.optimizer import find_optimizer
+from sharpen.core.optimizer import make_optimizer
 from sharpen.core.problem import as_constraints, as_objectives
 from sharpen.core.space import Space
 from sharpen.core.study import Budget, Study
@@ -65,8 +65,8 @@ class StudyFile:
     forbid: list[str] = field(default_factory=list)
     """Combinations of parameters never to try, such as ``a + b > 16``."""
 
-    optimizer: str = "auto"
-    """Name of the optimizer."""
+    optimizer: str | dict[str, Any] = "auto"
+    """Name of the optimizer, or a mapping of ``name`` and its options."""
 
     workers: int = 1
     """Trials at once."""
@@ -83,7 +83,7 @@ class StudyFile:
     seed: int = 0
     """Of the optimizer and the trials."""
 
-    dedup: Literal["reuse", "reevaluate"] = "reuse"
+    dedup: Literal["reuse", "reevaluate", "forbid"] = "reuse"
     """What to do with a configuration that was tried before."""
 
     enqueue: list[dict[str, Any]] = field(default_factory=list)
@@ -124,10 +124,21 @@ def load_study_file(
             folder=path.absolute().parent,
         ),
     )
-    _at(marks, ("optimizer",), lambda: find_optimizer(file.optimizer))
+    optimizer = _at(
+        marks,
+        ("optimizer",),
+        lambda: make_optimizer(
+            file.optimizer,
+            problem.space,
+            problem.objectives,
+            problem.constraints,
+            seed=file.seed,
+            budget=file.budget.trials,
+        ),
+    )
     study = Study(
         problem,
-        optimizer=file.optimizer,
+        optimizer=optimizer,
         store=file.store,
         budget=file.budget,
         executor=Local(file.workers, timeout_s=file.timeout_s, memory_bytes=file.memory_bytes),

@@ -15,13 +15,13 @@ import numpy as np
 from sharpen.core.errors import ConfigError, DependencyNotInstalled, ExecutionError
 from sharpen.core.feedback import Feedback, Trial
 from sharpen.core.files import atomic_write_text
-from sharpen.core.optimizer import is_feasible
-from sharpen.core.problem import Constraint, Objective
+from sharpen.core.optimizer import is_feasible, is_true
+from sharpen.core.problem import Constraint, Fidelity, Objective
 from sharpen.core.report import Chart, Section, Series, Table, Text, write_html
 from sharpen.core.space import Space
 from sharpen.core.store import Store, StoredTrial, StudyRecord, open_store
 
-__all__ = ["StudyView", "load_study", "trial_seed"]
+__all__ = ["StudyView", "last_line", "load_study", "trial_seed"]
 
 _MAX_POINTS = 2000  # a chart with more shows every k-th
 
@@ -63,6 +63,9 @@ class StudyView:
         self.space = Space.from_dict(record.space)
         self.objectives = tuple(Objective(**o) for o in record.objectives)
         self.constraints = tuple(Constraint(**c) for c in record.constraints)
+        fidelity, contexts = record.spec.get("fidelity"), record.spec.get("contexts")
+        self.fidelity = None if fidelity is None else Fidelity(**fidelity)
+        self.contexts = None if contexts is None else Space.from_dict(contexts)
         self._ended: dict[int, Trial] = {}
         self._running: dict[int, Trial] = {}
         self._log: list[Trial] = []
@@ -93,6 +96,8 @@ class StudyView:
             number=row.number,
             # JSON knows no tuples: the parameter gives back its own value.
             config={name: self.space[name].check(value) for name, value in row.config.items()},
+            fidelity=row.fidelity,
+            context={} if self.contexts is None else self.contexts.validate(row.context),
             state=state,
             feedback=row.feedback,
             seed=trial_seed(self.seed, row.number),
@@ -117,8 +122,12 @@ class StudyView:
         return found
 
     def _good(self) -> list[Trial]:
-        """Trials that ended well and keep every constraint, by number."""
-        return [trial for trial in self.trials() if trial.is_ok and trial.feasible]
+        """Trials that ended well, keep every constraint and measured the truth, by number."""
+        return [
+            trial
+            for trial in self.trials()
+            if trial.is_ok and trial.feasible and is_true(trial.fidelity, self.fidelity)
+        ]
 
     # -- answers --------------------------------------------------------------------------------
 
@@ -146,7 +155,7 @@ class StudyView:
         failed = [t for t in trials if t.feedback is not None and t.feedback.error]
         text = f"the study '{self.name}' has {len(trials)} trials and none ended well and feasible,"
         if failed and failed[-1].feedback is not None:
-            text += f" (the last error: {_last_line(failed[-1].feedback.error)})"
+            text += f" (the last error: {last_line(failed[-1].feedback.error)})"
         return text
 
     def pareto(self) -> list[Trial]:
@@ -350,7 +359,8 @@ def _thin(name: str, x: Sequence[Any], y: Sequence[float]) -> Series:
     return Series(name, list(x)[::step], list(y)[::step])
 
 
-def _last_line(text: str | None) -> str:
+def last_line(text: str | None) -> str:
+    """The last line of a message, which says what went wrong."""
     lines = (text or "").strip().splitlines()
     return lines[-1] if lines else ""
 

@@ -13,7 +13,8 @@ import resource
 import signal
 import sys
 import traceback
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -40,6 +41,23 @@ class Job:
     attempt: int = 1
     """How many times it was begun."""
 
+    fidelity: float | None = None
+    """How closely to measure; None is the truth."""
+
+    context: Mapping[str, Any] = field(default_factory=dict)
+    """The conditions to measure under."""
+
+    def begin(self, on_report: Callable[[TracePoint], Answer]) -> TrialContext:
+        """What the evaluation may know of it."""
+        return TrialContext(
+            number=self.number,
+            seed=self.seed,
+            attempt=self.attempt,
+            fidelity=self.fidelity,
+            context=self.context,
+            on_report=on_report,
+        )
+
 
 def serve_trials(connection: Connection[Any, Any], problem: Problem) -> None:
     """Evaluate jobs from ``connection`` until it closes."""
@@ -55,10 +73,7 @@ def serve_trials(connection: Connection[Any, Any], problem: Problem) -> None:
             job = connection.recv()
         except EOFError:
             return
-        context = TrialContext(
-            number=job.number, seed=job.seed, attempt=job.attempt, on_report=report
-        )
-        connection.send(("result", evaluate(problem, job.config, context)))
+        connection.send(("result", evaluate(problem, job.config, job.begin(report))))
 
 
 def _settle_in(memory_bytes: int | None) -> None:

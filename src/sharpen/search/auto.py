@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from sharpen.core.optimizer import Optimizer
-from sharpen.core.problem import Constraint, Objective
+from sharpen.core.problem import Constraint, Fidelity, Objective
 from sharpen.core.space import Space
 from sharpen.search.random import Random
 from sharpen.search.sobol import Sobol
@@ -30,8 +30,20 @@ def choose(
     constraints: Sequence[Constraint] = (),
     *,
     seed: int = 0,
+    budget: int | None = None,
+    fidelity: Fidelity | None = None,
+    contexts: Space | None = None,
 ) -> Optimizer:
     """An optimizer that suits the problem; the module has the table."""
-    if len(space) <= _EVEN_DIMENSIONS and find_spec("scipy") is not None:
-        return Sobol(space, objectives, constraints, seed=seed)
-    return Random(space, objectives, constraints, seed=seed)
+    kind: type[Optimizer] = Random
+    if space.dimensions <= _EVEN_DIMENSIONS and find_spec("scipy") is not None:
+        kind = Sobol
+    return kind(
+        space,
+        objectives,
+        constraints,
+        seed=seed,
+        budget=budget,
+        fidelity=fidelity,
+        contexts=contexts,
+    )

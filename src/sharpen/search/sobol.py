@@ -47,29 +47,26 @@ class Sobol(Optimizer):
         constraints: Sequence[Constraint] = (),
         *,
         seed: int = 0,
+        **given: Any,
     ) -> None:
-        super().__init__(space, objectives, constraints, seed=seed)
-        self._start()
+        super().__init__(space, objectives, constraints, seed=seed, **given)
+        self.restart()
 
-    def _start(self) -> None:
+    def restart(self) -> None:
+        """See :meth:`Optimizer.restart`."""
         try:
             from scipy.stats.qmc import Sobol as Sequence_
         except ModuleNotFoundError:
             raise DependencyNotInstalled.for_feature("the optimizer 'sobol'", "search") from None
-        self._sequence = Sequence_(len(self.space), scramble=True, rng=self.seed)
+        self._sequence = Sequence_(self.space.dimensions, scramble=True, rng=self.seed)
         self._position = 0
 
     def propose(self, number: int) -> dict[str, Any]:
         """See :meth:`Optimizer.propose`."""
         if number < self._position:
-            self._start()
+            self.restart()
         if number > self._position:
             self._sequence.fast_forward(number - self._position)
         point = self._sequence.random(1)[0]
         self._position = number + 1
         return self.space.settle(point, random_stream(self.seed, number))
-
-    def load_state_dict(self, state: Any) -> None:
-        """See :meth:`Optimizer.load_state_dict`."""
-        super().load_state_dict(state)
-        self._start()

@@ -15,6 +15,7 @@ import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+from sharpen.core.collections import Permutation, Subset
 from sharpen.core.conditions import Eq, Gt, P
 from sharpen.core.errors import ConfigError
 from sharpen.core.feedback import Feedback, Trial
@@ -44,6 +45,8 @@ def mixed_space() -> Space:
         size=Ordinal([16, 32, 64]),
         flag=Bool(),
         version=Fixed("v1"),
+        order=Permutation(["a", "b", "c", "d"]),
+        chosen=Subset(5, min=1, max=3),
     ).forbid(P("x") + P("grid") > 1.5)
 
 
