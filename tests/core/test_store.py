@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sharpen.core import database as database_module
+from sharpen.core import sqlite as database_module
 from sharpen.core.errors import (
     BusyError,
     ConfigError,
@@ -209,7 +209,7 @@ def test_studies_are_listed_looked_up_and_deleted() -> None:
 @pytest.mark.parametrize(
     ("url", "error", "message"),
     [
-        ("postgresql://host/db", ConfigError, "kind 'postgresql' is not supported"),
+        ("mysql://host/db", ConfigError, "kind 'mysql' is not supported"),
         ("sqlite://s.db", ConfigError, "lacks a slash"),
         ("{folder}", ConfigError, "is a folder"),
         ("{folder}/none.db", MissingFileError, "no such store"),

@@ -22,6 +22,7 @@ _EXTRAS = {
     "models": ("torch", "safetensors", "tokenizers", "jinja2", "gguf"),
     "data": ("pyarrow",),
     "search": ("scipy", "pandas"),
+    "postgres": ("pg8000",),
     "serve": ("fastapi", "uvicorn", "pydantic"),
     "report": ("plotly",),
     "quickstart": ("openai",),

@@ -1,9 +1,9 @@
-"""Where studies live: tables in one SQLite file, safe for many processes and for kills.
+"""Where studies live: tables in a SQLite file or in PostgreSQL, safe for many processes and kills.
 
 Each process that works on a trial holds a lease on it: a random token, an expiry that a heartbeat
 moves on, and the owner's process. A lease whose owner is dead, or that ran out, is taken back: the
-trial is queued again with the same configuration. What was told is in the file once the call
-returns, and a trial ends exactly once.
+trial is queued again with the same configuration. What was told is stored once the call returns,
+and a trial ends exactly once.
 
 ::
 
@@ -14,25 +14,27 @@ returns, and a trial ends exactly once.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from sharpen.core.database import STUDY, TRACE, TRIAL, VALUE, Database
 from sharpen.core.errors import ConfigError, did_you_mean
 from sharpen.core.feedback import STATUSES, Feedback, TextFeedback, TracePoint
-from sharpen.core.leases import is_lost, this_process
+from sharpen.core.leases import this_process
 
 __all__ = ["Claim", "Store", "StoredTrial", "StudyRecord", "open_store"]
 
+Q = ParamSpec("Q")
+R = TypeVar("R")
 _VALUE_KINDS = ("objectives", "constraints", "std", "cost")
 _ACTIVE = ("asking", "queued", "running")
 
@@ -92,27 +94,58 @@ def open_store(url: str | Path | Store, *, create: bool = True) -> Store:
 
     Args:
         url: ``sqlite:///study.db`` (relative), ``sqlite:////data/study.db`` (absolute),
-            ``sqlite://`` (in memory, gone with the process), a file's path, or an open store.
-        create: whether to make a file that does not exist.
+            ``sqlite://`` (in memory, gone with the process), a file's path,
+            ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE``, or an open store.
+        create: whether to make a file, or tables, that do not exist.
 
     Raises:
-        ConfigError: another kind of URL, or a file on a network file system.
-        MissingFileError: no such file, and ``create`` is false.
+        ConfigError: another kind of URL, a file on a network file system, or a database that does
+            not exist or does not let this user in.
+        MissingFileError: no such file or no tables, and ``create`` is false.
         FileFormatError: the file is damaged, another program's, or of a newer version.
-        StorageError: it cannot be written: full disk, no permission.
+        StorageError: it cannot be written or reached.
+        DependencyNotInstalled: PostgreSQL without its driver (extra ``postgres``).
     """
     return url if isinstance(url, Store) else Store(url, create=create)
 
 
+def _patient(method: Callable[Q, R]) -> Callable[Q, R]:
+    """Do it again when the database went away meanwhile; it must not matter if it was done."""
+
+    @functools.wraps(method)
+    def call(*given: Q.args, **named: Q.kwargs) -> R:
+        store: Any = given[0]
+        database: Database = store._database
+        return database.patiently(lambda again: method(*given, **named))
+
+    return call
+
+
+def _database_of(url: str | Path, create: bool) -> Database:
+    kind = str(url).partition("://")[0] if "://" in str(url) else "sqlite"
+    if kind == "sqlite":
+        from sharpen.core.sqlite import SqliteDatabase
+
+        return SqliteDatabase(url, create=create)
+    if kind in ("postgresql", "postgres", "postgresql+pg8000"):
+        from sharpen.core.postgres import PostgresDatabase
+
+        return PostgresDatabase(str(url), create=create)
+    raise ConfigError(
+        f"a store of kind '{kind}' is not supported. Use sqlite:///FILE, for example "
+        "sqlite:///study.db, or postgresql://USER@HOST/DATABASE."
+    )
+
+
 class Store:
-    """Studies in one SQLite file; see :func:`open_store`."""
+    """Studies in one database; see :func:`open_store`."""
 
     def __init__(self, url: str | Path, *, create: bool = True) -> None:
-        self._database = Database(url, create=create)
+        self._database = _database_of(url, create)
 
     @property
     def path(self) -> Path | None:
-        """The file; None is in memory."""
+        """The file; None is in memory or on a server."""
         return self._database.path
 
     @property
@@ -126,6 +159,7 @@ class Store:
 
     # -- studies --------------------------------------------------------------------------------
 
+    @_patient
     def create_study(
         self,
         name: str,
@@ -137,7 +171,7 @@ class Store:
         spec: Mapping[str, Any],
     ) -> StudyRecord:
         """The study called ``name``, made if there is none; an existing one stays as it is."""
-        statement = insert(STUDY).on_conflict_do_nothing()
+        statement = self._database.insert(STUDY).on_conflict_do_nothing()
         row = {
             "name": name,
             "space": _json(space),
@@ -167,6 +201,7 @@ class Store:
             f"It has: {', '.join(names) or 'none'}."
         )
 
+    @_patient
     def studies(self) -> list[StudyRecord]:
         """Every study, oldest first, with its number of trials by state."""
         counted = sa.select(TRIAL.c.study_id, TRIAL.c.state, sa.func.count()).group_by(
@@ -192,6 +227,7 @@ class Store:
             for row in rows
         ]
 
+    @_patient
     def delete_study(self, name: str) -> None:
         """Remove a study and its trials.
 
@@ -204,7 +240,8 @@ class Store:
 
     # -- claiming -------------------------------------------------------------------------------
 
-    def enqueue(self, study_id: int, configs: Iterable[tuple[dict[str, Any], str]]) -> list[int]:
+    @_patient
+    def enqueue(self, study_id: int, configs: Sequence[tuple[dict[str, Any], str]]) -> list[int]:
         """Put configurations (with their digests) in the queue; they are carried out first.
 
         Returns:
@@ -212,6 +249,7 @@ class Store:
         """
         numbers: list[int] = []
         with self._database.write() as connection:
+            self._database.order(connection, study_id)
             number = _next_number(connection, study_id)
             for config, config_hash in configs:
                 row = {
@@ -245,68 +283,71 @@ class Store:
             The claim, or None when there is nothing to do now.
         """
         token = secrets.token_hex(8)
+
+        def take(again: bool) -> Claim | None:
+            with self._database.write() as connection:
+                self._database.order(connection, study_id)
+                mine = self._taken(connection, token) if again else None
+                return mine or self._claim(
+                    connection, study_id, token, limit, lease_s, max_attempts
+                )
+
+        return self._database.patiently(take)
+
+    def _taken(self, connection: sa.Connection, token: str) -> Claim | None:
+        """What a claim took whose answer was lost on the way."""
+        row = connection.execute(sa.select(TRIAL).where(TRIAL.c.lease_token == token)).one_or_none()
+        return None if row is None else _claim_of(row, token)
+
+    def _claim(
+        self,
+        connection: sa.Connection,
+        study_id: int,
+        token: str,
+        limit: int | None,
+        lease_s: float,
+        max_attempts: int,
+    ) -> Claim | None:
         lease = {
             "lease_token": token,
             "lease_owner": this_process(),
-            "lease_expires": time.monotonic() + lease_s,
+            "lease_expires": self._database.clock() + lease_s,
         }
-        mine = TRIAL.c.study_id == study_id
-        with self._database.write() as connection:
-            orphan = self._reap(connection, study_id, max_attempts)
-            if orphan is not None:
-                connection.execute(sa.update(TRIAL).where(TRIAL.c.id == orphan.id), lease)
-                return Claim(
-                    trial_id=orphan.id,
-                    number=orphan.number,
-                    token=token,
-                    attempt=orphan.attempt,
-                    config=None,
-                )
-            queued, under_way = _load(connection, study_id)
-            if queued and (limit is None or under_way < limit):
-                row = connection.execute(
-                    sa.select(TRIAL)
-                    .where(mine, TRIAL.c.state == "queued")
-                    .order_by(TRIAL.c.number)
-                    .limit(1)
-                ).one()
-                change = {
-                    **lease,
-                    "state": "running",
-                    "attempt": row.attempt + 1,
-                    "started": time.time(),
-                }
-                connection.execute(sa.update(TRIAL).where(TRIAL.c.id == row.id), change)
-                return Claim(
-                    trial_id=row.id,
-                    number=row.number,
-                    token=token,
-                    attempt=row.attempt + 1,
-                    config=json.loads(row.config),
-                    fidelity=row.fidelity,
-                    context=json.loads(row.context or "{}"),
-                    origin=row.origin,
-                )
-            if limit is not None and under_way + queued >= limit:
-                return None
-            number = _next_number(connection, study_id)
-            new = {"study_id": study_id, "number": number, "state": "asking", **lease}
-            key = connection.execute(sa.insert(TRIAL), new).inserted_primary_key
-            assert key is not None
-            return Claim(trial_id=key[0], number=number, token=token, attempt=1, config=None)
+        orphan = self._reap(connection, study_id, max_attempts)
+        if orphan is not None:
+            connection.execute(sa.update(TRIAL).where(TRIAL.c.id == orphan.id).values(lease))
+            return _claim_of(orphan, token)
+        queued, under_way = _load(connection, study_id)
+        if queued and (limit is None or under_way < limit):
+            row = connection.execute(
+                sa.select(TRIAL)
+                .where(TRIAL.c.study_id == study_id, TRIAL.c.state == "queued")
+                .order_by(TRIAL.c.number)
+                .limit(1)
+            ).one()
+            begun = {"state": "running", "attempt": row.attempt + 1, "started": time.time()}
+            connection.execute(sa.update(TRIAL).where(TRIAL.c.id == row.id).values(lease | begun))
+            return replace(_claim_of(row, token), attempt=row.attempt + 1)
+        if limit is not None and under_way + queued >= limit:
+            return None
+        number = _next_number(connection, study_id)
+        new = {"study_id": study_id, "number": number, "state": "asking", **lease}
+        key = connection.execute(sa.insert(TRIAL).values(new)).inserted_primary_key
+        assert key is not None
+        return Claim(trial_id=key[0], number=number, token=token, attempt=1, config=None)
 
     def _reap(
         self, connection: sa.Connection, study_id: int, max_attempts: int
     ) -> sa.Row[Any] | None:
         """Queue the trials of dead workers again; returns one that has no configuration yet."""
         rows = connection.execute(
-            sa.select(TRIAL)
+            sa.select(TRIAL, self._database.clock().label("now"))
             .where(TRIAL.c.study_id == study_id, TRIAL.c.state.in_(("asking", "running")))
             .order_by(TRIAL.c.number)
         ).all()
         orphan: sa.Row[Any] | None = None
         for row in rows:
-            if not is_lost(row.lease_owner, row.lease_expires):
+            if not self._database.is_lost(row.lease_owner, row.lease_expires, row.now):
                 continue
             if row.state == "asking":
                 orphan = orphan or row
@@ -324,6 +365,7 @@ class Store:
             connection.execute(sa.delete(TRACE).where(TRACE.c.trial_id == row.id))
         return orphan
 
+    @_patient
     def start(
         self,
         claim: Claim,
@@ -359,14 +401,18 @@ class Store:
         with self._database.write() as connection:
             return connection.execute(sa.update(TRIAL).where(*_held(claim)), change).rowcount == 1
 
-    def renew(self, claims: Iterable[Claim], *, lease_s: float) -> None:
+    @_patient
+    def renew(self, claims: Sequence[Claim], *, lease_s: float) -> None:
         """Move the expiry of leases on; the heartbeat."""
         tokens = [claim.token for claim in claims]
         if tokens:
-            change = {"lease_expires": time.monotonic() + lease_s}
+            change = {"lease_expires": self._database.clock() + lease_s}
             with self._database.write() as connection:
-                connection.execute(sa.update(TRIAL).where(TRIAL.c.lease_token.in_(tokens)), change)
+                connection.execute(
+                    sa.update(TRIAL).where(TRIAL.c.lease_token.in_(tokens)).values(change)
+                )
 
+    @_patient
     def retry(self, claim: Claim) -> bool:
         """Queue a trial again that ended badly; the attempt counts.
 
@@ -378,7 +424,8 @@ class Store:
             connection.execute(sa.delete(TRACE).where(TRACE.c.trial_id == claim.trial_id))
             return connection.execute(sa.update(TRIAL).where(*_held(claim)), change).rowcount == 1
 
-    def release(self, claims: Iterable[Claim]) -> None:
+    @_patient
+    def release(self, claims: Sequence[Claim]) -> None:
         """Give trials back unfinished: they are queued, and this attempt does not count."""
         with self._database.write() as connection:
             for claim in claims:
@@ -395,12 +442,14 @@ class Store:
 
     # -- outcomes -------------------------------------------------------------------------------
 
+    @_patient
     def add_trace(self, claim: Claim, points: Sequence[TracePoint]) -> None:
         """Add points of a running trial's curve."""
         if points:
             with self._database.write() as connection:
-                connection.execute(_upsert_trace(), _trace_rows(claim.trial_id, points))
+                connection.execute(self._upsert_trace(), _trace_rows(claim.trial_id, points))
 
+    @_patient
     def finish(self, claim: Claim, feedback: Feedback) -> bool:
         """End a trial.
 
@@ -419,13 +468,19 @@ class Store:
         ]
         trace = _trace_rows(claim.trial_id, feedback.trace)
         with self._database.write() as connection:
+            study = connection.execute(
+                sa.select(TRIAL.c.study_id).where(TRIAL.c.id == claim.trial_id)
+            ).scalar()
+            if study is None:
+                return False  # it was deleted meanwhile
+            self._database.order(connection, study)
             row = connection.execute(
-                sa.select(TRIAL.c.study_id, TRIAL.c.state, TRIAL.c.extra).where(
-                    TRIAL.c.id == claim.trial_id
-                )
-            ).one_or_none()
-            if row is None:
-                return False  # the study was deleted meanwhile
+                sa.select(
+                    TRIAL.c.study_id, TRIAL.c.state, TRIAL.c.lease_token, TRIAL.c.extra
+                ).where(TRIAL.c.id == claim.trial_id)
+            ).one()
+            if row.state not in _ACTIVE and row.lease_token == claim.token:
+                return True  # it was stored, and the answer was lost on the way
             if row.state not in _ACTIVE:
                 kept = json.loads(row.extra or "{}")
                 kept.setdefault("info", {}).setdefault("late", []).append(json.loads(late))
@@ -435,18 +490,23 @@ class Store:
                 return False
             change = {
                 "state": feedback.status,
-                "lease_token": None,
+                "lease_token": claim.token,
                 "finished": time.time(),
                 "revision": _next_revision(connection, row.study_id),
-                "error": feedback.error,
+                "error": _storable(feedback.error),
                 "extra": extra,
             }
             connection.execute(sa.update(TRIAL).where(TRIAL.c.id == claim.trial_id), change)
             if values:
                 connection.execute(sa.insert(VALUE), values)
             if trace:
-                connection.execute(_upsert_trace(), trace)
+                connection.execute(self._upsert_trace(), trace)
         return True
+
+    def _upsert_trace(self) -> Any:
+        statement = self._database.insert(TRACE)
+        change = {"value": statement.excluded.value, "elapsed_s": statement.excluded.elapsed_s}
+        return statement.on_conflict_do_update(index_elements=["trial_id", "step"], set_=change)
 
     def cancel(self, claim: Claim) -> None:
         """End a trial without a result; it does not count against the budget."""
@@ -454,6 +514,7 @@ class Store:
 
     # -- reading --------------------------------------------------------------------------------
 
+    @_patient
     def trials(self, study_id: int, *, after: int | None = None) -> list[StoredTrial]:
         """Trials that have a configuration, in number order.
 
@@ -482,6 +543,7 @@ class Store:
                 _read_traces(connection, ids, traces)
         return [_stored(row, values.get(row.id, {}), traces.get(row.id, [])) for row in rows]
 
+    @_patient
     def same_config(self, study_id: int, config_hash: str) -> StoredTrial | None:
         """The first trial that ended well with this configuration."""
         with self._database.read() as connection:
@@ -504,6 +566,7 @@ class Store:
                 values.setdefault(kind, {})[name] = value
         return _stored(row, values, [])
 
+    @_patient
     def knows(self, study_id: int, config_hash: str) -> bool:
         """Whether the study has tried this configuration, or is about to."""
         with self._database.read() as connection:
@@ -513,9 +576,8 @@ class Store:
             return connection.execute(statement.limit(1)).first() is not None
 
     def is_whole(self) -> bool:
-        """SQLite's own integrity check of the whole file."""
-        with self._database.read() as connection:
-            return bool(connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok")
+        """The database's own check of its files."""
+        return self._database.is_whole()
 
 
 def _number(value: float | None) -> float:
@@ -540,6 +602,26 @@ def _read_traces(connection: sa.Connection, ids: Any, into: dict[int, list[Trace
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _storable(text: str | None) -> str | None:
+    """Text as every database takes it: no NUL, no half of a surrogate pair."""
+    if text is None:
+        return None
+    return text.replace("\0", "\N{SYMBOL FOR NULL}").encode(errors="replace").decode()
+
+
+def _claim_of(row: sa.Row[Any], token: str) -> Claim:
+    return Claim(
+        trial_id=row.id,
+        number=row.number,
+        token=token,
+        attempt=row.attempt,
+        config=None if row.config is None else json.loads(row.config),
+        fidelity=row.fidelity,
+        context=json.loads(row.context or "{}"),
+        origin=row.origin,
+    )
 
 
 def _held(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
@@ -570,12 +652,6 @@ def _next_number(connection: sa.Connection, study_id: int) -> int:
 def _next_revision(connection: sa.Connection, study_id: int) -> int:
     statement = sa.select(sa.func.max(TRIAL.c.revision)).where(TRIAL.c.study_id == study_id)
     return int(connection.execute(statement).scalar_one() or 0) + 1
-
-
-def _upsert_trace() -> Any:
-    statement = insert(TRACE)
-    change = {"value": statement.excluded.value, "elapsed_s": statement.excluded.elapsed_s}
-    return statement.on_conflict_do_update(index_elements=["trial_id", "step"], set_=change)
 
 
 def _trace_rows(trial_id: int, points: Sequence[TracePoint]) -> list[dict[str, Any]]:
