@@ -169,7 +169,7 @@ class Parzen:
         >>> x = np.array([[0.2], [0.3]])
         >>> found = Parzen(Axes(Space(a=Float(0, 1))), x, x > 0, np.ones(2), 1.0)
         >>> found.log_density(np.array([[0.25], [0.9]]), np.ones((2, 1), bool)).round(2).tolist()
-        [0.28, -0.67]
+        [0.46, -1.0]
     """
 
     def __init__(
