@@ -91,6 +91,9 @@ class Database(Protocol):
     path: Path | None
     """Its file, if it is one."""
 
+    clock: sa.ColumnElement[float]
+    """Seconds on a clock that all who share the database have in common and nobody sets."""
+
     def write(self) -> AbstractContextManager[sa.Connection]:
         """One transaction; it is kept once the block ends."""
 
@@ -106,11 +109,8 @@ class Database(Protocol):
     def insert(self, table: sa.Table) -> Any:
         """An insert that knows ``on_conflict_do_nothing`` and ``on_conflict_do_update``."""
 
-    def clock(self) -> sa.ColumnElement[float]:
-        """Seconds on a clock that all who share the database have in common and nobody sets."""
-
     def is_lost(self, owner: str, expires: float, now: float) -> bool:
-        """Whether a lease is void at ``now`` of :meth:`clock`."""
+        """Whether a lease is void at ``now`` of :attr:`clock`."""
 
     def is_whole(self) -> bool:
         """The database's own check of its files."""

@@ -45,9 +45,6 @@ _FIRST_S = 5.0  # a server that was never there is an error sooner
 _BUSY_S = 60.0
 _CANNOT_GO_ON = ("08", "57P")  # the connection failed; the server is shutting down or starting up
 _ONE_OF_TWO = ("40001", "40P01")  # not serializable; deadlock: the other one goes on
-_CLOCK: sa.ColumnElement[float] = sa.cast(
-    sa.extract("epoch", sa.func.clock_timestamp()), sa.Double()
-)
 
 
 class PostgresDatabase:
@@ -61,6 +58,9 @@ class PostgresDatabase:
     """
 
     path: Path | None = None
+    clock: sa.ColumnElement[float] = sa.cast(
+        sa.extract("epoch", sa.func.clock_timestamp()), sa.Double()
+    )
 
     def __init__(self, url: str, *, create: bool = True) -> None:
         self._address = _address(url)
@@ -140,10 +140,6 @@ class PostgresDatabase:
     def insert(self, table: sa.Table) -> Any:
         """See :class:`~sharpen.core.database.Database`."""
         return insert(table)
-
-    def clock(self) -> sa.ColumnElement[float]:
-        """See :class:`~sharpen.core.database.Database`: the server's."""
-        return _CLOCK
 
     def is_lost(self, owner: str, expires: float, now: float) -> bool:
         """See :class:`~sharpen.core.database.Database`."""

@@ -73,6 +73,10 @@ class SqliteDatabase:
         create: whether to make a file that does not exist.
     """
 
+    clock: sa.ColumnElement[float] = sa.bindparam(
+        "clock", callable_=time.monotonic, type_=sa.Float()
+    )
+
     def __init__(self, url: str | Path, *, create: bool = True) -> None:
         self.path = _path_of(url)
         self.url = "sqlite://" if self.path is None else f"sqlite:///{self.path}"
@@ -171,10 +175,6 @@ class SqliteDatabase:
     def insert(self, table: sa.Table) -> Any:
         """See :class:`~sharpen.core.database.Database`."""
         return insert(table)
-
-    def clock(self) -> sa.ColumnElement[float]:
-        """See :class:`~sharpen.core.database.Database`: the machine's monotonic clock."""
-        return sa.literal(time.monotonic())
 
     def is_lost(self, owner: str, expires: float, now: float) -> bool:
         """See :class:`~sharpen.core.database.Database`; all owners are on this machine."""
