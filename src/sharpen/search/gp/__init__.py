@@ -1,0 +1,13 @@
+"""Bayesian optimization with Gaussian processes: model, acquisition functions, optimizer."""
+
+from sharpen.core.lazy import exports
+
+__all__ = ["GP", "GaussianProcess"]
+
+__getattr__ = exports(
+    "sharpen.search.gp",
+    {
+        "GP": "sharpen.search.gp.optimizer",
+        "GaussianProcess": "sharpen.search.gp.model",
+    },
+)

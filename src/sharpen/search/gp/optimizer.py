@@ -1,0 +1,477 @@
+"""Bayesian optimization with Gaussian processes.
+
+Peter I. Frazier, "A Tutorial on Bayesian Optimization", arXiv:1807.02811, 2018, algorithm 1; Jonas
+Mockus, "On Bayesian methods for seeking the extremum", 1974; Jones, Schonlau and Welch, Journal of
+Global Optimization 13, 1998::
+
+    the first n0 trials: the default, then a scrambled Sobol sequence
+    then, from all trials so far
+      1. losses -> standardized, bent where skewed          (transforms)
+      2. hyper-parameters of largest posterior density      (model)
+      3. x = argmax of the acquisition over the space       (acquisition, candidates)
+
+    acquisition "auto": log EI; exact noisy EI where the losses are noisy
+
+Constraints each have a model of their own, and the acquisition is multiplied by the probability
+that all hold; while no trial is feasible, that probability alone counts. Pending trials enter as 16
+sampled outcomes of each. Failed trials count as the worst loss seen plus a standard deviation; from
+the third failure on they are left out instead, and a model of where trials succeed joins the
+constraints (regression on the labels -1 and 1: Rasmussen and Williams 2006, section 6.5).
+
+Hyper-parameters are fitted anew at every trial up to 20 and then at each tenth more, always to the
+trials with the lowest numbers and from the same starts, so that they follow from the history alone.
+Above 500 trials the model is of 400 next to the best, the best 50 and 50 spread over the rest.
+
+Differs from the tutorial: the hyper-parameters' prior, see the model. Time O(n^2) a proposal for n
+trials, O(n^3) where hyper-parameters are due; memory O(n^2).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sharpen.core.errors import ConfigError, did_you_mean
+from sharpen.core.optimizer import Capabilities, Recommendation
+from sharpen.core.parameters import Categorical, Fixed, Int
+from sharpen.core.problem import Constraint, Objective
+from sharpen.core.space import Space, random_stream
+from sharpen.search.gp.acquisition import (
+    Acquisition,
+    constrained,
+    knowledge_gradient,
+    log_expected_improvement,
+    log_feasibility,
+    max_value_entropy,
+    noisy_expected_improvement,
+    sample_minima,
+    upper_confidence_bound,
+)
+from sharpen.search.gp.candidates import maximize
+from sharpen.search.gp.features import Features
+from sharpen.search.gp.model import GaussianProcess, Hyperparameters, fit
+from sharpen.search.gp.transforms import OutputTransform
+from sharpen.search.observations import ArrayOptimizer
+from sharpen.search.sobol import Sobol
+
+__all__ = ["GP"]
+
+Floats = npt.NDArray[np.float64]
+
+ACQUISITIONS = ("auto", "log_ei", "noisy_ei", "kg", "mes", "ucb", "ts")
+_NOISY = 1e-3  # variance of the noise, in that of the losses, from which losses count as noisy
+_FANTASIES = 16
+_FAILURES = 3  # from which where trials fail is modelled
+_MOST = 500  # trials in a model
+_ANCHORS = 5
+_MINIMA = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fitted:
+    """A model of one output."""
+
+    model: GaussianProcess
+    transform: OutputTransform
+
+
+class GP(ArrayOptimizer):
+    """Bayesian optimization; see the module for the method.
+
+    Args:
+        space: what to search over.
+        objectives: one.
+        constraints: any number.
+        acquisition: ``auto``, ``log_ei``, ``noisy_ei``, ``kg`` (knowledge gradient on the evaluated
+            points and the best of the raw ones), ``mes``, ``ucb`` or ``ts`` (Thompson sampling).
+        kernel: ``matern52`` or ``rbf``.
+        noise: standard deviation of the objective's noise, in its own unit; None learns it. Trials
+            that come with their own (``Feedback.std``) keep it.
+        n_init: trials before the model is asked; None is 2d + 1 for d parameters, at least 5 and
+            at most a quarter of the budget.
+        bend: whether skewed losses are bent before they are modelled.
+        restarts: starts of the search for the best acquisition.
+        samples: raw points that the starts are chosen from.
+        given: see :class:`~sharpen.core.optimizer.Optimizer`.
+
+    Raises:
+        ConfigError: an option is out of range or no such thing.
+
+    Examples:
+        >>> from sharpen.core.space import Float, Space
+        >>> optimizer = GP(Space(x=Float(-1, 1)), n_init=3)
+        >>> for _ in range(8):
+        ...     candidate = optimizer.ask()[0]
+        ...     optimizer.tell([candidate.result((candidate.config["x"] - 0.3) ** 2)])
+        >>> abs(optimizer.recommend().config["x"] - 0.3) < 0.01
+        True
+    """
+
+    name: ClassVar[str] = "gp"
+    capabilities: ClassVar[Capabilities] = Capabilities(constraints=True)
+    hyperparameters: ClassVar[Space | None] = Space(
+        acquisition=Categorical(*ACQUISITIONS),
+        kernel=Categorical("matern52", "rbf"),
+        restarts=Int(2, 32, log=True, default=8),
+        samples=Int(64, 4096, log=True, default=512),
+    )
+
+    def __init__(
+        self,
+        space: Space,
+        objectives: Sequence[Objective] = (Objective("value"),),
+        constraints: Sequence[Constraint] = (),
+        *,
+        acquisition: str = "auto",
+        kernel: str = "matern52",
+        noise: float | None = None,
+        n_init: int | None = None,
+        bend: bool = True,
+        restarts: int = 8,
+        samples: int = 512,
+        **given: Any,
+    ) -> None:
+        if acquisition not in ACQUISITIONS:
+            raise ConfigError(
+                f"acquisition={acquisition!r} is none of {', '.join(ACQUISITIONS)} (GP)."
+                f"{did_you_mean(acquisition, ACQUISITIONS)}"
+            )
+        for option, value, least in (
+            ("n_init", n_init, 1),
+            ("restarts", restarts, 1),
+            ("samples", samples, 1),
+            ("noise", noise, 0),
+        ):
+            if value is not None and not value >= least:
+                raise ConfigError(f"{option}={value!r} must be at least {least} (GP).")
+        self.acquisition, self.kernel, self.noise = acquisition, kernel, noise
+        self.bend, self.restarts, self.samples = bend, restarts, samples
+        super().__init__(space, objectives, constraints, **given)
+        if n_init is None:
+            searched = sum(not isinstance(p, Fixed) for p in space.values())
+            n_init = max(2 * searched + 1, 5)
+            if self.budget is not None:
+                n_init = max(min(n_init, self.budget // 4), 2)
+        self.n_init = n_init
+
+    def restart(self) -> None:
+        """See :meth:`Optimizer.restart`."""
+        super().restart()
+        self._features = Features(self.space)
+        self._start = Sobol(self.space, seed=self.seed)
+        self._fits: dict[tuple[str, int], tuple[bytes, Hyperparameters, OutputTransform]] = {}
+        self._models: dict[str, tuple[bytes, GaussianProcess]] = {}
+
+    # -- proposals ------------------------------------------------------------------------------
+
+    def propose(self, number: int) -> dict[str, Any]:
+        """See :meth:`Optimizer.propose`."""
+        known = self.seen.ok & self._true
+        if known.sum() + len(self.pending) < self.n_init or known.sum() < 2:
+            return self._initial(number)
+        rng = random_stream(self.seed, number)
+        with _one_thread():
+            models = self._all_models()
+            acquisition = self._acquisition(models, rng)
+            found = maximize(
+                acquisition,
+                self._features,
+                self._anchors(),
+                rng,
+                samples=self.samples,
+                restarts=self.restarts,
+            )
+        return self._new(found, models["loss"].model.hyper.noise > _NOISY, rng)
+
+    def _initial(self, number: int) -> dict[str, Any]:
+        if number == 0 and not self.history:
+            default = self.space.default()
+            if not any(clause.holds(default) is True for clause in self.space.forbidden):
+                return default
+        return self._start.propose(max(number, 0))
+
+    def _new(
+        self, found: list[dict[str, Any]], noisy: bool, rng: np.random.Generator
+    ) -> dict[str, Any]:
+        """The first configuration that is not known yet; where losses are noisy, the first."""
+        if noisy:
+            return found[0]
+        trials = (*self.history.values(), *self.pending.values())
+        known = {self.space.canonical(trial.config) for trial in trials}
+        for config in (*found, *(self.space.draw(rng) for _ in range(100))):
+            if self.space.canonical(config) not in known:
+                return config
+        return found[0]  # the space is exhausted
+
+    def _anchors(self) -> Floats:
+        """[a, d] the best configurations known."""
+        rows = np.flatnonzero(self.seen.ok & self._true)
+        order = np.argsort(self.seen.merit()[rows], kind="stable")
+        anchors: Floats = self.seen.x[rows[order[:_ANCHORS]]]
+        return anchors
+
+    # -- models ---------------------------------------------------------------------------------
+
+    @property
+    def _true(self) -> npt.NDArray[np.bool_]:
+        """[n] whether each trial was measured at the highest fidelity."""
+        high = 1.0 if self.fidelity is None else self.fidelity.high
+        true: npt.NDArray[np.bool_] = self.seen.fidelity == high
+        return true
+
+    def _all_models(self) -> dict[str, _Fitted]:
+        """Models of the loss, of each constraint's margin and, after failures, of success."""
+        seen, true = self.seen, self._true
+        failed = true & ~seen.ok & np.array([self._is_failure(k) for k in seen.numbers])
+        learns_failures = failed.sum() >= _FAILURES
+        rows = np.flatnonzero(true & ~failed) if learns_failures else np.flatnonzero(true)
+        loss = seen.imputed()[:, 0]
+        rows = self._nearest(rows, loss)
+        name = self.objectives[0].name
+        models = {"loss": self._model("loss", rows, loss[rows], self._noise(rows, name), self.bend)}
+        measured = rows[seen.ok[rows]]
+        for j, constraint in enumerate(self.constraints):
+            margin = seen.margin[measured, j]
+            noise = self._noise(measured, constraint.name, own=False)
+            models[f"constraint {j}"] = self._model(
+                f"constraint {j}", measured, margin, noise, self.bend
+            )
+        if learns_failures:
+            every = self._nearest(np.flatnonzero(true), loss)
+            label = np.where(failed[every], 1.0, -1.0)
+            models["success"] = self._model("success", every, label, None, False)
+        return models
+
+    def _is_failure(self, number: int) -> bool:
+        return self.history[int(number)].state not in ("ok", "pruned", "cancelled")
+
+    def _nearest(self, rows: npt.NDArray[np.int64], loss: Floats) -> npt.NDArray[np.int64]:
+        """At most 500 of the rows: those near the best, the best, and some of the rest."""
+        if len(rows) <= _MOST:
+            return rows
+        order = np.argsort(loss[rows], kind="stable")
+        gap = self.seen.x[rows] - self.seen.x[rows[order[0]]]
+        near = np.argsort((gap**2).sum(1), kind="stable")
+        kept = set(order[: _MOST // 10]) | set(near[: _MOST * 4 // 5])
+        rest = np.array([i for i in range(len(rows)) if i not in kept])
+        spread = rest[np.linspace(0, len(rest) - 1, _MOST - len(kept)).astype(int)]
+        chosen: npt.NDArray[np.int64] = rows[np.array(sorted(kept | set(spread)))]
+        return chosen
+
+    def _noise(self, rows: npt.NDArray[np.int64], name: str, own: bool = True) -> Floats | None:
+        """[n] known standard deviations of an output's noise; None where none is known."""
+        default = self.noise if own else None
+        found = []
+        for number in self.seen.numbers[rows]:
+            feedback = self.history[int(number)].feedback
+            given = feedback.std.get(name) if feedback is not None else None
+            found.append(default if given is None else given)
+        if all(s is None for s in found):
+            return None
+        return np.array([0.0 if s is None else s for s in found])
+
+    def _model(
+        self,
+        kind: str,
+        rows: npt.NDArray[np.int64],
+        values: Floats,
+        noise: Floats | None,
+        bend: bool,
+    ) -> _Fitted:
+        """The model of one output, with pending trials not in it yet.
+
+        The factor of the trials that the hyper-parameters were fitted to is kept; later ones are
+        appended to it, all at once, so that the result does not depend on when they were told.
+        """
+        x = self._features(self.seen.x[rows], self.seen.mask[rows])
+        due = _due(len(rows))
+        parts = [x[:due], values[:due], *([] if noise is None else [noise[:due]])]
+        mark = hashlib.blake2b(b"".join(np.ascontiguousarray(p).tobytes() for p in parts)).digest()
+        features = torch.from_numpy(x)
+        kept = self._fits.get((kind, due))
+        if kept is not None and kept[0] == mark:
+            _, hyper, transform = kept
+        else:
+            transform = OutputTransform.fit(values[:due], bend=bend)
+            known = _variance(transform, values[:due], noise)
+            hyper = fit(
+                features[:due],
+                torch.from_numpy(transform(values[:due])),
+                self._features.groups,
+                kernel=self.kernel,
+                noise=known,
+                learn_noise=noise is None or self.noise is None,
+            )
+            self._fits = {k: v for k, v in self._fits.items() if k[0] != kind}
+            self._fits[(kind, due)] = (mark, hyper, transform)
+        targets = torch.from_numpy(transform(values))
+        known = _variance(transform, values, noise)
+        first = self._models.get(kind)
+        if first is None or first[0] != mark:
+            base = GaussianProcess(
+                features[:due],
+                targets[:due],
+                hyper,
+                kernel=self.kernel,
+                noise=None if known is None else known[:due],
+            )
+            self._models[kind] = first = (mark, base)
+        model = first[1]
+        if due < len(rows):
+            later = None if known is None else known[due:]
+            model = model.append(features[due:], targets[due:], later)
+        return _Fitted(model=model, transform=transform)
+
+    # -- acquisition ----------------------------------------------------------------------------
+
+    def _acquisition(self, models: dict[str, _Fitted], rng: np.random.Generator) -> Acquisition:
+        loss = models["loss"]
+        pending = self._pending_features()
+        parts = []
+        for kind, fitted in models.items():
+            if kind != "loss":
+                bound = float(fitted.transform(np.zeros(1))[0])
+                parts.append(log_feasibility(_believe(fitted.model, pending), bound))
+        good = self.seen.good & self._true
+        if not good.any():
+            return constrained(parts)
+        x = torch.from_numpy(self._features(self.seen.x[good], self.seen.mask[good]))
+        return constrained([self._improvement(loss, x, good, pending, rng), *parts])
+
+    def _improvement(
+        self,
+        loss: _Fitted,
+        seen: Tensor,
+        good: npt.NDArray[np.bool_],
+        pending: Tensor,
+        rng: np.random.Generator,
+    ) -> Acquisition:
+        model, kind = loss.model, self.acquisition
+        own_noise = model.hyper.noise + float(model.known_noise.mean())
+        noisy = own_noise > _NOISY
+        if kind == "auto":
+            kind = "noisy_ei" if noisy else "log_ei"
+        if kind == "log_ei":
+            if noisy:
+                best = model.posterior(seen)[0].min()
+            else:
+                best = torch.tensor(loss.transform(self.seen.loss[good, 0]).min())
+            if not len(pending):
+                return log_expected_improvement(model, best)
+            outcomes = _sample(model, pending, _FANTASIES, rng)
+            model = model.append(pending, outcomes)
+            return log_expected_improvement(model, torch.minimum(best, outcomes.min(0).values))
+        model = _believe(model, pending)
+        if kind == "noisy_ei":
+            places = torch.cat([seen, pending])
+            return noisy_expected_improvement(model, places, own_noise if noisy else 0.0)
+        if kind == "ucb":
+            count = len(self.seen) + 1
+            return upper_confidence_bound(model, 0.2 * self.space.dimensions * math.log(2 * count))
+        drawn = np.array([rng.random(self.space.dimensions) for _ in range(256)])
+        configs = [self.space.settle(row, rng) for row in drawn]
+        encoded = self.space.encode(configs)
+        raw = torch.from_numpy(self._features(encoded.x, encoded.mask))
+        if kind == "kg":
+            best_raw = model.posterior(raw)[0].argsort()[:50]
+            return knowledge_gradient(
+                model, torch.cat([seen, pending, raw[best_raw]]), noise=own_noise
+            )
+        if kind == "mes":
+            minima = sample_minima(model, torch.cat([seen, raw]), _MINIMA, rng)
+            return max_value_entropy(model, minima)
+        from sharpen.search.gp.thompson import sample_path
+
+        path = sample_path(model, rng)
+        return lambda points: -path(points)
+
+    def _pending_features(self) -> Tensor:
+        configs = [self.pending[k].config for k in sorted(self.pending)]
+        encoded = self.space.encode(configs)
+        return torch.from_numpy(self._features(encoded.x, encoded.mask))
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def recommend(self) -> Recommendation:
+        """The evaluated configuration of the least expected loss.
+
+        Where the losses have no noise that is the best one observed; where they have, it is the
+        feasible one with the least posterior mean.
+
+        Raises:
+            ConfigError: nothing feasible was told yet.
+        """
+        observed = super().recommend()
+        rows = np.flatnonzero(self.seen.good & self._true)
+        if len(rows) < 3:
+            return observed
+        with _one_thread(), torch.no_grad():
+            loss = self._all_models()["loss"]
+            if loss.model.hyper.noise + float(loss.model.known_noise.mean()) <= _NOISY:
+                return observed
+            x = torch.from_numpy(self._features(self.seen.x[rows], self.seen.mask[rows]))
+            mean = loss.model.posterior(x)[0].numpy()
+        best = int(np.argmin(mean))
+        number = int(self.seen.numbers[rows[best]])
+        predicted = float(loss.transform.inverse(mean[best : best + 1])[0])
+        objective = self.objectives[0]
+        return Recommendation(
+            config=dict(self.history[number].config),
+            predicted={objective.name: objective.loss(predicted)},
+            why=f"least posterior mean of the noisy losses, trial {number}",
+        )
+
+
+def _due(n: int) -> int:
+    """How many of n trials hyper-parameters are fitted to."""
+    due = min(n, 20)
+    while n > 20 and due + max(due // 10, 1) <= n:
+        due += max(due // 10, 1)
+    return due
+
+
+def _variance(transform: OutputTransform, values: Floats, noise: Floats | None) -> Tensor | None:
+    """[n] known variances of the noise of transformed values, to first order."""
+    if noise is None:
+        return None
+    return torch.from_numpy((transform.slope(values) * noise[: len(values)]) ** 2)
+
+
+def _sample(model: GaussianProcess, points: Tensor, count: int, rng: np.random.Generator) -> Tensor:
+    """[q, count] samples of measurements at points, jointly."""
+    with torch.no_grad():
+        mean, _ = model.posterior(points)
+        covariance = model.covariance(points, points)
+        covariance.diagonal().add_(model.hyper.noise)
+        values, vectors = torch.linalg.eigh(covariance)
+        normal = torch.from_numpy(rng.standard_normal((len(points), count)))
+        drawn: Tensor = vectors @ (values.clamp(min=0).sqrt()[:, None] * normal)
+        return mean[:, None] + drawn
+
+
+def _believe(model: GaussianProcess, pending: Tensor) -> GaussianProcess:
+    """The model as if pending trials gave what it expects of them."""
+    if not len(pending):
+        return model
+    with torch.no_grad():
+        return model.append(pending, model.posterior(pending)[0])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums in one order, whatever the number of threads; small matrices are faster so, too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
