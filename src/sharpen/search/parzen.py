@@ -28,7 +28,8 @@ of two; places of a permutation are real numbers.
 
 Differs from the papers: bandwidths are those of the one-dimensional estimator of the first paper in
 the mixture of products, too (as in Watanabe's table of common settings); the outermost points take
-the distance to their one neighbour. A range of more than a million values counts as real.
+the distance to their one neighbour; of equal points only the first and the last are wide. A range
+of more than a million values counts as real.
 Time O((n + q) d) to fit and draw, O(n q d) for the density at q points; memory O(n q).
 """
 
@@ -137,18 +138,24 @@ def bandwidths(mu: Floats, mask: Bools) -> Floats:
     Returns:
         [n, d]; of no meaning where inactive.
     """
-    count = mask.sum(axis=0)
-    order = np.argsort(np.where(mask, mu, np.inf), axis=0, kind="stable")
-    ranked = np.take_along_axis(mu, order, axis=0)
-    gaps = np.diff(ranked, axis=0)
-    gaps[np.arange(len(gaps))[:, None] >= count - 1] = 0.0
-    ranked_s = np.zeros_like(mu)
-    ranked_s[:-1] = gaps
-    ranked_s[1:] = np.maximum(ranked_s[1:], gaps)
-    s = np.empty_like(mu)
-    np.put_along_axis(s, order, ranked_s, axis=0)
-    s = np.where(count == 1, np.maximum(mu, 1 - mu), s)
-    return np.clip(s, 1 / np.minimum(_NARROWEST, count + 2.0), 1.0)
+    on = np.ascontiguousarray(mask.T)
+    count = on.sum(axis=1)
+    centres = np.where(on, mu.T, np.inf)
+    order = np.argsort(centres, axis=1)
+    ranked = np.take_along_axis(centres, order, axis=1)
+    if (ranked[:, 1:] == ranked[:, :-1]).any():  # the slower sort, for an order that is defined
+        order = np.argsort(centres, axis=1, kind="stable")
+    ranked[np.isinf(ranked)] = 0.0
+    gaps = np.diff(ranked, axis=1)
+    gaps[np.arange(gaps.shape[1]) >= count[:, None] - 1] = 0.0
+    widest = np.zeros_like(centres)
+    widest[:, :-1] = gaps
+    np.maximum(widest[:, 1:], gaps, out=widest[:, 1:])
+    s = np.empty_like(centres)
+    np.put_along_axis(s, order, widest, axis=1)
+    s[count == 1] = np.maximum(mu.T, 1 - mu.T)[count == 1]
+    narrowest = 1 / np.minimum(_NARROWEST, count + 2.0)
+    return np.clip(s, narrowest[:, None], 1.0).T
 
 
 class Parzen:
@@ -230,8 +237,9 @@ class Parzen:
         for choice in self._axes.choices:
             terms[:, :-1] += self._log_choice(choice, x[:, choice.column], mask[:, choice.column])
         terms += np.log(self._weights)
-        most = terms.max(axis=1)
-        total: Floats = np.log(np.exp(terms - most[:, None]).sum(axis=1)) + most
+        most = terms.max(axis=1, keepdims=True)
+        terms -= most
+        total: Floats = np.log(np.exp(terms, out=terms).sum(axis=1)) + most[:, 0]
         return total
 
     def _log_real(self, x: Floats, mask: Bools) -> Floats:
@@ -243,13 +251,13 @@ class Parzen:
         real = self._axes.is_real
         columns = self._axes.normal[real]
         mu, s, active = self._mu[:, real] - 0.5, self._s[:, real], self._active[:, real]
-        precision = np.where(active, 1 / s**2, 0.0)
-        scale = np.where(active, np.log(np.sqrt(2 * np.pi) * s * self._mass[:, real]), 0.0)
+        precision = active / s**2
+        scale = active * np.log(np.sqrt(2 * np.pi) * s * self._mass[:, real])
+        kernels = (-0.5 * precision, precision * mu, -0.5 * precision * mu**2 - scale)
         counted = mask[:, columns].astype(np.float64)
         point = (x[:, columns] - 0.5) * counted
-        found: Floats = point @ (precision * mu).T - counted @ (0.5 * precision * mu**2 + scale).T
-        found -= 0.5 * (point**2 @ precision.T)
-        return found
+        squares: Floats = np.hstack([point**2, point, counted]) @ np.hstack(kernels).T
+        return squares
 
     def _log_bins(self, bins: _Bins, u: Floats, mask: Bools) -> Floats:
         """[q, n + 1] of one coordinate with steps."""
