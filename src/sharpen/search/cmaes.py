@@ -23,7 +23,8 @@ ones by their violation, failed ones last.
 
 Differs from the papers: the choices of a categorical parameter are ordered as they are listed, and
 one with weights, like an integer on a logarithmic axis, is real; a space of one coordinate has an
-inert second one, because ``cma`` takes no single one; C is diagonal above 200 coordinates. Time
+inert second one, because ``cma`` takes no single one; C is diagonal above 200 coordinates. d counts
+coordinates that have a choice. Time
 O(d^2) a proposal, O(d^3) now and then; memory O(d^2 + lambda d).
 """
 
@@ -127,25 +128,33 @@ class CMAES(GenerationalOptimizer):
             raise DependencyNotInstalled.for_feature("the optimizer 'cmaes'", "search") from None
         self._strategy_class = cma.CMAEvolutionStrategy
         self.sigma, self.restarts = sigma, restarts
-        bins = num_bins(space) + [0] * (2 - space.dimensions)
+        free = [
+            np.arange(space.columns[name].start, space.columns[name].stop)
+            for name, parameter in space.items()
+            if parameter.cardinality > 1
+        ]
+        self._free = np.concatenate([np.empty(0, dtype=np.int64), *free])
+        every = num_bins(space)
+        bins = [every[i] for i in self._free] + [0] * (2 - len(self._free))
         self._discrete = [i for i, count in enumerate(bins) if count]
         # u in [0, 1] is (z + shift) / scale; the bin's number is z rounded.
         self._scale = np.array([float(count or 1) for count in bins])
         self._shift = np.array([0.5 if count else 0.0 for count in bins])
-        self.population = population or 4 + int(3 * math.log(max(space.dimensions, 1)))
+        self.population = population or 4 + int(3 * math.log(max(len(self._free), 1)))
         super().__init__(space, objectives, constraints, **given)
 
     # -- coordinates ----------------------------------------------------------------------------
 
     def _to_cma(self, point: Floats) -> Floats:
         wide = np.full(len(self._scale), 0.5)
-        wide[: len(point)] = point
+        wide[: len(self._free)] = point[self._free]
         z: Floats = wide * self._scale - self._shift
         return z
 
     def _to_unit(self, z: Floats) -> Floats:
-        point: Floats = (z + self._shift) / self._scale
-        return point[: self.space.dimensions]
+        point = np.full(self.space.dimensions, 0.5)
+        point[self._free] = ((z + self._shift) / self._scale)[: len(self._free)]
+        return point
 
     # -- the strategy ---------------------------------------------------------------------------
 
