@@ -78,6 +78,9 @@ class Generation:
     x: Floats
     """[k, d] where each was measured, in the unit cube."""
 
+    mask: Bools
+    """[k, d] whether a coordinate's parameter was active."""
+
     planned: Bools
     """[k] whether that is the point that was planned."""
 
@@ -201,4 +204,4 @@ class GenerationalOptimizer(ArrayOptimizer):
             dtype=bool,
         )
         x = np.where(planned[:, None], self._points[places], self.seen.x[rows])
-        return Generation(places, x, planned, merit_keys(self, rows))
+        return Generation(places, x, self.seen.mask[rows], planned, merit_keys(self, rows))
