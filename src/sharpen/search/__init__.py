@@ -18,6 +18,7 @@ __all__ = [
     "CMAES",
     "DE",
     "GA",
+    "GP",
     "JADE",
     "LSHADE",
     "PSO",
@@ -26,5 +27,7 @@ __all__ = [
     "RandomWalk",
     "SimulatedAnnealing",
     "Sobol",
-    "exports",
 ]
+
+# What needs torch is loaded on first use.
+__getattr__ = exports("sharpen.search", {"GP": "sharpen.search.gp.optimizer"})
