@@ -114,3 +114,45 @@ def test_help_loads_neither_torch_nor_the_store() -> None:
             [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
         )
         assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_study_is_joined_and_resumed_from_its_store_alone(study: Path) -> None:
+    store = ["--store", "sqlite:///s.db"]
+    before = call("search", "trials", "chaos", *store)
+    (study / "study.yaml").unlink()
+    assert call("search", "work", "chaos", *store)["trials"] == {"ok": 5}
+    more = call("search", "resume", "chaos", *store, "--trials", "7")
+    assert more["trials"] == {"ok": 7}
+    assert call("search", "trials", "chaos", *store)[:5] == before
+    elsewhere = study / "elsewhere"
+    elsewhere.mkdir()
+    (study / "objective.py").rename(elsewhere / "objective.py")
+    moved = call("search", "resume", "chaos", *store, "--trials", "8")
+    assert moved["trials"] == {"ok": 7, "failed": 1}
+    there = call("search", "work", "chaos", *store, "--folder", str(elsewhere), "--workers", "1")
+    assert there["trials"] == {"ok": 7, "failed": 1}
+    assert "which is not here" in text(
+        "search", "work", "chaos", *store, "--folder", str(study / "no"), code=2
+    )
+
+
+def test_studies_are_compared(study: Path) -> None:
+    call("search", "run", "study.yaml", "name=even", "optimizer=sobol", "budget.trials=8")
+    found = call("search", "compare", "chaos", "even", "--store", "sqlite:///s.db")
+    assert found["objectives"] == {"y": "min"}
+    first, second = found["studies"]
+    assert (first["name"], first["optimizers"], first["trials"]) == ("chaos", ["random"], 5)
+    assert list(second["best_after"]) == ["5", "8"]
+    assert second["best_after"]["8"] == second["best"] <= second["best_after"]["5"]
+    shown = text("search", "compare", "chaos", "even", "--store", "sqlite:///s.db")
+    assert "@5" in shown
+    assert "two studies or more" in text(
+        "search", "compare", "chaos", "--store", "sqlite:///s.db", code=2
+    )
+
+
+def test_algorithms_are_listed_with_what_they_can() -> None:
+    rows = {row["name"]: row for row in call("search", "algorithms")}
+    assert rows["random"]["can"]["multi_objective"] is True
+    assert rows["auto"]["can"] is None
+    assert "21,201 dimensions" in text("search", "algorithms")

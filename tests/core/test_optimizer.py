@@ -26,7 +26,7 @@ def test_optimizers_are_found_by_name_and_by_what_they_can() -> None:
     assert {"random", "sobol"} <= set(suitable(SPACE, [Objective("a"), Objective("b")]))
     wide = Space({f"x{i}": Float(0, 1) for i in range(21_202)})
     assert "sobol" not in suitable(wide, [Objective("a")])
-    with pytest.raises(ConfigError, match=r"cannot handle 21202 parameters.*Able to: random"):
+    with pytest.raises(ConfigError, match=r"cannot handle 21202 parameters.*Able to: .*random"):
         find_optimizer("sobol")(wide)
 
 

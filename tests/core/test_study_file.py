@@ -3,10 +3,11 @@ from typing import Any
 
 import pytest
 
+import sharpen as sh
 from sharpen.core.errors import ConfigError, MissingFileError
 from sharpen.core.executor import Local
 from sharpen.core.pruner import Median
-from sharpen.core.study_file import load_study_file
+from sharpen.core.study_file import join_study, load_study_file
 
 YAML = """\
 store: {store}
@@ -93,3 +94,73 @@ def test_errors_carry_file_and_line(tmp_path: Path, change: tuple[str, str], mes
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match=r"none.yaml"):
         load_study_file(tmp_path / "none.yaml")
+
+
+NAMED = """\
+name: named
+store: {store}
+problem: {problem}
+optimizer: {{name: random}}
+budget: {{trials: 4}}
+"""
+MODULE = """\
+import sharpen as sh
+space = sh.Space(x=sh.Float(0, 1))
+
+@sh.problem(space, minimize="y")
+def bowl(config):
+    return (config["x"] - 0.3) ** 2
+
+def shifted(by):
+    return sh.problem(space, lambda c: (c["x"] - by) ** 2, minimize="y")
+
+number = 3
+"""
+
+
+def named(folder: Path, problem: str, more: str = "") -> Path:
+    module = f"mine_{abs(hash(str(folder)))}"
+    (folder / f"{module}.py").write_text(MODULE)
+    path = folder / "named.yaml"
+    text = NAMED.format(store=folder / "s.db", problem=problem.replace("mine", module))
+    path.write_text(text + more)
+    return path
+
+
+def test_a_problem_is_found_by_its_name(tmp_path: Path) -> None:
+    study = load_study_file(named(tmp_path, "mine:bowl")).run()
+    assert study.counts() == {"ok": 4}
+    assert all(t.value == (t.config["x"] - 0.3) ** 2 for t in study.trials())
+    joined = join_study(tmp_path / "s.db", "named", trials=6, workers=2).run()
+    assert joined.counts() == {"ok": 6}
+    made = load_study_file(
+        named(tmp_path, "{name: 'mine:shifted', by: 0.7}", "seed: 1\n"), ["name=b"]
+    )
+    assert all(t.value == (t.config["x"] - 0.7) ** 2 for t in made.run().trials())
+
+
+@pytest.mark.parametrize(
+    ("problem", "more", "message"),
+    [
+        ("nothing", "", "named.yaml:3: there is no problem 'nothing'"),
+        ("mine:bowls", "", "named.yaml:3: .*has no 'bowls'"),
+        ("no_such_module:f", "", "named.yaml:3: .*no module 'no_such_module'"),
+        ("mine:number", "", "named.yaml:3: .*is no problem"),
+        ("mine:shifted", "", "named.yaml:3: .*cannot be made"),
+        ("{name: 'mine:bowl', by: 1}", "", "named.yaml:3: .*takes no arguments"),
+        ("mine:bowl", "minimize: y\n", "named.yaml:6: minimize goes with command"),
+        ("mine:bowl", "command: run\n", "needs command or problem"),
+    ],
+)
+def test_problems_that_are_not_there_are_explained(
+    tmp_path: Path, problem: str, more: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_study_file(named(tmp_path, problem, more))
+
+
+def test_a_study_of_a_python_program_cannot_be_joined_by_name(tmp_path: Path) -> None:
+    problem = sh.problem(sh.Space(x=sh.Float(0, 1)), lambda c: c["x"], minimize="y", name="p")
+    sh.Study(problem, optimizer="random", store=tmp_path / "s.db", budget=sh.Budget(trials=1))
+    with pytest.raises(ConfigError, match="begun by a Python program"):
+        join_study(tmp_path / "s.db", "p")

@@ -49,6 +49,108 @@ def run(file: File, overrides: Overrides = None) -> Output:
     return study_output(study)
 
 
+@command(app, "work", example="sharpen search work chaos --store postgresql://me@host/db")
+def work(
+    name: Name,
+    store: StoreUrl = _DEFAULT,
+    workers: Annotated[
+        int | None, typer.Option(help="Trials at once; default the study file's.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where its program runs; default where it ran first.")
+    ] = None,
+) -> Output:
+    """Join a study that a study file began, from its store alone; on another machine too."""
+    from sharpen.core.study_file import join_study
+
+    study = join_study(store, name, folder=folder, workers=workers, callbacks=(announce,))
+    return study_output(study.run())
+
+
+@command(app, "resume", example="sharpen search resume chaos --store sqlite:///s.db --trials 200")
+def resume(
+    name: Name,
+    store: StoreUrl = _DEFAULT,
+    trials: Annotated[
+        int | None, typer.Option(help="Trials in the whole study; default the study file's.")
+    ] = None,
+) -> Output:
+    """Go on with a study that a study file began, from its store alone; with a larger budget."""
+    from sharpen.core.study_file import join_study
+
+    return study_output(join_study(store, name, trials=trials, callbacks=(announce,)).run())
+
+
+@command(app, "compare", example="sharpen search compare tpe random --store sqlite:///s.db")
+def compare(
+    names: Annotated[list[str], typer.Argument(help="Two studies or more.", show_default=False)],
+    store: StoreUrl = _DEFAULT,
+) -> Output:
+    """Show studies of the same objectives side by side."""
+    from sharpen.core.study_compare import compare_studies
+
+    document = compare_studies([_load(store, name) for name in names])
+    return Output(document, lambda console: _comparison(console, document))
+
+
+@command(app, "import-optuna", example="sharpen search import-optuna optuna.db --study mine")
+def import_optuna(
+    source: Annotated[str, typer.Argument(help="Optuna's storage: a URL, or a SQLite file.")],
+    study: Annotated[
+        str | None, typer.Option("--study", help="Its name there; default the only one.")
+    ] = None,
+    store: StoreUrl = _DEFAULT,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Its name here; default the same.")
+    ] = None,
+) -> Output:
+    """Take a study of Optuna over, with its trials and learning curves."""
+    from sharpen.core.optuna_import import import_optuna as take_over
+
+    found = take_over(source, study, store=store, name=name)
+    document = {**found.summary(), "space": found.space.to_dict()["parameters"]}
+    return Output(document, lambda console: render_study(console, document))
+
+
+@command(app, "algorithms", example="sharpen search algorithms")
+def algorithms() -> Output:
+    """List the optimizers that are installed, and what each can handle."""
+    from dataclasses import asdict
+
+    from sharpen.core.errors import DependencyNotInstalled
+    from sharpen.core.optimizer import find_optimizer, optimizer_names
+
+    rows: list[dict[str, Any]] = []
+    for name in optimizer_names():
+        try:
+            made = find_optimizer(name)
+        except DependencyNotInstalled as error:
+            rows.append({"name": name, "missing": str(error)})
+            continue
+        able = getattr(made, "capabilities", None)
+        rows.append({"name": name, "can": asdict(able) if able is not None else None})
+
+    def render(console: Any) -> None:
+        from rich.table import Table
+
+        table = Table("optimizer", "can handle", box=None, header_style="bold")
+        for row in rows:
+            can = row.get("can")
+            text = row.get("missing", "chooses another by the problem")
+            if can is not None:
+                words = [key.replace("_", " ") for key, value in can.items() if value is True]
+                limits = [
+                    f"at most {value:,} {key.removeprefix('max_')}"
+                    for key, value in can.items()
+                    if key.startswith("max_") and value is not None
+                ]
+                text = ", ".join([*words, *limits])
+            table.add_row(row["name"], text)
+        console.print(table)
+
+    return Output(rows, render)
+
+
 @command(app, "list", example="sharpen search list --store sqlite:///study.db")
 def list_all(store: StoreUrl = _DEFAULT) -> Output:
     """List the studies of a store."""
@@ -144,6 +246,25 @@ def delete(
         raise ConfigError(f"this deletes the study '{name}' and its {count} trials. Add --force.")
     opened.delete_study(name)
     return Output({"deleted": name, "trials": count}, lambda console: print(f"deleted {name}"))
+
+
+def _comparison(console: Any, document: dict[str, Any]) -> None:
+    """A row a study: the best value after so many trials, or whose Pareto set covers whose."""
+    from rich.table import Table
+
+    from sharpen.core.report import format_value
+
+    rows = document["studies"]
+    several = "pareto" in rows[0]
+    marks = sorted({mark for row in rows for mark in row.get("best_after", {})})
+    heads = [f"covers {row['name']}" for row in rows] if several else [f"@{m}" for m in marks]
+    table = Table("study", "trials", "ok", *heads, box=None, header_style="bold")
+    for row in rows:
+        cells = [format_value(row.get("best_after", {}).get(mark)) for mark in marks]
+        if several:
+            cells = [format_value(row["covers"].get(other["name"])) for other in rows]
+        table.add_row(row["name"], str(row["trials"]), str(row["ok"]), *cells)
+    console.print(table)
 
 
 def _load(store: str, name: str) -> Any:

@@ -25,6 +25,8 @@ def plain_number(value: Any) -> float:
     Raises:
         DataError: not a number.
     """
+    if type(value) is float:
+        return value
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -103,8 +105,11 @@ class Feedback:
                 f"status must be one of {', '.join(STATUSES)}, got {self.status!r} (Feedback)."
             )
         for part in ("objectives", "constraints", "std", "cost"):
+            given = getattr(self, part)
+            if not given:
+                continue
             numbers: dict[str, float] = {}
-            for name, value in getattr(self, part).items():
+            for name, value in given.items():
                 try:
                     numbers[str(name)] = plain_number(value)
                 except DataError as error:

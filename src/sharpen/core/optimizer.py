@@ -132,6 +132,8 @@ class Candidate:
 
 def is_feasible(feedback: Feedback, constraints: Sequence[Constraint]) -> bool:
     """Whether every constraint holds."""
+    if not constraints:
+        return True
     values = feedback.constraints
     return all(c.name in values and c.holds(values[c.name]) for c in constraints)
 

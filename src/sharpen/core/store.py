@@ -258,7 +258,7 @@ class Store(TrialQueue):
                 for trial_id, step, value, elapsed in connection.execute(part.traces, given):
                     point = TracePoint(step, _number(value), elapsed)
                     traces.setdefault(trial_id, []).append(point)
-        return [_stored(row, values.get(row.id, {}), traces.get(row.id, [])) for row in rows]
+        return [_stored(row, values.get(row.id, {}), traces.get(row.id, ())) for row in rows]
 
     @patient
     def same_config(self, study_id: int, config_hash: str) -> StoredTrial | None:
@@ -272,7 +272,7 @@ class Store(TrialQueue):
             values: dict[str, dict[str, float]] = {}
             for _, kind, name, value in connection.execute(_VALUES_OF_ONE, {"trial": row.id}):
                 values.setdefault(kind, {})[name] = value
-        return _stored(row, values, [])
+        return _stored(row, values, ())
 
     @patient
     def knows(self, study_id: int, config_hash: str) -> bool:
@@ -291,7 +291,7 @@ def _number(value: float | None) -> float:
 
 
 def _stored(
-    row: sa.Row[Any], values: dict[str, dict[str, float]], trace: list[TracePoint]
+    row: sa.Row[Any], values: dict[str, dict[str, float]], trace: Sequence[TracePoint]
 ) -> StoredTrial:
     feedback: Feedback | None = None
     if row.state in STATUSES:
@@ -311,7 +311,7 @@ def _stored(
         state=row.state,
         config=json.loads(row.config),
         fidelity=row.fidelity,
-        context=json.loads(row.context or "{}"),
+        context=json.loads(row.context) if row.context else {},
         origin=row.origin,
         attempt=row.attempt,
         started_s=row.started,

@@ -87,6 +87,7 @@ class Study(StudyView):
         max_attempts: how often a trial is begun before it is given up.
         retry: what a trial is begun again for beside the death of its process: ``"failed"``
             (it raised, or crashed its worker) and ``"timeout"``.
+        source: what the study was made from, as plain data, kept in the store for those who join.
 
     Raises:
         ConfigError: no problem, an unknown optimizer or one that cannot handle the problem, or the
@@ -109,6 +110,7 @@ class Study(StudyView):
         callbacks: Sequence[Callable[[Study, Trial], None]] = (),
         max_attempts: int = 3,
         retry: Sequence[Literal["failed", "timeout"]] = (),
+        source: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(problem, Problem):
             raise ConfigError(
@@ -144,7 +146,7 @@ class Study(StudyView):
             objectives=as_plain(problem.objectives),
             constraints=as_plain(problem.constraints),
             seed=self.optimizer.seed,
-            spec=_spec(self.optimizer.name, problem),
+            spec=_spec(self.optimizer.name, problem, source),
         )
         super().__init__(opened, record)
         self._check_same()
@@ -519,9 +521,11 @@ def _make_optimizer(
     )
 
 
-def _spec(optimizer: str, problem: Problem) -> dict[str, Any]:
+def _spec(optimizer: str, problem: Problem, source: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a study is beside its space and objectives, as plain data."""
     spec: dict[str, Any] = {"optimizer": optimizer}
+    if source is not None:
+        spec["source"] = source
     fidelity, contexts = fidelity_of(problem), contexts_of(problem)
     if fidelity is not None:
         spec["fidelity"] = asdict(fidelity)

@@ -1,4 +1,4 @@
-"""Study files: a study of any program in YAML, without a line of Python.
+"""Study files: a study of any program, or of a named problem, in YAML.
 
 ::
 
@@ -11,7 +11,8 @@
     budget: {trials: 60}
     workers: 4
 
-Starting the same file again resumes the study; starting it twice at once shares the work.
+Starting the same file again resumes the study; starting it twice at once shares the work. The file
+is kept in the store, so that other processes, on other machines too, can join without it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from sharpen.core.command import CommandProblem
 from sharpen.core.config import Marks, apply_overrides, from_dict, load_yaml
@@ -27,25 +28,44 @@ from sharpen.core.errors import ConfigError
 from sharpen.core.executor import Local
 from sharpen.core.feedback import Trial
 from sharpen.core.optimizer import make_optimizer
-from sharpen.core.problem import as_constraints, as_objectives
+from sharpen.core.problem import (
+    Fidelity,
+    Problem,
+    as_constraints,
+    as_objectives,
+    contexts_of,
+    fidelity_of,
+)
+from sharpen.core.problem_names import find_problem
 from sharpen.core.space import Space
+from sharpen.core.store import Store, open_store
 from sharpen.core.study import Budget, Study
 
-__all__ = ["StudyFile", "load_study_file"]
+__all__ = ["StudyFile", "join_study", "load_study_file"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyFile:
     """The keys of a study file."""
 
-    command: str
-    """The program, with ``{name}`` for each parameter; it runs in the file's folder."""
-
-    space: dict[str, Any]
-    """Parameters by name: ``{x: {type: float, low: 0, high: 1}}``."""
-
     budget: Budget
     """When to stop."""
+
+    command: str | None = None
+    """The program, with ``{name}`` for each parameter; it runs in the file's folder."""
+
+    problem: str | dict[str, Any] | None = None
+    """Instead of a program: an installed problem, or ``module:attribute`` in the file's folder; or
+    a mapping of its ``name`` and arguments."""
+
+    space: dict[str, Any] = field(default_factory=dict)
+    """Parameters of the program by name: ``{x: {type: float, low: 0, high: 1}}``."""
+
+    metrics: str = "stdout"
+    """Where the program's values are: ``stdout``, ``file:PATH`` or ``regex:PATTERN``."""
+
+    fidelity: dict[str, Any] | None = None
+    """How closely the program may be asked to measure: ``{name: epochs, low: 1, high: 81}``."""
 
     name: str | None = None
     """The study's name; default the file's."""
@@ -86,6 +106,12 @@ class StudyFile:
     dedup: Literal["reuse", "reevaluate", "forbid"] = "reuse"
     """What to do with a configuration that was tried before."""
 
+    max_attempts: int = 3
+    """How often a trial is begun before it is given up."""
+
+    retry: list[Literal["failed", "timeout"]] = field(default_factory=list)
+    """What a trial is begun again for beside the death of its process."""
+
     enqueue: list[dict[str, Any]] = field(default_factory=list)
     """Configurations to try first, when the study is new."""
 
@@ -109,21 +135,63 @@ def load_study_file(
     """
     path = Path(path)
     document = apply_overrides(load_yaml(path), overrides)
-    marks = document.marks
-    file = from_dict(StudyFile, document.data, marks=marks)
-    space = Space.parse(file.space, path=("space",), marks=marks)
-    problem = _at(
-        marks,
-        ("command", "minimize", "maximize", "constraints", "forbid"),
-        lambda: CommandProblem(
-            file.command,
-            space.forbid(*file.forbid) if file.forbid else space,
-            as_objectives(file.minimize, file.maximize),
-            as_constraints(file.constraints),
-            name=file.name or path.stem,
-            folder=path.absolute().parent,
-        ),
-    )
+    file = from_dict(StudyFile, document.data, marks=document.marks)
+    source = {"file": document.data, "folder": str(path.absolute().parent), "name": path.stem}
+    return _open(file, document.marks, source, callbacks=callbacks)
+
+
+def join_study(
+    store: str | Path,
+    name: str,
+    *,
+    folder: str | Path | None = None,
+    workers: int | None = None,
+    trials: int | None = None,
+    callbacks: Sequence[Callable[[Study, Trial], None]] = (),
+) -> Study:
+    """Open a study that a study file began, from its store alone, ready to run.
+
+    Args:
+        store: where it is.
+        name: its name.
+        folder: where its program runs; default where it ran first.
+        workers: trials at once; default the file's.
+        trials: a new budget of trials; default the file's.
+        callbacks: called as ``callback(study, trial)`` after each trial.
+
+    Raises:
+        ConfigError: there is no such study, it was begun in Python, or the folder is not here.
+        MissingFileError: there is no such store.
+    """
+    opened = open_store(store, create=False)
+    source = opened.study(name).spec.get("source")
+    if source is None:
+        raise ConfigError(
+            f"the study '{name}' was begun by a Python program; run that program again to join it."
+        )
+    source = {**source, "folder": str(folder or source["folder"])}
+    if not Path(source["folder"]).is_dir():
+        raise ConfigError(
+            f"the study '{name}' ran in {source['folder']}, which is not here. Give --folder."
+        )
+    data = {**source["file"], "store": opened.url}
+    if workers is not None:
+        data["workers"] = workers
+    if trials is not None:
+        data["budget"] = {**data["budget"], "trials": trials}
+    file = from_dict(StudyFile, data, marks=Marks())
+    return _open(file, Marks(), source, store=opened, callbacks=callbacks)
+
+
+def _open(
+    file: StudyFile,
+    marks: Marks,
+    source: Mapping[str, Any],
+    *,
+    store: Store | None = None,
+    callbacks: Sequence[Callable[[Study, Trial], None]] = (),
+) -> Study:
+    problem = _problem(file, marks, source)
     optimizer = _at(
         marks,
         ("optimizer",),
@@ -134,22 +202,75 @@ def load_study_file(
             problem.constraints,
             seed=file.seed,
             budget=file.budget.trials,
+            fidelity=fidelity_of(problem),
+            contexts=contexts_of(problem),
         ),
     )
     study = Study(
         problem,
         optimizer=optimizer,
-        store=file.store,
+        store=store or file.store,
+        name=file.name or source["name"],
         budget=file.budget,
         executor=Local(file.workers, timeout_s=file.timeout_s, memory_bytes=file.memory_bytes),
         pruner=file.pruner,
         seed=file.seed,
         dedup=file.dedup,
+        retry=file.retry,
+        max_attempts=file.max_attempts,
         callbacks=callbacks,
+        source=source,
     )
     if file.enqueue and not study.store.study(study.name).counts:
         _at(marks, ("enqueue",), lambda: study.enqueue(file.enqueue))
     return study
+
+
+def _problem(file: StudyFile, marks: Marks, source: Mapping[str, Any]) -> Problem:
+    """The program or problem that a file names."""
+    if (file.command is None) == (file.problem is None):
+        raise ConfigError(f"{_prefix(marks, 'budget')}a study file needs command or problem.")
+    if file.problem is not None:
+        for key in ("space", "minimize", "maximize", "constraints", "forbid", "fidelity"):
+            if getattr(file, key):
+                raise ConfigError(
+                    f"{_prefix(marks, key)}{key} goes with command; the problem has its own."
+                )
+        named = {"name": file.problem} if isinstance(file.problem, str) else dict(file.problem)
+        name = named.pop("name", "")
+        return cast(
+            Problem,
+            _at(
+                marks,
+                ("problem",),
+                lambda: find_problem(str(name), named or None, folder=source["folder"]),
+            ),
+        )
+    space = Space.parse(file.space, path=("space",), marks=marks)
+    command = file.command
+    assert command is not None
+    return cast(
+        Problem,
+        _at(
+            marks,
+            ("command", "minimize", "maximize", "constraints", "forbid", "metrics", "fidelity"),
+            lambda: CommandProblem(
+                command,
+                space.forbid(*file.forbid) if file.forbid else space,
+                as_objectives(file.minimize, file.maximize),
+                as_constraints(file.constraints),
+                name=file.name or source["name"],
+                folder=source["folder"],
+                metrics=file.metrics,
+                fidelity=None if file.fidelity is None else from_dict(Fidelity, file.fidelity),
+            ),
+        ),
+    )
+
+
+def _prefix(marks: Marks, key: str) -> str:
+    where = marks.at((key,))
+    return f"{where}: " if where else ""
 
 
 def _at(marks: Marks, keys: tuple[str, ...], make: Callable[[], Any]) -> Any:
@@ -158,5 +279,4 @@ def _at(marks: Marks, keys: tuple[str, ...], make: Callable[[], Any]) -> Any:
         return make()
     except ConfigError as error:
         named = next((key for key in keys if key.rstrip("s") in str(error)), keys[0])
-        where = marks.at((named,))
-        raise ConfigError(f"{where + ': ' if where else ''}{error}") from None
+        raise ConfigError(f"{_prefix(marks, named)}{error}") from None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import gc
+import hashlib
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +29,21 @@ __all__ = ["StudyView", "last_line", "load_study", "trial_seed"]
 _MAX_POINTS = 2000  # a chart with more shows every k-th
 
 
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def trial_seed(study_seed: int, number: int) -> int:
     """The seed of a trial, from 0 to 2**31 - 1: a function of the study's seed and its number."""
-    words = np.random.SeedSequence([study_seed, number]).generate_state(1)
-    return int(words[0]) & 0x7FFFFFFF
+    words = hashlib.blake2b(f"{study_seed} {number}".encode(), digest_size=4).digest()
+    return int.from_bytes(words, "little") & 0x7FFFFFFF
 
 
 def load_study(store: str | Path | Store, name: str) -> StudyView:
@@ -78,7 +92,10 @@ class StudyView:
 
     def refresh(self) -> None:
         """Read what is new in the store."""
-        rows = self.store.trials(self.id, after=self._revision)
+        with _without_garbage_collection():  # a hundred thousand trials are none
+            self._read(self.store.trials(self.id, after=self._revision))
+
+    def _read(self, rows: Sequence[StoredTrial]) -> None:
         self._running = {}
         for row in rows:
             trial = self._trial(row)
@@ -95,7 +112,10 @@ class StudyView:
         return Trial(
             number=row.number,
             # JSON knows no tuples: the parameter gives back its own value.
-            config={name: self.space[name].check(value) for name, value in row.config.items()},
+            config={
+                name: self.space[name].check(value) if type(value) is list else value
+                for name, value in row.config.items()
+            },
             fidelity=row.fidelity,
             context={} if self.contexts is None else self.contexts.validate(row.context),
             state=state,
