@@ -3,18 +3,24 @@
 from sharpen.core.lazy import exports
 from sharpen.search.aco import ACO
 from sharpen.search.annealing import RandomWalk, SimulatedAnnealing
+from sharpen.search.asha import ASHA
+from sharpen.search.bohb import BOHB
 from sharpen.search.cmaes import CMAES
 from sharpen.search.de import DE
 from sharpen.search.ga import GA
+from sharpen.search.hyperband import Hyperband
 from sharpen.search.jade import JADE
 from sharpen.search.lshade import LSHADE
 from sharpen.search.pso import PSO
 from sharpen.search.random import Random
 from sharpen.search.sobol import Sobol
+from sharpen.search.successive_halving import SuccessiveHalving
 from sharpen.search.tpe import TPE
 
 __all__ = [
     "ACO",
+    "ASHA",
+    "BOHB",
     "CMAES",
     "DE",
     "GA",
@@ -23,10 +29,12 @@ __all__ = [
     "LSHADE",
     "PSO",
     "TPE",
+    "Hyperband",
     "Random",
     "RandomWalk",
     "SimulatedAnnealing",
     "Sobol",
+    "SuccessiveHalving",
 ]
 
 # What needs torch is loaded on first use.

@@ -128,20 +128,20 @@ class TPE(ArrayOptimizer):
 
     def propose(self, number: int) -> dict[str, Any] | Proposal:
         """See :meth:`Optimizer.propose`."""
-        return self.draw(number, self.seen.fidelity == self._truth)
+        rng = random_stream(self.seed, number)
+        return self.draw(rng, self.seen.fidelity == self._truth)
 
     @property
     def _truth(self) -> float:
         return 1.0 if self.fidelity is None else self.fidelity.high
 
-    def draw(self, number: int, counted: Bools) -> dict[str, Any]:
-        """A configuration for trial ``number`` by the trials that count.
+    def draw(self, rng: np.random.Generator, counted: Bools) -> dict[str, Any]:
+        """A configuration by the trials that count.
 
         Args:
-            number: the trial's number.
+            rng: of the trial.
             counted: [n] which finished trials to learn from.
         """
-        rng = random_stream(self.seed, number)
         usable = np.flatnonzero(self.seen.ok & counted)
         if len(usable) < self.startup:
             return self.space.draw(rng)
@@ -151,11 +151,13 @@ class TPE(ArrayOptimizer):
         seen = self.seen
         numbers, x, mask = seen.numbers[bad], seen.x[bad], seen.mask[bad]
         if self.pending:
-            pending = sorted(self.pending)
-            encoded = self.space.encode([self.pending[k].config for k in pending])
-            order = np.argsort(np.concatenate([numbers, pending]), kind="stable")
-            x = np.concatenate([x, encoded.x])[order]
-            mask = np.concatenate([mask, encoded.mask])[order]
+            pending = np.array(sorted(self.pending))
+            encoded = self.space.encode([self.pending[k].config for k in pending.tolist()])
+            # What is measured again, more closely or not, is known already.
+            is_new = ~_among(encoded.x, seen.x[counted])
+            order = np.argsort(np.concatenate([numbers, pending[is_new]]), kind="stable")
+            x = np.concatenate([x, encoded.x[is_new]])[order]
+            mask = np.concatenate([mask, encoded.mask[is_new]])[order]
         better = self._fit(seen.x[good], seen.mask[good])
         worse = self._fit(x, mask)
         points = better.draw(rng, self.candidates)
@@ -163,8 +165,7 @@ class TPE(ArrayOptimizer):
         drawn = self.space.encode(configs)
         value = better.log_density(drawn.x, drawn.mask) - worse.log_density(drawn.x, drawn.mask)
         if self._is_finite:
-            known = np.concatenate([seen.x[good], x])
-            tried = (drawn.x[:, None] == known).all(axis=2).any(axis=1)
+            tried = _among(drawn.x, np.concatenate([seen.x[good], x]))
             if not tried.all():
                 value[tried] = -np.inf
         return configs[int(np.argmax(value))]
@@ -183,6 +184,12 @@ class TPE(ArrayOptimizer):
             best = best[_best_of_several(self.seen.loss[best], count)]
         order = np.argsort(self.seen.violation[rest], kind="stable")
         return np.sort(np.concatenate([best, rest[order[: count - len(best)]]]))
+
+
+def _among(points: Floats, known: Floats) -> Bools:
+    """[q] which of [q, d] points are among [n, d] known ones."""
+    found: Bools = (points[:, None] == known).all(axis=2).any(axis=1)
+    return found
 
 
 def _best_of_several(loss: Floats, count: int) -> Rows:
