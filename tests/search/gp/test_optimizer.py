@@ -1,8 +1,256 @@
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sharpen.core.errors import ConfigError
+from sharpen.core.feedback import Feedback
+from sharpen.core.parameters import Bool, Categorical, Float, Int
+from sharpen.core.problem import Constraint, Fidelity, Objective, TrialContext
+from sharpen.core.space import Space
+from sharpen.problems import Synthetic, synthetic
 from sharpen.search.gp import GP
+from sharpen.search.gp.optimizer import ACQUISITIONS, _due
 from sharpen.testing import OptimizerConformance
+
+SQUARE = Space(x=Float(0, 1), y=Float(0, 1))
 
 
 class TestGP(OptimizerConformance):
     optimizer = GP
     evaluations = 25
     regret = 0.05
+
+
+class TestGPWithFewInitialTrials(OptimizerConformance):
+    """The model proposes nearly all, in the space of every kind of parameter too."""
+
+    optimizer = partial(GP, n_init=3, samples=64, restarts=3)
+    evaluations = 25
+    regret = 0.05
+
+
+def play(optimizer: GP, loss: Callable[[dict[str, Any]], Any], trials: int) -> list[dict[str, Any]]:
+    configs = []
+    for _ in range(trials):
+        candidate = optimizer.ask()[0]
+        configs.append(candidate.config)
+        optimizer.tell([candidate.result(loss(candidate.config))])
+    return configs
+
+
+def solve(problem: Synthetic, trials: int, seed: int = 0, **options: Any) -> tuple[GP, float]:
+    optimizer = GP(problem.space, constraints=problem.constraints, seed=seed, **options)
+    for k in range(trials):
+        candidate = optimizer.ask()[0]
+        value = problem.evaluate(candidate.config, TrialContext(number=k, seed=seed))
+        optimizer.tell([candidate.result(value)])
+    return optimizer, problem.regret(optimizer.recommend().config)
+
+
+def bowl(config: dict[str, Any]) -> float:
+    return float((config["x"] - 0.3) ** 2 + (config["y"] - 0.8) ** 2)
+
+
+@pytest.mark.parametrize("acquisition", ACQUISITIONS)
+def test_every_acquisition_finds_the_bottom_of_a_bowl(acquisition: str) -> None:
+    optimizer = GP(SQUARE, acquisition=acquisition, n_init=5, seed=1)
+    play(optimizer, bowl, 18)
+    assert bowl(optimizer.recommend().config) < 1e-3
+
+
+def test_hartmann_is_nearly_solved_in_fifty_trials_and_random_search_is_far() -> None:
+    _, regret = solve(synthetic("hartmann6"), 50, seed=2, budget=50)
+    assert regret < 0.25  # a local minimum is 0.12 away; random search has about 1.4
+
+
+def test_keeps_constraints_and_finds_the_minimum_on_their_border() -> None:
+    problem = synthetic("gramacy")
+    optimizer, regret = solve(problem, 30, budget=30)
+    assert 0 <= regret < 1e-3
+    assert optimizer.seen.good.sum() >= 5
+
+
+def test_looks_for_a_feasible_trial_before_all_else() -> None:
+    constraint = Constraint("far", "<=", 0.15)
+    optimizer = GP(SQUARE, constraints=[constraint], n_init=5)
+
+    def values(c: dict[str, Any]) -> dict[str, float]:
+        return {"value": c["x"], "far": math.hypot(c["x"] - 0.9, c["y"] - 0.1)}
+
+    play(optimizer, values, 20)
+    assert optimizer.seen.good.any()
+    assert optimizer.recommend().predicted["value"] < 0.85
+
+
+def test_a_maximum_is_found_like_a_minimum() -> None:
+    small = GP(SQUARE, n_init=5)
+    large = GP(SQUARE, [Objective("value", "max")], n_init=5)
+    assert play(small, bowl, 10) == play(large, lambda c: -bowl(c), 10)
+    assert large.recommend().predicted["value"] == -small.recommend().predicted["value"]
+
+
+def test_learns_to_avoid_where_trials_fail() -> None:
+    optimizer = GP(SQUARE, n_init=6, seed=3)
+
+    def half(config: dict[str, Any]) -> Feedback:
+        if config["x"] > 0.63:
+            return Feedback(status="failed")
+        return Feedback(objectives={"value": -config["x"]})
+
+    configs = play(optimizer, half, 30)
+    late = [c["x"] for c in configs[15:]]
+    assert np.median(late) < 0.72
+    assert 0.6 < optimizer.recommend().config["x"] <= 0.63
+
+
+def test_few_failures_count_as_bad_and_pruned_trials_always_do() -> None:
+    optimizer = GP(SQUARE, n_init=4)
+    play(optimizer, bowl, 6)
+    worst = optimizer.seen.loss.max()
+    for status in ("failed", "pruned", "pruned", "pruned", "pruned"):
+        candidate = optimizer.ask()[0]
+        optimizer.tell([candidate.result(Feedback(status=status))])  # type: ignore[arg-type]
+    models = optimizer._all_models()
+    assert set(models) == {"loss"}
+    assert len(models["loss"].model) == 11
+    lowest = models["loss"].transform.inverse(models["loss"].model.targets.numpy()[6:]).min()
+    assert lowest > worst
+
+
+def test_noisy_losses_are_recommended_by_their_expected_value() -> None:
+    problem = synthetic("branin", noise=10.0)
+    regrets = []
+    for seed in range(3):
+        optimizer, regret = solve(problem, 30, seed=seed, budget=30)
+        assert "posterior mean" in optimizer.recommend().why
+        regrets.append(regret)
+    assert np.median(regrets) < 4
+
+
+def test_known_noise_is_not_learnt() -> None:
+    rng = np.random.default_rng(0)
+
+    def told(config: dict[str, Any]) -> Feedback:
+        value = bowl(config) + 0.05 * rng.normal()
+        return Feedback(objectives={"value": value}, std={"value": 0.05})
+
+    optimizer = GP(SQUARE, n_init=5)
+    play(optimizer, told, 12)
+    model = optimizer._all_models()["loss"]
+    deviation = model.model.known_noise.sqrt().numpy()
+    expected = 0.05 * model.transform.slope(optimizer.seen.loss[:, 0])
+    np.testing.assert_allclose(deviation, expected, rtol=1e-9)
+    given = GP(SQUARE, n_init=5, noise=0.05)
+    play(given, lambda c: bowl(c) + 0.05 * rng.normal(), 12)
+    found = given._all_models()["loss"].model
+    assert found.hyper.noise == pytest.approx(1e-8)
+    assert (found.known_noise > 0).all()
+
+
+def test_a_batch_avoids_its_own_pending_trials() -> None:
+    optimizer = GP(SQUARE, n_init=5, seed=4)
+    play(optimizer, bowl, 10)
+    batch = [[c.config["x"], c.config["y"]] for c in optimizer.ask(4)]
+    gaps = [math.dist(batch[i], batch[j]) for i in range(4) for j in range(i)]
+    assert min(gaps) > 0.02
+
+
+def test_the_same_history_gives_the_same_proposal_in_any_order_and_with_any_threads() -> None:
+    first = GP(SQUARE, n_init=4, seed=5)
+    told = []
+    for _ in range(24):
+        candidate = first.ask()[0]
+        told.append(candidate.result(bowl(candidate.config)))
+        first.tell(told[-1:])
+    expected = first.ask(number=24)[0].config
+    other = GP(SQUARE, n_init=4, seed=5)
+    other.tell(told[12:][::-1])
+    other.ask(number=30)
+    other.abandon([30])
+    other.tell(told[:12])
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert other.ask(number=24)[0].config == expected
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_hyperparameters_are_fitted_at_every_trial_and_later_at_each_tenth_more() -> None:
+    assert [_due(n) for n in (1, 7, 20, 21, 22, 23, 30, 50)] == [1, 7, 20, 20, 22, 22, 30, 50]
+    assert all(_due(n) <= n <= 1.11 * _due(n) for n in range(2, 600))
+    optimizer = GP(SQUARE, n_init=4)
+    play(optimizer, bowl, 21)
+    kept = optimizer._fits[("loss", 20)][1] if ("loss", 20) in optimizer._fits else None
+    optimizer.ask()
+    assert ("loss", 20) in optimizer._fits
+    assert kept is None or optimizer._fits[("loss", 20)][1] is kept
+
+
+def test_an_exhausted_space_repeats_and_a_space_with_values_left_does_not() -> None:
+    space = Space(kind=Categorical("a", "b", "c"), flag=Bool())
+    optimizer = GP(space, n_init=2)
+    score = {"a": 3.0, "b": 1.0, "c": 2.0}
+    configs = play(optimizer, lambda c: score[c["kind"]] + c["flag"], 6)
+    assert len({space.canonical(c) for c in configs}) == 6
+    assert optimizer.ask()[0].config in configs
+
+
+def test_integers_are_found_among_many() -> None:
+    space = Space(n=Int(1, 500), m=Int(1, 8))
+    optimizer = GP(space, n_init=6)
+    play(optimizer, lambda c: (c["n"] / 100 - 3.21) ** 2 + (c["m"] - 6) ** 2, 25)
+    assert optimizer.recommend().config == {"n": 321, "m": 6}
+
+
+def test_only_trials_at_the_highest_fidelity_count() -> None:
+    fidelity = Fidelity("epochs", 1, 10)
+    optimizer = GP(SQUARE, n_init=4, fidelity=fidelity)
+    play(optimizer, bowl, 6)
+    plain = optimizer.ask(number=6)[0].config
+    optimizer.abandon([6])
+    candidate = optimizer.ask(number=7)[0]
+    cheap = replace(candidate.result(-100.0), fidelity=1.0)
+    optimizer.tell([cheap])
+    assert optimizer.ask(number=6)[0].config == plain
+
+
+def test_more_than_five_hundred_trials_are_thinned() -> None:
+    optimizer = GP(Space(x=Float(0, 1)), n_init=3)
+    loss = np.random.default_rng(0).random(700)
+    optimizer.tell(
+        replace(optimizer.ask()[0].result(float(v)), config={"x": k / 700})
+        for k, v in enumerate(loss)
+        for _ in [optimizer.pending.clear()]
+    )
+    rows = optimizer._nearest(np.arange(700), loss)
+    assert len(rows) == len(set(rows)) == 500
+    assert set(np.argsort(loss)[:50]) <= set(rows)
+    assert int(np.argmin(loss)) + 1 in rows
+
+
+def test_wrong_options_are_refused() -> None:
+    with pytest.raises(ConfigError, match="log_ei"):
+        GP(SQUARE, acquisition="logei")
+    with pytest.raises(ConfigError, match="kernel"):
+        play(GP(SQUARE, kernel="linear", n_init=2), bowl, 3)
+    for options in ({"n_init": 0}, {"restarts": 0}, {"samples": 0}, {"noise": -1.0}):
+        with pytest.raises(ConfigError, match="at least"):
+            GP(SQUARE, **options)
+
+
+def test_the_initial_design_is_planned_by_parameters_and_budget() -> None:
+    assert GP(SQUARE).n_init == 5
+    wide = Space({f"x{i}": Float(0, 1) for i in range(10)})
+    assert GP(wide).n_init == 21
+    assert GP(wide, budget=40).n_init == 10
+    assert GP(wide, seed=3).ask()[0].config == wide.default()
+    forbidding = SQUARE.forbid("x + y > 0.9")
+    assert forbidding.validate(GP(forbidding).ask()[0].config)

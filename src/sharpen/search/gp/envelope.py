@@ -49,20 +49,32 @@ class _LogExpectedRise(torch.autograd.Function):
         step = torch.where(meets, steep, -infinite).max(-1).values
         term = torch.where(top & hi.isfinite(), step.log() + log_h(-hi.abs()), -infinite[..., 0])
         value = torch.logsumexp(term, -1)
-        share = torch.special.ndtr(hi) - torch.special.ndtr(lo)
-        tilt = torch.exp(-lo * lo / 2 - LOG_SQRT_2PI) - torch.exp(-hi * hi / 2 - LOG_SQRT_2PI)
-        best = torch.nn.functional.one_hot(a.argmax(-1), a.shape[-1]).to(a.dtype)
+        # Lines that are highest on one side of 0 have shares and tilts as small as the value; what
+        # is left belongs to the line that is highest at 0, so that no small difference is taken.
+        right = lo >= 0
+        near, beyond = torch.where(right, lo, -hi), torch.where(right, hi, -lo)
+        share = _log_difference(torch.special.log_ndtr(-near), torch.special.log_ndtr(-beyond))
+        tilt = _log_difference(-near * near / 2 - LOG_SQRT_2PI, -beyond * beyond / 2 - LOG_SQRT_2PI)
+        first = (top & (lo <= 0) & (hi >= 0)).to(torch.int64).argmax(-1, keepdim=True)
+        side = top.scatter(-1, first, False) & value.isfinite()[..., None]
         zero = torch.zeros_like(share)
-        share, tilt = torch.where(top, share, zero), torch.where(top, tilt, zero)
-        ctx.save_for_backward(share - best, tilt, value)
+        share = torch.where(side, torch.exp(share - value[..., None]), zero)
+        tilt = torch.where(side, torch.exp(tilt - value[..., None]), zero)
+        tilt = torch.where(right, tilt, -tilt)
+        share.scatter_(-1, first, -share.sum(-1, keepdim=True))
+        tilt.scatter_(-1, first, -tilt.sum(-1, keepdim=True))
+        ctx.save_for_backward(share, tilt)
         return value
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        share, tilt, value = ctx.saved_tensors
-        # Below exp(-700) the shares are rounding errors; the point is left where it is.
-        scale = torch.where(value > -700, gradients[0] * torch.exp(-value.clamp(min=-700)), 0.0)
-        return share * scale[..., None], tilt * scale[..., None]
+        share, tilt = ctx.saved_tensors
+        return share * gradients[0][..., None], tilt * gradients[0][..., None]
+
+
+def _log_difference(larger: Tensor, smaller: Tensor) -> Tensor:
+    """log(e^larger - e^smaller)."""
+    return larger + torch.log(-torch.expm1(smaller - larger))
 
 
 def log_expected_rise(a: Tensor, b: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ Constraints each have a model of their own, and the acquisition is multiplied by
 that all hold; while no trial is feasible, that probability alone counts. Pending trials enter as 16
 sampled outcomes of each. Failed trials count as the worst loss seen plus a standard deviation; from
 the third failure on they are left out instead, and a model of where trials succeed joins the
-constraints (regression on the labels -1 and 1: Rasmussen and Williams 2006, section 6.5).
+constraints (:mod:`sharpen.search.gp.classify`).
 
 Hyper-parameters are fitted anew at every trial up to 20 and then at each tenth more, always to the
 trials with the lowest numbers and from the same starts, so that they follow from the history alone.
@@ -57,6 +57,7 @@ from sharpen.search.gp.acquisition import (
     upper_confidence_bound,
 )
 from sharpen.search.gp.candidates import maximize
+from sharpen.search.gp.classify import fit_success, log_success, success_model
 from sharpen.search.gp.features import Features
 from sharpen.search.gp.model import GaussianProcess, Hyperparameters, fit
 from sharpen.search.gp.transforms import OutputTransform
@@ -170,6 +171,7 @@ class GP(ArrayOptimizer):
         self._start = Sobol(self.space, seed=self.seed)
         self._fits: dict[tuple[str, int], tuple[bytes, Hyperparameters, OutputTransform]] = {}
         self._models: dict[str, tuple[bytes, GaussianProcess]] = {}
+        self._success_fit: tuple[bytes, Hyperparameters] | None = None
 
     # -- proposals ------------------------------------------------------------------------------
 
@@ -229,7 +231,7 @@ class GP(ArrayOptimizer):
         return true
 
     def _all_models(self) -> dict[str, _Fitted]:
-        """Models of the loss, of each constraint's margin and, after failures, of success."""
+        """Models of the loss and of each constraint's margin."""
         seen, true = self.seen, self._true
         failed = true & ~seen.ok & np.array([self._is_failure(k) for k in seen.numbers])
         learns_failures = failed.sum() >= _FAILURES
@@ -245,11 +247,26 @@ class GP(ArrayOptimizer):
             models[f"constraint {j}"] = self._model(
                 f"constraint {j}", measured, margin, noise, self.bend
             )
-        if learns_failures:
-            every = self._nearest(np.flatnonzero(true), loss)
-            label = np.where(failed[every], 1.0, -1.0)
-            models["success"] = self._model("success", every, label, None, False)
         return models
+
+    def _success(self) -> GaussianProcess | None:
+        """The model of where trials succeed; None while too few have failed."""
+        rows = np.flatnonzero(self._true)
+        failed = np.array([self._is_failure(k) for k in self.seen.numbers[rows]])
+        if failed.sum() < _FAILURES:
+            return None
+        kept = self._nearest(rows, self.seen.imputed()[:, 0])
+        features = torch.from_numpy(self._features(self.seen.x[kept], self.seen.mask[kept]))
+        labels = torch.from_numpy(np.where(failed[np.searchsorted(rows, kept)], -1.0, 1.0))
+        due = _due(len(kept))
+        mark = _mark(features[:due].numpy(), labels[:due].numpy())
+        found = self._success_fit
+        if found is None or found[0] != mark:
+            hyper = fit_success(
+                features[:due], labels[:due], self._features.groups, kernel=self.kernel
+            )
+            self._success_fit = found = (mark, hyper)
+        return success_model(features, labels, found[1], kernel=self.kernel)
 
     def _is_failure(self, number: int) -> bool:
         return self.history[int(number)].state not in ("ok", "pruned", "cancelled")
@@ -294,8 +311,7 @@ class GP(ArrayOptimizer):
         """
         x = self._features(self.seen.x[rows], self.seen.mask[rows])
         due = _due(len(rows))
-        parts = [x[:due], values[:due], *([] if noise is None else [noise[:due]])]
-        mark = hashlib.blake2b(b"".join(np.ascontiguousarray(p).tobytes() for p in parts)).digest()
+        mark = _mark(x[:due], values[:due], *([] if noise is None else [noise[:due]]))
         features = torch.from_numpy(x)
         kept = self._fits.get((kind, due))
         if kept is not None and kept[0] == mark:
@@ -341,6 +357,9 @@ class GP(ArrayOptimizer):
             if kind != "loss":
                 bound = float(fitted.transform(np.zeros(1))[0])
                 parts.append(log_feasibility(_believe(fitted.model, pending), bound))
+        success = self._success()
+        if success is not None:
+            parts.append(log_success(success))
         good = self.seen.good & self._true
         if not good.any():
             return constrained(parts)
@@ -429,6 +448,11 @@ class GP(ArrayOptimizer):
             predicted={objective.name: objective.loss(predicted)},
             why=f"least posterior mean of the noisy losses, trial {number}",
         )
+
+
+def _mark(*arrays: Floats) -> bytes:
+    """A digest of data, by which what was derived from them is known again."""
+    return hashlib.blake2b(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).digest()
 
 
 def _due(n: int) -> int:
