@@ -105,8 +105,8 @@ def test_learns_to_avoid_where_trials_fail() -> None:
 
     configs = play(optimizer, half, 30)
     late = [c["x"] for c in configs[15:]]
-    assert np.median(late) < 0.72
-    assert 0.6 < optimizer.recommend().config["x"] <= 0.63
+    assert np.median(late) < 0.7  # of the whole range it asks near the border
+    assert 0.59 < optimizer.recommend().config["x"] <= 0.63
 
 
 def test_few_failures_count_as_bad_and_pruned_trials_always_do() -> None:

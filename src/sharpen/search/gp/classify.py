@@ -10,8 +10,9 @@ Evidence Framework Applied to Classification Networks", Neural Computation 4(5),
     p(x)  = sigma(mu(x) / sqrt(1 + pi var(x) / 8))
 
 mu and var are those of regression on f^ + (y - p) / W with noise of variance 1 / W, so the
-posterior is a :class:`~sharpen.search.gp.model.GaussianProcess`. Hyper-parameters maximize log q and their
-log prior; the gradient goes through one more Newton step from f^, which has the derivative of f^.
+posterior is a :class:`~sharpen.search.gp.model.GaussianProcess`. Hyper-parameters maximize log q
+and their log prior; the gradient goes through one more Newton step from f^, which has the
+derivative of f^.
 
 Differs from the book: the gradient is autograd's. Prior of log s: N(1, 1); of the lengthscales, as
 in regression. Time O(k n^3) a fit's evaluation for k Newton steps.
