@@ -13,6 +13,7 @@ from sharpen.search.jade import JADE
 from sharpen.search.lshade import LSHADE
 from sharpen.search.pso import PSO
 from sharpen.search.random import Random
+from sharpen.search.scipy_solvers import COBYLA, LBFGSB, SLSQP, NelderMead, Powell
 from sharpen.search.sobol import Sobol
 from sharpen.search.successive_halving import SuccessiveHalving
 from sharpen.search.tpe import TPE
@@ -22,14 +23,19 @@ __all__ = [
     "ASHA",
     "BOHB",
     "CMAES",
+    "COBYLA",
     "DE",
     "GA",
     "GP",
     "JADE",
+    "LBFGSB",
     "LSHADE",
     "PSO",
+    "SLSQP",
     "TPE",
     "Hyperband",
+    "NelderMead",
+    "Powell",
     "Random",
     "RandomWalk",
     "SimulatedAnnealing",

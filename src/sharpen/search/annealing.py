@@ -41,7 +41,7 @@ from sharpen.search.variation import active_columns, stepped
 __all__ = ["RandomWalk", "SimulatedAnnealing"]
 
 _HORIZON = 200  # trials of the schedule where no budget is known
-_LATER = 2**63  # streams of decisions; trials have the numbers below
+_LATER = 2**62  # streams of decisions; trials have the numbers below
 
 
 class _Walk(GenerationalOptimizer):

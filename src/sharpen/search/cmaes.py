@@ -47,6 +47,7 @@ from sharpen.core.problem import Constraint, Objective
 from sharpen.core.space import Space, random_stream
 from sharpen.search.generations import Generation, GenerationalOptimizer
 from sharpen.search.observations import Floats
+from sharpen.search.variation import free_columns
 
 __all__ = ["CMAES"]
 
@@ -128,12 +129,7 @@ class CMAES(GenerationalOptimizer):
             raise DependencyNotInstalled.for_feature("the optimizer 'cmaes'", "search") from None
         self._strategy_class = cma.CMAEvolutionStrategy
         self.sigma, self.restarts = sigma, restarts
-        free = [
-            np.arange(space.columns[name].start, space.columns[name].stop)
-            for name, parameter in space.items()
-            if parameter.cardinality > 1
-        ]
-        self._free = np.concatenate([np.empty(0, dtype=np.int64), *free])
+        self._free = free_columns(space)
         every = num_bins(space)
         bins = [every[i] for i in self._free] + [0] * (2 - len(self._free))
         self._discrete = [i for i, count in enumerate(bins) if count]
@@ -219,7 +215,7 @@ class CMAES(GenerationalOptimizer):
 
     def _restart_search(self) -> None:
         self._runs += 1
-        rng = random_stream(self.seed, 2**63 + self._runs)
+        rng = random_stream(self.seed, 2**62 + self._runs)
         population, sigma = self.population, self.sigma
         grown = self.population * min(2 ** (self._large + 1), _LARGEST)
         if (

@@ -41,7 +41,7 @@ from sharpen.search.observations import Bools, Floats
 
 __all__ = ["JADE"]
 
-_LATER = 2**63  # streams of what happens after a generation; trials have the numbers below
+_LATER = 2**62  # streams of what happens after a generation; trials have the numbers below
 
 
 class JADE(GenerationalOptimizer):

@@ -29,6 +29,7 @@ from sharpen.search.observations import Bools, Floats
 __all__ = [
     "active_columns",
     "crossed",
+    "free_columns",
     "mutated",
     "order_crossover",
     "polynomial_mutation",
@@ -42,6 +43,16 @@ def active_columns(space: Space, point: Floats) -> list[str]:
     """Names of the parameters that are active at ``point`` and have a choice."""
     [config] = space.decode(point[None])
     return [name for name in config if space[name].cardinality > 1]
+
+
+def free_columns(space: Space) -> npt.NDArray[np.int64]:
+    """[k] which coordinates belong to parameters that have a choice."""
+    columns = [
+        np.arange(space.columns[name].start, space.columns[name].stop)
+        for name, parameter in space.items()
+        if parameter.cardinality > 1
+    ]
+    return np.concatenate([np.empty(0, dtype=np.int64), *columns])
 
 
 def simulated_binary_crossover(
