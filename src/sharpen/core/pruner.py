@@ -1,28 +1,84 @@
-"""Stopping trials early by their learning curves.
+"""Stopping trials early by their learning curves: the contract, and rules that look at one step.
 
-The median rule: Daniel Golovin et al., "Google Vizier: A Service for Black-Box Optimization",
-KDD 2017, section 3.2.2.
+Medians and percentiles: Daniel Golovin et al., "Google Vizier: A Service for Black-Box
+Optimization", KDD 2017, section 3.2.2. Patience: Lutz Prechelt, "Early Stopping - But When?", in
+Neural Networks: Tricks of the Trade, 1998.
 
 ::
 
-    stop trial t at step s  if  best(loss of t up to s) > median over others of mean(loss up to s)
+    best(t, s), mean(t, s)    of the losses that trial t has reported up to step s
+    Percentile p   stop if  best(t, s) > the p-th percentile over finished others of mean(., s)
+    Median         the same with p = 50
+    Threshold      stop if  the last value < lower, > upper, or not a finite number
+    Patience k     stop if  the best of the last k losses is not below the best before them, or by
+                            less than min_delta
 
-Differs from the paper: None. Time O(n) a report for n finished trials with s points each.
+Percentiles are interpolated. Differs from the papers: None (Vizier has the median alone).
+Time O(n log s) a report for n trials with s points each.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 from sharpen.core.errors import ConfigError
 
-__all__ = ["Median", "Pruner"]
+__all__ = ["Curve", "Median", "Patience", "Percentile", "Pruner", "Threshold"]
 
-Curve = Sequence[tuple[int, float]]
-"""Steps and losses (less is better), by step."""
+
+class Curve:
+    """What a trial has reported, by step.
+
+    Args:
+        number: the trial's number.
+        points: steps and values of the first objective, as reported.
+        is_max: whether more is better.
+        is_finished: whether the trial ended well; otherwise it runs or was stopped.
+    """
+
+    __slots__ = ("_best", "_sums", "is_finished", "losses", "number", "steps", "values")
+
+    def __init__(
+        self,
+        number: int,
+        points: Iterable[tuple[int, float]],
+        *,
+        is_max: bool = False,
+        is_finished: bool = True,
+    ) -> None:
+        ordered = sorted(points, key=lambda point: point[0])
+        self.number = number
+        self.is_finished = is_finished
+        self.steps = [step for step, _ in ordered]
+        """Steps, ascending."""
+        self.values = [value for _, value in ordered]
+        """Values as they were reported."""
+        signed = [-value if is_max else value for value in self.values]
+        self.losses = [math.inf if math.isnan(loss) else loss for loss in signed]
+        """The same such that less is better; infinite where it is no number."""
+        self._best = list(accumulate(self.losses, min))
+        self._sums = list(accumulate(self.losses))
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def count(self, step: int) -> int:
+        """Number of points up to and at a step."""
+        return bisect_right(self.steps, step)
+
+    def best(self, step: int) -> float:
+        """The least loss up to a step that it has reached."""
+        return self._best[self.count(step) - 1]
+
+    def mean(self, step: int) -> float:
+        """The mean of losses up to a step that it has reached."""
+        n = self.count(step)
+        return self._sums[n - 1] / n
 
 
 class Pruner(Protocol):
@@ -32,9 +88,55 @@ class Pruner(Protocol):
         """Whether to stop.
 
         Args:
-            curve: the trial's so far.
-            others: of trials that ended well.
+            curve: the trial's, with its latest report.
+            others: of trials that ended well, that were stopped, and of those that run in this
+                process.
         """
+
+
+def _needs(is_right: bool, pruner: object, text: str) -> None:
+    if not is_right:
+        raise ConfigError(f"{text} ({type(pruner).__name__}).")
+
+
+def _is_behind(
+    curve: Curve, others: Sequence[Curve], percentile: float, min_trials: int, warmup_steps: int
+) -> bool:
+    """Whether the best loss is above a percentile of the means of finished others."""
+    step = curve.steps[-1]
+    if step <= warmup_steps:
+        return False
+    means = sorted(o.mean(step) for o in others if o.is_finished and o.count(step))
+    if len(means) < min_trials:
+        return False
+    place = (len(means) - 1) * percentile / 100
+    low, high = means[math.floor(place)], means[math.ceil(place)]
+    share = place - math.floor(place)
+    return curve.best(step) > (low if low == high else low + (high - low) * share)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Percentile:
+    """Stops a trial whose best loss is worse than a percentile of the others' means."""
+
+    percentile: float = 25.0
+    """How many of a hundred trials may go on, about; above 0 and below 100."""
+
+    min_trials: int = 4
+    """Finished trials needed before any is stopped."""
+
+    warmup_steps: int = 0
+    """No trial is stopped at or before this step."""
+
+    def __post_init__(self) -> None:
+        p, n, w = self.percentile, self.min_trials, self.warmup_steps
+        _needs(0 < p < 100, self, f"percentile={p} must be above 0 and below 100")
+        _needs(n >= 1, self, f"min_trials={n} must be at least 1")
+        _needs(w >= 0, self, f"warmup_steps={w} must be at least 0")
+
+    def should_stop(self, curve: Curve, others: Sequence[Curve]) -> bool:
+        """See :meth:`Pruner.should_stop`."""
+        return _is_behind(curve, others, self.percentile, self.min_trials, self.warmup_steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,22 +150,62 @@ class Median:
     """No trial is stopped at or before this step."""
 
     def __post_init__(self) -> None:
-        if self.min_trials < 1 or self.warmup_steps < 0:
-            raise ConfigError(
-                f"min_trials={self.min_trials} must be at least 1 and "
-                f"warmup_steps={self.warmup_steps} at least 0 (Median)."
-            )
+        n, w = self.min_trials, self.warmup_steps
+        _needs(n >= 1, self, f"min_trials={n} must be at least 1")
+        _needs(w >= 0, self, f"warmup_steps={w} must be at least 0")
 
     def should_stop(self, curve: Curve, others: Sequence[Curve]) -> bool:
         """See :meth:`Pruner.should_stop`."""
-        step = curve[-1][0]
-        if step <= self.warmup_steps:
+        return _is_behind(curve, others, 50, self.min_trials, self.warmup_steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """Stops a trial that reports a value out of bounds, or none that is finite."""
+
+    lower: float | None = None
+    """Least allowed value, in the objective's own unit and direction."""
+
+    upper: float | None = None
+    """Largest allowed value, in the objective's own unit and direction."""
+
+    warmup_steps: int = 0
+    """No trial is stopped at or before this step."""
+
+    def __post_init__(self) -> None:
+        bounds = [bound for bound in (self.lower, self.upper) if bound is not None]
+        _needs(bool(bounds), self, "give lower or upper, the bounds of the reported value")
+        _needs(bounds == sorted(bounds), self, f"lower={self.lower} is above upper={self.upper}")
+        _needs(self.warmup_steps >= 0, self, f"warmup_steps={self.warmup_steps} must be at least 0")
+
+    def should_stop(self, curve: Curve, others: Sequence[Curve]) -> bool:
+        """See :meth:`Pruner.should_stop`."""
+        value = curve.values[-1]
+        if curve.steps[-1] <= self.warmup_steps:
             return False
-        means = [
-            statistics.fmean(losses)
-            for other in others
-            if (losses := [loss for at, loss in other if at <= step])
-        ]
-        if len(means) < self.min_trials:
+        is_within = (self.lower is None or value >= self.lower) and (
+            self.upper is None or value <= self.upper
+        )
+        return not (math.isfinite(value) and is_within)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """Stops a trial that no longer improves, whatever others do."""
+
+    patience: int = 10
+    """Reports without an improvement before it is stopped."""
+
+    min_delta: float = 0.0
+    """Smallest decrease of the loss that is an improvement."""
+
+    def __post_init__(self) -> None:
+        _needs(self.patience >= 1, self, f"patience={self.patience} must be at least 1")
+        _needs(self.min_delta >= 0, self, f"min_delta={self.min_delta} must be at least 0")
+
+    def should_stop(self, curve: Curve, others: Sequence[Curve]) -> bool:
+        """See :meth:`Pruner.should_stop`."""
+        if len(curve) <= self.patience:
             return False
-        return min(loss for _, loss in curve) > statistics.median(means)
+        before, after = curve.losses[: -self.patience], curve.losses[-self.patience :]
+        return not (min(after) < min(before) and min(before) - min(after) >= self.min_delta)

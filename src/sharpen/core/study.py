@@ -21,7 +21,8 @@ from sharpen.core.executor import Executor, Inline, Job, Local
 from sharpen.core.feedback import Feedback, TracePoint, Trial
 from sharpen.core.optimizer import Candidate, Optimizer, is_true, make_optimizer
 from sharpen.core.problem import Answer, Problem, as_feedback, contexts_of, fidelity_of
-from sharpen.core.pruner import Median, Pruner
+from sharpen.core.pruner import Curve, Pruner
+from sharpen.core.pruners import make_pruner
 from sharpen.core.space import random_stream
 from sharpen.core.store import Claim, Store, open_store
 from sharpen.core.study_view import StudyView, as_plain, last_line, load_study, trial_seed
@@ -79,7 +80,8 @@ class Study(StudyView):
         budget: when to stop; default 100 trials.
         workers: trials at once, in processes of their own; None runs them in this process.
         executor: where trials run, instead of ``workers``.
-        pruner: stops bad trials early by what they report: ``"median"`` or an object.
+        pruner: stops bad trials early by what they report: a name (``"median"``, ``"asha"`` ...),
+            a mapping of ``name`` and options, or a pruner.
         seed: of the optimizer and, with its number, of each trial.
         dedup: ``"reuse"`` takes the result of an equal earlier trial; ``"reevaluate"`` measures
             again; ``"forbid"`` tries another configuration, and ends when there is none.
@@ -104,7 +106,7 @@ class Study(StudyView):
         budget: Budget | None = None,
         workers: int | None = None,
         executor: Executor | None = None,
-        pruner: Literal["median"] | Pruner | None = None,
+        pruner: str | Mapping[str, Any] | Pruner | None = None,
         seed: int = 0,
         dedup: Literal["reuse", "reevaluate", "forbid"] = "reuse",
         callbacks: Sequence[Callable[[Study, Trial], None]] = (),
@@ -124,15 +126,13 @@ class Study(StudyView):
         wrong = set(retry) - {"failed", "timeout"}
         if wrong:
             raise ConfigError(f"retry takes failed and timeout, got {min(wrong)!r}.")
-        if pruner is not None and not hasattr(pruner, "should_stop") and pruner != "median":
-            raise ConfigError(f"pruner must be 'median' or a pruner object, got {pruner!r}.")
         if seed < 0 or max_attempts < 1:
             raise ConfigError(f"seed={seed} must be at least 0, max_attempts={max_attempts} 1.")
         self.problem = problem
         self.budget = budget or Budget(trials=100)
         self.optimizer = _make_optimizer(optimizer, problem, seed, self.budget.trials)
         self.executor: Executor = executor or (Inline() if workers is None else Local(workers))
-        self.pruner: Pruner | None = Median() if isinstance(pruner, str) else pruner
+        self.pruner = None if pruner is None else make_pruner(pruner)
         self.dedup = dedup
         self.callbacks = tuple(callbacks)
         self.max_attempts = max_attempts
@@ -152,6 +152,8 @@ class Study(StudyView):
         self._check_same()
         self._claims: dict[int, Claim] = {}
         self._curves: dict[int, list[TracePoint]] = {}
+        self._past: dict[int, Curve] = {}
+        self._compared = 0
         self._flushed: dict[int, tuple[int, float]] = {}
         self._deadline: float | None = None
         self._told = 0
@@ -456,14 +458,20 @@ class Study(StudyView):
             return "stop"
         if self.pruner is None:
             return "continue"
-        loss = self.objectives[0].loss
-        others = [
-            [(p.step, loss(p.value)) for p in trial.feedback.trace]
-            for trial in self._ended.values()
-            if trial.is_ok and trial.feedback is not None and trial.feedback.trace
-        ]
-        mine = [(p.step, loss(p.value)) for p in curve]
-        return "stop" if self.pruner.should_stop(mine, others) else "continue"
+        for trial in self._log[self._compared :]:
+            if trial.state in ("ok", "pruned") and trial.feedback and trial.feedback.trace:
+                past = self._as_curve(trial.number, trial.feedback.trace, trial.is_ok)
+                self._past[trial.number] = past
+        self._compared = len(self._log)
+        running = [self._as_curve(k, v, False) for k, v in self._curves.items() if k != number]
+        mine = self._as_curve(number, curve, False)
+        stops = self.pruner.should_stop(mine, [*self._past.values(), *running])
+        return "stop" if stops else "continue"
+
+    def _as_curve(self, number: int, points: Sequence[TracePoint], is_finished: bool) -> Curve:
+        is_max = self.objectives[0].direction == "max"
+        pairs = ((p.step, p.value) for p in points)
+        return Curve(number, pairs, is_max=is_max, is_finished=is_finished)
 
     def _beat(self) -> None:
         """Renew leases when a quarter of their time is gone."""

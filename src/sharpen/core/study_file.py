@@ -37,6 +37,7 @@ from sharpen.core.problem import (
     fidelity_of,
 )
 from sharpen.core.problem_names import find_problem
+from sharpen.core.pruners import make_pruner
 from sharpen.core.space import Space
 from sharpen.core.store import Store, open_store
 from sharpen.core.study import Budget, Study
@@ -97,8 +98,8 @@ class StudyFile:
     memory_bytes: int | None = None
     """Address space a trial may use."""
 
-    pruner: Literal["median"] | None = None
-    """Stops bad trials early."""
+    pruner: str | dict[str, Any] | None = None
+    """Name of what stops bad trials early, or a mapping of ``name`` and its options."""
 
     seed: int = 0
     """Of the optimizer and the trials."""
@@ -206,6 +207,9 @@ def _open(
             contexts=contexts_of(problem),
         ),
     )
+    pruner = _at(
+        marks, ("pruner",), lambda: None if file.pruner is None else make_pruner(file.pruner)
+    )
     study = Study(
         problem,
         optimizer=optimizer,
@@ -213,7 +217,7 @@ def _open(
         name=file.name or source["name"],
         budget=file.budget,
         executor=Local(file.workers, timeout_s=file.timeout_s, memory_bytes=file.memory_bytes),
-        pruner=file.pruner,
+        pruner=pruner,
         seed=file.seed,
         dedup=file.dedup,
         retry=file.retry,
