@@ -16,6 +16,7 @@ import math
 import os
 import statistics
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import optuna
-from benchmarks.common import arguments, draw_bars, interleave, ratio, save, summarize
+from benchmarks.common import arguments, draw_bars, ratio, save, summarize
 
 from sharpen.core.conditions import Eq
 from sharpen.core.optimizer import Candidate
@@ -238,15 +239,17 @@ def cost(n: int, repeats: int) -> dict[str, Any]:
         for config, loss in zip(configs, losses, strict=True)
     )
 
-    def ours() -> None:
+    samples: dict[str, list[float]] = {"ours": [], "optuna": []}
+    for _ in range(repeats + 3):
+        begin = time.perf_counter()
         [candidate] = optimizer.ask()
+        samples["ours"].append(time.perf_counter() - begin)
         optimizer.abandon([candidate.number])
-
-    def peer() -> None:
+        begin = time.perf_counter()
         trial = study.ask(dict(wanted))
+        samples["optuna"].append(time.perf_counter() - begin)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
-
-    samples = interleave({"ours": ours, "optuna": peer}, repeats=repeats, warmup=3)
+    samples = {name: values[3:] for name, values in samples.items()}  # without warm-up
     found = {
         "ratio": ratio(samples["optuna"], samples["ours"]),
         "seconds": {name: summarize(values) for name, values in samples.items()},
