@@ -2,7 +2,9 @@
 
 from sharpen.core.lazy import exports
 from sharpen.search.aco import ACO
+from sharpen.search.adam_spsa import AdamSPSA
 from sharpen.search.annealing import RandomWalk, SimulatedAnnealing
+from sharpen.search.aqgd import AQGD
 from sharpen.search.asha import ASHA
 from sharpen.search.bohb import BOHB
 from sharpen.search.cmaes import CMAES
@@ -15,11 +17,13 @@ from sharpen.search.pso import PSO
 from sharpen.search.random import Random
 from sharpen.search.scipy_solvers import COBYLA, LBFGSB, SLSQP, NelderMead, Powell
 from sharpen.search.sobol import Sobol
+from sharpen.search.spsa import SPSA
 from sharpen.search.successive_halving import SuccessiveHalving
 from sharpen.search.tpe import TPE
 
 __all__ = [
     "ACO",
+    "AQGD",
     "ASHA",
     "BOHB",
     "CMAES",
@@ -32,7 +36,9 @@ __all__ = [
     "LSHADE",
     "PSO",
     "SLSQP",
+    "SPSA",
     "TPE",
+    "AdamSPSA",
     "Hyperband",
     "NelderMead",
     "Powell",
