@@ -10,8 +10,11 @@ from sharpen.search.bohb import BOHB
 from sharpen.search.cmaes import CMAES
 from sharpen.search.de import DE
 from sharpen.search.ga import GA
+from sharpen.search.grid import Grid
+from sharpen.search.halton import Halton
 from sharpen.search.hyperband import Hyperband
 from sharpen.search.jade import JADE
+from sharpen.search.latin_hypercube import LatinHypercube
 from sharpen.search.lshade import LSHADE
 from sharpen.search.pso import PSO
 from sharpen.search.random import Random
@@ -39,7 +42,10 @@ __all__ = [
     "SPSA",
     "TPE",
     "AdamSPSA",
+    "Grid",
+    "Halton",
     "Hyperband",
+    "LatinHypercube",
     "NelderMead",
     "Powell",
     "Random",
