@@ -8,8 +8,8 @@
     order        a permutation of 0 .. m - 1 by four Feistel rounds; numbers beyond m go round again
 
 The order is a function of the seed that takes no memory, so that grids of any size can be begun,
-and the first trials are spread over the grid. Combinations that differ in inactive parameters alone are
-one. When all are done, or after 10,000 in a row without a new one, it begins anew. Feistel
+and the first trials are spread over the grid. Combinations that differ in inactive parameters alone
+are one. When all are done, or after 10,000 in a row without a new one, it begins anew. Feistel
 permutations: Michael Luby and Charles Rackoff, SIAM Journal on Computing 17(2), 1988.
 
 Failed trials change nothing. Time O(d) a proposal, more where few combinations are allowed; memory
