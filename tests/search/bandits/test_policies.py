@@ -191,8 +191,8 @@ def test_chebcb_fits_each_arm_and_weights_by_the_inverse_gap() -> None:
         y = np.array([loss for _, loss in mine])
         fit = scipy.optimize.lsq_linear(t, y, (-bounds, bounds), tol=1e-14, method="bvls").x
         if len(mine) > 8:  # fewer have more than one best fit
-            np.testing.assert_allclose(policy.fits[arm], fit, atol=1e-6)
-        assert policy.residuals[arm] == pytest.approx(((t @ fit - y) ** 2).sum(), abs=1e-6)
+            np.testing.assert_allclose(policy.fits[arm], fit, atol=1e-3)
+        assert policy.residuals[arm] == pytest.approx(((t @ fit - y) ** 2).sum(), abs=1e-5)
         predicted.append(np.polynomial.chebyshev.chebval(2 * 0.3 - 1, policy.fits[arm]))
     m, d, n = 4, 3, 200
     scale = largest * (2 + 4 * spread / largest * (1 + math.log(m)))
