@@ -119,8 +119,8 @@ def test_infeasible_members_give_way_to_less_infeasible_and_then_to_feasible_one
 
 def test_default_population_follows_dimensions_and_budget() -> None:
     assert DE(cube(3)).population == 30
-    assert DE(cube(3), budget=200).population == 20
-    assert DE(cube(3), budget=20).population == 8
+    assert DE(cube(3), budget=1000).population == 20
+    assert DE(cube(3), budget=200).population == 8
 
 
 def test_a_space_without_choice_and_wrong_options() -> None:

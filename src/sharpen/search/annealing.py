@@ -5,7 +5,8 @@ Science 220, 1983; acceptance: Nicholas Metropolis et al., 1953.
 
 ::
 
-    n < 10     x_n ~ U[0, 1]^d;  T_0 = standard deviation of their losses, start at the best
+    n < 10     x_0 the space's default, then x_n ~ U[0, 1]^d;  T_0 = standard deviation of their
+               losses, and the best of them is the start
     y          x with one parameter in `moves` (at least one) moved to a neighbouring value
     accept y   if it is no worse, or with probability exp((f(x) - f(y)) / T_k)
     T_k        T_0 r^(k / horizon), r = `cooling`, down to T_0 r
@@ -74,9 +75,9 @@ class _Walk(GenerationalOptimizer):
     def _scale(self) -> float:
         return self.step
 
-    def _neighbour(self, rng: np.random.Generator) -> Floats:
+    def _neighbour(self, number: int, rng: np.random.Generator) -> Floats:
         if self._x is None:
-            return rng.random(self.space.dimensions)
+            return self.first_point(number, rng)
         names = active_columns(self.space, self._x)
         moved = [name for name in names if rng.random() < self.moves]
         if names and not moved:
@@ -86,11 +87,11 @@ class _Walk(GenerationalOptimizer):
     def plan(self, first: int) -> Floats:
         """See :meth:`GenerationalOptimizer.plan`."""
         self._number = first
-        return self._neighbour(random_stream(self.seed, first))[None]
+        return self._neighbour(first, random_stream(self.seed, first))[None]
 
     def stray(self, number: int, rng: np.random.Generator) -> Floats:
         """See :meth:`GenerationalOptimizer.stray`."""
-        return self._neighbour(rng)
+        return self._neighbour(number, rng)
 
 
 class RandomWalk(_Walk):
@@ -182,8 +183,8 @@ class SimulatedAnnealing(_Walk):
         """See :meth:`GenerationalOptimizer.plan`."""
         if first:
             return super().plan(first)
-        d = self.space.dimensions
-        return np.array([random_stream(self.seed, n).random(d) for n in range(self.first_trials)])
+        numbers = range(self.first_trials)
+        return np.array([self.first_point(n, random_stream(self.seed, n)) for n in numbers])
 
     def absorb(self, generation: Generation) -> None:
         """See :meth:`GenerationalOptimizer.absorb`."""

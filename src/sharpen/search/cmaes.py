@@ -30,10 +30,10 @@ O(d^2) a proposal, O(d^3) now and then; memory O(d^2 + lambda d).
 
 from __future__ import annotations
 
-import contextlib
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -204,7 +204,8 @@ class CMAES(GenerationalOptimizer):
         ):
             if not planned:
                 solutions[place] = self._to_cma(x)
-        with _global_random_numbers(self._numbers), warnings.catch_warnings():
+        seeded = _global_random_numbers(self._numbers) if self._discrete else nullcontext()
+        with seeded, warnings.catch_warnings():
             # It warns of points that it gave and does not get back: strays take their place.
             warnings.simplefilter("ignore")
             self._strategy.tell(solutions, _values(known))
@@ -234,7 +235,7 @@ class CMAES(GenerationalOptimizer):
         self._launch(rng.random(self.space.dimensions), population, sigma)
 
 
-@contextlib.contextmanager
+@contextmanager
 def _global_random_numbers(seed: npt.NDArray[np.int64]) -> Iterator[None]:
     """Seed NumPy's global generator, which ``cma`` uses for integers, and put it back after."""
     state = np.random.get_state()

@@ -6,7 +6,7 @@ Optimization over Continuous Spaces", Journal of Global Optimization 11, 1997 (D
 ::
 
     place of trial n    i = n mod N;  x_i is the best trial of that place so far
-    n < N               u ~ U[0, 1]^d
+    n < N               u ~ U[0, 1]^d; the first is the space's default
     mutant              v = x_r1 + F (x_r2 - x_r3)          r1, r2, r3, i different, at random
     trial               u_j = v_j with probability CR and for one j at random, else x_ij
     bound               v_j outside [0, 1] becomes the middle of the bound and x_ij
@@ -63,7 +63,8 @@ class DE(ArrayOptimizer):
         space: what to search over.
         objectives: one.
         constraints: any number; see the module.
-        population: number N of places; None is 10 d, at most a tenth of the budget, at least 8.
+        population: number N of places; None is 10 d, at most a fiftieth of the
+            budget, at least 8.
         factor: F, the length of a step in differences.
         crossover: CR, the part of the coordinates that come from the mutant.
         given: see :class:`~sharpen.core.optimizer.Optimizer`.
@@ -141,6 +142,8 @@ class DE(ArrayOptimizer):
         rng = random_stream(self.seed, number)
         place = number % self.population
         known = sorted(self._places)
+        if number == 0:
+            return self.space.settle(self.space.encode([self.space.default()]).x[0], rng)
         if number < self.population or place not in self._places or len(known) < _FEWEST:
             return self.space.draw(rng)
         if not self.space.dimensions:
@@ -154,5 +157,5 @@ class DE(ArrayOptimizer):
 
 
 def default_population(usual: int, budget: int | None) -> int:
-    """``usual``, at most a tenth of the budget, and at least 8."""
-    return max(usual if budget is None else min(usual, budget // 10), 8)
+    """``usual``, at most a fiftieth of the budget, and at least 8."""
+    return max(usual if budget is None else min(usual, budget // 50), 8)

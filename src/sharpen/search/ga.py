@@ -11,7 +11,8 @@ Mechanics and Engineering 186, 2000.
     mutation     each parameter with probability `mutation`
     survivors    the `elite` best members and the best N - elite children
 
-Crossover and mutation by the kind of parameter: :mod:`sharpen.search.variation`. Infeasible trials
+The first trial is the space's default, the others of the first generation are uniform. Crossover
+and mutation by the kind of parameter: :mod:`sharpen.search.variation`. Infeasible trials
 rank after feasible ones by their violation, failed ones last. Trials from elsewhere compete with
 the first generation.
 
@@ -46,7 +47,7 @@ class GA(GenerationalOptimizer):
         space: what to search over.
         objectives: one.
         constraints: any number; see the module.
-        population: N; None is 5 d, at most a tenth of the budget, at least 8.
+        population: N; None is 5 d, at most a fiftieth of the budget, at least 8.
         crossover: probability that a child has two parents.
         mutation: probability that a parameter is mutated; None is one in the number of them.
         tournament: how many members compete to be a parent.
@@ -111,7 +112,7 @@ class GA(GenerationalOptimizer):
     def stray(self, number: int, rng: np.random.Generator) -> Floats:
         """See :meth:`GenerationalOptimizer.stray`."""
         if self._is_first:
-            return rng.random(self.space.dimensions)
+            return self.first_point(number, rng)
         # Members are sorted from the best: the smallest of some indices wins a tournament.
         winners = rng.integers(len(self._x), size=(2, self.tournament)).min(axis=1)
         child, other = self._x[winners[0]], self._x[winners[1]]

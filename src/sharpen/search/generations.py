@@ -157,6 +157,12 @@ class GenerationalOptimizer(ArrayOptimizer):
         best: Floats = x[np.lexsort((keys[:, 1], keys[:, 0]))[0]]
         return best
 
+    def first_point(self, number: int, rng: np.random.Generator) -> Floats:
+        """[d] where a trial of a first generation is: at the space's default, then at random."""
+        if number == 0:
+            return self.space.encode([self.space.default()]).x[0]
+        return rng.random(self.space.dimensions)
+
     def propose(self, number: int) -> dict[str, Any]:
         """See :meth:`Optimizer.propose`."""
         self._catch_up()

@@ -14,7 +14,8 @@ External Archive", IEEE Transactions on Evolutionary Computation 13(5), 2009.
     mu_F  <- (1 - c) mu_F  + c sum(S_F^2) / sum(S_F)
     parents that were improved on go to the archive, which forgets at random beyond N
 
-Crossover and bounds as in :mod:`sharpen.search.de`. Infeasible trials rank after feasible ones by
+The first trial is the space's default, the others of the first generation are uniform. Crossover
+and bounds as in :mod:`sharpen.search.de`. Infeasible trials rank after feasible ones by
 their violation, failed ones last. Trials from elsewhere compete with the first generation.
 
 Differs from the paper: a trial that begins while the generation before is not complete is bred
@@ -51,7 +52,7 @@ class JADE(GenerationalOptimizer):
         space: what to search over.
         objectives: one.
         constraints: any number; see the module.
-        population: N; None is 10 d, at most a tenth of the budget, at least 8.
+        population: N; None is 10 d, at most a fiftieth of the budget, at least 8.
         best: p, the part of the population that counts as the best.
         learning_rate: c, of mu_F and mu_CR.
         given: see :class:`~sharpen.core.optimizer.Optimizer`.
@@ -128,7 +129,7 @@ class JADE(GenerationalOptimizer):
         for i in range(count):
             rng = random_stream(self.seed, first + i)
             if self._is_first:
-                points[i] = rng.random(self.space.dimensions)
+                points[i] = self.first_point(first + i, rng)
             else:
                 points[i], self._factor[i], self._crossover[i] = self._child(i, rng)
         return points

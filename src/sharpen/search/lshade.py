@@ -13,7 +13,7 @@ Population Size Reduction", CEC 2014.
 
 Mutation, archive and crossover as in :mod:`sharpen.search.jade`, with an archive of 2.6 N.
 
-Differs from the paper: N_0 is at most a tenth of the budget; without a budget N stays N_0, which
+Differs from the paper: N_0 is at most a fiftieth of the budget; without a budget N stays N_0, which
 makes it SHADE. Time O(N + d) a proposal; memory O(N d).
 """
 
@@ -45,7 +45,7 @@ class LSHADE(JADE):
         space: what to search over.
         objectives: one.
         constraints: any number; see :mod:`sharpen.search.jade`.
-        population: N_0; None is 18 d, at most a tenth of the budget, at least 8.
+        population: N_0; None is 18 d, at most a fiftieth of the budget, at least 8.
         best: p, the part of the population that counts as the best.
         memory: H, entries of the success history.
         given: see :class:`~sharpen.core.optimizer.Optimizer`.

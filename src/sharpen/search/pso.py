@@ -13,8 +13,9 @@ Daniel Bratton and James Kennedy, "Defining a Standard for Particle Swarm Optimi
     l_i     the best p of i and its two neighbours (ring), or of all (global)
     bound   reflects the position and turns the speed of that coordinate
 
-A speed is at most the range. Infeasible positions rank after feasible ones by their violation
-(Deb's rules), failed ones last. Trials from elsewhere are remembered by the first particles.
+A speed is at most the range. The first particle starts at the space's default, the others anywhere.
+Infeasible positions rank after feasible ones by their violation (Deb's rules), failed ones last.
+Trials from elsewhere are remembered by the first particles.
 
 Differs from the papers: bounds reflect. A trial that begins while the swarm's move before is not
 complete moves its particle from where it was, with random numbers of its own; a configuration that
@@ -51,7 +52,7 @@ class PSO(GenerationalOptimizer):
         space: what to search over.
         objectives: one.
         constraints: any number; see the module.
-        population: particles; None is 10 + 2 sqrt(d), at most a tenth of the budget, at least 8.
+        population: particles; None is 10 + 2 sqrt(d), at most a fiftieth of the budget, at least 8.
         topology: whose finds a particle knows of: ``"ring"`` or ``"global"``.
         inertia: w.
         attraction: c, to its own best position and to its neighbours'.
@@ -116,11 +117,11 @@ class PSO(GenerationalOptimizer):
         ring = np.stack([each, (each - 1) % self.population, (each + 1) % self.population])
         self._leader = ring[ranks[ring].argmin(axis=0), each]
 
-    def _move(self, i: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-        """[d] the next position of particle i, and its speed."""
+    def _move(self, number: int, i: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        """[d] the next position of particle i, for trial ``number``, and its speed."""
         x = self._x[i]
         if np.isnan(x).any():  # it has not begun
-            position = rng.random(self.space.dimensions)
+            position = self.first_point(number, rng)
             return position, (rng.random(self.space.dimensions) - position) / 2
         r1, r2 = rng.random((2, self.space.dimensions))
         to_own, to_leader = self._best[i] - x, self._best[self._leader[i]] - x
@@ -134,13 +135,16 @@ class PSO(GenerationalOptimizer):
 
     def plan(self, first: int) -> Floats:
         """See :meth:`GenerationalOptimizer.plan`."""
-        moves = [self._move(i, random_stream(self.seed, first + i)) for i in range(self.population)]
+        moves = [
+            self._move(first + i, i, random_stream(self.seed, first + i))
+            for i in range(self.population)
+        ]
         self._next_v = np.array([speed for _, speed in moves])
         return np.array([position for position, _ in moves])
 
     def stray(self, number: int, rng: np.random.Generator) -> Floats:
         """See :meth:`GenerationalOptimizer.stray`."""
-        return self._move(number % self.population, rng)[0]
+        return self._move(number, number % self.population, rng)[0]
 
     def absorb(self, generation: Generation) -> None:
         """See :meth:`GenerationalOptimizer.absorb`."""
