@@ -67,14 +67,18 @@ def test_trials_that_run_or_were_stopped_set_no_median() -> None:
     assert Median(min_trials=3).should_stop(_curve(9.0), others)
 
 
-def test_a_curve_is_sorted_turned_and_holds_no_nan() -> None:
-    curve = Curve(0, [(3, 5.0), (1, 2.0), (2, math.nan)], is_max=True)
+def test_a_curve_is_turned_and_holds_no_nan_and_steps_do_not_fall() -> None:
+    curve = Curve(0, [(1, 2.0), (2, math.nan)], is_max=True)
+    curve.add(3, 5.0)
     assert curve.steps == [1, 2, 3]
+    assert curve.values[0] == 2.0
     assert curve.losses == [-2.0, math.inf, -5.0]
     assert [curve.best(s) for s in (1, 2, 7)] == [-2.0, -2.0, -5.0]
     assert curve.mean(1) == -2.0
     assert curve.mean(3) == math.inf
     assert curve.count(0) == 0
+    curve.add(2, 1.0)
+    assert curve.steps == [1, 2, 3, 3]
 
 
 @pytest.mark.parametrize(

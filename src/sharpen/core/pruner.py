@@ -23,7 +23,6 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Protocol
 
 from sharpen.core.errors import ConfigError
@@ -36,12 +35,12 @@ class Curve:
 
     Args:
         number: the trial's number.
-        points: steps and values of the first objective, as reported.
+        points: ascending steps and values of the first objective, as reported.
         is_max: whether more is better.
         is_finished: whether the trial ended well; otherwise it runs or was stopped.
     """
 
-    __slots__ = ("_best", "_sums", "is_finished", "losses", "number", "steps", "values")
+    __slots__ = ("_best", "_sums", "is_finished", "is_max", "losses", "number", "steps", "values")
 
     def __init__(
         self,
@@ -51,18 +50,29 @@ class Curve:
         is_max: bool = False,
         is_finished: bool = True,
     ) -> None:
-        ordered = sorted(points, key=lambda point: point[0])
         self.number = number
+        self.is_max = is_max
         self.is_finished = is_finished
-        self.steps = [step for step, _ in ordered]
+        self.steps: list[int] = []
         """Steps, ascending."""
-        self.values = [value for _, value in ordered]
+        self.values: list[float] = []
         """Values as they were reported."""
-        signed = [-value if is_max else value for value in self.values]
-        self.losses = [math.inf if math.isnan(loss) else loss for loss in signed]
+        self.losses: list[float] = []
         """The same such that less is better; infinite where it is no number."""
-        self._best = list(accumulate(self.losses, min))
-        self._sums = list(accumulate(self.losses))
+        self._best: list[float] = []
+        self._sums: list[float] = []
+        for step, value in points:
+            self.add(step, value)
+
+    def add(self, step: int, value: float) -> None:
+        """Add a report; one of an earlier step than the last counts as at the last."""
+        loss = -value if self.is_max else value
+        loss = math.inf if math.isnan(loss) else loss
+        self._best.append(min(loss, self._best[-1]) if self._best else loss)
+        self._sums.append(loss + (self._sums[-1] if self._sums else 0.0))
+        self.steps.append(max(step, self.steps[-1]) if self.steps else step)
+        self.values.append(value)
+        self.losses.append(loss)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -71,9 +81,13 @@ class Curve:
         """Number of points up to and at a step."""
         return bisect_right(self.steps, step)
 
+    def least(self, n: int) -> float:
+        """The least of the first ``n`` losses."""
+        return self._best[n - 1]
+
     def best(self, step: int) -> float:
         """The least loss up to a step that it has reached."""
-        return self._best[self.count(step) - 1]
+        return self.least(self.count(step))
 
     def mean(self, step: int) -> float:
         """The mean of losses up to a step that it has reached."""
@@ -207,5 +221,6 @@ class Patience:
         """See :meth:`Pruner.should_stop`."""
         if len(curve) <= self.patience:
             return False
-        before, after = curve.losses[: -self.patience], curve.losses[-self.patience :]
-        return not (min(after) < min(before) and min(before) - min(after) >= self.min_delta)
+        before = curve.least(len(curve) - self.patience)
+        after = min(curve.losses[-self.patience :])
+        return not (after < before and before - after >= self.min_delta)

@@ -152,6 +152,7 @@ class Study(StudyView):
         self._check_same()
         self._claims: dict[int, Claim] = {}
         self._curves: dict[int, list[TracePoint]] = {}
+        self._live: dict[int, Curve] = {}
         self._past: dict[int, Curve] = {}
         self._compared = 0
         self._flushed: dict[int, tuple[int, float]] = {}
@@ -413,6 +414,7 @@ class Study(StudyView):
     def _end(self, number: int, feedback: Feedback) -> None:
         claim = self._claims.pop(number)
         self._curves.pop(number, None)
+        self._live.pop(number, None)
         self._flushed.pop(number, None)
         if feedback.status in self.retry and claim.attempt < self.max_attempts:
             _log.warning("trial %d is tried again: %s", number, last_line(feedback.error))
@@ -445,12 +447,12 @@ class Study(StudyView):
 
     def _on_report(self, number: int, point: TracePoint) -> Answer:
         """Keep a point of a curve, and say whether the trial goes on."""
-        curve = self._curves.setdefault(number, [])
-        curve.append(point)
+        reported = self._curves.setdefault(number, [])
+        reported.append(point)
         done, at = self._flushed.get(number, (0, time.monotonic()))
         if time.monotonic() - at >= _TRACE_EVERY_S:
-            self.store.add_trace(self._claims[number], curve[done:])
-            done, at = len(curve), time.monotonic()
+            self.store.add_trace(self._claims[number], reported[done:])
+            done, at = len(reported), time.monotonic()
         self._flushed[number] = (done, at)
         if not self.executor.blocking:
             self._beat()
@@ -458,20 +460,19 @@ class Study(StudyView):
             return "stop"
         if self.pruner is None:
             return "continue"
+        is_max = self.objectives[0].direction == "max"
         for trial in self._log[self._compared :]:
             if trial.state in ("ok", "pruned") and trial.feedback and trial.feedback.trace:
-                past = self._as_curve(trial.number, trial.feedback.trace, trial.is_ok)
+                points = ((p.step, p.value) for p in trial.feedback.trace)
+                past = Curve(trial.number, points, is_max=is_max, is_finished=trial.is_ok)
                 self._past[trial.number] = past
         self._compared = len(self._log)
-        running = [self._as_curve(k, v, False) for k, v in self._curves.items() if k != number]
-        mine = self._as_curve(number, curve, False)
-        stops = self.pruner.should_stop(mine, [*self._past.values(), *running])
+        if number not in self._live:
+            self._live[number] = Curve(number, (), is_max=is_max, is_finished=False)
+        self._live[number].add(point.step, point.value)
+        running = [curve for k, curve in self._live.items() if k != number]
+        stops = self.pruner.should_stop(self._live[number], [*self._past.values(), *running])
         return "stop" if stops else "continue"
-
-    def _as_curve(self, number: int, points: Sequence[TracePoint], is_finished: bool) -> Curve:
-        is_max = self.objectives[0].direction == "max"
-        pairs = ((p.step, p.value) for p in points)
-        return Curve(number, pairs, is_max=is_max, is_finished=is_finished)
 
     def _beat(self) -> None:
         """Renew leases when a quarter of their time is gone."""
