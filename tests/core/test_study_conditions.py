@@ -1,6 +1,8 @@
 """Studies of problems with a fidelity or with contexts, and what trials are tried again for."""
 
 import json
+import os
+import signal
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 import sharpen as sh
+from sharpen.core.command import CommandProblem
 from sharpen.core.errors import ConfigError
 from sharpen.core.optimizer import Capabilities, Proposal, make_optimizer
 from sharpen.core.problem import Fidelity, TrialContext
@@ -192,8 +195,29 @@ def test_what_ended_badly_is_tried_again_where_that_is_asked_for() -> None:
     assert attempts == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (2, 1)]
     assert run(retry=["failed"], max_attempts=2).counts() == {"ok": 2, "failed": 1}
     assert run(retry=["timeout"]).counts() == {"ok": 1, "failed": 2}
-    with pytest.raises(ConfigError, match="retry takes failed and timeout, got 'ok'"):
+    with pytest.raises(ConfigError, match="retry takes killed, failed and timeout, got 'ok'"):
         run(retry=["ok"])
+
+
+def test_a_killed_worker_or_program_is_no_failure_of_the_trial(tmp_path: Path) -> None:
+    def suicidal(config: dict[str, Any], trial: TrialContext) -> float:
+        if trial.attempt <= trial.number % 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return float(config["x"])
+
+    problem = sh.problem(SPACE, suicidal, minimize="v")
+    options: dict[str, Any] = {"optimizer": "random", "workers": 2, "budget": Budget(trials=6)}
+    study = Study(problem, store=tmp_path / "s.db", **options).run()
+    assert [(t.state, t.attempt) for t in study.trials()] == [("ok", 1 + n % 3) for n in range(6)]
+    strict = Study(problem, store=tmp_path / "t.db", retry=(), **options).run()
+    assert strict.counts() == {"ok": 2, "failed": 4}
+    (tmp_path / "p.py").write_text(
+        "import os, pathlib, sys\nbegun = pathlib.Path('begun' + sys.argv[1])\n"
+        "if not begun.exists(): begun.touch(); os.kill(os.getpid(), 9)\nprint('{\"v\": 1}')\n"
+    )
+    program = CommandProblem("python p.py {trial} {x}", SPACE, problem.objectives, folder=tmp_path)
+    study = Study(program, store=tmp_path / "p.db", **options).run()
+    assert [(t.state, t.attempt) for t in study.trials()] == [("ok", 2)] * 6
 
 
 def test_no_configuration_is_tried_twice_where_that_is_forbidden() -> None:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sharpen.core.errors import ConfigError, ExecutionError, did_you_mean
+from sharpen.core.errors import ConfigError, ExecutionError, KilledError, did_you_mean
 from sharpen.core.problem import Constraint, Fidelity, Objective, TrialContext, check_names
 from sharpen.core.space import Space
 
@@ -146,7 +146,8 @@ class CommandProblem:
             how = f"failed with exit code {code}"
             if code < 0:
                 how = f"died of signal {signal.Signals(-code).name}"
-            raise ExecutionError(f"{shlex.join(line)} {how}:\n{_tail(errors)}")
+            kind = KilledError if code == -signal.SIGKILL else ExecutionError
+            raise kind(f"{shlex.join(line)} {how}:\n{_tail(errors)}")
         if file is not None:
             if not file.exists():
                 raise ExecutionError(f"{shlex.join(line)} wrote no file {file}.")

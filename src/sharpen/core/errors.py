@@ -37,6 +37,7 @@ __all__ = [
     "ExecutionError",
     "FileFormatError",
     "Interrupted",
+    "KilledError",
     "MissingFileError",
     "NotInstalledError",
     "OutOfMemoryError",
@@ -121,6 +122,10 @@ class OutOfMemoryError(SharpenError, MemoryError):
 
 class ExecutionError(SharpenError, RuntimeError):
     """A trial, a stage or a child process failed."""
+
+
+class KilledError(ExecutionError):
+    """A process was killed from outside, so that what it did may be done again."""
 
 
 class Interrupted(SharpenError):

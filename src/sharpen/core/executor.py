@@ -267,7 +267,8 @@ class Local:
         if code == -signal.SIGKILL:
             cause += " (killed from outside, most likely for want of memory)"
         error = f"the worker {cause} during trial {job.number}."
-        ended.append((job.number, Feedback(status="failed", error=error)))
+        info = {"killed": True} if code == -signal.SIGKILL else {}
+        ended.append((job.number, Feedback(status="failed", error=error, info=info)))
 
     def _check_time(self, worker: _Worker, ended: list[tuple[int, Feedback]]) -> None:
         if worker.job is None:

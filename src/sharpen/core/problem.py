@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Literal, Protocol, overload, runtime_checkable
 
-from sharpen.core.errors import ConfigError, DataError, SharpenError, did_you_mean
+from sharpen.core.errors import ConfigError, DataError, KilledError, SharpenError, did_you_mean
 from sharpen.core.feedback import Feedback, TracePoint, plain_number
 from sharpen.core.space import Space
 
@@ -500,6 +500,8 @@ def evaluate(
     try:
         result = problem.evaluate(dict(config), trial)
         feedback = as_feedback(result, problem.objectives, problem.constraints)
+    except KilledError as error:
+        feedback = Feedback(status="failed", error=str(error), info={"killed": True})
     except Exception:
         feedback = Feedback(status="failed", error=_own_traceback())
     if trial.stopped and feedback.status == "ok":

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sharpen.core.config import digest
 from sharpen.core.errors import ConfigError, ExecutionError, Interrupted, SharpenError
@@ -27,7 +27,9 @@ from sharpen.core.space import random_stream
 from sharpen.core.store import Claim, Store, open_store
 from sharpen.core.study_view import StudyView, as_plain, last_line, load_study, trial_seed
 
-__all__ = ["Budget", "Study"]
+__all__ = ["Budget", "Retry", "Study"]
+
+Retry = Literal["killed", "failed", "timeout"]
 
 _log = logging.getLogger(__name__)
 _LEASE_S = 60.0
@@ -87,8 +89,9 @@ class Study(StudyView):
             again; ``"forbid"`` tries another configuration, and ends when there is none.
         callbacks: called as ``callback(study, trial)`` after each trial of this process.
         max_attempts: how often a trial is begun before it is given up.
-        retry: what a trial is begun again for beside the death of its process: ``"failed"``
-            (it raised, or crashed its worker) and ``"timeout"``.
+        retry: what a trial is begun again for, beside the death of the process that runs the study:
+            ``"killed"`` (its worker or program was killed from outside, or for want of memory),
+            ``"failed"`` (it raised, or crashed) and ``"timeout"``.
         source: what the study was made from, as plain data, kept in the store for those who join.
 
     Raises:
@@ -111,7 +114,7 @@ class Study(StudyView):
         dedup: Literal["reuse", "reevaluate", "forbid"] = "reuse",
         callbacks: Sequence[Callable[[Study, Trial], None]] = (),
         max_attempts: int = 3,
-        retry: Sequence[Literal["failed", "timeout"]] = (),
+        retry: Sequence[Retry] = ("killed",),
         source: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(problem, Problem):
@@ -123,9 +126,9 @@ class Study(StudyView):
             raise ConfigError("give workers or executor, not both.")
         if dedup not in ("reuse", "reevaluate", "forbid"):
             raise ConfigError(f"dedup must be reuse, reevaluate or forbid, got {dedup!r}.")
-        wrong = set(retry) - {"failed", "timeout"}
+        wrong = set(retry) - set(get_args(Retry))
         if wrong:
-            raise ConfigError(f"retry takes failed and timeout, got {min(wrong)!r}.")
+            raise ConfigError(f"retry takes killed, failed and timeout, got {min(wrong)!r}.")
         if seed < 0 or max_attempts < 1:
             raise ConfigError(f"seed={seed} must be at least 0, max_attempts={max_attempts} 1.")
         self.problem = problem
@@ -416,7 +419,8 @@ class Study(StudyView):
         self._curves.pop(number, None)
         self._live.pop(number, None)
         self._flushed.pop(number, None)
-        if feedback.status in self.retry and claim.attempt < self.max_attempts:
+        cause = "killed" if feedback.info.get("killed") else feedback.status
+        if cause in self.retry and claim.attempt < self.max_attempts:
             _log.warning("trial %d is tried again: %s", number, last_line(feedback.error))
             self.store.retry(claim)
             return

@@ -110,8 +110,8 @@ class StudyFile:
     max_attempts: int = 3
     """How often a trial is begun before it is given up."""
 
-    retry: list[Literal["failed", "timeout"]] = field(default_factory=list)
-    """What a trial is begun again for beside the death of its process."""
+    retry: list[Literal["killed", "failed", "timeout"]] = field(default_factory=lambda: ["killed"])
+    """What a trial is begun again for."""
 
     enqueue: list[dict[str, Any]] = field(default_factory=list)
     """Configurations to try first, when the study is new."""
