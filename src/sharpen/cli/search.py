@@ -201,6 +201,41 @@ def pareto(name: Name, store: StoreUrl = _DEFAULT) -> Output:
     return Output(found, lambda console: _trials(console, found))
 
 
+@command(app, "importance", example="sharpen search importance chaos --store sqlite:///s.db")
+def importance(
+    name: Name,
+    store: StoreUrl = _DEFAULT,
+    objective: Annotated[
+        str | None, typer.Option(help="Which objective; default the first.")
+    ] = None,
+) -> Output:
+    """Show which parameters matter, alone and in pairs, and what changing the default gained."""
+    found = _load(store, name).importance(objective)
+    document = {
+        "study": name,
+        "objective": found.objective,
+        "trials": found.trials,
+        "fit": found.fit,
+        "parameters": found.parameters,
+        "pairs": [{"of": list(pair), "share": share} for pair, share in found.pairs.items()],
+        "ablation": [{"parameter": n, "predicted": value} for n, value in found.ablation],
+    }
+
+    def render(console: Any) -> None:
+        from rich.table import Table
+
+        table = Table("parameter", "share of the variance", box=None, header_style="bold")
+        for parameter, share in found.parameters.items():
+            table.add_row(parameter, f"{share:.1%}")
+        for pair, share in list(found.pairs.items())[:5]:
+            if share >= 0.01:
+                table.add_row(" x ".join(pair), f"{share:.1%}")
+        console.print(table)
+        console.print(f"from {found.trials} trials; the forest explains {found.fit:.0%} of others")
+
+    return Output(document, render)
+
+
 @command(app, "trials", example="sharpen search trials chaos --store sqlite:///s.db")
 def trials(
     name: Name,

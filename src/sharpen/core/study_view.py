@@ -10,12 +10,13 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sharpen.core.errors import ConfigError, DependencyNotInstalled, ExecutionError
+from sharpen.core.errors import ConfigError, DataError, DependencyNotInstalled, ExecutionError
 from sharpen.core.feedback import Feedback, Trial
 from sharpen.core.files import atomic_write_text
 from sharpen.core.optimizer import is_feasible, is_true
@@ -186,6 +187,25 @@ class StudyView:
         losses = np.array([[o.loss(t.values[o.name]) for o in self.objectives] for t in good])
         return [good[i] for i in _non_dominated(losses)]
 
+    def importance(self, objective: str | None = None, **options: Any) -> Any:
+        """Which parameters matter: :class:`sharpen.search.importance.Importance`.
+
+        Args:
+            objective: which one; default the first.
+            options: of :func:`sharpen.search.importance.importance`.
+
+        Raises:
+            ConfigError: there is no such objective.
+            DataError: too few trials ended well.
+            DependencyNotInstalled: scikit-learn is missing.
+        """
+        named = {o.name: o for o in self.objectives}
+        chosen = objective or self.objectives[0].name
+        if chosen not in named:
+            raise ConfigError(f"the study has no objective '{chosen}': {', '.join(named)}.")
+        [point] = metadata.entry_points(group="sharpen.analyses", name="importance")
+        return point.load()(self.space, self._good(), named[chosen], **options)
+
     def frame(self) -> Any:
         """A pandas ``DataFrame``, one row a trial.
 
@@ -288,6 +308,7 @@ class StudyView:
             sections.append(self._history(objective, good))
         if good:
             sections.append(self._parameters(good))
+            sections += self._importance()
         if self.constraints:
             sections.append(Section("Constraints", [self._constraint_table()]))
         broken = [t for t in self.trials() if t.feedback is not None and t.feedback.error]
@@ -336,6 +357,21 @@ class StudyView:
                 )
             )
         return Section("Parameters", charts)
+
+    def _importance(self) -> list[Section]:
+        """Shares of the variance by objective, where there is enough to tell."""
+        sections = []
+        for objective in self.objectives:
+            try:
+                found = self.importance(objective.name)
+            except (DataError, DependencyNotInstalled):
+                continue
+            rows = [[name, f"{share:.1%}"] for name, share in found.parameters.items()]
+            rows += [[" x ".join(pair), f"{share:.1%}"] for pair, share in found.pairs.items()]
+            note = Text(f"From {found.trials} trials; R^2 on unseen ones {found.fit:.2f}.")
+            table = Table(["parameter", "share of the variance"], rows)
+            sections.append(Section(f"Importance for {objective.name}", [note, table]))
+        return sections
 
     def _pareto_section(self) -> Section:
         front = self.pareto()
