@@ -35,7 +35,7 @@ from sharpen.core.space import Space
 from sharpen.search import TPE
 from sharpen.testing.optimizers import branin
 
-EVALUATIONS, SEEDS, FLOOR = 100, 20, 1e-6
+EVALUATIONS, SEEDS, FLOOR = 100, 40, 1e-6
 PEERS: dict[str, dict[str, Any]] = {
     "multivariate": {"multivariate": True},
     "grouped": {"multivariate": True, "group": True},
@@ -193,7 +193,8 @@ def run_peer(task: Task, seed: int, **options: Any) -> float:
     return max(float(study.best_value) - task.optimum, FLOOR)
 
 
-def _mean(values: list[float]) -> float:
+def mean_of(values: list[float]) -> float:
+    """The geometric mean."""
     return math.exp(statistics.fmean(math.log(v) for v in values))
 
 
@@ -207,18 +208,19 @@ def quality(seeds: int) -> dict[str, Any]:
             for peer, options in PEERS.items():
                 found[peer].append(run_peer(task, seed, **options))
         regrets[name] = found
-        means = {method: _mean(values) for method, values in found.items()}
+        means = {method: mean_of(values) for method, values in found.items()}
         print(f"{name:14}", "  ".join(f"{m} {v:.4g}" for m, v in means.items()), flush=True)
     ratios = {
         peer: {
             "by_task": {
-                name: _mean(found["ours"]) / _mean(found[peer]) for name, found in regrets.items()
+                name: mean_of(found["ours"]) / mean_of(found[peer])
+                for name, found in regrets.items()
             }
         }
         for peer in PEERS
     }
     for peer, by in ratios.items():
-        by["geometric_mean"] = _mean(list(by["by_task"].values()))  # type: ignore[assignment]
+        by["geometric_mean"] = mean_of(list(by["by_task"].values()))  # type: ignore[assignment]
         print(f"regret, ours / {peer}: {by['geometric_mean']:.3f}")
     return {"regrets": regrets, "ratios": ratios}
 
@@ -272,8 +274,8 @@ def main() -> int:
     def plot(figure: Any) -> None:
         left, right = figure.subplots(1, 2, width_ratios=[3, 1])
         means = {
-            method: [_mean(found["regrets"][name][method]) for name in TASKS]
-            for method in ("ours", "multivariate", "independent")
+            method: [mean_of(found["regrets"][name][method]) for name in TASKS]
+            for method in ("ours", "multivariate")
         }
         draw_bars(left, y_label="regret after 100 evaluations", groups=list(TASKS), series=means)
         left.set_yscale("log")

@@ -3,7 +3,8 @@
 ::
 
     raw       points drawn in the cube, and near the best known ones at several distances
-    starts    the best raw points near and far, half each
+    screen    a cheaper acquisition, where the one wanted is costly, leaves 32 of them
+    starts    the best of them near and far, half each
     moving    coordinates climb by gradients, all starts at once (:mod:`sharpen.search.gp.optimize`)
     discrete  coordinate exchange: the best change of one discrete parameter, until none helps
     rounds    moving and discrete take turns
@@ -36,6 +37,7 @@ Ints = npt.NDArray[np.int64]
 
 _DISTANCES = (0.1, 0.01, 0.001)  # of points near a known one, in shares of the range
 _SWEEPS = 10  # most changes of discrete parameters in one round
+_SCREENED = 32
 _MOST_CHANGES = 64  # of one collection
 
 
@@ -45,6 +47,7 @@ def maximize(
     anchors: Floats,
     rng: np.random.Generator,
     *,
+    screen: Acquisition | None = None,
     samples: int = 512,
     restarts: int = 8,
     evaluations: int = 60,
@@ -58,6 +61,7 @@ def maximize(
         features: map of the space.
         anchors: [a, d] coordinates of good known configurations.
         rng: draws the raw points.
+        screen: a cheaper acquisition that chooses among raw points first.
         samples: raw points in the whole cube.
         restarts: starts that are improved.
         evaluations: most evaluations of each.
@@ -73,11 +77,9 @@ def maximize(
     far = lower + (upper - lower) * rng.random((samples, d))
     near = _near(anchors, lower, upper, samples // 2, rng)
     found = _Points(features, np.concatenate([far, near]), rng)
-    value = found.value(acquisition)
-    half = (restarts + 1) // 2
-    first = np.argsort(-value[:samples], kind="stable")[:half]
-    second = samples + np.argsort(-value[samples:], kind="stable")[: restarts - half]
-    found = found.take(np.concatenate([first, second]))
+    if screen is not None and restarts < _SCREENED:
+        found, samples = _best(found, found.value(screen), samples, _SCREENED)
+    found, _ = _best(found, found.value(acquisition), samples, restarts)
     if features.is_continuous:
         x, loss = minimize_all(
             _descent(acquisition, None, features.moving),
@@ -97,6 +99,14 @@ def maximize(
             break
     order = np.argsort(-value, kind="stable")
     return [found.configs[i] for i in order]
+
+
+def _best(points: _Points, value: Floats, far: int, count: int) -> tuple[_Points, int]:
+    """Of the first ``far`` points and of the others the best, half each; and how many are far."""
+    half = (count + 1) // 2
+    first = np.argsort(-value[:far], kind="stable")[:half]
+    second = far + np.argsort(-value[far:], kind="stable")[: count - half]
+    return points.take(np.concatenate([first, second])), len(first)
 
 
 class _Points:

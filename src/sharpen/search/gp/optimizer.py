@@ -183,12 +183,13 @@ class GP(ArrayOptimizer):
         rng = random_stream(self.seed, number)
         with _one_thread():
             models = self._all_models()
-            acquisition = self._acquisition(models, rng)
+            acquisition, screen = self._acquisition(models, rng)
             found = maximize(
                 acquisition,
                 self._features,
                 self._anchors(),
                 rng,
+                screen=screen,
                 samples=self.samples,
                 restarts=self.restarts,
             )
@@ -349,7 +350,10 @@ class GP(ArrayOptimizer):
 
     # -- acquisition ----------------------------------------------------------------------------
 
-    def _acquisition(self, models: dict[str, _Fitted], rng: np.random.Generator) -> Acquisition:
+    def _acquisition(
+        self, models: dict[str, _Fitted], rng: np.random.Generator
+    ) -> tuple[Acquisition, Acquisition | None]:
+        """What to maximize, and a cheaper one to choose starts by where that is costly."""
         loss = models["loss"]
         pending = self._pending_features()
         parts = []
@@ -362,9 +366,10 @@ class GP(ArrayOptimizer):
             parts.append(log_success(success))
         good = self.seen.good & self._true
         if not good.any():
-            return constrained(parts)
+            return constrained(parts), None
         x = torch.from_numpy(self._features(self.seen.x[good], self.seen.mask[good]))
-        return constrained([self._improvement(loss, x, good, pending, rng), *parts])
+        wanted, screen = self._improvement(loss, x, good, pending, rng)
+        return constrained([wanted, *parts]), screen and constrained([screen, *parts])
 
     def _improvement(
         self,
@@ -373,7 +378,7 @@ class GP(ArrayOptimizer):
         good: npt.NDArray[np.bool_],
         pending: Tensor,
         rng: np.random.Generator,
-    ) -> Acquisition:
+    ) -> tuple[Acquisition, Acquisition | None]:
         model, kind = loss.model, self.acquisition
         own_noise = model.hyper.noise + float(model.known_noise.mean())
         noisy = own_noise > _NOISY
@@ -385,33 +390,35 @@ class GP(ArrayOptimizer):
             else:
                 best = torch.tensor(loss.transform(self.seen.loss[good, 0]).min())
             if not len(pending):
-                return log_expected_improvement(model, best)
+                return log_expected_improvement(model, best), None
             outcomes = _sample(model, pending, _FANTASIES, rng)
             model = model.append(pending, outcomes)
-            return log_expected_improvement(model, torch.minimum(best, outcomes.min(0).values))
+            best = torch.minimum(best, outcomes.min(0).values)
+            return log_expected_improvement(model, best), None
         model = _believe(model, pending)
+        places = torch.cat([seen, pending])
+        screen = log_expected_improvement(model, float(model.posterior(places)[0].min()))
         if kind == "noisy_ei":
-            places = torch.cat([seen, pending])
-            return noisy_expected_improvement(model, places, own_noise if noisy else 0.0)
+            return noisy_expected_improvement(model, places, own_noise if noisy else 0.0), screen
         if kind == "ucb":
             count = len(self.seen) + 1
-            return upper_confidence_bound(model, 0.2 * self.space.dimensions * math.log(2 * count))
+            beta = 0.2 * self.space.dimensions * math.log(2 * count)
+            return upper_confidence_bound(model, beta), None
         drawn = np.array([rng.random(self.space.dimensions) for _ in range(256)])
         configs = [self.space.settle(row, rng) for row in drawn]
         encoded = self.space.encode(configs)
         raw = torch.from_numpy(self._features(encoded.x, encoded.mask))
         if kind == "kg":
             best_raw = model.posterior(raw)[0].argsort()[:50]
-            return knowledge_gradient(
-                model, torch.cat([seen, pending, raw[best_raw]]), noise=own_noise
-            )
+            others = torch.cat([places, raw[best_raw]])
+            return knowledge_gradient(model, others, noise=own_noise), screen
         if kind == "mes":
             minima = sample_minima(model, torch.cat([seen, raw]), _MINIMA, rng)
-            return max_value_entropy(model, minima)
+            return max_value_entropy(model, minima), None
         from sharpen.search.gp.thompson import sample_path
 
         path = sample_path(model, rng)
-        return lambda points: -path(points)
+        return lambda points: -path(points), None
 
     def _pending_features(self) -> Tensor:
         configs = [self.pending[k].config for k in sorted(self.pending)]
