@@ -30,7 +30,7 @@ def play(optimizer: AdamSPSA, function: Any, trials: int) -> np.ndarray:
 
 def test_steps_follow_the_formulas() -> None:
     weights = np.array([3.0, -1.0, 0.5])
-    gains = {"a": 0.03, "alpha": 0.7, "c": 0.05, "gamma": 0.1}
+    gains: dict[str, Any] = {"a": 0.03, "alpha": 0.7, "c": 0.05, "gamma": 0.1}
     optimizer = AdamSPSA(cube(3), seed=3, beta1=0.9, beta2=0.8, decay=0.3, **gains)
     x, mean, square = np.full(3, 0.5), np.zeros(3), np.zeros(3)
     for k in range(8):
@@ -52,6 +52,7 @@ def test_it_finds_the_way_through_noise() -> None:
 
 
 def test_wrong_options_are_explained() -> None:
+    wrong: dict[str, Any]
     for wrong in ({"beta1": 1.0}, {"beta2": -0.1}, {"decay": -1.0}, {"c": 0.0}, {"a": 0.0}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             AdamSPSA(cube(2), **wrong)

@@ -120,4 +120,4 @@ def test_replay_in_another_order_with_strays_gives_the_same_state(kind: Any) -> 
 def test_wrong_options_are_explained() -> None:
     for wrong in ({"step": 0.0}, {"moves": 2.0}, {"cooling": 1.0}, {"horizon": 0}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
-            SimulatedAnnealing(SPACE, **wrong)  # type: ignore[arg-type]
+            SimulatedAnnealing(SPACE, **wrong)

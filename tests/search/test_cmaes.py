@@ -185,7 +185,7 @@ def test_wrong_options_and_a_missing_package_are_explained(
 ) -> None:
     for wrong in ({"population": 2}, {"sigma": 0.0}, {"restarts": "often"}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
-            CMAES(cube(2), **wrong)  # type: ignore[arg-type]
+            CMAES(cube(2), **wrong)
     monkeypatch.setitem(sys.modules, "cma", None)
     with pytest.raises(DependencyNotInstalled, match="search"):
         CMAES(cube(2))

@@ -130,4 +130,4 @@ def test_a_space_without_choice_and_wrong_options() -> None:
     assert optimizer.ask()[0].config == {"a": 1}
     for wrong in ({"population": 3}, {"factor": 0.0}, {"crossover": 1.5}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
-            DE(Space(n=Int(1, 3)), **wrong)  # type: ignore[arg-type]
+            DE(Space(n=Int(1, 3)), **wrong)

@@ -138,4 +138,4 @@ def test_failures_only_no_choice_and_wrong_options_are_no_surprise() -> None:
     assert play(fixed, lambda x: 0.0, 12)[-1].config == {"a": 1}
     for wrong in ({"population": 3}, {"best": 0.0}, {"learning_rate": 2.0}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
-            JADE(cube(2), **wrong)  # type: ignore[arg-type]
+            JADE(cube(2), **wrong)

@@ -18,7 +18,7 @@ class TestPSO(OptimizerConformance):
 
 class TestGlobal(OptimizerConformance):
     @staticmethod
-    def optimizer(*given: Any, **options: Any) -> PSO:  # type: ignore[override]
+    def optimizer(*given: Any, **options: Any) -> PSO:
         return PSO(*given, topology="global", **options)
 
 
@@ -117,4 +117,4 @@ def test_it_converges_and_wrong_options_are_explained() -> None:
         assert min(sphere(p) for p in points) < 1e-6
     for wrong in ({"population": 1}, {"topology": "star"}, {"inertia": 1.0}, {"attraction": 0.0}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
-            PSO(cube(2), **wrong)  # type: ignore[arg-type]
+            PSO(cube(2), **wrong)

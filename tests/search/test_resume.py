@@ -31,7 +31,7 @@ PROBLEM = FunctionProblem(loss, SPACE, [Objective("loss")])
 
 def begin(path: Path, name: str, trials: int, **given: Any) -> Study:
     return Study(
-        PROBLEM,
+        PROBLEM,  # type: ignore[arg-type]
         optimizer=name,
         store=f"sqlite:///{path}",
         budget=Budget(trials=trials),
@@ -51,6 +51,7 @@ def test_an_interrupted_study_goes_on_with_the_same_configurations(
         part = begin(tmp_path / "parts.db", name, 45)
         for _ in range(trials):
             trial = part.ask()
+            assert trial is not None
             part.tell(trial, loss(trial.config))
     rest = begin(tmp_path / "parts.db", name, 45)
     rest.run()

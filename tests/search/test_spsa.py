@@ -18,7 +18,7 @@ class TestSPSA(OptimizerConformance):
 
 class TestSecondOrder(OptimizerConformance):
     @staticmethod
-    def optimizer(*given: Any, **options: Any) -> SPSA:  # type: ignore[override]
+    def optimizer(*given: Any, **options: Any) -> SPSA:
         return SPSA(*given, second_order=True, blocking=True, resamplings=2, **options)
 
 
@@ -63,7 +63,7 @@ def test_estimates_are_unbiased_for_the_gradient_and_the_hessian_of_a_quadratic(
     for seed in range(1500):
         optimizer = SPSA(cube(3), seed=seed, second_order=True, a=1e-9)
         seen: list[Any] = []
-        optimizer._step_by = lambda g, seen=seen: seen.append(g) or g * 0  # type: ignore
+        optimizer._step_by = lambda g, seen=seen: seen.append(g) or g * 0  # type: ignore[method-assign, misc]
         play(optimizer, lambda x: float(slope @ (x - 0.5) + (x - 0.5) @ hessian @ (x - 0.5) / 2), 4)
         gradients.append(seen[0])
         hessians.append(optimizer._hessian)

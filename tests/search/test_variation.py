@@ -97,7 +97,7 @@ def test_another_value_is_never_the_same_and_every_neighbour_is_found(parameter:
     rng = RNG(5)
     for value in parameter.values_on_grid(10):  # type: ignore[attr-defined]
         u = np.array(parameter.encode(value))  # type: ignore[attr-defined]
-        found = [parameter.decode(_another(parameter, rng, u)) for _ in range(200)]  # type: ignore
+        found = [parameter.decode(_another(parameter, rng, u)) for _ in range(200)]  # type: ignore[arg-type, attr-defined]
         assert all(f != value or isinstance(f, bool) != isinstance(value, bool) for f in found)
         for other in found:
             parameter.check(other)  # type: ignore[attr-defined]

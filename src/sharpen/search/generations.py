@@ -160,7 +160,8 @@ class GenerationalOptimizer(ArrayOptimizer):
     def first_point(self, number: int, rng: np.random.Generator) -> Floats:
         """[d] where a trial of a first generation is: at the space's default, then at random."""
         if number == 0:
-            return self.space.encode([self.space.default()]).x[0]
+            start: Floats = self.space.encode([self.space.default()]).x[0]
+            return start
         return rng.random(self.space.dimensions)
 
     def propose(self, number: int) -> dict[str, Any]:
