@@ -52,7 +52,6 @@ def test_it_finds_the_way_through_noise() -> None:
 
 
 def test_wrong_options_are_explained() -> None:
-    wrong: dict[str, Any]
     for wrong in ({"beta1": 1.0}, {"beta2": -0.1}, {"decay": -1.0}, {"c": 0.0}, {"a": 0.0}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
-            AdamSPSA(cube(2), **wrong)
+            AdamSPSA(cube(2), **wrong)  # type: ignore[arg-type]

@@ -65,7 +65,7 @@ class GA(GenerationalOptimizer):
         crossover=Float(0.5, 1.0),
         mutation=Float(0.001, 0.5, log=True),
         tournament=Int(2, 4),
-        elite=Int(0, 4),
+        elite=Int(0, 3),
     )
 
     def __init__(
