@@ -23,6 +23,7 @@ _EXTRAS = {
     "data": ("pyarrow",),
     "search": ("scipy", "pandas"),
     "postgres": ("pg8000",),
+    "ui": ("fastapi", "uvicorn", "plotly"),
     "serve": ("fastapi", "uvicorn", "pydantic"),
     "report": ("plotly",),
     "quickstart": ("openai",),

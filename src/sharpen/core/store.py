@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,10 @@ class Store(TrialQueue):
             connection.execute(sa.delete(STUDY).where(STUDY.c.id == record.id))
 
     # -- reading --------------------------------------------------------------------------------
+
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        """A connection with one consistent view, for queries of one's own."""
+        return self._database.read()
 
     @patient
     def trials(self, study_id: int, *, after: int | None = None) -> list[StoredTrial]:

@@ -203,8 +203,12 @@ class StudyView:
         chosen = objective or self.objectives[0].name
         if chosen not in named:
             raise ConfigError(f"the study has no objective '{chosen}': {', '.join(named)}.")
+        return self.importance_of(self._good(), named[chosen], **options)
+
+    def importance_of(self, trials: Sequence[Trial], objective: Objective, **options: Any) -> Any:
+        """The same from some of the trials; see :meth:`importance`."""
         [point] = metadata.entry_points(group="sharpen.analyses", name="importance")
-        return point.load()(self.space, self._good(), named[chosen], **options)
+        return point.load()(self.space, trials, objective, **options)
 
     def frame(self) -> Any:
         """A pandas ``DataFrame``, one row a trial.
