@@ -47,13 +47,22 @@ __all__ = [
     "Hyperband",
     "LatinHypercube",
     "NelderMead",
+    "ParEGO",
     "Powell",
     "Random",
     "RandomWalk",
     "SimulatedAnnealing",
     "Sobol",
     "SuccessiveHalving",
+    "TuRBO",
 ]
 
 # What needs torch is loaded on first use.
-__getattr__ = exports("sharpen.search", {"GP": "sharpen.search.gp.optimizer"})
+__getattr__ = exports(
+    "sharpen.search",
+    {
+        "GP": "sharpen.search.gp.optimizer",
+        "ParEGO": "sharpen.search.gp.parego",
+        "TuRBO": "sharpen.search.gp.turbo",
+    },
+)

@@ -116,7 +116,7 @@ def test_few_failures_count_as_bad_and_pruned_trials_always_do() -> None:
     for status in ("failed", "pruned", "pruned", "pruned", "pruned"):
         candidate = optimizer.ask()[0]
         optimizer.tell([candidate.result(Feedback(status=status))])  # type: ignore[arg-type]
-    models = optimizer._all_models()
+    models = optimizer._all_models(optimizer.seen.imputed()[:, 0])
     assert set(models) == {"loss"}
     assert len(models["loss"].model) == 11
     lowest = models["loss"].transform.inverse(models["loss"].model.targets.numpy()[6:]).min()
@@ -142,13 +142,13 @@ def test_known_noise_is_not_learnt() -> None:
 
     optimizer = GP(SQUARE, n_init=5)
     play(optimizer, told, 12)
-    model = optimizer._all_models()["loss"]
+    model = optimizer._all_models(optimizer.seen.imputed()[:, 0])["loss"]
     deviation = model.model.known_noise.sqrt().numpy()
     expected = 0.05 * model.transform.slope(optimizer.seen.loss[:, 0])
     np.testing.assert_allclose(deviation, expected, rtol=1e-9)
     given = GP(SQUARE, n_init=5, noise=0.05)
     play(given, lambda c: bowl(c) + 0.05 * rng.normal(), 12)
-    found = given._all_models()["loss"].model
+    found = given._all_models(given.seen.imputed()[:, 0])["loss"].model
     assert found.hyper.noise == pytest.approx(1e-8)
     assert (found.known_noise > 0).all()
 

@@ -2,12 +2,14 @@
 
 from sharpen.core.lazy import exports
 
-__all__ = ["GP", "GaussianProcess"]
+__all__ = ["GP", "GaussianProcess", "ParEGO", "TuRBO"]
 
 __getattr__ = exports(
     "sharpen.search.gp",
     {
         "GP": "sharpen.search.gp.optimizer",
         "GaussianProcess": "sharpen.search.gp.model",
+        "ParEGO": "sharpen.search.gp.parego",
+        "TuRBO": "sharpen.search.gp.turbo",
     },
 )

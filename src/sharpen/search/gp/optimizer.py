@@ -181,13 +181,14 @@ class GP(ArrayOptimizer):
         if known.sum() + len(self.pending) < self.n_init or known.sum() < 2:
             return self._initial(number)
         rng = random_stream(self.seed, number)
-        with _one_thread():
-            models = self._all_models()
-            acquisition, screen = self._acquisition(models, rng)
+        with one_thread():
+            losses = self._losses(rng)
+            models = self._all_models(losses)
+            acquisition, screen = self._acquisition(models, losses, rng)
             found = maximize(
                 acquisition,
                 self._features,
-                self._anchors(),
+                self._anchors(losses),
                 rng,
                 screen=screen,
                 samples=self.samples,
@@ -215,10 +216,15 @@ class GP(ArrayOptimizer):
                 return config
         return found[0]  # the space is exhausted
 
-    def _anchors(self) -> Floats:
-        """[a, d] the best configurations known."""
+    def _losses(self, rng: np.random.Generator) -> Floats:
+        """[n] what is to be made small, with a bad value for what is missing."""
+        losses: Floats = self.seen.imputed()[:, 0]
+        return losses
+
+    def _anchors(self, losses: Floats) -> Floats:
+        """[a, d] the best configurations known, feasible ones first."""
         rows = np.flatnonzero(self.seen.ok & self._true)
-        order = np.argsort(self.seen.merit()[rows], kind="stable")
+        order = np.lexsort((losses[rows], self.seen.violation[rows]))
         anchors: Floats = self.seen.x[rows[order[:_ANCHORS]]]
         return anchors
 
@@ -231,16 +237,15 @@ class GP(ArrayOptimizer):
         true: npt.NDArray[np.bool_] = self.seen.fidelity == high
         return true
 
-    def _all_models(self) -> dict[str, _Fitted]:
+    def _all_models(self, losses: Floats) -> dict[str, _Fitted]:
         """Models of the loss and of each constraint's margin."""
         seen, true = self.seen, self._true
         failed = true & ~seen.ok & np.array([self._is_failure(k) for k in seen.numbers])
         learns_failures = failed.sum() >= _FAILURES
         rows = np.flatnonzero(true & ~failed) if learns_failures else np.flatnonzero(true)
-        loss = seen.imputed()[:, 0]
-        rows = self._nearest(rows, loss)
-        name = self.objectives[0].name
-        models = {"loss": self._model("loss", rows, loss[rows], self._noise(rows, name), self.bend)}
+        rows = self._nearest(rows, losses)
+        noise = self._noise(rows, self.objectives[0].name) if len(self.objectives) == 1 else None
+        models = {"loss": self._model("loss", rows, losses[rows], noise, self.bend)}
         measured = rows[seen.ok[rows]]
         for j, constraint in enumerate(self.constraints):
             margin = seen.margin[measured, j]
@@ -351,7 +356,7 @@ class GP(ArrayOptimizer):
     # -- acquisition ----------------------------------------------------------------------------
 
     def _acquisition(
-        self, models: dict[str, _Fitted], rng: np.random.Generator
+        self, models: dict[str, _Fitted], losses: Floats, rng: np.random.Generator
     ) -> tuple[Acquisition, Acquisition | None]:
         """What to maximize, and a cheaper one to choose starts by where that is costly."""
         loss = models["loss"]
@@ -368,14 +373,14 @@ class GP(ArrayOptimizer):
         if not good.any():
             return constrained(parts), None
         x = torch.from_numpy(self._features(self.seen.x[good], self.seen.mask[good]))
-        wanted, screen = self._improvement(loss, x, good, pending, rng)
+        wanted, screen = self._improvement(loss, x, losses[good], pending, rng)
         return constrained([wanted, *parts]), screen and constrained([screen, *parts])
 
     def _improvement(
         self,
         loss: _Fitted,
         seen: Tensor,
-        good: npt.NDArray[np.bool_],
+        losses: Floats,
         pending: Tensor,
         rng: np.random.Generator,
     ) -> tuple[Acquisition, Acquisition | None]:
@@ -388,7 +393,7 @@ class GP(ArrayOptimizer):
             if noisy:
                 best = model.posterior(seen)[0].min()
             else:
-                best = torch.tensor(loss.transform(self.seen.loss[good, 0]).min())
+                best = torch.tensor(loss.transform(losses).min())
             if not len(pending):
                 return log_expected_improvement(model, best), None
             outcomes = _sample(model, pending, _FANTASIES, rng)
@@ -440,8 +445,8 @@ class GP(ArrayOptimizer):
         rows = np.flatnonzero(self.seen.good & self._true)
         if len(rows) < 3:
             return observed
-        with _one_thread(), torch.no_grad():
-            loss = self._all_models()["loss"]
+        with one_thread(), torch.no_grad():
+            loss = self._all_models(self.seen.imputed()[:, 0])["loss"]
             if loss.model.hyper.noise + float(loss.model.known_noise.mean()) <= _NOISY:
                 return observed
             x = torch.from_numpy(self._features(self.seen.x[rows], self.seen.mask[rows]))
@@ -498,7 +503,7 @@ def _believe(model: GaussianProcess, pending: Tensor) -> GaussianProcess:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Sums in one order, whatever the number of threads; small matrices are faster so, too."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
