@@ -171,7 +171,8 @@ class ACO(GenerationalOptimizer):
         if rng.random() < self.greediness:
             # Of equal levels one at random, or the first generation would be one point.
             return int(rng.choice(np.flatnonzero(appeal == appeal.max())))
-        return int(rng.choice(len(appeal), p=appeal / appeal.sum()))
+        total = np.cumsum(appeal)
+        return int(np.searchsorted(total, rng.random() * total[-1], side="right"))
 
     def _coordinates(
         self, rng: np.random.Generator, parameter: Parameter, chosen: npt.NDArray[Any], levels: int
