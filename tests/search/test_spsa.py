@@ -144,6 +144,15 @@ def test_failed_pairs_are_left_out_and_it_starts_at_what_is_known() -> None:
     assert play(SPSA(Space(a=Fixed(1))), lambda x: 0.0, 5).shape == (5, 1)
 
 
+def test_a_flat_function_moves_nothing_and_the_gain_is_calibrated_later() -> None:
+    optimizer = SPSA(cube(2), seed=0)
+    play(optimizer, lambda x: 1.0, 6)
+    np.testing.assert_allclose(optimizer._x, 0.5)
+    assert optimizer._gain is None
+    play(optimizer, lambda x: float(x.sum()), 2)
+    assert optimizer._gain is not None
+
+
 def test_replay_in_another_order_with_strays_gives_the_same_state() -> None:
     options: dict[str, Any]
     for options in ({}, {"blocking": True}, {"second_order": True, "resamplings": 2}):

@@ -146,8 +146,6 @@ class DE(ArrayOptimizer):
             return self.space.settle(self.space.encode([self.space.default()]).x[0], rng)
         if number < self.population or place not in self._places or len(known) < _FEWEST:
             return self.space.draw(rng)
-        if not self.space.dimensions:
-            return self.space.default()
         parent = self._places[place][1]
         known.remove(place)
         chosen: npt.NDArray[np.int64] = rng.choice(known, size=3, replace=False)

@@ -150,8 +150,6 @@ class JADE(GenerationalOptimizer):
         while factor <= 0:
             factor = min(mu_factor + 0.1 * float(rng.standard_cauchy()), 1.0)
         size, parent = len(self._x), self._x[i]
-        if not len(parent):
-            return parent, factor, crossover
         pbest = self._ranked[rng.integers(max(round(self.best * size), 2))]
         r1 = (i + 1 + int(rng.integers(size - 1))) % size
         r2 = i
