@@ -52,7 +52,13 @@ def test_hypervolume_counts_the_unit_cells_that_are_dominated(points: np.ndarray
     assert hypervolume(points, reference) == pytest.approx(covered, abs=1e-9)
 
 
-@pytest.mark.parametrize("m", [2, 3])
+def test_points_beyond_the_reference_add_nothing() -> None:
+    points = np.array([[1.0, 3.0, 1.0], [2.0, 9.0, 0.0]])
+    assert hypervolume(points, np.array([2.0, 4.0, 3.0])) == pytest.approx(2.0)
+    assert hypervolume(points, np.array([2.0, 3.0, 3.0])) == 0.0
+
+
+@pytest.mark.parametrize("m", [2, 3, 4])
 def test_greedy_subset_takes_the_largest_gain_each_time(m: int) -> None:
     rng = np.random.default_rng(m)
     points = rng.random((12, m))

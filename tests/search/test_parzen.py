@@ -1,5 +1,6 @@
 import itertools
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy.stats import chisquare, kstest, norm, truncnorm
 
 from sharpen.core.collections import Permutation, Subset
 from sharpen.core.conditions import Eq
+from sharpen.core.errors import DependencyNotInstalled
 from sharpen.core.parameters import Bool, Categorical, Fixed, Float, Int, Ordinal
 from sharpen.core.space import Space
 from sharpen.search.parzen import Axes, Parzen, bandwidths
@@ -202,6 +204,12 @@ def test_a_narrow_bin_has_the_density_at_its_centre() -> None:
     )
     top, _ = quad(lambda u: math.exp(real.log_density(np.array([[u]]), at.mask[:1])[0]), 0, 1)
     assert top == pytest.approx(1, abs=1e-6)
+
+
+def test_without_scipy_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.special", None)
+    with pytest.raises(DependencyNotInstalled, match=r"sharpen\[search\]"):
+        _fit(SPACE, 3)
 
 
 @pytest.mark.peer

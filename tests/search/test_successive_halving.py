@@ -2,6 +2,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -128,6 +129,31 @@ def test_abandoned_trials_leave_their_places() -> None:
     assert [c.fidelity for c in again] == [1.0, 1.0]
     optimizer.tell(c.result(0.0) for c in again)
     assert optimizer.ask()[0].fidelity == 3.0
+
+
+def test_late_and_changed_and_foreign_trials_are_found_a_place() -> None:
+    whole, late = (SuccessiveHalving(LINE, fidelity=EPOCHS) for _ in range(2))
+    told = _round(whole, 8)
+    late.tell([told[4], told[7]])
+    assert late.ask(number=20)[0].fidelity == 1.0
+    late.abandon([20])
+    late.tell(told[:4] + told[5:7])
+    # Neither off the ladder nor in full, where no bracket begins, is a member of one.
+    config = {"x": 0.0}
+    done = Feedback(objectives={"value": -1.0})
+    for number, fidelity in ((30, 2.0), (31, None)):
+        late.tell(
+            [Trial(number=number, config=config, state="ok", fidelity=fidelity, feedback=done)]
+        )
+    [last] = late.ask(number=40)
+    assert last.fidelity == 1.0
+    late.tell([last.result(5.0)])
+    best = sorted(told, key=lambda t: t.value)
+    assert late.ask(number=41)[0].config == best[0].config
+    # Once the best is known to have failed, the next one climbs in its stead.
+    late.abandon([41])
+    late.tell([replace(best[0], state="failed", feedback=Feedback(status="failed"))])
+    assert late.ask(number=41)[0].config == best[1].config
 
 
 @settings(max_examples=30, deadline=None)
