@@ -46,6 +46,7 @@ __all__ = [
     "Halton",
     "Hyperband",
     "LatinHypercube",
+    "MultiFidelityGP",
     "NelderMead",
     "ParEGO",
     "Powell",
@@ -62,6 +63,7 @@ __getattr__ = exports(
     "sharpen.search",
     {
         "GP": "sharpen.search.gp.optimizer",
+        "MultiFidelityGP": "sharpen.search.gp.multi_fidelity",
         "ParEGO": "sharpen.search.gp.parego",
         "TuRBO": "sharpen.search.gp.turbo",
     },

@@ -2,13 +2,14 @@
 
 from sharpen.core.lazy import exports
 
-__all__ = ["GP", "GaussianProcess", "ParEGO", "TuRBO"]
+__all__ = ["GP", "GaussianProcess", "MultiFidelityGP", "ParEGO", "TuRBO"]
 
 __getattr__ = exports(
     "sharpen.search.gp",
     {
         "GP": "sharpen.search.gp.optimizer",
         "GaussianProcess": "sharpen.search.gp.model",
+        "MultiFidelityGP": "sharpen.search.gp.multi_fidelity",
         "ParEGO": "sharpen.search.gp.parego",
         "TuRBO": "sharpen.search.gp.turbo",
     },

@@ -41,7 +41,7 @@ import torch
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError, did_you_mean
-from sharpen.core.optimizer import Capabilities, Recommendation
+from sharpen.core.optimizer import Capabilities, Proposal, Recommendation
 from sharpen.core.parameters import Categorical, Fixed, Int
 from sharpen.core.problem import Constraint, Objective
 from sharpen.core.space import Space, random_stream
@@ -175,7 +175,7 @@ class GP(ArrayOptimizer):
 
     # -- proposals ------------------------------------------------------------------------------
 
-    def propose(self, number: int) -> dict[str, Any]:
+    def propose(self, number: int) -> dict[str, Any] | Proposal:
         """See :meth:`Optimizer.propose`."""
         known = self.seen.ok & self._true
         if known.sum() + len(self.pending) < self.n_init or known.sum() < 2:
@@ -310,13 +310,25 @@ class GP(ArrayOptimizer):
         noise: Floats | None,
         bend: bool,
     ) -> _Fitted:
-        """The model of one output, with pending trials not in it yet.
+        """The model of one output over configurations, with pending trials not in it yet."""
+        x = self._features(self.seen.x[rows], self.seen.mask[rows])
+        return self._fit(kind, x, self._features.groups, values, noise, bend)
+
+    def _fit(
+        self,
+        kind: str,
+        x: Floats,
+        groups: npt.NDArray[np.int64],
+        values: Floats,
+        noise: Floats | None,
+        bend: bool,
+    ) -> _Fitted:
+        """The model of one output over features.
 
         The factor of the trials that the hyper-parameters were fitted to is kept; later ones are
         appended to it, all at once, so that the result does not depend on when they were told.
         """
-        x = self._features(self.seen.x[rows], self.seen.mask[rows])
-        due = _due(len(rows))
+        due = _due(len(x))
         mark = _mark(x[:due], values[:due], *([] if noise is None else [noise[:due]]))
         features = torch.from_numpy(x)
         kept = self._fits.get((kind, due))
@@ -328,7 +340,7 @@ class GP(ArrayOptimizer):
             hyper = fit(
                 features[:due],
                 torch.from_numpy(transform(values[:due])),
-                self._features.groups,
+                groups,
                 kernel=self.kernel,
                 noise=known,
                 learn_noise=noise is None or self.noise is None,
@@ -348,7 +360,7 @@ class GP(ArrayOptimizer):
             )
             self._models[kind] = first = (mark, base)
         model = first[1]
-        if due < len(rows):
+        if due < len(x):
             later = None if known is None else known[due:]
             model = model.append(features[due:], targets[due:], later)
         return _Fitted(model=model, transform=transform)
