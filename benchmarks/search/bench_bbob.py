@@ -15,12 +15,17 @@ nevergrad's. Printed: mean scores by dimension with 95 % intervals by resampling
 instances, the part of runs that are won against each peer (a tie is half), and milliseconds an
 evaluation, of which the function takes a few hundredths at most. It is told where ours loses.
 
+Finished runs are kept in a journal, and a run that is in it is not repeated, so that the benchmark
+can be stopped and gone on with: BENCH_BBOB_JOURNAL names the file. BENCH_BBOB_DIMENSIONS chooses
+other dimensions, such as "2,5".
+
     python -m benchmarks.search.bench_bbob [--json OUT] [--plot OUT] [--quick]
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import statistics
@@ -28,6 +33,7 @@ import time
 import warnings
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -143,31 +149,48 @@ def contenders() -> dict[str, Callable[[Counted, int, int], None]]:
 
 
 def measure(
-    dimensions: tuple[int, ...], functions: range, instances: range
+    dimensions: tuple[int, ...], functions: range, instances: range, journal: Path | None = None
 ) -> list[dict[str, Any]]:
     """One row a run."""
-    import ioh
-
     rows = []
+    if journal is not None and journal.exists():
+        rows = [json.loads(line) for line in journal.read_text().splitlines()]
+        rows = [row for row in rows if row["d"] in dimensions]
+    known = {(r["method"], r["d"], r["function"], r["instance"]) for r in rows}
     for d in dimensions:
         for k in functions:
             for instance in instances:
                 for name, work in contenders().items():
-                    problem = ioh.get_problem(k, instance=instance, dimension=d)
-                    function = Counted(problem, BUDGET * d)
-                    begin = time.perf_counter()
-                    with warnings.catch_warnings():
-                        warnings.simplefilter("ignore")
-                        with contextlib.suppress(_Spent):
-                            work(function, d, instance)
-                    seconds = time.perf_counter() - begin
-                    rows.append({
-                        "method": name, "d": d, "function": k, "instance": instance,
-                        "score": function.score, "distance": function.best,
-                        "ms": 1e3 * seconds / function.evaluations,
-                    })  # fmt: skip
+                    if (name, d, k, instance) in known:
+                        continue
+                    rows.append({"method": name, **_run(work, d, k, instance)})
+                    if journal is not None:
+                        with journal.open("a") as file:
+                            file.write(json.dumps(rows[-1]) + "\n")
         print(f"d={d} done", flush=True)
     return rows
+
+
+def _run(
+    work: Callable[[Counted, int, int], None], d: int, k: int, instance: int
+) -> dict[str, Any]:
+    import ioh
+
+    function = Counted(ioh.get_problem(k, instance=instance, dimension=d), BUDGET * d)
+    begin = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with contextlib.suppress(_Spent):
+            work(function, d, instance)
+    seconds = time.perf_counter() - begin
+    return {
+        "d": d,
+        "function": k,
+        "instance": instance,
+        "score": function.score,
+        "distance": function.best,
+        "ms": 1e3 * seconds / function.evaluations,
+    }
 
 
 def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -266,7 +289,14 @@ def main() -> None:
     if args.quick:
         rows = measure((2,), range(1, 25, 4), range(1, 2))
     else:
-        rows = measure((2, 5, 10, 20), range(1, 25), range(1, 3))
+        chosen = os.environ.get("BENCH_BBOB_DIMENSIONS", "2,5,10,20")
+        journal = os.environ.get("BENCH_BBOB_JOURNAL")
+        rows = measure(
+            tuple(int(d) for d in chosen.split(",")),
+            range(1, 25),
+            range(1, 3),
+            Path(journal) if journal else None,
+        )
     summary = summarize(rows)
     show(summary)
     if args.quick:
