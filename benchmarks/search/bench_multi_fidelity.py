@@ -94,6 +94,7 @@ def run_optuna(name: str, seed: int) -> float:
     task, measure = PROBLEMS[name]
     space = TASKS[task].space
     study = optuna.create_study(
+        study_name=f"{name}-{seed}",  # its pruner deals trials to brackets by the name
         sampler=optuna.samplers.TPESampler(seed=seed),
         pruner=optuna.pruners.HyperbandPruner(1, TOP, 3),
     )
