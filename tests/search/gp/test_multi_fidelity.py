@@ -17,7 +17,7 @@ from sharpen.testing.optimizers import mixed_space
 
 
 class TestMultiFidelityGPOfOneFidelity(OptimizerConformance):
-    optimizer = partial(MultiFidelityGP, samples=64, restarts=3, n_init=5)
+    optimizer = partial(MultiFidelityGP, samples=32, restarts=2)
     evaluations = 25
     regret = 0.05
 

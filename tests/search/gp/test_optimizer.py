@@ -22,7 +22,7 @@ SQUARE = Space(x=Float(0, 1), y=Float(0, 1))
 
 
 class TestGP(OptimizerConformance):
-    optimizer = GP
+    optimizer = partial(GP, samples=128, restarts=4)
     evaluations = 25
     regret = 0.05
 
@@ -30,7 +30,7 @@ class TestGP(OptimizerConformance):
 class TestGPWithFewInitialTrials(OptimizerConformance):
     """The model proposes nearly all, in the space of every kind of parameter too."""
 
-    optimizer = partial(GP, n_init=3, samples=64, restarts=3)
+    optimizer = partial(GP, n_init=3, samples=32, restarts=2)
     evaluations = 25
     regret = 0.05
 

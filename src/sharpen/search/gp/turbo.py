@@ -14,9 +14,10 @@ Global Optimization via Local Bayesian Optimization", NeurIPS 2019, section 2 an
 The region follows from the trials in the order of their numbers, so from the history alone.
 
 Differs from the paper: one trust region; points drawn at random in the box, not from a Sobol
-sequence; the sampled function is a whole path (:mod:`sharpen.search.gp.thompson`), so a proposal is
-linear in the number of points. Trials that fail count as no improvement. Time O(100 d K) a proposal
-for K frequencies beside the model's.
+sequence, and at most 500 of them in a space that is not all of real numbers; the sampled function
+is a whole path (:mod:`sharpen.search.gp.thompson`), so a proposal is linear in the number of
+points. Trials that fail count as no improvement. Time O(100 d K) a proposal for K frequencies
+beside the model's.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ _SUCCESSES = 3
 _IMPROVES = 1e-3
 _POINTS = 100  # a dimension
 _MOST_POINTS = 5000
+_MOST_SETTLED = 500  # where each point must be rounded and moved out of forbidden combinations
 
 
 @dataclass(slots=True)
@@ -151,7 +153,8 @@ class TuRBO(GP):
             weights[self._features.columns] = scales / np.exp(np.log(scales).mean())
         half = length * weights / 2
         lower, upper = np.clip(best - half, 0, 1), np.clip(best + half, 0, 1)
-        count = min(_POINTS * d, _MOST_POINTS)
+        most = _MOST_POINTS if self._features.is_continuous else _MOST_SETTLED
+        count = min(_POINTS * d, most)
         moved = rng.random((count, d)) < min(1.0, 20 / d)
         moved[np.arange(count), rng.integers(d, size=count)] = True
         return np.where(moved, lower + (upper - lower) * rng.random((count, d)), best)
