@@ -147,7 +147,12 @@ def test_keys_order_feasible_infeasible_and_failed_trials() -> None:
     keys = merit_keys(optimizer, range(6))
     np.testing.assert_array_equal(keys, [[0, -5], [0, -7], [1, 2], [2, 0], [2, 0], [2, 0]])
     generation = Generation(
-        np.arange(6), np.zeros((6, 1)), np.ones((6, 1), bool), np.ones(6, bool), keys
+        np.arange(6),
+        np.zeros((6, 1)),
+        np.ones((6, 1), bool),
+        np.ones(6, bool),
+        keys,
+        optimizer.seen.loss,
     )
     assert generation.order.tolist() == [1, 0, 2, 3, 4, 5]
     np.testing.assert_array_equal(generation.loss, [-5, -7, *[np.nan] * 4])

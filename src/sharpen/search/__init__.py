@@ -16,6 +16,9 @@ from sharpen.search.hyperband import Hyperband
 from sharpen.search.jade import JADE
 from sharpen.search.latin_hypercube import LatinHypercube
 from sharpen.search.lshade import LSHADE
+from sharpen.search.moead import MOEAD
+from sharpen.search.nsga2 import NSGA2
+from sharpen.search.nsga3 import NSGA3
 from sharpen.search.pso import PSO
 from sharpen.search.random import Random
 from sharpen.search.scipy_solvers import COBYLA, LBFGSB, SLSQP, NelderMead, Powell
@@ -37,6 +40,9 @@ __all__ = [
     "JADE",
     "LBFGSB",
     "LSHADE",
+    "MOEAD",
+    "NSGA2",
+    "NSGA3",
     "PSO",
     "SLSQP",
     "SPSA",

@@ -1,27 +1,30 @@
 """The choice behind ``optimizer="auto"``.
 
-============================================  =========
-a space of at most 50 parameters, with SciPy  sobol
-anything else                                 random
-============================================  =========
+=======================================================  ======
+contexts                                                 chebcb
+a fidelity                                               bohb
+several objectives, more than 500 trials planned         nsga2
+fewer than 15 trials planned, at most 50 coordinates     sobol
+anything else                                            tpe
+=======================================================  ======
 
-Both handle conditions, forbidden combinations, constraints and several objectives.
+All handle conditions, forbidden combinations and constraints.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
+from typing import Any
 
-from sharpen.core.optimizer import Optimizer
+from sharpen.core.optimizer import Optimizer, find_optimizer
 from sharpen.core.problem import Constraint, Fidelity, Objective
 from sharpen.core.space import Space
-from sharpen.search.random import Random
-from sharpen.search.sobol import Sobol
 
 __all__ = ["choose"]
 
-_EVEN_DIMENSIONS = 50  # beyond, the projections of a few hundred points are no longer even
+_MANY_TRIALS = 500  # from here on, a population catches up with models
+_FEW_TRIALS = 15  # too few for a model to learn from: cover the space evenly
+_EVEN_DIMENSIONS = 50  # beyond, the projections of a few points are no longer even
 
 
 def choose(
@@ -35,15 +38,17 @@ def choose(
     contexts: Space | None = None,
 ) -> Optimizer:
     """An optimizer that suits the problem; the module has the table."""
-    kind: type[Optimizer] = Random
-    if space.dimensions <= _EVEN_DIMENSIONS and find_spec("scipy") is not None:
-        kind = Sobol
-    return kind(
-        space,
-        objectives,
-        constraints,
-        seed=seed,
-        budget=budget,
-        fidelity=fidelity,
-        contexts=contexts,
-    )
+    given: dict[str, Any] = {"seed": seed, "budget": budget}
+    if contexts is not None:
+        name = "chebcb"
+        given["contexts"] = contexts
+    elif fidelity is not None:
+        name = "bohb" if len(objectives) == 1 else "tpe"
+        given["fidelity"] = fidelity
+    elif len(objectives) > 1 and (budget or 0) > _MANY_TRIALS:
+        name = "nsga2"
+    elif budget is not None and budget < _FEW_TRIALS and space.dimensions <= _EVEN_DIMENSIONS:
+        name = "sobol"
+    else:
+        name = "tpe"
+    return find_optimizer(name)(space, objectives, constraints, **given)

@@ -87,6 +87,9 @@ class Generation:
     keys: Floats
     """[k, 2] see :func:`merit_keys`."""
 
+    losses: Floats
+    """[k, m] losses of all objectives; those of trials whose keys are not (0, ...) mean nothing."""
+
     @property
     def loss(self) -> Floats:
         """[k] losses; NaN where a trial failed or broke a constraint."""
@@ -211,4 +214,5 @@ class GenerationalOptimizer(ArrayOptimizer):
             dtype=bool,
         )
         x = np.where(planned[:, None], self._points[places], self.seen.x[rows])
-        return Generation(places, x, self.seen.mask[rows], planned, merit_keys(self, rows))
+        keys, losses = merit_keys(self, rows), self.seen.loss[rows].copy()
+        return Generation(places, x, self.seen.mask[rows], planned, keys, losses)
