@@ -100,7 +100,9 @@ def test_low_fidelities_are_cheaper_and_wrong() -> None:
 
 
 def test_a_study_runs_one() -> None:
-    study = Study(synthetic("gramacy"), optimizer="random", budget=Budget(trials=5))
+    study = Study(
+        synthetic("gramacy"), optimizer="random", store="sqlite://", budget=Budget(trials=5)
+    )
     study.run()
     assert len(study.trials()) == 5
 
