@@ -207,3 +207,13 @@ def test_defaults_are_the_middle_or_the_first_or_what_is_given() -> None:
     assert Ordinal([1, 2, 3], default=3).default_value() == 3
     assert Fixed(7).default_value() == 7
     assert Categorical("a", "b", default="b").default_value() == "b"
+
+
+def test_a_grid_has_all_values_where_there_are_few_enough() -> None:
+    assert Int(1, 64, log=True).values_on_grid(64) == list(range(1, 65))
+    assert Int(0, 9, step=3).values_on_grid(50) == [0, 3, 6, 9]
+    coarse = Int(1, 64, log=True).values_on_grid(8)
+    assert coarse == sorted(set(coarse))
+    assert 4 <= len(coarse) <= 8
+    assert Float(0, 1).values_on_grid(3) == [0.0, 0.5, 1.0]
+    assert Float(0, 1, step=0.25).values_on_grid(9) == [0, 0.25, 0.5, 0.75, 1]

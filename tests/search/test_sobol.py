@@ -54,8 +54,3 @@ def test_without_scipy_the_error_names_the_extra_and_auto_falls_back(
         Sobol(Space(x=Float(0, 1)))
     monkeypatch.setattr(sys.modules["sharpen.search.auto"], "find_spec", lambda name: None)
     assert choose(Space(x=Float(0, 1))).name == "random"
-
-
-def test_auto_takes_sobol_for_few_parameters_and_random_for_many() -> None:
-    assert choose(Space(x=Float(0, 1))).name == "sobol"
-    assert choose(Space({f"x{i}": Float(0, 1) for i in range(60)})).name == "random"

@@ -352,6 +352,12 @@ class Int(Scalar):
             return min(max(math.floor(value + 0.5), self.low), self.high)
         return self.low + self.step * _bin(u, self._count())
 
+    def values_on_grid(self, resolution: int) -> list[Any]:
+        """See :meth:`Parameter.values_on_grid`."""
+        if resolution >= self._count():
+            return list(range(self.low, self.high + 1, self.step))
+        return list(dict.fromkeys(Scalar.values_on_grid(self, resolution)))
+
     @property
     def cardinality(self) -> float:
         """Number of values."""

@@ -1,6 +1,7 @@
 """The choice behind ``optimizer="auto"``.
 
 =======================================================  ======
+SciPy is not installed                                   random
 contexts                                                 chebcb
 a fidelity                                               bohb
 several objectives, more than 500 trials planned         nsga2
@@ -14,6 +15,7 @@ All handle conditions, forbidden combinations and constraints.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from sharpen.core.optimizer import Optimizer, find_optimizer
@@ -39,7 +41,9 @@ def choose(
 ) -> Optimizer:
     """An optimizer that suits the problem; the module has the table."""
     given: dict[str, Any] = {"seed": seed, "budget": budget}
-    if contexts is not None:
+    if find_spec("scipy") is None:
+        name = "random"
+    elif contexts is not None:
         name = "chebcb"
         given["contexts"] = contexts
     elif fidelity is not None:
