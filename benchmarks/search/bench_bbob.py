@@ -31,7 +31,7 @@ import os
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,10 @@ def contenders() -> dict[str, Callable[[Counted, int, int], None]]:
 
 
 def measure(
-    dimensions: tuple[int, ...], functions: range, instances: range, journal: Path | None = None
+    dimensions: Sequence[int],
+    functions: Sequence[int],
+    instances: Sequence[int],
+    journal: Path | None = None,
 ) -> list[dict[str, Any]]:
     """One row a run."""
     rows = []
