@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import OURS, PEER, RESULTS
+from benchmarks.search import sections as searching
 from benchmarks.serve import sections as serving
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +33,7 @@ PAGES = (
         "docs/train/zero.md",
         "docs/optim/optimizers.md",
         "docs/optim/sso.md",
+        "docs/search/bandits.md",
     ),
 )
 PLOT = ROOT / "docs" / "benchmarks.png"
@@ -405,8 +407,11 @@ def plan_serving() -> str:
     )
 
 
-def _serving(name: str) -> str:
-    file, section = serving.SECTIONS[name]
+_OF_ROOMS = {**serving.SECTIONS, **searching.SECTIONS}
+
+
+def _of_room(name: str) -> str:
+    file, section = _OF_ROOMS[name]
     document = load(file)
     return section(document, _where(document))
 
@@ -425,7 +430,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "summary": summary,
     "ulysses": ulysses,
     "zero": zero,
-    **{name: partial(_serving, name) for name in serving.SECTIONS},
+    **{name: partial(_of_room, name) for name in _OF_ROOMS},
 }
 
 

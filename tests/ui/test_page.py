@@ -54,7 +54,7 @@ def page(url: str) -> Iterator[Any]:
 
 def test_a_study_is_shown_from_every_side(page: Any) -> None:
     page.get_by_role("link", name="one", exact=True).click()
-    playwright.expect(page.locator("h1")).to_have_text("one")
+    playwright.expect(page.locator("h1", has_text="one")).to_be_visible()
     playwright.expect(page.locator("#history-0 .scatterlayer")).to_be_visible()
     assert "36 ok" in page.inner_text("#cards")
     for tab, node in (

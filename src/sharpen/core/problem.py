@@ -496,7 +496,7 @@ def evaluate(
         when it was asked to stop.
     """
     trial = trial or TrialContext()
-    start = time.perf_counter()
+    trial._start = start = time.perf_counter()
     try:
         result = problem.evaluate(dict(config), trial)
         feedback = as_feedback(result, problem.objectives, problem.constraints)

@@ -44,9 +44,11 @@
 
   // -- pages ------------------------------------------------------------------------------------
 
-  async function home() {
-    path.replaceChildren();
+  // A page that was left while its answers were under way must not be drawn over the next one.
+  async function home(mine) {
     const [studies, runs] = await Promise.all([get("api/studies"), get("api/runs")]);
+    if (mine !== opened) return;
+    path.replaceChildren();
     const picked = new Set();
     const rows = studies.map((s) => {
       const key = `${s.store}/${s.name}`;
@@ -64,7 +66,8 @@
 
   async function study(store, name, tab, mine) {
     const base = `api/studies/${store}/${encodeURIComponent(name)}`;
-    const found = await get(base);
+    const [found, history] = await Promise.all([get(base), get(`${base}/history`)]);
+    if (mine !== opened) return;
     const tabs = TABS.filter((t) => t !== "Pareto" || found.objectives.length > 1);
     const open = tabs.includes(tab) ? tab : "History";
     path.replaceChildren(make("a", { href: "#/" }, "studies"), ` / ${name}`);
@@ -72,11 +75,9 @@
     const bar = make("div", { class: "tabs", role: "tablist" }, ...tabs.map((t) => make("button", { role: "tab", "aria-selected": t === open, onclick: () => (location.hash = `#/study/${store}/${encodeURIComponent(name)}/${t}`) }, t)));
     const body = make("div", { id: "body" });
     main.replaceChildren(make("h1", {}, name), cards, bar, body);
-    const history = await get(`${base}/history`);
     cards.append(card("trials", counted(found.counts)), ...found.objectives.filter((o) => history[o.name].best.length).map((o) => card(`best ${o.name} (${o.direction})`, history[o.name].best[history[o.name].best.length - 1])), ...found.constraints.map((c) => card("constraint", c)));
-    if (mine !== opened) return;
     await ({ History: () => drawHistory(body, found, history), Parameters: () => drawSlices(body, found, base), Parallel: () => drawParallel(body, found, base), Importance: () => drawImportance(body, base, found), Pareto: () => drawPareto(body, found, base), Timeline: () => drawTimeline(body, base), Trials: () => drawTrials(body, base, found) })[open]();
-    watch(`${base}/version`, found.version, mine);
+    if (mine === opened) watch(`${base}/version`, found.version, mine);
   }
 
   async function drawHistory(body, found, history) {
@@ -149,9 +150,10 @@
     await fill();
   }
 
-  async function compare(keys) {
-    path.replaceChildren(make("a", { href: "#/" }, "studies"), " / compare");
+  async function compare(keys, mine) {
     const found = await get(`api/compare?${keys.map((k) => `of=${encodeURIComponent(k)}`).join("&")}`);
+    if (mine !== opened) return;
+    path.replaceChildren(make("a", { href: "#/" }, "studies"), " / compare");
     main.replaceChildren(make("h1", {}, "Compare"));
     const goal = Object.keys(found.objectives)[0];
     await charts.lines(chart(main, "compare"), found.curves.map((c) => ({ name: c.name, x: c.number, y: c.best, line: { shape: "hv" } })), { x: "trial", y: `best ${goal}` });
@@ -159,9 +161,10 @@
   }
 
   async function run(id, mine) {
-    path.replaceChildren(make("a", { href: "#/" }, "runs"), ` / ${id}`);
     const url = `api/runs/${id.split("/").map(encodeURIComponent).join("/")}`;
     const found = await get(url);
+    if (mine !== opened) return;
+    path.replaceChildren(make("a", { href: "#/" }, "runs"), ` / ${id}`);
     const grid = make("div", { class: "grid" });
     main.replaceChildren(make("h1", {}, id), grid);
     const names = Object.keys(found.series).filter((n) => found.series[n].value.length > 1);
@@ -170,7 +173,7 @@
     if (single.length) main.append(make("h2", {}, "Values"), table(["name", "value"], single.map((n) => [n, found.series[n].value[0]])));
     for (const part of ["summary", "plan", "environment"]) if (found[part]) main.append(make("h2", {}, part), make("pre", {}, JSON.stringify(found[part], null, 1)));
     main.append(make("h2", {}, "Files"), table(["file", "bytes"], found.artifacts.map((a) => [a.name, a.bytes])));
-    if (!found.summary) watch(url, null, mine);
+    if (!found.summary && mine === opened) watch(url, null, mine);
   }
 
   // -- going on ---------------------------------------------------------------------------------
@@ -197,8 +200,8 @@
     try {
       if (parts[0] === "study") await study(parts[1], decodeURIComponent(parts[2]), parts[3], mine);
       else if (parts[0] === "run") await run(decodeURIComponent(parts.slice(1).join("/")), mine);
-      else if (parts[0] === "compare") await compare(parts.slice(1).join("/").split("&").map(decodeURIComponent));
-      else await home();
+      else if (parts[0] === "compare") await compare(parts.slice(1).join("/").split("&").map(decodeURIComponent), mine);
+      else await home(mine);
     } catch (error) {
       if (mine === opened) {
         main.replaceChildren();
