@@ -16,10 +16,11 @@ engine.
 Splitting halves the cores that compute either phase, so it loses throughput where the phases are
 out of balance; the report says at which rates its time to the first token is worse.
 
-The simulator is calibrated here on one pinned core (``profile_engine``), and by lone requests for
-what comes before a first token outside of the engine. It must predict p50 of the time between
-tokens and of the time to the first token of long and of short prompts, of each arm and rate, within
-15 %.
+The simulator is calibrated here on one pinned core (``profile_engine``), once beside a core that
+rests and once beside one that works, since both share the memory: a round takes as much of the
+difference as the simulated neighbour works. Lone requests tell what a server adds to a first token
+and to a round. It must predict p50 of the time between tokens and of the time to the first token of
+long and of short prompts, of each arm and rate, within 15 %.
 
 Apart from that, keys and values of 1000 tokens go to a token worker, by HTTP and by shared memory
 in turn, with checksums first.
@@ -68,7 +69,7 @@ MODEL = "smollm2-135m-instruct"
 BUDGET, WHOLE = 128, 1024
 MAX_BATCH, CONTEXT = 16, 1024
 LONG, SHORT = (640, 8), (32, 48)  # tokens of prompt and answer
-RATES, SECONDS = (0.4, 0.6, 0.8), 40.0
+RATES, SECONDS = (0.4, 0.6, 0.8), 120.0
 LIMITS = (3.0, 5.0, 10.0)
 PAUSE_S = 1.0  # before a prompt to calibrate by: about as long as a worker waits for one
 WANTED_ERROR = 0.15
@@ -227,10 +228,18 @@ def summary(trace: Trace, first: Sequence[float], gaps: Sequence[float]) -> dict
     }
 
 
-def simulate(
-    arm: Arm, trace: Trace, perf: MeasuredPerfModel, llm: LLM, link: Link
-) -> tuple[list[float], list[float]]:
-    """Seconds to the first token and between tokens, as the simulator has them."""
+@dataclass(frozen=True)
+class Told:
+    """What the simulator says, in seconds."""
+
+    first: list[float]
+    gaps: list[float]
+    busy: float
+    """Share of the time that a machine works until the last answer, mean of both."""
+
+
+def simulate(arm: Arm, trace: Trace, perf: MeasuredPerfModel, llm: LLM, link: Link) -> Told:
+    """A trace on two cores."""
     homes = {"prefill": "prompt", "decode": "token", "mixed": "mixed"}
     one = Machine(name="core", perf=perf, kv_capacity=MAX_BATCH * CONTEXT)
     placed = [Placed(one, homes[role]) for role in arm.roles]  # type: ignore[arg-type]
@@ -248,30 +257,71 @@ def simulate(
         config=SimConfig(max_batch_tokens=arm.budget, max_batch_size=MAX_BATCH, block_size=16),
     )
     result = sim.run()
-    return result.ttft_s(), [gap for gap, count in result.gaps for _ in range(count)]
+    gaps = [gap for gap, count in result.gaps for _ in range(count)]
+    return Told(result.ttft_s(), gaps, statistics.mean(result.busy_s) / result.end_s)
 
 
-def start_s(
+@contextmanager
+def neighbour(core: int) -> Iterator[None]:
+    """Keeps a core at the work of a worker: prompts and answers by turns."""
+    process = subprocess.Popen(
+        [
+            "taskset",
+            "-c",
+            str(core),
+            sys.executable,
+            "-m",
+            "benchmarks.serve.bench_split",
+            "--work",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        process.stdout.readline()  # it works
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
+        process.stdout.close()
+
+
+def work() -> None:
+    """Serve requests of both kinds until the process is ended."""
+    torch.set_num_threads(1)
+    llm, rng = engine(), random.Random(4)
+    while True:
+        for tokens, output in (LONG, SHORT):
+            prompt = [rng.randrange(100, llm.spec.vocab_size) for _ in range(tokens)]
+            llm.generate(
+                [prompt], SamplingParams(temperature=0, max_tokens=output, ignore_eos=True)
+            )
+            print("at work", flush=True)
+
+
+def alone(
     url: str, arm: Arm, perf: MeasuredPerfModel, llm: LLM, link: Link, repeats: int
-) -> dict[int, float]:
-    """Seconds to the first token of a lone request beyond the simulated ones, by prompt tokens.
+) -> tuple[dict[int, float], float]:
+    """What a lone request takes beyond what is simulated: to the first token, and between tokens.
 
-    It holds the router, the connections, memory that the processor has to find again after a rest,
-    and what a part of a prompt costs for the parts before it.
+    The first, by prompt tokens, holds the router, the connections, memory that the processor has to
+    find again after a rest, and what a part of a prompt costs for the parts before it.
     """
     rng = random.Random(2)
-    found = {}
+    found, gaps = {}, list[float]()
     for tokens, output in (LONG, SHORT):
         took = []
         for _ in range(repeats):
             time.sleep(PAUSE_S)
             prompt = [rng.randrange(100, llm.spec.vocab_size) for _ in range(tokens)]
             begin, times = time.perf_counter(), list[float]()
-            ask(url, prompt, 2, times)
+            ask(url, prompt, output, times)
             took.append(times[0] - begin)
-        told, _ = simulate(arm, Trace.of([(0.0, tokens, output)]), perf, llm, link)
-        found[tokens] = statistics.median(took) - told[0]
-    return found
+            gaps += [b - a for a, b in itertools.pairwise(times)]
+        told = simulate(arm, Trace.of([(0.0, tokens, output)]), perf, llm, link)
+        found[tokens] = statistics.median(took) - told.first[0]
+    return found, statistics.median(gaps) - statistics.median(told.gaps)
 
 
 def same_answers(url: str, llm: LLM) -> bool:
@@ -347,6 +397,8 @@ def transfers(target: str, spec: ModelSpec, repeats: int) -> dict[str, list[floa
 
 def main() -> int:
     """Run all arms at all rates."""
+    if "--work" in sys.argv:
+        work()
     args = arguments(__doc__, "serve_split")
     rates, seconds = ((0.35,), 6.0) if args.quick else (RATES, SECONDS)
     arms = ARMS[:2] if args.quick else ARMS
@@ -358,13 +410,19 @@ def main() -> int:
     llm = engine()
     sizes = [32, 128, 640] if args.quick else [16, 32, 64, 128, 256, 640, 1000]
     batches = [1, 2, 4] if args.quick else [1, 2, 4, 8, 16]
-    perf = profile_engine(
-        llm.engine,
-        prompts=sizes,
-        batches=batches,
-        repeats=2 if args.quick else 3,
-        pause_s=0.0 if args.quick else PAUSE_S,
-    )
+
+    def profile() -> MeasuredPerfModel:
+        return profile_engine(
+            llm.engine,
+            prompts=sizes,
+            batches=batches,
+            repeats=2 if args.quick else 3,
+            pause_s=0.0 if args.quick else PAUSE_S,
+        )
+
+    perf = profile()
+    with neighbour(max(before)):
+        beside = profile()
     os.sched_setaffinity(0, before)
     token_ms = perf.iteration_s(0, 1, 32) * 1e3
     rows: list[dict[str, Any]] = []
@@ -379,22 +437,32 @@ def main() -> int:
         kv_bytes = 2 * llm.spec.num_layers * llm.spec.kv_size * 4
         link = Link(bandwidth=1000 * kv_bytes / per_1k["shm"], latency_s=2e-3)
         repeats = 1 if args.quick else 3
-        starts = {
-            arm.name: start_s(up[arm.name].url, arm, perf, llm, link, repeats) for arm in arms
-        }
+        lone = {arm.name: alone(up[arm.name].url, arm, perf, llm, link, repeats) for arm in arms}
+        print(f"beyond the simulated, s: {lone}", flush=True)
         for rate in rates:
             for arm in [one for one in arms if one.name != "unchunked" or rate == middle]:
                 trace = stream(seconds, rate, seed=3)
                 found = play(up[arm.name].url, trace, llm.spec.vocab_size)
-                first, gaps = simulate(arm, trace, perf, llm, link)
-                late = [starts[arm.name][tokens] for tokens in trace.prompt_tokens]
-                told = summary(trace, [a + b for a, b in zip(first, late, strict=True)], gaps)
+                starts, round_s = lone[arm.name]
+                quiet, busy = perf.slowed(round_s), beside.slowed(round_s)
+                share = simulate(arm, trace, quiet, llm, link).busy
+                simulated = simulate(arm, trace, quiet.beside(busy, share), llm, link)
+                late = [starts[tokens] for tokens in trace.prompt_tokens]
+                first = [a + b for a, b in zip(simulated.first, late, strict=True)]
+                told = summary(trace, first, simulated.gaps)
                 errors = {
                     name: told[name]["p50"] / found[name]["p50"] - 1
                     for name in ("tbt_ms", "ttft_long_ms", "ttft_short_ms")
                 }
                 rows.append(
-                    {"arm": arm.name, "rate": rate, **found, "predicted": told, "error": errors}
+                    {
+                        "arm": arm.name,
+                        "rate": rate,
+                        **found,
+                        "predicted": told,
+                        "neighbour_busy": share,
+                        "error": errors,
+                    }
                 )
                 print(told_row(rows[-1]), flush=True)
     goodput = {
@@ -435,10 +503,12 @@ def main() -> int:
         "worst_error_p50": max(missed),
         "median_error_p50": statistics.median(missed),
         "wanted_error": WANTED_ERROR,
-        "start_s": starts,
+        "start_s": {name: starts for name, (starts, _) in lone.items()},
+        "round_s": {name: round_s for name, (_, round_s) in lone.items()},
         "transfer_s": took,
         "transfer_s_per_1000_tokens": per_1k,
         "profile": perf.to_dict(),
+        "profile_beside": beside.to_dict(),
     }
     config = {
         "model": MODEL,

@@ -166,12 +166,12 @@ def answer_labels(seen: Seen, prompt: int) -> Tensor:
     return labels
 
 
-def overlap(scores: Tensor, labels: Tensor, share: float = _TOP) -> float:
+def overlap(scores: Tensor, labels: Tensor, share: float = _TOP) -> Tensor:
     """Of the highest labels [K, P], the share that also has the highest scores, mean over heads."""
     count = max(1, int(share * labels.shape[1]))
     found = torch.zeros_like(labels, dtype=torch.bool)
     found.scatter_(1, labels.topk(count, 1).indices, True)
-    return float(found.gather(1, scores.topk(count, 1).indices).float().mean())
+    return found.gather(1, scores.topk(count, 1).indices).float().mean()
 
 
 class _Lesson:
@@ -182,8 +182,18 @@ class _Lesson:
     ) -> None:
         self._heads, self._prompt, self._learns = heads, prompt, learns
         self._smoothness = smoothness
-        self.loss = 0.0
-        self.overlap = 0.0
+        self._loss: list[Tensor] = []
+        self._overlap: list[Tensor] = []
+
+    @property
+    def loss(self) -> float:
+        """Of all layers; read once, for it waits for the device."""
+        return float(torch.stack(self._loss).sum())
+
+    @property
+    def overlap(self) -> float:
+        """Mean over layers; see :func:`overlap`."""
+        return float(torch.stack(self._overlap).mean())
 
     def __call__(self, seen: Seen) -> None:
         layers = len(self._heads.layers)
@@ -196,8 +206,8 @@ class _Lesson:
                 loss = loss + self._smoothness * F.mse_loss(scores[:, :-1], scores[:, 1:])
             if self._learns:
                 loss.backward()  # type: ignore[no-untyped-call]
-        self.loss += float(loss.detach())
-        self.overlap += overlap(scores.detach(), labels) / layers
+        self._loss.append(loss.detach())
+        self._overlap.append(overlap(scores.detach(), labels))
 
 
 def read_lesson(

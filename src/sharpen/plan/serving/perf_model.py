@@ -317,6 +317,47 @@ class MeasuredPerfModel:
             seconds += self.context_s * context_tokens
         return max(seconds, _LEAST_S)
 
+    def beside(self, busy: MeasuredPerfModel, share: float) -> MeasuredPerfModel:
+        """Times of a machine whose neighbours on the same memory work a share of the time.
+
+        Args:
+            busy: measured while they worked, at the same sizes as this one, while they rested.
+            share: 0 to 1.
+
+        Raises:
+            ConfigError: other sizes, or a share out of range.
+        """
+        if (self.prompt.x, self.token.x, self.context) != (
+            busy.prompt.x,
+            busy.token.x,
+            busy.context,
+        ):
+            raise ConfigError("both models must be measured at the same sizes.")
+        if not 0 <= share <= 1:
+            raise ConfigError(f"share={share} must be from 0 to 1.")
+
+        def mixed(ours: float, theirs: float) -> float:
+            return (1 - share) * ours + share * theirs
+
+        def points(ours: Curve, theirs: Curve) -> list[tuple[float, float]]:
+            return list(zip(ours.x, map(mixed, ours.y, theirs.y), strict=True))
+
+        return MeasuredPerfModel(
+            points(self.prompt, busy.prompt),
+            points(self.token, busy.token),
+            context=self.context,
+            context_s=mixed(self.context_s, busy.context_s),
+        )
+
+    def slowed(self, round_s: float) -> MeasuredPerfModel:
+        """The same with so many seconds more a round of next tokens, as a server takes."""
+        return MeasuredPerfModel(
+            list(zip(self.prompt.x, self.prompt.y, strict=True)),
+            [(x, y + round_s) for x, y in zip(self.token.x, self.token.y, strict=True)],
+            context=self.context,
+            context_s=self.context_s,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data that :meth:`from_dict` takes."""
         return {
