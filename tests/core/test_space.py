@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest
 
+from sharpen.core.collections import Permutation, Subset
 from sharpen.core.conditions import Eq, Gt, P
 from sharpen.core.config import parse_yaml
 from sharpen.core.errors import ConfigError, SpaceError
@@ -36,6 +37,39 @@ def test_decoded_configurations_are_active_consistent_and_encode_back(point: lis
     }
     assert again["x"] == pytest.approx(config["x"], abs=1e-15)
     assert again["lr"] == pytest.approx(config["lr"], rel=1e-13)
+
+
+EDGES = Space(
+    low=Float(0.1, 0.7, step=0.2),
+    count=Int(3, 900, log=True),
+    stride=Int(-4, 9, step=3),
+    weighted=Categorical("a", "b", "c", weights=[1, 5, 2]),
+    even=Categorical("x", "y", "z"),
+    real=Float(-3, 7.7).active_if(P("count") > 30),
+    child=Float(1e-3, 9.0, log=True).active_if(P("real") > 1.5),
+    odd=Int(0, 4).active_if(Eq("weighted", "b")),
+    order=Permutation(["p", "q", "r"]).active_if(Eq("weighted", "b")),
+    some=Subset(4, min=2, max=3),
+).forbid(P("real") + P("low") > 6, P("odd") * P("real") < -1, "weighted == 'a' and even == 'y'")
+
+
+@given(st.sampled_from([SPACE, EDGES]), st.integers(0, 2**32), st.integers(0, 60))
+def test_settling_all_at_once_is_settling_each_to_the_bit(
+    space: Space, seed: int, count: int
+) -> None:
+    drawn = np.random.default_rng(seed).random((count, space.dimensions))
+    # Bin edges and equal keys too.
+    drawn = np.where(drawn < 0.3, np.round(drawn * 12) / 12, drawn)
+    before = drawn.copy()
+    one, all_at_once = random_stream(seed, 1), random_stream(seed, 1)
+    configs = [space.settle(row, one) for row in drawn]
+    expected = space.encode(configs)
+    settled, encoded = space.settle_all(drawn, all_at_once)
+    assert space.decode(settled) == configs
+    assert np.array_equal(encoded.x, expected.x)
+    assert np.array_equal(encoded.mask, expected.mask)
+    assert np.array_equal(drawn, before)
+    assert one.random() == all_at_once.random()
 
 
 @given(points, st.randoms())

@@ -21,6 +21,9 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from sharpen.core.errors import ConfigError, SpaceError
 from sharpen.core.parameters import Parameter, Units, as_choices, index_of, plain
 
@@ -86,6 +89,12 @@ class Permutation(Parameter):
     def decode(self, u: Units) -> tuple[Any, ...]:
         """See :meth:`Parameter.decode`; of equal coordinates the first item comes first."""
         return tuple(self._all[i] for i in sorted(range(self.width), key=lambda i: u[i]))
+
+    def snap(self, u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """See :meth:`Parameter.snap`."""
+        places = np.argsort(np.argsort(u, axis=1, kind="stable"), axis=1, kind="stable")
+        keys: npt.NDArray[np.float64] = (places + 0.5) / self.width
+        return keys
 
     @property
     def cardinality(self) -> float:
@@ -178,6 +187,12 @@ class Subset(Parameter):
         count = sum(1 for i in ranked if u[i] >= 0.5)
         chosen = ranked[: min(max(count, self.min), self._most)]
         return tuple(self._all[i] for i in sorted(chosen))
+
+    def snap(self, u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """See :meth:`Parameter.snap`."""
+        rank = np.argsort(np.argsort(-u, axis=1, kind="stable"), axis=1, kind="stable")
+        count = np.clip((u >= 0.5).sum(axis=1, keepdims=True), self.min, self._most)
+        return np.where(rank < count, 0.75, 0.25)
 
     @property
     def cardinality(self) -> float:

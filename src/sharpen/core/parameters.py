@@ -91,6 +91,18 @@ class Parameter(ABC):
     def decode(self, u: Units) -> Any:
         """Value at coordinates ``u``, each in [0, 1]."""
 
+    def snap(self, u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Coordinates of the values at many points: ``encode(decode(row))`` of each, to the bit.
+
+        Args:
+            u: [n, width] coordinates in [0, 1].
+
+        Returns:
+            [n, width].
+        """
+        snapped: npt.NDArray[np.float64] = np.array([self.encode(self.decode(row)) for row in u])
+        return snapped.reshape(u.shape)
+
     @property
     @abstractmethod
     def cardinality(self) -> float:
@@ -182,6 +194,12 @@ def _bin(u: float, count: int) -> int:
     return min(max(int(u * count), 0), count - 1)
 
 
+def _bin_centres(u: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:
+    """Centres of the bins of equal width that ``u`` lie in."""
+    centres: npt.NDArray[np.float64] = (np.clip(np.trunc(u * count), 0, count - 1) + 0.5) / count
+    return centres
+
+
 @dataclass(frozen=True, slots=True)
 class Float(Scalar):
     """A real number from ``low`` to ``high``, both included.
@@ -269,6 +287,15 @@ class Float(Scalar):
             value = self.low + u * (self.high - self.low)
         return min(max(value, self.low), self.high)
 
+    def snap(self, u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """See :meth:`Parameter.snap`."""
+        if self.step is not None:
+            return _bin_centres(u, self._count())
+        if self.log:  # NumPy's exponential differs from the scalar one in the last bit
+            return Parameter.snap(self, u)
+        value = np.clip(self.low + u * (self.high - self.low), self.low, self.high)
+        return (value - self.low) / (self.high - self.low)
+
     def values_on_grid(self, resolution: int) -> list[Any]:
         """See :meth:`Parameter.values_on_grid`; a range without steps has its ends on the grid."""
         if self.step is not None or resolution < 2:
@@ -352,6 +379,10 @@ class Int(Scalar):
             return min(max(math.floor(value + 0.5), self.low), self.high)
         return self.low + self.step * _bin(u, self._count())
 
+    def snap(self, u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """See :meth:`Parameter.snap`."""
+        return Parameter.snap(self, u) if self.log else _bin_centres(u, self._count())
+
     def values_on_grid(self, resolution: int) -> list[Any]:
         """See :meth:`Parameter.values_on_grid`."""
         if resolution >= self._count():
@@ -434,6 +465,10 @@ class Ordinal(Scalar):
         """See :meth:`Scalar.from_unit`."""
         return self.values[_bin(u, len(self.values))]
 
+    def snap(self, u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """See :meth:`Parameter.snap`."""
+        return _bin_centres(u, len(self.values))
+
     def values_on_grid(self, resolution: int) -> list[Any]:
         """All values."""
         return list(self.values)
@@ -515,6 +550,16 @@ class Categorical(Scalar):
         edges = self._edges()
         return self.choices[sum(1 for edge in edges[1:-1] if u >= edge)]
 
+    def snap(self, u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """See :meth:`Parameter.snap`."""
+        edges, count = np.array(self._edges()), len(self.choices)
+        if self.weights is None:
+            index = np.clip((u * count).astype(np.int64), 0, count - 1)
+        else:
+            index = np.searchsorted(edges[1:-1], u, side="right")
+        centres: npt.NDArray[np.float64] = (edges[index] + edges[index + 1]) / 2
+        return centres
+
     def default_value(self) -> Any:
         """The default, or the first choice."""
         return self.choices[0] if self.default is None else self.default
@@ -559,6 +604,10 @@ class Bool(Scalar):
         """See :meth:`Scalar.from_unit`."""
         return u >= 0.5
 
+    def snap(self, u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """See :meth:`Parameter.snap`."""
+        return np.where(u >= 0.5, 0.75, 0.25)
+
     def default_value(self) -> bool:
         """The default, or false."""
         return bool(self.default)
@@ -595,6 +644,10 @@ class Fixed(Scalar):
     def from_unit(self, u: float) -> Any:
         """See :meth:`Scalar.from_unit`."""
         return self.value
+
+    def snap(self, u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """See :meth:`Parameter.snap`."""
+        return np.full_like(u, 0.5)
 
     @property
     def cardinality(self) -> float:

@@ -334,6 +334,78 @@ class Space(Mapping[str, Parameter]):
             point = rng.random(self._dimensions)
         return self.settle(point, rng)
 
+    def _holds(
+        self, condition: Condition, points: npt.NDArray[np.float64], encoded: Encoded
+    ) -> npt.NDArray[np.bool_]:
+        """[n] whether a condition is true at points, each set of values it names tried once."""
+        names = sorted(condition.names())
+        starts = [self._columns[name].start for name in names]
+        keys = np.arange(len(points))
+        if all(math.isfinite(self._parameters[name].cardinality) for name in names):
+            columns = [encoded.x[:, self._columns[name]] for name in names]
+            stacked = np.column_stack([encoded.mask[:, starts], *columns])
+            _, first, keys = np.unique(stacked, axis=0, return_index=True, return_inverse=True)
+            keys = keys.reshape(-1)
+        else:
+            first = keys
+        decoded = [self._values(name, points[first], encoded.x[first]) for name in names]
+        held = []
+        for present, *values in zip(encoded.mask[first][:, starts], *decoded, strict=True):
+            known = zip(names, present, values, strict=True)
+            held.append(condition.holds({n: v for n, there, v in known if there}) is True)
+        found: npt.NDArray[np.bool_] = np.array(held, dtype=bool)[keys]
+        return found
+
+    def _values(
+        self, name: str, points: npt.NDArray[np.float64], x: npt.NDArray[np.float64]
+    ) -> list[Any]:
+        """[n] values of one parameter at points, each distinct one decoded once."""
+        parameter, columns = self._parameters[name], self._columns[name]
+        if parameter.width > 1 or math.isinf(parameter.cardinality):
+            return [parameter.decode(row) for row in points[:, columns]]
+        # By the snapped coordinates: a discrete value comes back from its own.
+        distinct, keys = np.unique(x[:, columns.start], return_inverse=True)
+        values = [parameter.decode([u]) for u in distinct]
+        return [values[key] for key in keys]
+
+    def settle_all(
+        self, points: npt.NDArray[np.float64], rng: np.random.Generator
+    ) -> tuple[npt.NDArray[np.float64], Encoded]:
+        """Many points at once: what :meth:`settle` and :meth:`encode` make of each, to the bit.
+
+        Args:
+            points: [n, d] coordinates in [0, 1].
+            rng: draws anew what forbidden clauses name.
+
+        Returns:
+            [n, d] points of allowed configurations, for :meth:`decode`, and their vectors.
+
+        Raises:
+            SpaceError: as for :meth:`settle`.
+        """
+        points = np.array(points, dtype=np.float64)
+        encoded = self._snap(points)
+        bad = np.zeros(len(points), dtype=bool)
+        for clause in self._forbidden if len(points) else ():
+            bad |= self._holds(clause, points, encoded)
+        moved = np.flatnonzero(bad)
+        if len(moved):
+            points[moved] = [self._settled(points[row], rng)[1] for row in moved]
+            again = self._snap(points[moved])
+            encoded.x[moved], encoded.mask[moved] = again.x, again.mask
+        return points, encoded
+
+    def _snap(self, points: npt.NDArray[np.float64]) -> Encoded:
+        encoded = Encoded(np.full(points.shape, 0.5), np.zeros(points.shape, dtype=bool))
+        for name in self._order if len(points) else ():
+            parameter, columns = self._parameters[name], self._columns[name]
+            active = np.ones(len(points), dtype=bool)
+            if parameter.condition is not None:
+                active = self._holds(parameter.condition, points, encoded)
+            encoded.x[active, columns] = parameter.snap(points[active, columns])
+            encoded.mask[active, columns] = True
+        return encoded
+
     def settle(
         self, point: Sequence[float] | npt.NDArray[np.float64], rng: np.random.Generator
     ) -> Config:
@@ -344,12 +416,17 @@ class Space(Mapping[str, Parameter]):
         Raises:
             SpaceError: none is found; the forbidden clauses leave too little.
         """
+        return self._settled(point, rng)[0]
+
+    def _settled(
+        self, point: Sequence[float] | npt.NDArray[np.float64], rng: np.random.Generator
+    ) -> tuple[Config, npt.NDArray[np.float64]]:
         point = np.array(point, dtype=np.float64)
         for _ in range(_MAX_TRIES):
             config = self._decode_row(point)
             violated = self._violated(config)
             if not violated:
-                return config
+                return config, point
             for name in sorted(frozenset().union(*(clause.names() for clause in violated))):
                 point[self._columns[name]] = rng.random(self._parameters[name].width)
         clauses = "; ".join(map(str, self._forbidden))

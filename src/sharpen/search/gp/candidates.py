@@ -98,7 +98,7 @@ def maximize(
         if not changed or not len(features.moving):
             break
     order = np.argsort(-value, kind="stable")
-    return [found.configs[i] for i in order]
+    return features.space.decode(found.points[order])
 
 
 def _best(points: _Points, value: Floats, far: int, count: int) -> tuple[_Points, int]:
@@ -114,12 +114,10 @@ class _Points:
 
     def __init__(self, features: Features, x: Floats, rng: np.random.Generator) -> None:
         self._features = features
-        self.x, self.configs = x, []
+        self.x = self.points = x
         self.mask = np.ones(x.shape, dtype=bool)
         if not features.is_continuous:
-            space = features.space
-            self.configs = [space.settle(row, rng) for row in x]
-            encoded = space.encode(self.configs)
+            self.points, encoded = features.space.settle_all(x, rng)
             self.x, self.mask = encoded.x, encoded.mask
         self.features = features(self.x, self.mask)
 
@@ -127,7 +125,7 @@ class _Points:
         taken = object.__new__(_Points)
         taken._features = self._features
         taken.x, taken.mask, taken.features = self.x[rows], self.mask[rows], self.features[rows]
-        taken.configs = [self.configs[i] for i in rows] if self.configs else []
+        taken.points = self.points[rows]
         return taken
 
     def better(self, other: _Points, where: npt.NDArray[np.bool_]) -> _Points:
@@ -138,10 +136,7 @@ class _Points:
         mixed.x = np.where(pick, other.x, self.x)
         mixed.mask = np.where(pick, other.mask, self.mask)
         mixed.features = np.where(pick, other.features, self.features)
-        mixed.configs = [
-            new if take else old
-            for old, new, take in zip(self.configs, other.configs, where, strict=True)
-        ]
+        mixed.points = np.where(pick, other.points, self.points)
         return mixed
 
     def value(self, acquisition: Acquisition) -> Floats:

@@ -422,8 +422,7 @@ class GP(ArrayOptimizer):
             beta = 0.2 * self.space.dimensions * math.log(2 * count)
             return upper_confidence_bound(model, beta), None
         drawn = np.array([rng.random(self.space.dimensions) for _ in range(256)])
-        configs = [self.space.settle(row, rng) for row in drawn]
-        encoded = self.space.encode(configs)
+        _, encoded = self.space.settle_all(drawn, rng)
         raw = torch.from_numpy(self._features(encoded.x, encoded.mask))
         if kind == "kg":
             best_raw = model.posterior(raw)[0].argsort()[:50]

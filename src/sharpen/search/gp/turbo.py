@@ -129,17 +129,13 @@ class TuRBO(GP):
             model = self._model("loss", run, loss, noise, self.bend).model
             best = self.seen.x[run[int(np.argmin(loss))]]
             points = self._points(best, region.length, model.hyper.lengthscales.numpy(), rng)
-            configs = (
-                []
-                if self._features.is_continuous
-                else [self.space.settle(row, rng) for row in points]
-            )
-            encoded = self.space.encode(configs) if configs else None
-            features = points if encoded is None else self._features(encoded.x, encoded.mask)
+            features = points
+            if not self._features.is_continuous:
+                points, encoded = self.space.settle_all(points, rng)
+                features = self._features(encoded.x, encoded.mask)
             value = sample_path(model, rng)(torch.from_numpy(features)).numpy()
         order = np.argsort(value, kind="stable")[:8]
-        found = [configs[i] for i in order] if configs else self.space.decode(points[order])
-        return self._new(found, False, rng)
+        return self._new(self.space.decode(points[order]), False, rng)
 
     def _points(
         self, best: Floats, length: float, lengthscales: Floats, rng: np.random.Generator
