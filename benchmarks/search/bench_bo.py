@@ -1,7 +1,7 @@
 """Regret and overhead of Bayesian optimization beside other packages, on functions of known minima.
 
 Every method gets the same function, seed and number of evaluations, one thread, and no more than
-what its package chooses by itself. Methods alternate within each seed and task. After n evaluations
+what its package chooses by itself. Methods of one call alternate within each seed. After n evaluations
 the regret is that of the best feasible configuration evaluated; with noise, of the one the method
 recommends (or, where a package recommends none, of the one with the best value observed), measured
 without noise. A regret below 1e-8 counts as that: the minima are known to about as much.
@@ -9,15 +9,18 @@ without noise. A regret below 1e-8 counts as that: the minima are known to about
 What is tested, after 50 and 100 evaluations: the median of log10 regret within 0.1 of the best
 peer's or below; over all tasks, by the two-sided Mann-Whitney test, a win or a tie against it (no
 significant loss at 0.05) on 80 % of them; and seconds a suggestion at most half of Optuna's GP
-sampler's and a fifth of Ax's, on Hartmann 6. They are printed as found, reproduced or not.
+sampler's and a fifth of Ax's, on Hartmann 6. They are printed as found, reproduced or not. Seconds
+are those of the processor, which what else the machine does touches little; a journal may grow over
+days. Methods may have run on other numbers of seeds: a verdict compares the seeds both have.
 
 Peers run in an interpreter of their own, named by BENCH_PEERS_PYTHON, with botorch, ax-platform,
 optuna, cma and nevergrad installed; without it only our own methods run. Finished runs are kept in
-a journal, and a run that is in it is not repeated, so the benchmark can be stopped and resumed.
+a journal, and a run that is in it is not repeated, so the benchmark can be stopped and resumed;
+``--summary`` measures nothing and writes what the journal holds.
 
     BENCH_PEERS_PYTHON=/path/to/python python -m benchmarks.search.bench_bo
         [--seeds 20] [--tasks branin ackley10 ...] [--methods gp optuna-gp ...]
-        [--journal FILE] [--json OUT] [--plot OUT] [--quick]
+        [--journal FILE] [--json OUT] [--plot OUT] [--summary] [--quick]
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ from sharpen.problems import Synthetic, synthetic
 
 FLOOR = 1e-8
 CHECKPOINTS = (25, 50, 100)
+PLOTTED = tuple(range(5, 101, 5))
 OWN = ("gp", "tpe", "cmaes", "sobol")
 OTHERS = ("optuna-gp", "optuna-tpe", "ax", "botorch-loop", "cma", "nevergrad", "random")
 EVALUATIONS = 100
@@ -81,17 +85,17 @@ class Own:
         self.spent = 0.0
 
     def ask(self) -> tuple[dict[str, Any], float]:
-        """A configuration, and the seconds since the last evaluation ended."""
-        begin = time.perf_counter()
+        """A configuration, and the processor's seconds since the last evaluation ended."""
+        begin = time.process_time()
         self.candidate = self.optimizer.ask()[0]
-        seconds = self.spent + time.perf_counter() - begin
+        seconds = self.spent + time.process_time() - begin
         return self.candidate.config, seconds
 
     def tell(self, values: dict[str, float]) -> None:
         """What came of it."""
-        begin = time.perf_counter()
+        begin = time.process_time()
         self.optimizer.tell([self.candidate.result(values)])
-        self.spent = time.perf_counter() - begin
+        self.spent = time.process_time() - begin
 
     def recommend(self) -> dict[str, Any] | None:
         """What the method would use now, where it says."""
@@ -156,7 +160,7 @@ class Peer:
         return config
 
     def ask(self) -> tuple[dict[str, Any], float]:
-        """A configuration, and the seconds since the last evaluation ended."""
+        """A configuration, and the processor's seconds since the last evaluation ended."""
         answer = self._say({"do": "ask"})
         return self._config(answer["x"]), answer["seconds"]
 
@@ -178,7 +182,7 @@ class Peer:
 
 
 def play(method: str, task: str, seed: int, evaluations: int) -> dict[str, Any]:
-    """One run: regrets after each evaluation, and seconds of each suggestion."""
+    """One run: regrets at some evaluations, and the mean seconds a suggestion."""
     problem = make_tasks(seed)[task]
     run = {"method": method, "task": task, "seed": seed, "evaluations": evaluations}
     try:
@@ -205,7 +209,17 @@ def play(method: str, task: str, seed: int, evaluations: int) -> dict[str, Any]:
             chosen = player.recommend() if problem.noise else None
             recommended[str(number + 1)] = best if chosen is None else problem.regret(chosen)
     player.close()
-    return {**run, "regrets": regrets, "recommended": recommended, "seconds": seconds}
+    return {
+        **run,
+        "regrets": {str(n): _rounded(regrets[n - 1]) for n in PLOTTED if n <= evaluations},
+        "recommended": {n: _rounded(regret) for n, regret in recommended.items()},
+        "seconds": _rounded(statistics.mean(seconds)),
+    }
+
+
+def _rounded(value: float) -> float:
+    """Four digits, which is more than a regret of one run tells; infinity as JSON can hold it."""
+    return float(f"{min(value, 1e9):.4g}")
 
 
 def read(journal: Path) -> dict[tuple[str, str, int, int], dict[str, Any]]:
@@ -239,9 +253,7 @@ def summarize(runs: list[dict[str, Any]], evaluations: int) -> dict[str, Any]:
                 continue
             methods[method] = {
                 "seeds": len(mine),
-                "seconds_a_suggestion": statistics.median(
-                    statistics.mean(r["seconds"]) for r in mine
-                ),
+                "seconds_a_suggestion": statistics.median(r["seconds"] for r in mine),
                 **{
                     f"log10_regret_{n}": statistics.median(log_regrets(mine, n))
                     for n in CHECKPOINTS
@@ -255,14 +267,21 @@ def summarize(runs: list[dict[str, Any]], evaluations: int) -> dict[str, Any]:
             if n > evaluations or "gp" not in methods or not peers:
                 continue
             best = min(peers, key=lambda m: methods[m][key])
-            ours, theirs = (
-                log_regrets([r for r in runs if (r["task"], r["method"]) == (task, m)], n)
+            played = {
+                m: {r["seed"]: r for r in runs if (r["task"], r["method"]) == (task, m)}
                 for m in ("gp", best)
+            }
+            shared = sorted(set(played["gp"]) & set(played[best]))
+            if not shared:
+                continue
+            ours, theirs = (
+                log_regrets([played[m][seed] for seed in shared], n) for m in ("gp", best)
             )
             p = float(mannwhitneyu(ours, theirs).pvalue)
-            gap = methods["gp"][key] - methods[best][key]
+            gap = statistics.median(ours) - statistics.median(theirs)
             verdicts[str(n)] = {
                 "best_peer": best,
+                "seeds": len(shared),
                 "gap": gap,
                 "within_0.1": gap <= 0.1,
                 "p_value": p,
@@ -316,11 +335,11 @@ def draw(figure: Any, runs: list[dict[str, Any]], evaluations: int) -> None:
             mine = [r["regrets"] for r in mine if "refused" not in r]
             if not mine:
                 continue
-            by_n = list(zip(*mine, strict=True))
+            by_n = [[run[n] for run in mine] for n in mine[0]]
             clipped = [sorted(min(max(v, FLOOR), 1e3) for v in row) for row in by_n]
             colour = {"gp": OURS, "optuna-gp": PEER}.get(method)
             style = "-" if method in OWN else "--"
-            x = range(1, len(clipped) + 1)
+            x = [int(n) for n in mine[0]]
             axis.plot(
                 x,
                 [statistics.median(row) for row in clipped],
@@ -354,6 +373,7 @@ def main() -> None:
     options.add_argument("--journal", type=Path, help="where finished runs are kept")
     options.add_argument("--json", type=Path)
     options.add_argument("--plot", type=Path)
+    options.add_argument("--summary", action="store_true", help="only what the journal holds")
     options.add_argument("--quick", action="store_true", help="a check of under a minute")
     args = options.parse_args()
     args.name = "search_bo"
@@ -365,10 +385,10 @@ def main() -> None:
             *(["optuna-gp"] if "BENCH_PEERS_PYTHON" in os.environ else []),
         ]
     else:
-        args.journal = args.journal or RESULTS / "search_bo.jsonl"
+        args.journal = args.journal or RESULTS / "search_bo_runs.jsonl"
         args.json = args.json or RESULTS / "search_bo.json"
         args.plot = args.plot or RESULTS / "search_bo.png"
-    if "BENCH_PEERS_PYTHON" not in os.environ:
+    if "BENCH_PEERS_PYTHON" not in os.environ and not args.summary:
         print("BENCH_PEERS_PYTHON is not set: only our own methods run.", file=sys.stderr)
         args.methods = [m for m in args.methods if m in OWN]
     torch.set_num_threads(1)
@@ -379,6 +399,8 @@ def main() -> None:
             turn = seed % len(args.methods)
             for method in args.methods[turn:] + args.methods[:turn]:
                 key = (task, method, seed, args.evaluations)
+                if key not in known and args.summary:
+                    continue
                 if key not in known:
                     known[key] = play(*(method, task, seed), args.evaluations)
                     if args.journal:
@@ -393,10 +415,9 @@ def main() -> None:
     config = {
         k: getattr(args, k) for k in ("seeds", "first_seed", "tasks", "methods", "evaluations")
     }
-    raw = [{k: v for k, v in r.items() if k != "seconds"} for r in runs]
     save(
         args,
-        {**summary, "runs": raw},
+        summary,
         config=config,
         plot=lambda figure: draw(figure, runs, args.evaluations),
     )

@@ -9,7 +9,7 @@ beside Sharpen's environment and not in it. It reads one JSON document a line an
     {"do": "recommend"}                -> {"x": [...] or null}
 
 A space is a list of ``["float", low, high]`` and ``["bool"]``; x is a list of values in its order.
-Seconds are those of the peer's own work: what a suggestion takes, tells included.
+Seconds are the processor's on the peer's own work: what a suggestion takes, tells included.
 """
 
 from __future__ import annotations
@@ -294,7 +294,7 @@ def main() -> None:
     spent = 0.0
     for line in sys.stdin:
         given = json.loads(line)
-        begin = time.perf_counter()
+        begin = time.process_time()
         answer: dict[str, Any] = {}
         if given["do"] == "start":
             try:
@@ -310,11 +310,11 @@ def main() -> None:
                 answer["refused"] = str(error)
         elif given["do"] == "ask":
             answer["x"] = peer.ask()
-            answer["seconds"] = spent + time.perf_counter() - begin
+            answer["seconds"] = spent + time.process_time() - begin
             spent = 0.0
         elif given["do"] == "tell":
             peer.tell(given["value"], given["constraints"])
-            spent = time.perf_counter() - begin
+            spent = time.process_time() - begin
         else:
             answer["x"] = peer.recommend()
         answer_to.write(json.dumps(answer) + "\n")
