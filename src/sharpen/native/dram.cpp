@@ -39,7 +39,7 @@ struct Bank {  // times are the earliest for a command of that kind
 struct Rank {
     int64_t read = 0, write = 0, act = 0, pre = 0;
     int64_t four[4] = {-kNever, -kNever, -kNever, -kNever}, oldest = 0;
-    int64_t queued = 0, issued = 0, force = 0, pull = 0;
+    int64_t queued = 0, quiet = 0, issued = 0, force = 0, early = 0;
     std::vector<int64_t> group_read, group_write, group_act;
     std::vector<std::pair<int64_t, int64_t>> open;  // when rows were open, by when that began
 };
@@ -239,8 +239,9 @@ class Channel {
             } else {
                 then = std::min(then, rank.force);
                 if (rank.queued) continue;
-                if (now < rank.pull) {
-                    then = std::min(then, rank.pull);
+                const int64_t wanted = std::max(rank.early, rank.quiet + c.rfc);
+                if (now < wanted) {
+                    then = std::min(then, wanted);
                     continue;
                 }
             }
@@ -316,7 +317,7 @@ class Channel {
         Rank& rank = ranks[r];
         const int64_t shift = r * c.refi / c.ranks;
         rank.force = shift + (rank.issued + c.postponed + 1) * c.refi - closing;
-        rank.pull = shift + (rank.issued - c.pulled_in + 1) * c.refi;
+        rank.early = shift + (rank.issued + 1 - c.pulled_in) * c.refi;
     }
 
     void refresh(int64_t now, int64_t r) {
@@ -410,6 +411,7 @@ class Channel {
         if (c.scheduler == kFrFcfsGrp && last_kind != int64_t(is_write)) forget_choices();
         last_kind = is_write;
         leave(i);
+        if (!ranks[r].queued) ranks[r].quiet = now;
         was_served = true;
         end_data(i, done);
     }

@@ -15,8 +15,9 @@ Architecture Design", ISCA 2023, arXiv:2306.08888). The rules::
                 oldest hit of the kind last transferred (FrFcfsGrp); without a hit on its oldest
     page        Open leaves rows open; Closed precharges after each access; OpenAdaptive does so if
                 requests wait for the bank and none for its row; ClosedAdaptive unless one does
-    refresh     one a rank is due every tREFI; it waits while requests do, until `postponed` are
-                due and the next is near; an idle rank takes up to `pulled_in` in advance
+    refresh     one a rank is due every tREFI; a rank without requests for tRFC takes what is due
+                and up to `pulled_in` in advance; else refreshes wait until `postponed` are due and
+                the next is near, and then go before all else
     answers     Fifo: when the data are through; Reorder: in the order in which requests came in
     bus         one command at a time: refreshes that must be, then data, then rows, then refreshes
                 that may be; the oldest request first

@@ -105,9 +105,10 @@ class _Rank:
     pre: int = 0
     four: list[int] = field(default_factory=lambda: [-NEVER] * 4)
     queued: int = 0
+    quiet: int = 0
     issued: int = 0
     force: int = 0
-    pull: int = 0
+    early: int = 0
     open: list[list[int]] = field(default_factory=list)
 
 
@@ -299,8 +300,9 @@ class _Channel:
                 then = min(then, rank.force)
                 if rank.queued:
                     continue
-                if now < rank.pull:
-                    then = min(then, rank.pull)
+                wished = max(rank.early, rank.quiet + c.rfc)
+                if now < wished:
+                    then = min(then, wished)
                     continue
             mine = self.banks[r * per_rank : (r + 1) * per_rank]
             opened = max((bank.pre for bank in mine if bank.open >= 0), default=-1)
@@ -360,7 +362,7 @@ class _Channel:
         c, rank = self.c, self.ranks[r]
         shift = r * c.refi // c.ranks
         rank.force = shift + (rank.issued + c.postponed + 1) * c.refi - self.closing
-        rank.pull = shift + (rank.issued - c.pulled_in + 1) * c.refi
+        rank.early = shift + (rank.issued + 1 - c.pulled_in) * c.refi
 
     def refresh(self, now: int, r: int) -> None:
         self.issue(now, REFRESH, r, -1, -1, -1, self.c.ref_cycles)
@@ -442,6 +444,8 @@ class _Channel:
         self.last_kind = is_write
         bank.requests.remove(i)
         self.count_waiting(i, -1)
+        if not rank.queued:
+            rank.quiet = now
         self.was_served = True
         self.end_data(i, done)
 
