@@ -61,11 +61,13 @@ from sharpen.models.hf import save_model
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sharpen" / "bench"
 SHARE = 8
-RECALL_HEADS = LocretConfig(hidden=256, steps=6000, learning_rate=2e-3, warmup=0.1)
+RECALL_HEADS = LocretConfig(hidden=256, steps=16_000, learning_rate=2e-3, warmup=0.1)
+RECALL_LESSONS = 12_000
 SMOLLM2_HEADS = LocretConfig(
-    hidden=256, steps=1500, learning_rate=1e-3, warmup=0.1, max_tokens=2048
+    hidden=256, steps=3600, learning_rate=1e-3, warmup=0.1, max_tokens=4096
 )
-SMOLLM2_TEXTS = (640, 896, 1280, 1792)
+SMOLLM2_TEXTS = (640, 1024, 1536, 2304, 3072)
+SMOLLM2_LESSONS = 6000
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -174,7 +176,7 @@ def measure_recall(steps: int, lengths: Sequence[int], texts: int, config: Locre
     model, fingerprint = ready(load_model(folder, dtype=torch.float32, device=DEVICE))
     name = f"recall-{steps}-heads-{config.steps}"
     heads, told = trained(
-        name, model, fingerprint, lambda: recall_lessons(min(config.steps, 3000)), config
+        name, model, fingerprint, lambda: recall_lessons(min(config.steps, RECALL_LESSONS)), config
     )
     found: dict[str, Any] = {}
     for length in lengths:
@@ -200,7 +202,7 @@ def measure_smollm2(lengths: Sequence[int], counts: dict[int, int], config: Locr
         f"smollm2-heads-{config.steps}",
         model,
         fingerprint,
-        lambda: smollm2_lessons(tokenizer, 3000),
+        lambda: smollm2_lessons(tokenizer, SMOLLM2_LESSONS),
         config,
     )
     sources = measured_ids(tokenizer)
@@ -250,7 +252,7 @@ def main() -> int:
         rows = results["recall"]["lengths"]["128"]
         return 0 if rows["locret"]["peak_bytes"] < 0.6 * rows["full"]["peak_bytes"] else 1
     results["recall"] = measure_recall(2200, (512, 1024, 2048), 16, RECALL_HEADS)
-    counts = {1024: 10, 2048: 6, 4096: 4, 8192: 2}
+    counts = {1024: 20, 2048: 12, 4096: 6, 8192: 4}
     results["smollm2"] = measure_smollm2(tuple(counts), counts, SMOLLM2_HEADS)
     config = {
         "share": SHARE,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sharpen.models import products
-from sharpen.models.products import BFloat16, Blocked, RowMajor, product
+from sharpen.models.products import BFloat16, Blocked, RowMajor, product, rounded_rows
 from sharpen.native.build import build, function, load
 from sharpen.native.info import compiler, cpu_flags, supported, variant
 
@@ -154,3 +154,27 @@ def test_processors_without_bfloat16_keep_the_weights_as_they_are(monkeypatch):
     for rows in (0, 1, 8, 20):
         x = random(rows, 96)
         torch.testing.assert_close(made(x), linear(x).detach())
+
+
+@given(rows=st.integers(1, 20_000))
+def test_rows_are_filled_up_by_little(rows):
+    whole = rounded_rows(rows)
+    assert rows <= whole < rows + max(16, rows / 16 + 1)
+    assert rounded_rows(whole) == whole
+
+
+def test_few_numbers_of_rows_are_met():
+    assert len({rounded_rows(rows) for rows in range(17, 513)}) == 31
+    assert len({rounded_rows(rows) for rows in range(513, 8193)}) == 16 * 4
+
+
+@given(rows=st.integers(60, 300))
+def test_rows_that_are_filled_up_have_the_values_of_a_plain_product(rows):
+    generator = torch.Generator().manual_seed(rows)
+    weight, x = (torch.randn(n, 48, generator=generator).bfloat16() for n in (40, rows))
+    bias = torch.randn(40, generator=generator).bfloat16()
+    found = Blocked(weight, bias)(x)
+    assert found.shape == (rows, 40)
+    assert found.is_contiguous()
+    wanted = F.linear(x.double(), weight.double(), bias.double())
+    torch.testing.assert_close(found.double(), wanted, rtol=2**-7, atol=0.05)

@@ -13,6 +13,8 @@ On CPUs, weights in one layout for all rows but where said::
     float32, more      a plain matrix product
 
 A row of a native product has the same bits whatever the other rows and the number of threads.
+oneDNN compiles code for each number of rows, and keeps a megabyte or so of it for each: rows beyond
+a few are filled up with zeros to some multiple (:func:`rounded_rows`).
 Weights are moved into huge pages: streaming them through 4 KiB pages can halve the speed.
 A kind of layer that has a faster product offers it by a class method ``product_of(layers)``, None
 where it does not apply. All else runs the layers' own ``forward``.
@@ -40,6 +42,7 @@ _ROWS_HINT = 8  # the blocked layout oneDNN picks for it is good from 1 row to h
 _NATIVE_ROWS = 8
 _MAX_FEW_ROWS = 16
 _TILE_ROWS, _DOT_ROWS = 64, 16  # up to which native bfloat16 products beat oneDNN's
+_LEAST_STEP = 16  # rows of a tile
 
 Product = Callable[[Tensor], Tensor]
 
@@ -74,8 +77,26 @@ class Blocked:
         collapse([(address, int(torch.ops.mkldnn._nbytes(self._weight)))])
 
     def __call__(self, x: Tensor) -> Tensor:
+        rows = x.shape[0]
+        more = rounded_rows(rows) - rows
+        x = F.pad(x, (0, 0, 0, more)) if more else x
         y: Tensor = self._linear(x, self._weight, self._bias, "none", [], "")
-        return y
+        return y[:rows] if more else y
+
+
+def rounded_rows(rows: int) -> int:
+    """``rows`` or somewhat more: a multiple of 16, or of a sixteenth to a 32nd of them if more.
+
+    Few numbers of rows are met then. 16 and less stay.
+
+    Examples:
+        >>> [rounded_rows(rows) for rows in (9, 17, 500, 513)]
+        [9, 32, 512, 544]
+    """
+    if rows <= _LEAST_STEP:
+        return rows
+    step = max(_LEAST_STEP, 1 << (rows - 1).bit_length() >> 5)
+    return -(-rows // step) * step
 
 
 class BFloat16(Blocked):
