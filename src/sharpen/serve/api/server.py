@@ -30,6 +30,7 @@ from sharpen.serve.tools import FORMATS
 __all__ = ["ApiServer", "ServerConfig"]
 
 _log = logging.getLogger(__name__)
+_KEEP_ALIVE_S = 75  # longer than clients keep a connection, or they would ask on one just closed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,6 +149,7 @@ class ApiServer:
                 lifespan="off",
                 loop="auto",
                 ws="none",
+                timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=max(int(config.drain_s), 1),
             )
         )

@@ -158,6 +158,8 @@ async def _embed_all(
             return await done
 
     everything = asyncio.gather(*(embed(text) for text in texts))
+    # One that nobody waits for any more is no error to complain about.
+    everything.add_done_callback(lambda done: done.cancelled() or done.exception())
     watcher = asyncio.create_task(gone(request))
     try:
         both: list[asyncio.Future[Any]] = [everything, watcher]
