@@ -107,6 +107,104 @@ def test_a_recipe_is_tuned_and_only_the_best_trials_weights_stay(tmp_path: Path)
     assert (folder / "summary.json").exists()
 
 
+def test_the_recipes_own_settings_come_first(tmp_path: Path) -> None:
+    study = tune(
+        RECIPE, OVER, minimize="score.loss", budget=Budget(trials=3), output=tmp_path / "t"
+    )
+    assert study.trials()[0].config == {"fit.lr": 0.5, "fit.method": "a"}
+    narrow = {"fit.lr": Float(0, 0.4)}
+    study = tune(
+        RECIPE, narrow, minimize="score.loss", budget=Budget(trials=3), output=tmp_path / "n"
+    )
+    assert all(trial.config["fit.lr"] <= 0.4 for trial in study.trials())
+    assert len(study.trials()) == 3
+
+
+def test_what_the_recipe_says_of_quality_is_made_small_where_nothing_is_asked(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ConfigError, match="no stage of the recipe measures quality"):
+        tune(RECIPE, OVER, budget=Budget(trials=1), output=tmp_path / "t")
+    register(
+        StageType(
+            name="score",
+            version=1,
+            config=ScoreConfig,
+            run=score,
+            makes="report",
+            needs=("model",),
+            minimizes="nested.gain",
+        )
+    )
+    study = tune(RECIPE, OVER, budget=Budget(trials=2), output=tmp_path / "t")
+    assert [objective.name for objective in study.objectives] == ["score.nested.gain"]
+
+
+def curved(config: FitConfig, context: StageContext) -> StageResult:
+    (context.work / "checkpoint").write_text("half done")
+    for step in range(1, 21):
+        context.metric("loss", config.lr + 1 / step, step)
+        calls.append(f"{config.lr} {step}")
+    return fit(config, context)
+
+
+def with_curve() -> None:
+    register(
+        StageType(
+            name="fit",
+            version=1,
+            config=FitConfig,
+            run=curved,
+            makes="model",
+            needs=("dataset",),
+            curve="loss",
+        )
+    )
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_trials_whose_training_falls_behind_are_stopped(tmp_path: Path, direction: str) -> None:
+    with_curve()
+    goal: dict[str, Any] = {
+        direction: {"minimize": "score.loss", "maximize": "score.nested.gain"}[direction]
+    }
+    study = tune(
+        RECIPE,
+        {"fit.lr": Float(0.0, 100.0)},
+        **goal,
+        pruner={"name": "median", "min_trials": 1, "warmup_steps": 3},
+        optimizer="sobol",
+        budget=Budget(trials=6),
+        output=tmp_path / "t",
+    )
+    first, *others = study.trials()
+    assert first.config == {"fit.lr": 0.5}  # lower than all others: none is as good
+    assert first.state == "ok"
+    assert {trial.state for trial in others} == {"pruned"}
+    assert study.best.number == 0
+    for trial in others:
+        feedback = trial.feedback
+        assert feedback is not None
+        assert [point.step for point in feedback.trace] == [1, 2, 3, 4]
+        mean = trial.config["fit.lr"] + (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4
+        sign = -1 if direction == "maximize" else 1
+        assert feedback.trace[-1].value == pytest.approx(sign * mean)
+        assert f"{trial.config['fit.lr']} 5" not in calls
+        assert not (tmp_path / "t" / "trials" / str(trial.number) / ".work").exists()
+
+
+def test_without_a_pruner_or_with_several_objectives_all_run_to_their_end(
+    tmp_path: Path,
+) -> None:
+    with_curve()
+    options: dict[str, Any] = {"optimizer": "sobol", "budget": Budget(trials=6)}
+    over = {"fit.lr": Float(0.0, 100.0)}
+    one = tune(RECIPE, over, minimize="score.loss", pruner=None, output=tmp_path / "t", **options)
+    assert one.counts() == {"ok": 6}
+    two = tune(RECIPE, over, minimize=["score.loss", "fit.bytes"], output=tmp_path / "u", **options)
+    assert two.counts() == {"ok": 6}
+
+
 def test_the_same_call_resumes_and_a_larger_budget_goes_on(tmp_path: Path) -> None:
     options: dict[str, Any] = {"minimize": "score.loss", "output": tmp_path / "t"}
     first = tune(RECIPE, OVER, budget=Budget(trials=4), **options).trials()

@@ -25,7 +25,11 @@ Over = Annotated[
 ]
 Minimize = Annotated[
     list[str] | None,
-    typer.Option(help="Value of the summary to make small: eval.loss_after.", show_default=False),
+    typer.Option(
+        help="Value of the summary to make small; default that of the last eval stage: "
+        "eval.loss_after.",
+        show_default=False,
+    ),
 ]
 Maximize = Annotated[
     list[str] | None, typer.Option(help="Value of the summary to make large.", show_default=False)
@@ -37,6 +41,10 @@ Constraint = Annotated[
 Trials = Annotated[int, typer.Option(help="Trials in all, over every run of this study.")]
 Seconds = Annotated[float | None, typer.Option(help="Stop after so many seconds.")]
 OptimizerName = Annotated[str, typer.Option(help="Name of the optimizer.")]
+PrunerName = Annotated[
+    str,
+    typer.Option(help="Stops trials whose training falls behind: median, asha, hyperband or none."),
+]
 Workers = Annotated[int, typer.Option(help="Trials at once.")]
 OutputFolder = Annotated[
     Path | None, typer.Option("--output", "-o", help="Folder; default runs/<name>-tune.")
@@ -50,7 +58,7 @@ def register(app: typer.Typer) -> None:
     @command(
         app,
         "tune",
-        example="sharpen tune recipe.yaml --over train.lr=log:1e-5:1e-2 --minimize eval.loss_after",
+        example="sharpen tune recipe.yaml --over train.lr=log:1e-5:1e-2 --trials 12",
     )
     def tune(
         recipe: Recipe,
@@ -62,6 +70,7 @@ def register(app: typer.Typer) -> None:
         trials: Trials = 20,
         seconds: Seconds = None,
         optimizer: OptimizerName = "auto",
+        pruner: PrunerName = "median",
         workers: Workers = 1,
         output: OutputFolder = None,
         seed: Seed = 0,
@@ -89,6 +98,7 @@ def register(app: typer.Typer) -> None:
             constraints=constraint or (),
             budget=Budget(trials=trials, seconds=seconds),
             optimizer=optimizer,
+            pruner=None if pruner == "none" else pruner,
             overrides=overrides or (),
             output=output,
             workers=None if workers == 1 else workers,

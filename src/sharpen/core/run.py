@@ -80,7 +80,10 @@ class RunObserver(Protocol):
         """A stage is done, or was found done (``reused``)."""
 
     def event(self, name: str, event: Mapping[str, Any]) -> None:
-        """Progress of the stage ``name``: ``begin``, ``advance`` or ``end``."""
+        """What the stage ``name`` tells: ``begin``, ``advance`` or ``end`` of progress, ``metric``.
+
+        An exception raised here ends the stage and the run; what is done is kept.
+        """
 
 
 class _Quiet:
@@ -423,7 +426,7 @@ class _Runner:
 
     def _execute(self, spec: StageSpec, context: StageContext) -> StageResult:
         if is_registered_here(spec.type.name):
-            context.on_metric = lambda name, value, step: self.log.append(
+            context.on_metric = lambda name, value, step: self._measure(
                 spec.name, name, value, step
             )
             context.on_rewind = lambda step: self.log.rewind(spec.name, step)
@@ -436,6 +439,11 @@ class _Runner:
             inherit=(self.lock.fileno(),),
             on_progress=lambda event: self.observer.event(spec.name, event),
         )
+
+    def _measure(self, stage: str, name: str, value: float, step: int | None) -> None:
+        self.log.append(stage, name, value, step)
+        event = {"event": "metric", "name": name, "value": value, "step": step}
+        self.observer.event(stage, event)
 
     def _unaddressed(self, spec: StageSpec) -> StageResult:
         self._write_summary()

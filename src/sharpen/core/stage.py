@@ -269,6 +269,12 @@ class StageType:
     report: Callable[[dict[str, Any]], list[Section]] | None = None
     """Sections of the run's report, from the stage's part of the summary."""
 
+    minimizes: str | None = None
+    """The result that tuning a recipe makes small where nothing else is asked for."""
+
+    curve: str | None = None
+    """The metric that tells step by step how a run goes; less is better."""
+
     def kind(self, config: Any) -> str:
         """Kind of the artifact made under ``config``."""
         return self.makes if isinstance(self.makes, str) else self.makes(config)

@@ -1,8 +1,8 @@
 """One stage in a process of its own: so its memory and time are its own, and a crash is contained.
 
 The parent writes one JSON request to standard input and reads JSON lines from a pipe: progress
-events, then ``result`` or ``error``. Standard output goes to standard error. When the parent dies
-the kernel kills this process too, so no two processes ever write one work folder.
+and measurements, then ``result`` or ``error``. Standard output goes to standard error. When the
+parent dies the kernel kills this process too, so no two processes ever write one work folder.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def run_in_worker(
         context: where and with what; the callbacks in it are not used.
         metrics: the run's ``metrics.jsonl``.
         inherit: file descriptors to keep open in the child, such as the run's lock.
-        on_progress: called with each progress event.
+        on_progress: called with each event of progress, and with each measurement; what it raises
+            ends the stage.
 
     Raises:
         SharpenError: what the stage raised, of the same class.
@@ -218,6 +219,11 @@ def main() -> int:
     die_with_parent(request["parent"])
     logging.basicConfig(level=request["log_level"], format="%(levelname)s %(name)s: %(message)s")
     log, stage = MetricsLog(Path(request["metrics"])), request["stage"]
+
+    def measure(name: str, value: float, step: int | None) -> None:
+        log.append(stage, name, value, step)
+        channel.emit({"event": "metric", "name": name, "value": value, "step": step})
+
     try:
         stage_type = find_stage_type(request["type"])
         config: Any = from_dict(stage_type.config, request["config"], path=(stage,))
@@ -233,7 +239,7 @@ def main() -> int:
             work=Path(request["work"]),
             folder=Path(request["folder"]) if request["folder"] else None,
             run_folder=Path(request["run_folder"]) if request["run_folder"] else None,
-            on_metric=lambda name, value, step: log.append(stage, name, value, step),
+            on_metric=measure,
             on_rewind=lambda step: log.rewind(stage, step),
             on_progress=channel.progress,
         )

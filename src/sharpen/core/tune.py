@@ -8,7 +8,8 @@
         .store/         finished stage outputs, shared by all trials
 
 Stages whose settings do not change are carried out once. Of models and adapters only those of the
-best trial stay.
+best trial stay. The first trial has the recipe's own settings. A trial whose training falls behind
+the others is stopped (``pruner.py``): the running mean of the curve's last ten values is compared.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sharpen.core.config import json_copy, parse_yaml
+from sharpen.core.config import json_copy, parse_yaml, to_dict
 from sharpen.core.errors import ConfigError, DataError, SharpenError, did_you_mean
-from sharpen.core.feedback import Trial
+from sharpen.core.feedback import Feedback, Trial
 from sharpen.core.optimizer import Optimizer
 from sharpen.core.parameters import Categorical, Float, Int, Parameter
 from sharpen.core.problem import Constraint, TrialContext, as_constraints, as_objectives
+from sharpen.core.pruner import Pruner
 from sharpen.core.recipe import Recipe, load_recipe
 from sharpen.core.run import run
 from sharpen.core.space import Space
@@ -34,6 +37,7 @@ from sharpen.core.study import Budget, Study
 __all__ = ["RecipeProblem", "parse_over", "tune"]
 
 _WEIGHTS = ("model", "adapter")
+_SMOOTHED = 10  # values of a curve in the mean that is reported
 _RANGE = re.compile(r"^((?:(?:log|int):)*)([^:,]+):([^:,]+)$")
 
 
@@ -46,6 +50,7 @@ def tune(
     constraints: Sequence[str | Constraint] = (),
     budget: Budget | None = None,
     optimizer: str | Optimizer | Callable[..., Optimizer] = "auto",
+    pruner: str | Mapping[str, Any] | Pruner | None = "median",
     overrides: Iterable[str] | Mapping[str, Any] = (),
     output: str | Path | None = None,
     workers: int | None = None,
@@ -57,11 +62,15 @@ def tune(
     Args:
         recipe: a YAML file, or the same as plain data.
         over: parameters by dotted path: ``{"train.lr": Float(1e-5, 1e-2, log=True)}``.
-        minimize: dotted paths in the run's summary to make small, such as ``"eval.loss_after"``.
+        minimize: dotted paths in the run's summary to make small, such as ``"eval.loss_after"``;
+            default, without ``maximize``, what the recipe's last stage that measures quality says.
         maximize: the same, to make large.
         constraints: on values of the summary, such as ``"compress.int4.bytes <= 1e8"``.
         budget: when to stop; default 20 trials.
         optimizer: see :class:`~sharpen.core.study.Study`.
+        pruner: stops trials whose training falls behind, as in
+            :class:`~sharpen.core.study.Study`; None lets all run to their end. With several
+            objectives nothing is stopped.
         overrides: settings held for all trials: ``["train.steps=10"]``.
         output: the study's folder; default ``runs/<name>-tune``.
         workers: trials at once; None is one, in this process.
@@ -96,16 +105,58 @@ def tune(
         store=problem.output / "study.db",
         budget=budget or Budget(trials=20),
         workers=workers,
+        pruner=pruner if len(problem.objectives) == 1 else None,
         seed=seed,
         callbacks=(after, *callbacks),
     )
+    if problem.own is not None and not study.trials():
+        study.enqueue(problem.own)
     study.run()
     problem.drop_weights(study)
     return study
 
 
+class _Stopped(Exception):
+    """A trial is not worth going on."""
+
+
+class _Curve:
+    """Observes a run and reports the curve of its training to the trial."""
+
+    def __init__(self, trial: TrialContext, curves: Mapping[str, str], sign: float) -> None:
+        self._trial, self._curves, self._sign = trial, curves, sign
+        self._values: deque[float] = deque(maxlen=_SMOOTHED)
+        self._before = 0  # steps of the stages that are done
+        self._last = 0
+
+    def stage_started(self, name: str, number: int, total: int) -> None:
+        """See :class:`~sharpen.core.run.RunObserver`."""
+
+    def stage_finished(self, name: str, result: Mapping[str, Any], reused: bool) -> None:
+        """See :class:`~sharpen.core.run.RunObserver`."""
+        self._before += self._last
+        self._last = 0
+        self._values.clear()
+
+    def event(self, name: str, event: Mapping[str, Any]) -> None:
+        """See :class:`~sharpen.core.run.RunObserver`."""
+        if event["event"] != "metric" or self._curves.get(name) != event["name"]:
+            return
+        step = event["step"]
+        if step is None or step <= self._last:
+            return
+        self._last = step
+        self._values.append(event["value"])
+        mean = self._sign * sum(self._values) / len(self._values)
+        if self._trial.report(self._before + step, mean) == "stop":
+            raise _Stopped
+
+
 class RecipeProblem:
     """A recipe as a problem; see :func:`tune` for the arguments.
+
+    Attributes:
+        own: the recipe's own settings, where they are a configuration of the space.
 
     Raises:
         ConfigError: the recipe is wrong, or a path of the space is none of its settings.
@@ -125,12 +176,14 @@ class RecipeProblem:
         self.recipe: Any = json_copy(recipe) if isinstance(recipe, Mapping) else Path(recipe)
         self.overrides = self._as_mapping(overrides)
         self.space = space
-        self.objectives = as_objectives(minimize, maximize)
         self.constraints = as_constraints(constraints)
-        if not self.objectives:
-            raise ConfigError("tune needs minimize or maximize, such as 'eval.loss_after'.")
         loaded = self._load(space.default())
+        if not minimize and not maximize:
+            minimize = _quality(loaded)
+        self.objectives = as_objectives(minimize, maximize)
         self._check_paths(loaded)
+        self._curves = {s.name: s.type.curve for s in loaded.stages if s.type.curve is not None}
+        self.own = self._own()
         self.name = loaded.name
         self.output = Path(output or Path("runs") / f"{loaded.name}-tune").absolute()
 
@@ -148,6 +201,23 @@ class RecipeProblem:
 
     def _load(self, config: Mapping[str, Any]) -> Recipe:
         return load_recipe(self.recipe, {**self.overrides, **config})
+
+    def _own(self) -> dict[str, Any] | None:
+        """Values of the space's parameters as the recipe has them."""
+        loaded = self._load({})
+        tree: dict[str, Any] = {s.name: to_dict(s.config) for s in loaded.stages}
+        tree |= {"seed": loaded.seed, "model": loaded.model}
+        found: dict[str, Any] = {}
+        for path in self.space:
+            node: Any = tree
+            for part in path.split("."):
+                node = node.get(part) if isinstance(node, Mapping) else None
+            found[path] = node
+        active = self.space.active(found)
+        try:
+            return self.space.validate({k: v for k, v in found.items() if k in active})
+        except (ConfigError, TypeError):
+            return None  # what the recipe says is not in the space
 
     def _check_paths(self, recipe: Recipe) -> None:
         """Objectives and parameters must begin with a stage (or ``seed``)."""
@@ -169,16 +239,24 @@ class RecipeProblem:
         """Run folder of a trial."""
         return self.output / "trials" / str(number)
 
-    def evaluate(self, config: dict[str, Any], trial: TrialContext) -> dict[str, Any]:
+    def evaluate(self, config: dict[str, Any], trial: TrialContext) -> dict[str, Any] | Feedback:
         """Carry the recipe out; see :meth:`Problem.evaluate`.
 
         Raises:
             DataError: the summary lacks a value that was asked for.
             SharpenError: the run failed.
         """
-        done = run(
-            self._load(config), output=self.folder(trial.number), store=self.output / ".store"
-        )
+        sign = -1.0 if self.objectives[0].direction == "max" else 1.0
+        try:
+            done = run(
+                self._load(config),
+                output=self.folder(trial.number),
+                store=self.output / ".store",
+                observer=_Curve(trial, self._curves, sign),
+            )
+        except _Stopped:
+            info = {"run": f"trials/{trial.number}"}
+            return Feedback(status="pruned", info=info)
         flat = done.summary.flat()
         found: dict[str, Any] = {"run": f"trials/{trial.number}"}
         for name in [*(o.name for o in self.objectives), *(c.name for c in self.constraints)]:
@@ -206,11 +284,23 @@ class RecipeProblem:
             else:
                 losers.append(folder)
         for folder in losers:
+            shutil.rmtree(folder / ".work", ignore_errors=True)  # checkpoints of one that stopped
             for link in _links(folder):
                 output = link.resolve()
                 if output.name not in kept and _kind(output) in (*_WEIGHTS, ""):
                     shutil.rmtree(output, ignore_errors=True)
                     link.unlink(missing_ok=True)
+
+
+def _quality(recipe: Recipe) -> str:
+    """What the recipe's last stage that measures quality says of it, to be made small."""
+    found = [f"{s.name}.{s.type.minimizes}" for s in recipe.stages if s.type.minimizes is not None]
+    if not found:
+        raise ConfigError(
+            "no stage of the recipe measures quality, so tune needs minimize or maximize: a dotted "
+            "path of the run's summary. Or add an eval stage."
+        )
+    return found[-1]
 
 
 def _links(folder: Path) -> list[Path]:

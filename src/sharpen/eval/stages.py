@@ -65,4 +65,5 @@ EVAL = StageType(
     needs_model=True,
     fingerprint=_fingerprint,
     report=_report,
+    minimizes="loss_after",
 )

@@ -45,4 +45,5 @@ TRAIN = StageType(
     may_change=MAY_CHANGE,
     predict=predict_train,
     report=_report,
+    curve="loss",
 )
