@@ -1,7 +1,7 @@
 """Regret and overhead of Bayesian optimization beside other packages, on functions of known minima.
 
 Every method gets the same function, seed and number of evaluations, one thread, and no more than
-what its package chooses by itself. Methods of one call alternate within each seed. After n evaluations
+what its package chooses by itself. Methods of one call alternate within a seed. After n evaluations
 the regret is that of the best feasible configuration evaluated; with noise, of the one the method
 recommends (or, where a package recommends none, of the one with the best value observed), measured
 without noise. A regret below 1e-8 counts as that: the minima are known to about as much.

@@ -48,6 +48,7 @@ __all__ = [
     "SPSA",
     "TPE",
     "AdamSPSA",
+    "ContextualGP",
     "Grid",
     "Halton",
     "Hyperband",
@@ -68,6 +69,7 @@ __all__ = [
 __getattr__ = exports(
     "sharpen.search",
     {
+        "ContextualGP": "sharpen.search.gp.contextual",
         "GP": "sharpen.search.gp.optimizer",
         "MultiFidelityGP": "sharpen.search.gp.multi_fidelity",
         "ParEGO": "sharpen.search.gp.parego",

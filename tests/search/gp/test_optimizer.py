@@ -27,6 +27,20 @@ class TestGP(OptimizerConformance):
     regret = 0.05
 
 
+@pytest.mark.slow
+class TestGPOfWarpedInputsAveragedOverHyperparameters(OptimizerConformance):
+    optimizer = partial(GP, hyper="bayes", warp=True, n_init=5, samples=32, restarts=2)
+    evaluations = 20
+    regret = 1.0
+
+
+@pytest.mark.slow
+class TestGPOfJointEntropy(OptimizerConformance):
+    optimizer = partial(GP, acquisition="jes", n_init=5, samples=64, restarts=2)
+    evaluations = 30
+    regret = 0.5
+
+
 class TestGPWithFewInitialTrials(OptimizerConformance):
     """The model proposes nearly all, in the space of every kind of parameter too."""
 
@@ -57,11 +71,76 @@ def bowl(config: dict[str, Any]) -> float:
     return float((config["x"] - 0.3) ** 2 + (config["y"] - 0.8) ** 2)
 
 
-@pytest.mark.parametrize("acquisition", ACQUISITIONS)
+@pytest.mark.parametrize(
+    "acquisition",
+    [
+        pytest.param(a, marks=[pytest.mark.peer, pytest.mark.filterwarnings("ignore")])
+        if a == "pes"
+        else a
+        for a in ACQUISITIONS
+    ],
+)
 def test_every_acquisition_finds_the_bottom_of_a_bowl(acquisition: str) -> None:
     optimizer = GP(SQUARE, acquisition=acquisition, n_init=5, seed=1)
     play(optimizer, bowl, 18)
     assert bowl(optimizer.recommend().config) < 1e-3
+
+
+@pytest.mark.parametrize("acquisition", ["log_ei", "mes", "ts"])
+def test_acquisitions_are_averaged_over_draws_of_the_hyperparameters(acquisition: str) -> None:
+    optimizer = GP(SQUARE, acquisition=acquisition, hyper="bayes", n_init=5, seed=1, samples=64)
+    play(optimizer, bowl, 10)
+    assert bowl(optimizer.recommend().config) < 0.05
+    found = optimizer._all_models(optimizer.seen.imputed()[:, 0])["loss"]
+    scales = torch.stack([m.hyper.lengthscales for m in found.draws])
+    assert len(scales) == 16
+    assert (scales.std(0) > 0).all()
+
+
+def test_what_is_feasible_under_noise_follows_from_the_expected_margin() -> None:
+    rng = np.random.default_rng(1)
+    optimizer = GP(SQUARE, constraints=[Constraint("far", "<=", 0.0)], n_init=5, seed=2)
+
+    def values(c: dict[str, Any]) -> dict[str, float]:
+        return {"value": c["x"], "far": 0.5 - c["x"] + 0.1 * rng.normal()}
+
+    play(optimizer, values, 40)
+    models = optimizer._all_models(optimizer.seen.imputed()[:, 0])
+    good = optimizer._good(models)
+    x = optimizer.seen.x[:, 0]
+    # By single measurements, more trials of the forbidden side pass.
+    assert (x[good] < 0.45).sum() < (x[optimizer.seen.good] < 0.45).sum()
+    assert optimizer.recommend().config["x"] > 0.42
+
+
+@pytest.mark.parametrize("options", [{}, {"hyper": "bayes"}, {"warp": True}, {"acquisition": "kg"}])
+def test_data_that_tell_little_are_survived(options: dict[str, Any]) -> None:
+    made = partial(GP, SQUARE, samples=32, restarts=2, **options)
+    equal = made(n_init=2)
+    play(equal, lambda c: 3.0, 5)
+    assert equal.ask()[0].config
+    one = made(n_init=1)
+    play(one, bowl, 1)
+    assert one.ask()[0].config
+    twice = made(n_init=2)
+    for value in (1.0, 1.0, 5.0, 5.5):
+        candidate = twice.ask()[0]
+        twice.tell([replace(candidate.result(value), config={"x": 0.25, "y": 0.5})])
+    assert twice.ask()[0].config != {"x": 0.25, "y": 0.5}
+    huge = made(n_init=2)
+    play(huge, lambda c: 1e30 * c["x"] - 1e100 * (c["y"] > 0.99), 5)
+    assert huge.ask()[0].config
+
+
+def test_three_hundred_trials_are_modelled() -> None:
+    optimizer = GP(SQUARE, n_init=3, samples=64, restarts=2)
+    candidate = optimizer.ask()[0]
+    drawn = np.random.default_rng(0).random((300, 2)).tolist()
+    optimizer.tell(
+        replace(candidate.result(bowl({"x": x, "y": y})), number=k, config={"x": x, "y": y})
+        for k, (x, y) in enumerate(drawn)
+    )
+    assert bowl(optimizer.ask()[0].config) < 1e-3
 
 
 def test_hartmann_is_nearly_solved_in_fifty_trials_and_random_search_is_far() -> None:
@@ -241,6 +320,8 @@ def test_wrong_options_are_refused() -> None:
         GP(SQUARE, acquisition="logei")
     with pytest.raises(ConfigError, match="kernel"):
         play(GP(SQUARE, kernel="linear", n_init=2), bowl, 3)
+    with pytest.raises(ConfigError, match="bayes"):
+        GP(SQUARE, hyper="bays")
     for options in ({"n_init": 0}, {"restarts": 0}, {"samples": 0}, {"noise": -1.0}):
         with pytest.raises(ConfigError, match="at least"):
             GP(SQUARE, **options)

@@ -2,11 +2,12 @@
 
 from sharpen.core.lazy import exports
 
-__all__ = ["GP", "GaussianProcess", "MultiFidelityGP", "ParEGO", "TuRBO"]
+__all__ = ["GP", "ContextualGP", "GaussianProcess", "MultiFidelityGP", "ParEGO", "TuRBO"]
 
 __getattr__ = exports(
     "sharpen.search.gp",
     {
+        "ContextualGP": "sharpen.search.gp.contextual",
         "GP": "sharpen.search.gp.optimizer",
         "GaussianProcess": "sharpen.search.gp.model",
         "MultiFidelityGP": "sharpen.search.gp.multi_fidelity",

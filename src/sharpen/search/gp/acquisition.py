@@ -4,8 +4,10 @@ With mu and s^2 the posterior of the loss (less is better) and f* the least loss
 
     h(z)      = phi(z) + z Phi(z)
     EI        = s h(z), z = (f* - mu) / s                       log EI = log s + log h(z)
+    PI        = Phi(z)
     UCB       = -(mu - sqrt(beta) s)
     MES       = mean over samples f* of g phi(g) / (2 Phi(g)) - log Phi(g), g = (mu - f*) / s
+    GIBBON    = mean of -1/2 log(1 - s^2 / (s^2 + e) r (g + r)), r = phi(g) / Phi(g), e the noise
     feasible  = prod_j Phi(-mu_j / s_j) over the margins of the constraints
     noisy EI  = E[max_i (-mu_i') over x_1 .. x_n and x] - max_i (-mu_i) over x_1 .. x_n,
                 mu' the means after x is measured: lines in a standard normal
@@ -13,11 +15,12 @@ With mu and s^2 the posterior of the loss (less is better) and f* the least loss
 
 EI: Donald R. Jones, Matthias Schonlau and William J. Welch, Journal of Global Optimization 13,
 1998; its logarithm: Sebastian Ament et al., "Unexpected Improvements to Expected Improvement for
-Bayesian Optimization", NeurIPS 2023, section 4.1; UCB: Niranjan Srinivas et al., ICML 2010; MES:
-Zi Wang and Stefanie Jegelka, "Max-value Entropy Search for Efficient Bayesian Optimization", ICML
-2017, equation 6; constrained EI: Jacob R. Gardner et al., "Bayesian Optimization with Inequality
-Constraints", ICML 2014; noisy EI and KG: Peter I. Frazier, "A Tutorial on Bayesian Optimization",
-arXiv:1807.02811, 2018, sections 4.2 and 5.
+Bayesian Optimization", NeurIPS 2023, section 4.1; PI: Harold J. Kushner, Journal of Basic
+Engineering 86, 1964; UCB: Niranjan Srinivas et al., ICML 2010; MES: Zi Wang and Stefanie Jegelka,
+"Max-value Entropy Search for Efficient Bayesian Optimization", ICML 2017, equation 6; its lower
+bound under noise, GIBBON: Henry B. Moss et al., JMLR 22, 2021, section 4; constrained EI: Jacob R.
+Gardner et al., "Bayesian Optimization with Inequality Constraints", ICML 2014; noisy EI and KG:
+Peter I. Frazier, "A Tutorial on Bayesian Optimization", arXiv:1807.02811, 2018, sections 4.2 and 5.
 
 Differs from the papers: EI and all that follows from it is given as its logarithm, and where the
 targets have several columns (sampled outcomes of pending trials) EI is its mean over them. Time
@@ -34,7 +37,6 @@ import torch
 from torch import Tensor
 
 from sharpen.search.gp.envelope import log_expected_rise
-from sharpen.search.gp.kernels import correlation, profile
 from sharpen.search.gp.model import GaussianProcess
 from sharpen.search.gp.normal import LOG_SQRT_2PI, log_h
 
@@ -44,6 +46,7 @@ __all__ = [
     "knowledge_gradient",
     "log_expected_improvement",
     "log_feasibility",
+    "log_probability_of_improvement",
     "max_value_entropy",
     "noisy_expected_improvement",
     "sample_minima",
@@ -77,6 +80,11 @@ def log_expected_improvement(model: GaussianProcess, best: Tensor | float) -> Ac
     return value
 
 
+def log_probability_of_improvement(model: GaussianProcess, best: float) -> Acquisition:
+    """The logarithm of the probability that the function is below ``best``."""
+    return log_feasibility(model, best)
+
+
 def upper_confidence_bound(model: GaussianProcess, beta: float) -> Acquisition:
     """The loss that is hoped for, sqrt(beta) standard deviations below the mean, negated."""
 
@@ -88,14 +96,23 @@ def upper_confidence_bound(model: GaussianProcess, beta: float) -> Acquisition:
     return value
 
 
-def max_value_entropy(model: GaussianProcess, minima: Tensor) -> Acquisition:
-    """MES: how much a point tells of the least loss, given [k] samples of it."""
+def max_value_entropy(model: GaussianProcess, minima: Tensor, *, noise: float = 0.0) -> Acquisition:
+    """MES: how much a point tells of the least loss.
+
+    Args:
+        model: of the loss.
+        minima: [k] samples of the least loss.
+        noise: variance of the noise of the next measurement; above 0 the value is GIBBON's bound.
+    """
 
     def value(points: Tensor) -> Tensor:
         mean, sd = _mean_and_sd(model, points)
         gap = (mean.mean(1, keepdim=True) - minima) / sd
         log_share = torch.special.log_ndtr(gap)
         ratio = torch.exp(-gap * gap / 2 - LOG_SQRT_2PI - log_share)
+        if noise > 0:
+            share = sd * sd / (sd * sd + noise)
+            return (-0.5 * torch.log1p(-share * ratio * (gap + ratio))).mean(1)
         told: Tensor = gap * ratio / 2 - log_share
         return told.mean(1)
 
@@ -156,14 +173,11 @@ def knowledge_gradient(
     with torch.no_grad():
         known = -model.posterior(others)[0].reshape(len(others), -1).mean(1)
         other_half = model.half(others)
-    lengthscales, shape = model.hyper.lengthscales, profile(model.kernel)
-    scaled = others / lengthscales
 
     def value(points: Tensor) -> Tensor:
         half = model.half(points)
-        prior = correlation(points / lengthscales, scaled, shape)
-        covariance = model.hyper.scale * prior - half.mT @ other_half
-        variance = (model.hyper.scale - (half * half).sum(0)).clamp(min=_LEAST_SD**2)
+        covariance = model.prior(points, others) - half.mT @ other_half
+        variance = (model.prior_variance - (half * half).sum(0)).clamp(min=_LEAST_SD**2)
         spread = (variance + noise).sqrt()[:, None]
         slopes = covariance / spread
         heights = known.expand(len(points), -1)

@@ -14,6 +14,7 @@ Nardi, "Vanilla Bayesian Optimization Performs Great in High Dimensions", ICML 2
                                               has its mode there
     log s   ~ N(0, 1)
     e       ~ Gamma(1.1, 30)
+    log a, log b ~ N(0, 0.75)   where inputs are warped, see :mod:`sharpen.search.gp.warp`
 
 Differs from the papers: s is learnt, not 1, and the noise has a prior that leaves it free to
 vanish, because many objectives have none. K^-1 is never formed for a prediction, only its Cholesky
@@ -25,6 +26,7 @@ predictions.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -34,17 +36,24 @@ import torch
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
-from sharpen.search.gp.kernels import Profile, correlation, profile, squared_distances
+from sharpen.search.gp.kernels import correlation, profile, squared_distances
 from sharpen.search.gp.optimize import minimize_all
+from sharpen.search.gp.warp import warp, warp_slopes
 
-__all__ = ["GaussianProcess", "Hyperparameters", "fit"]
+__all__ = ["GaussianProcess", "Hyperparameters", "LogPosterior", "densest", "fit"]
 
 Floats = npt.NDArray[np.float64]
 
 LEAST_NOISE = 1e-8
-_BOUNDS = {"lengthscale": (2.5e-2, 1e3), "scale": (1e-2, 1e2), "noise": (LEAST_NOISE, 1.0)}
+_BOUNDS = {
+    "lengthscale": (2.5e-2, 1e3),
+    "scale": (1e-2, 1e2),
+    "noise": (LEAST_NOISE, 1.0),
+    "warp": (0.1, 10.0),
+}
 _JITTERS = (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)
 _GAMMA_SHAPE, _GAMMA_RATE = 1.1, 30.0
+_WARP_VARIANCE = 0.75
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +68,9 @@ class Hyperparameters:
 
     noise: float = LEAST_NOISE
     """e, the learnt variance of the noise."""
+
+    warp: Tensor | None = None
+    """[2, p] a and b of the warp of each feature, 1 where there is none; None is no warp at all."""
 
 
 class GaussianProcess:
@@ -94,31 +106,22 @@ class GaussianProcess:
         noise: Tensor | None = None,
         mean: float | None = None,
     ) -> None:
-        scaled = features / hyper.lengthscales
-        shape = profile(kernel)
+        self.hyper, self.kernel, self._profile = hyper, kernel, profile(kernel)
         known = torch.zeros(len(features), dtype=torch.float64) if noise is None else noise
-        covariance = hyper.scale * shape(squared_distances(scaled, scaled))[0]
+        self.features, self._scaled = features, self.scaled(features)
+        covariance = self._data_covariance()
         covariance.diagonal().add_(known + hyper.noise)
-        factor = _cholesky(covariance, hyper.scale)
-        self._settle(scaled, targets, hyper, kernel, known, mean, factor)
+        self._settle(targets, known, mean, _cholesky(covariance, hyper.scale))
 
     def _settle(
-        self,
-        scaled: Tensor,
-        targets: Tensor,
-        hyper: Hyperparameters,
-        kernel: str,
-        known: Tensor,
-        given_mean: float | None,
-        factor: Tensor,
+        self, targets: Tensor, known: Tensor, given_mean: float | None, factor: Tensor
     ) -> None:
-        self.hyper, self.kernel, self.known_noise = hyper, kernel, known
-        self.targets, self._scaled, self._factor = targets, scaled, factor
+        """Take values and the factor of their covariance, once the points are set."""
+        self.known_noise, self.targets, self._factor = known, targets, factor
         self._given_mean = given_mean
-        self._profile: Profile = profile(kernel)
         columns = targets.reshape(len(targets), -1)
-        ones = torch.ones(len(targets), 1, dtype=torch.float64)
-        half = torch.linalg.solve_triangular(factor, torch.cat([ones, columns], 1), upper=False)
+        sides = torch.cat([self._constant()[:, None], columns], 1)
+        half = torch.linalg.solve_triangular(factor, sides, upper=False)
         one, y = half[:, :1], half[:, 1:]
         if given_mean is None:
             mean = (one.T @ y) / ((one * one).sum() + 1)
@@ -129,20 +132,39 @@ class GaussianProcess:
         self.mean = mean[0].reshape(targets.shape[1:])
         self._weights = weights
 
+    def _constant(self) -> Tensor:
+        """[n] what a constant function adds to each of the data."""
+        return torch.ones(len(self._scaled), dtype=torch.float64)
+
+    def _data_covariance(self) -> Tensor:
+        """[n, n] prior covariance of the data, without noise."""
+        return self.hyper.scale * self._profile(squared_distances(self._scaled, self._scaled))[0]
+
     def __len__(self) -> int:
         return len(self.targets)
 
-    @property
-    def features(self) -> Tensor:
-        """[n, p] the data's points."""
-        return self._scaled * self.hyper.lengthscales
-
     # -- predictions ----------------------------------------------------------------------------
+
+    def scaled(self, points: Tensor) -> Tensor:
+        """[q, p] points as the kernel sees them: warped, and divided by the lengthscales."""
+        if self.hyper.warp is not None:
+            points = warp(points, self.hyper.warp[0], self.hyper.warp[1])
+        return points / self.hyper.lengthscales
+
+    @property
+    def prior_variance(self) -> float:
+        """Variance of the function at a point that no data tell of."""
+        return self.hyper.scale
+
+    def prior(self, points: Tensor, others: Tensor) -> Tensor:
+        """[q, m] prior covariances of the function; gradients flow to ``points`` alone."""
+        with torch.no_grad():
+            fixed = self.scaled(others)
+        return self.hyper.scale * correlation(self.scaled(points), fixed, self._profile)
 
     def _cross(self, points: Tensor) -> Tensor:
         """[q, n] prior covariances of points with the data."""
-        scaled = points / self.hyper.lengthscales
-        return self.hyper.scale * correlation(scaled, self._scaled, self._profile)
+        return self.hyper.scale * correlation(self.scaled(points), self._scaled, self._profile)
 
     def posterior(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the function, without noise.
@@ -156,7 +178,7 @@ class GaussianProcess:
         cross = self._cross(points)
         mean = cross @ self._weights + self.mean.reshape(1, -1)
         half = torch.linalg.solve_triangular(self._factor, cross.mT, upper=False)
-        variance = (self.hyper.scale - (half * half).sum(0)).clamp(min=0)
+        variance = (self.prior_variance - (half * half).sum(0)).clamp(min=0)
         return mean.reshape(len(points), *self.targets.shape[1:]), variance
 
     def half(self, points: Tensor) -> Tensor:
@@ -168,9 +190,9 @@ class GaussianProcess:
 
     def covariance(self, points: Tensor, others: Tensor) -> Tensor:
         """[q, m] posterior covariances of the function; gradients flow to ``points`` alone."""
-        lengthscales = self.hyper.lengthscales
-        prior = correlation(points / lengthscales, others / lengthscales, self._profile)
-        return self.hyper.scale * prior - self.half(points).mT @ self.half(others)
+        with torch.no_grad():
+            others_half = self.half(others)
+        return self.prior(points, others) - self.half(points).mT @ others_half
 
     # -- evidence -------------------------------------------------------------------------------
 
@@ -207,7 +229,7 @@ class GaussianProcess:
             targets: [j] or [j, k] their values; k may be more than one where it was none so far.
             noise: [j] known variances.
         """
-        scaled = features / self.hyper.lengthscales
+        scaled = self.scaled(features)
         known = torch.zeros(len(features), dtype=torch.float64) if noise is None else noise
         side = torch.linalg.solve_triangular(self._factor, self._cross(features).mT, upper=False).mT
         corner = self.hyper.scale * self._profile(squared_distances(scaled, scaled))[0]
@@ -219,23 +241,21 @@ class GaussianProcess:
         old = self.targets
         if targets.dim() > old.dim():
             old = old[:, None].expand(-1, targets.shape[1])
-        grown = object.__new__(GaussianProcess)
-        grown._settle(
-            torch.cat([self._scaled, scaled]),
-            torch.cat([old, targets]),
-            self.hyper,
-            self.kernel,
-            torch.cat([self.known_noise, known]),
-            self._given_mean,
-            factor,
-        )
+        grown = copy.copy(self)
+        grown.features = torch.cat([self.features, features])
+        grown._scaled = torch.cat([self._scaled, scaled])
+        grown._extend(j)
+        known = torch.cat([self.known_noise, known])
+        grown._settle(torch.cat([old, targets]), known, self._given_mean, factor)
         return grown
+
+    def _extend(self, count: int) -> None:
+        """Note ``count`` further points, for subclasses whose data are of several kinds."""
 
     def with_targets(self, targets: Tensor, mean: float = 0.0) -> GaussianProcess:
         """The same process with other values at the same points, and a mean that is given."""
-        other = object.__new__(GaussianProcess)
-        known, factor = self.known_noise, self._factor
-        other._settle(self._scaled, targets, self.hyper, self.kernel, known, mean, factor)
+        other = copy.copy(self)
+        other._settle(targets, self.known_noise, mean, self._factor)
         return other
 
 
@@ -260,6 +280,7 @@ def fit(
     kernel: str = "matern52",
     noise: Tensor | None = None,
     learn_noise: bool = True,
+    warped: npt.NDArray[np.int64] | None = None,
     evaluations: int = 60,
 ) -> Hyperparameters:
     """Hyper-parameters of the largest posterior density.
@@ -271,37 +292,57 @@ def fit(
         kernel: ``matern52`` or ``rbf``.
         noise: [n] known variances; None is none.
         learn_noise: whether there may be noise beside the known one.
+        warped: [m] features in [0, 1] whose warp is learnt; None is none.
         evaluations: most evaluations of the density; each takes all starts in one batch.
     """
-    count = int(groups.max()) + 1 if len(groups) else 0
-    posterior = LogPosterior(features, targets, groups, kernel=kernel, noise=noise)
-    low = np.log([*[_BOUNDS["lengthscale"][0]] * count, _BOUNDS["scale"][0], LEAST_NOISE])
-    high = np.log([*[_BOUNDS["lengthscale"][1]] * count, _BOUNDS["scale"][1], 1.0])
-    if not learn_noise:
-        high[-1] = low[-1]
-    centre = posterior.centre
-    starts = np.array(
-        [
-            [*[centre] * count, 0.0, math.log(1e-4)],
-            [*[centre - 1.2] * count, 0.0, math.log(1e-2)],
-        ]
+    posterior = LogPosterior(
+        features,
+        targets,
+        groups,
+        kernel=kernel,
+        noise=noise,
+        learn_noise=learn_noise,
+        warped=warped,
     )
+    return posterior.hyperparameters(densest(posterior, evaluations))
+
+
+def densest(posterior: LogPosterior, evaluations: int = 60) -> Floats:
+    """[k] the row of the largest density that a search finds; see :func:`fit`."""
     best, value = minimize_all(
-        posterior, starts, low, high, evaluations=evaluations, tolerance=1e-6
+        posterior,
+        posterior.starts,
+        posterior.low,
+        posterior.high,
+        evaluations=evaluations,
+        tolerance=1e-6,
     )
-    theta = best[int(np.argmin(value))]
-    return Hyperparameters(
-        lengthscales=torch.from_numpy(np.exp(theta[:count])[groups]),
-        scale=math.exp(theta[count]),
-        noise=math.exp(theta[count + 1]),
-    )
+    found: Floats = best[int(np.argmin(value))]
+    return found
 
 
 class LogPosterior:
     """The negative log density of hyper-parameters given data, with its gradient.
 
-    Arguments are those of :func:`fit`. Called with [b, g + 2] rows of log lengthscales, log s and
-    log e, it gives [b] values and [b, g + 2] gradients.
+    Arguments are those of :func:`fit`. Called with [b, g + 2 + 2m] rows of log lengthscales, log s,
+    log e, log a and log b, it gives [b] values and [b, g + 2 + 2m] gradients.
+
+    Args:
+        features: see :func:`fit`, like those that follow.
+        targets: likewise.
+        groups: likewise.
+        kernel: likewise.
+        noise: likewise.
+        learn_noise: likewise.
+        warped: likewise.
+        integrated_mean: whether the mean is integrated out; else it is at its likeliest.
+
+    Attributes:
+        low: [g + 2 + 2m] least values.
+        high: [g + 2 + 2m] largest values.
+        starts: [2, g + 2 + 2m] where a search for the best ones begins.
+        prior_mean: [g + 2 + 2m] of the normal priors; for log e a normal that covers its range.
+        prior_sd: [g + 2 + 2m] likewise.
     """
 
     def __init__(
@@ -312,46 +353,106 @@ class LogPosterior:
         *,
         kernel: str = "matern52",
         noise: Tensor | None = None,
+        learn_noise: bool = True,
+        warped: npt.NDArray[np.int64] | None = None,
+        integrated_mean: bool = False,
     ) -> None:
-        self._x, self._y, self._groups = features, targets, torch.from_numpy(groups)
-        self._count = int(groups.max()) + 1 if len(groups) else 0
-        self._profile = profile(kernel)
-        n = len(targets)
+        self._x, self._y = features, targets
+        self._index, self._groups = groups, torch.from_numpy(groups)
+        self._count = count = int(groups.max()) + 1 if len(groups) else 0
+        self._profile, self._integrated = profile(kernel), integrated_mean
+        self._warped = np.empty(0, dtype=np.int64) if warped is None else warped
+        n, m = len(targets), len(self._warped)
         self._noise = torch.zeros(n, dtype=torch.float64) if noise is None else noise
-        self.centre = math.sqrt(2) - 3 + math.log(max(self._count, 1)) / 2
+        self.centre = math.sqrt(2) - 3 + math.log(max(count, 1)) / 2
+        kinds = ["lengthscale"] * count + ["scale", "noise"] + ["warp"] * (2 * m)
+        self.low, self.high = (np.log([_BOUNDS[kind][k] for kind in kinds]) for k in (0, 1))
+        if not learn_noise:
+            self.high[count + 1] = self.low[count + 1]
+        self.starts = np.array(
+            [
+                [*[self.centre] * count, 0.0, math.log(1e-4), *[0.0] * (2 * m)],
+                [*[self.centre - 1.2] * count, 0.0, math.log(1e-2), *[0.0] * (2 * m)],
+            ]
+        )
+        self.prior_mean = np.array([*[self.centre] * count, 0.0, math.log(1e-4), *[0.0] * (2 * m)])
+        warp_sd = math.sqrt(_WARP_VARIANCE)
+        self.prior_sd = np.array([*[math.sqrt(3)] * count, 1.0, 4.0, *[warp_sd] * (2 * m)])
+
+    def hyperparameters(self, theta: Floats) -> Hyperparameters:
+        """What one row [g + 2 + 2m] means."""
+        count, m = self._count, len(self._warped)
+        shape = None
+        if m:
+            shape = torch.ones(2, len(self._index), dtype=torch.float64)
+            shape[:, self._warped] = torch.from_numpy(np.exp(theta[count + 2 :]).reshape(2, m))
+        return Hyperparameters(
+            lengthscales=torch.from_numpy(np.exp(theta[:count])[self._index]),
+            scale=math.exp(theta[count]),
+            noise=math.exp(theta[count + 1]),
+            warp=shape,
+        )
 
     @torch.no_grad()
-    def __call__(self, theta: Floats, rows: object = None) -> tuple[Floats, Floats]:
-        """See the class."""
-        count, n = self._count, len(self._y)
+    def __call__(
+        self, theta: Floats, rows: object = None, *, gradients: bool = True
+    ) -> tuple[Floats, Floats]:
+        """See the class; without gradients, those given are 0."""
+        count, n, m = self._count, len(self._y), len(self._warped)
         t = torch.from_numpy(np.ascontiguousarray(theta))
         scale, noise = t[:, count].exp(), t[:, count + 1].exp()
-        scaled = self._x * (-t[:, :count]).exp()[:, self._groups].unsqueeze(1)
+        shapes = t[:, count + 2 :].exp()
+        x = self._x
+        if m:
+            a, b = shapes[:, None, :m], shapes[:, None, m:]
+            x = x.expand(len(t), -1, -1).clone()
+            x[:, :, self._warped] = warp(self._x[:, self._warped], a, b)
+        inverse_scales = (-t[:, :count]).exp()[:, self._groups].unsqueeze(1)
+        scaled = x * inverse_scales
         k, slope, _ = self._profile(squared_distances(scaled, scaled))
         signal = scale[:, None, None] * k
         covariance = signal.clone()
         covariance.diagonal(dim1=1, dim2=2).add_(self._noise + noise[:, None])
         factor, failed = torch.linalg.cholesky_ex(covariance)
         factor[failed > 0] = torch.eye(n, dtype=torch.float64)
-        inverse = torch.cholesky_inverse(factor)
-        ones = inverse.sum(2)
+        if gradients:
+            inverse = torch.cholesky_inverse(factor)
+            ones, by_y = inverse.sum(2), inverse @ self._y
+        else:
+            sides = torch.stack([torch.ones_like(self._y), self._y], 1).expand(len(t), -1, -1)
+            ones, by_y = torch.cholesky_solve(sides, factor).unbind(2)
         mean = (ones @ self._y) / (ones.sum(1) + 1)
-        weights = inverse @ self._y - mean[:, None] * ones
+        weights = by_y - mean[:, None] * ones
         value = 0.5 * ((self._y - mean[:, None]) * weights).sum(1) + 0.5 * mean**2
         value += factor.diagonal(dim1=1, dim2=2).log().sum(1) + n / 2 * math.log(2 * math.pi)
-        outer = inverse - weights[:, :, None] * weights[:, None, :]
-        h = outer * slope * scale[:, None, None]
-        by_feature = -2 * (scaled * (scaled * h.sum(2, keepdim=True) - h @ scaled)).sum(1)
-        gradient = torch.zeros_like(t)
-        gradient[:, :count].index_add_(1, self._groups, by_feature)
-        gradient[:, count] = 0.5 * (outer * signal).sum((1, 2))
-        gradient[:, count + 1] = 0.5 * noise * outer.diagonal(dim1=1, dim2=2).sum(1)
+        size = 1 + ones.sum(1)
+        if self._integrated:
+            value += 0.5 * size.log()
         # The priors, as the module gives them.
         away = t[:, :count] - self.centre
         value += (away**2).sum(1) / 6 + t[:, count] ** 2 / 2
         value += _GAMMA_RATE * noise - (_GAMMA_SHAPE - 1) * t[:, count + 1]
+        value += (t[:, count + 2 :] ** 2).sum(1) / (2 * _WARP_VARIANCE)
+        value[failed > 0] = math.inf
+        if not gradients:
+            return value.numpy(), np.zeros_like(theta)
+        outer = inverse - weights[:, :, None] * weights[:, None, :]
+        if self._integrated:
+            outer -= ones[:, :, None] * ones[:, None, :] / size[:, None, None]
+        h = outer * slope * scale[:, None, None]
+        by_point = 2 * (scaled * h.sum(2, keepdim=True) - h @ scaled)
+        by_feature = -(scaled * by_point).sum(1)
+        gradient = torch.zeros_like(t)
+        gradient[:, :count].index_add_(1, self._groups, by_feature)
+        gradient[:, count] = 0.5 * (outer * signal).sum((1, 2))
+        gradient[:, count + 1] = 0.5 * noise * outer.diagonal(dim1=1, dim2=2).sum(1)
+        if m:
+            moved = (by_point * inverse_scales)[:, :, self._warped]
+            for place, slopes in enumerate(warp_slopes(self._x[:, self._warped], a, b)):
+                at = count + 2 + place * m
+                gradient[:, at : at + m] = (moved * slopes).sum(1) * shapes[:, place * m :][:, :m]
+            gradient[:, count + 2 :] += t[:, count + 2 :] / _WARP_VARIANCE
         gradient[:, :count] += away / 3
         gradient[:, count] += t[:, count]
         gradient[:, count + 1] += _GAMMA_RATE * noise - (_GAMMA_SHAPE - 1)
-        value[failed > 0] = math.inf
         return value.numpy(), gradient.numpy()

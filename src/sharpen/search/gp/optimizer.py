@@ -11,6 +11,8 @@ Global Optimization 13, 1998::
       3. x = argmax of the acquisition over the space       (acquisition, candidates)
 
     acquisition "auto": log EI; exact noisy EI where the losses are noisy
+    hyper "bayes": 16 draws of the hyper-parameters, and the mean of the acquisition over them
+    warp: coordinates bent before the kernel sees them, the bend learnt with the rest
 
 Constraints each have a model of their own, and the acquisition is multiplied by the probability
 that all hold; while no trial is feasible, that probability alone counts. Pending trials enter as 16
@@ -30,7 +32,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -42,7 +44,7 @@ from torch import Tensor
 
 from sharpen.core.errors import ConfigError, did_you_mean
 from sharpen.core.optimizer import Capabilities, Proposal, Recommendation
-from sharpen.core.parameters import Categorical, Fixed, Int
+from sharpen.core.parameters import Bool, Categorical, Fixed, Int
 from sharpen.core.problem import Constraint, Objective
 from sharpen.core.space import Space, random_stream
 from sharpen.search.gp.acquisition import (
@@ -51,38 +53,65 @@ from sharpen.search.gp.acquisition import (
     knowledge_gradient,
     log_expected_improvement,
     log_feasibility,
+    log_probability_of_improvement,
     max_value_entropy,
     noisy_expected_improvement,
     sample_minima,
     upper_confidence_bound,
 )
+from sharpen.search.gp.bayes import STEPS, averaged, sample
+from sharpen.search.gp.bridge import check_botorch
 from sharpen.search.gp.candidates import maximize
 from sharpen.search.gp.classify import fit_success, log_success, success_model
+from sharpen.search.gp.entropy import joint_entropy, sample_optima
 from sharpen.search.gp.features import Features
-from sharpen.search.gp.model import GaussianProcess, Hyperparameters, fit
+from sharpen.search.gp.model import (
+    GaussianProcess,
+    Hyperparameters,
+    LogPosterior,
+    densest,
+    fit,
+)
+from sharpen.search.gp.thompson import sample_path
 from sharpen.search.gp.transforms import OutputTransform
 from sharpen.search.observations import ArrayOptimizer
 from sharpen.search.sobol import Sobol
 
-__all__ = ["GP"]
+__all__ = ["ACQUISITIONS", "GP", "Fitted", "believe", "noise_of", "one_thread"]
 
 Floats = npt.NDArray[np.float64]
 
-ACQUISITIONS = ("auto", "log_ei", "noisy_ei", "kg", "mes", "ucb", "ts")
+ACQUISITIONS = ("auto", "log_ei", "noisy_ei", "pi", "kg", "mes", "jes", "pes", "ucb", "ts")
+_LOGARITHMS = ("auto", "log_ei", "noisy_ei", "pi", "kg")
 _NOISY = 1e-3  # variance of the noise, in that of the losses, from which losses count as noisy
 _FANTASIES = 16
 _FAILURES = 3  # from which where trials fail is modelled
 _MOST = 500  # trials in a model
 _ANCHORS = 5
 _MINIMA = 16
+_DRAWS = 16
+_AIM = 0.01  # by how much, in standard deviations of the losses, "pi" is to improve
+_STREAM = 2**61  # of draws of hyper-parameters; beyond the numbers of trials
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Fitted:
+class Fitted:
     """A model of one output."""
 
     model: GaussianProcess
     transform: OutputTransform
+
+    draws: tuple[GaussianProcess, ...] = ()
+    """The same data under hyper-parameters drawn from their posterior."""
+
+    def draw(self, k: int) -> Fitted:
+        """As if the draw ``k`` were the model."""
+        return Fitted(model=self.draws[k], transform=self.transform)
+
+    def mapped(self, change: Callable[[GaussianProcess], GaussianProcess]) -> Fitted:
+        """With every model changed."""
+        draws = tuple(change(model) for model in self.draws)
+        return Fitted(model=change(self.model), transform=self.transform, draws=draws)
 
 
 class GP(ArrayOptimizer):
@@ -92,9 +121,12 @@ class GP(ArrayOptimizer):
         space: what to search over.
         objectives: one.
         constraints: any number.
-        acquisition: ``auto``, ``log_ei``, ``noisy_ei``, ``kg`` (knowledge gradient on the evaluated
-            points and the best of the raw ones), ``mes``, ``ucb`` or ``ts`` (Thompson sampling).
+        acquisition: ``auto``, ``log_ei``, ``noisy_ei``, ``pi``, ``kg`` (knowledge gradient on the
+            evaluated points, minima of drawn functions and the best raw points), ``mes``, ``jes``,
+            ``pes`` (needs the extra ``botorch``), ``ucb`` or ``ts`` (Thompson sampling).
         kernel: ``matern52`` or ``rbf``.
+        hyper: ``map``, the densest hyper-parameters, or ``bayes``, the mean over their posterior.
+        warp: whether the warp of each numeric parameter is learnt.
         noise: standard deviation of the objective's noise, in its own unit; None learns it. Trials
             that come with their own (``Feedback.std``) keep it.
         n_init: trials before the model is asked; None is 2d + 1 for d parameters, at least 5 and
@@ -119,9 +151,12 @@ class GP(ArrayOptimizer):
 
     name: ClassVar[str] = "gp"
     capabilities: ClassVar[Capabilities] = Capabilities(constraints=True)
+    acquisitions: ClassVar[tuple[str, ...]] = ACQUISITIONS
     hyperparameters: ClassVar[Space | None] = Space(
-        acquisition=Categorical(*ACQUISITIONS),
+        acquisition=Categorical(*(a for a in ACQUISITIONS if a != "pes")),
         kernel=Categorical("matern52", "rbf"),
+        hyper=Categorical("map", "bayes"),
+        warp=Bool(),
         restarts=Int(2, 32, log=True, default=8),
         samples=Int(64, 4096, log=True, default=512),
     )
@@ -134,6 +169,8 @@ class GP(ArrayOptimizer):
         *,
         acquisition: str = "auto",
         kernel: str = "matern52",
+        hyper: str = "map",
+        warp: bool = False,
         noise: float | None = None,
         n_init: int | None = None,
         bend: bool = True,
@@ -141,11 +178,15 @@ class GP(ArrayOptimizer):
         samples: int = 512,
         **given: Any,
     ) -> None:
-        if acquisition not in ACQUISITIONS:
-            raise ConfigError(
-                f"acquisition={acquisition!r} is none of {', '.join(ACQUISITIONS)} (GP)."
-                f"{did_you_mean(acquisition, ACQUISITIONS)}"
-            )
+        for option, given_name, names in (
+            ("acquisition", acquisition, self.acquisitions),
+            ("hyper", hyper, ("map", "bayes")),
+        ):
+            if given_name not in names:
+                raise ConfigError(
+                    f"{option}={given_name!r} is none of {', '.join(names)} (GP)."
+                    f"{did_you_mean(given_name, names)}"
+                )
         for option, value, least in (
             ("n_init", n_init, 1),
             ("restarts", restarts, 1),
@@ -154,7 +195,10 @@ class GP(ArrayOptimizer):
         ):
             if value is not None and not value >= least:
                 raise ConfigError(f"{option}={value!r} must be at least {least} (GP).")
+        if acquisition == "pes":
+            check_botorch(warp)
         self.acquisition, self.kernel, self.noise = acquisition, kernel, noise
+        self.hyper, self.warp = hyper, warp
         self.bend, self.restarts, self.samples = bend, restarts, samples
         super().__init__(space, objectives, constraints, **given)
         if n_init is None:
@@ -169,8 +213,8 @@ class GP(ArrayOptimizer):
         super().restart()
         self._features = Features(self.space)
         self._start = Sobol(self.space, seed=self.seed)
-        self._fits: dict[tuple[str, int], tuple[bytes, Hyperparameters, OutputTransform]] = {}
-        self._models: dict[str, tuple[bytes, GaussianProcess]] = {}
+        self._fits: dict[tuple[str, int], tuple[bytes, list[Hyperparameters], OutputTransform]] = {}
+        self._models: dict[str, tuple[bytes, list[GaussianProcess]]] = {}
         self._success_fit: tuple[bytes, Hyperparameters] | None = None
 
     # -- proposals ------------------------------------------------------------------------------
@@ -184,17 +228,23 @@ class GP(ArrayOptimizer):
         with one_thread():
             losses = self._losses(rng)
             models = self._all_models(losses)
-            acquisition, screen = self._acquisition(models, losses, rng)
-            found = maximize(
-                acquisition,
-                self._features,
-                self._anchors(losses),
-                rng,
-                screen=screen,
-                samples=self.samples,
-                restarts=self.restarts,
-            )
+            found = self._search(models, losses, rng)
         return self._new(found, models["loss"].model.hyper.noise > _NOISY, rng)
+
+    def _search(
+        self, models: dict[str, Fitted], losses: Floats, rng: np.random.Generator
+    ) -> list[dict[str, Any]]:
+        """Configurations where the acquisition function is large, best first."""
+        acquisition, screen = self._acquisition(models, losses, rng)
+        return maximize(
+            acquisition,
+            self._features,
+            self._anchors(losses),
+            rng,
+            screen=screen,
+            samples=self.samples,
+            restarts=self.restarts,
+        )
 
     def _initial(self, number: int) -> dict[str, Any]:
         if number == 0 and not self.history:
@@ -237,7 +287,7 @@ class GP(ArrayOptimizer):
         true: npt.NDArray[np.bool_] = self.seen.fidelity == high
         return true
 
-    def _all_models(self, losses: Floats) -> dict[str, _Fitted]:
+    def _all_models(self, losses: Floats) -> dict[str, Fitted]:
         """Models of the loss and of each constraint's margin."""
         seen, true = self.seen, self._true
         failed = true & ~seen.ok & np.array([self._is_failure(k) for k in seen.numbers])
@@ -309,7 +359,7 @@ class GP(ArrayOptimizer):
         values: Floats,
         noise: Floats | None,
         bend: bool,
-    ) -> _Fitted:
+    ) -> Fitted:
         """The model of one output over configurations, with pending trials not in it yet."""
         x = self._features(self.seen.x[rows], self.seen.mask[rows])
         return self._fit(kind, x, self._features.groups, values, noise, bend)
@@ -322,7 +372,7 @@ class GP(ArrayOptimizer):
         values: Floats,
         noise: Floats | None,
         bend: bool,
-    ) -> _Fitted:
+    ) -> Fitted:
         """The model of one output over features.
 
         The factor of the trials that the hyper-parameters were fitted to is kept; later ones are
@@ -333,108 +383,179 @@ class GP(ArrayOptimizer):
         features = torch.from_numpy(x)
         kept = self._fits.get((kind, due))
         if kept is not None and kept[0] == mark:
-            _, hyper, transform = kept
+            _, hypers, transform = kept
         else:
             transform = OutputTransform.fit(values[:due], bend=bend)
             known = _variance(transform, values[:due], noise)
-            hyper = fit(
-                features[:due],
-                torch.from_numpy(transform(values[:due])),
-                groups,
-                kernel=self.kernel,
-                noise=known,
-                learn_noise=noise is None or self.noise is None,
-            )
+            targets = torch.from_numpy(transform(values[:due]))
+            hypers = self._hypers(features[:due], targets, groups, known)
             self._fits = {k: v for k, v in self._fits.items() if k[0] != kind}
-            self._fits[(kind, due)] = (mark, hyper, transform)
+            self._fits[(kind, due)] = (mark, hypers, transform)
         targets = torch.from_numpy(transform(values))
         known = _variance(transform, values, noise)
         first = self._models.get(kind)
         if first is None or first[0] != mark:
-            base = GaussianProcess(
-                features[:due],
-                targets[:due],
-                hyper,
-                kernel=self.kernel,
-                noise=None if known is None else known[:due],
-            )
-            self._models[kind] = first = (mark, base)
-        model = first[1]
+            bases = [
+                GaussianProcess(
+                    features[:due],
+                    targets[:due],
+                    hyper,
+                    kernel=self.kernel,
+                    noise=None if known is None else known[:due],
+                )
+                for hyper in hypers
+            ]
+            self._models[kind] = first = (mark, bases)
+        models = first[1]
         if due < len(x):
             later = None if known is None else known[due:]
-            model = model.append(features[due:], targets[due:], later)
-        return _Fitted(model=model, transform=transform)
+            models = [model.append(features[due:], targets[due:], later) for model in models]
+        return Fitted(model=models[0], transform=transform, draws=tuple(models[1:]))
+
+    def _hypers(
+        self,
+        features: Tensor,
+        targets: Tensor,
+        groups: npt.NDArray[np.int64],
+        known: Tensor | None,
+    ) -> list[Hyperparameters]:
+        """The densest hyper-parameters and, where they are wanted, draws of them."""
+        options: dict[str, Any] = {
+            "kernel": self.kernel,
+            "noise": known,
+            "learn_noise": known is None or self.noise is None,
+            "warped": self._features.moving if self.warp else None,
+        }
+        if self.hyper == "map":
+            return [fit(features, targets, groups, **options)]
+        options["integrated_mean"] = True
+        posterior = LogPosterior(features, targets, groups, **options)
+        best = densest(posterior)
+        rng = random_stream(self.seed, _STREAM + len(targets))
+        drawn = sample(posterior, best, rng, chains=_DRAWS // 2, burn_in=STEPS - 2)
+        return [posterior.hyperparameters(row) for row in (best, *drawn)]
 
     # -- acquisition ----------------------------------------------------------------------------
 
     def _acquisition(
-        self, models: dict[str, _Fitted], losses: Floats, rng: np.random.Generator
+        self, models: dict[str, Fitted], losses: Floats, rng: np.random.Generator
     ) -> tuple[Acquisition, Acquisition | None]:
         """What to maximize, and a cheaper one to choose starts by where that is costly."""
+        draws = len(models["loss"].draws)
+        if not draws:
+            return self._acquisition_of(models, losses, rng)
+        if self.acquisition == "ts":
+            # One function of one draw is a function of the whole posterior.
+            k = int(rng.integers(draws))
+            return self._acquisition_of({n: m.draw(k) for n, m in models.items()}, losses, rng)
+        parts = [
+            self._acquisition_of({n: m.draw(k) for n, m in models.items()}, losses, rng)[0]
+            for k in range(draws)
+        ]
+        _, screen = self._acquisition_of(models, losses, rng)
+        return averaged(parts, is_log=self.acquisition in _LOGARITHMS), screen
+
+    def _acquisition_of(
+        self, models: dict[str, Fitted], losses: Floats, rng: np.random.Generator
+    ) -> tuple[Acquisition, Acquisition | None]:
         loss = models["loss"]
         pending = self._pending_features()
-        parts = []
-        for kind, fitted in models.items():
-            if kind != "loss":
-                bound = float(fitted.transform(np.zeros(1))[0])
-                parts.append(log_feasibility(_believe(fitted.model, pending), bound))
-        success = self._success()
-        if success is not None:
-            parts.append(log_success(success))
-        good = self.seen.good & self._true
+        parts = self._chances(models, pending)
+        good = self._good(models)
         if not good.any():
             return constrained(parts), None
         x = torch.from_numpy(self._features(self.seen.x[good], self.seen.mask[good]))
         wanted, screen = self._improvement(loss, x, losses[good], pending, rng)
         return constrained([wanted, *parts]), screen and constrained([screen, *parts])
 
+    def _chances(self, models: dict[str, Fitted], pending: Tensor) -> list[Acquisition]:
+        """The logarithms of the probabilities that constraints hold and that a trial succeeds."""
+        parts = []
+        for kind, fitted in models.items():
+            if kind.startswith("constraint"):
+                bound = float(fitted.transform(np.zeros(1))[0])
+                parts.append(log_feasibility(believe(fitted.model, pending), bound))
+        success = self._success()
+        if success is not None:
+            parts.append(log_success(success))
+        return parts
+
+    def _good(self, models: dict[str, Fitted]) -> npt.NDArray[np.bool_]:
+        """[n] which trials are feasible; of a noisy constraint, by its expected value."""
+        good: npt.NDArray[np.bool_] = self.seen.ok & self._true
+        for j in range(len(self.constraints)):
+            margin = self.seen.margin[:, j]
+            fitted = models[f"constraint {j}"]
+            if noise_of(fitted.model) > _NOISY and good.any():
+                rows = np.flatnonzero(good)
+                at = torch.from_numpy(self._features(self.seen.x[rows], self.seen.mask[rows]))
+                expected = fitted.model.posterior(at)[0].numpy()
+                margin = margin.copy()
+                margin[rows] = expected - float(fitted.transform(np.zeros(1))[0])
+            good = good & (margin <= 0)
+        return good
+
     def _improvement(
         self,
-        loss: _Fitted,
+        loss: Fitted,
         seen: Tensor,
         losses: Floats,
         pending: Tensor,
         rng: np.random.Generator,
     ) -> tuple[Acquisition, Acquisition | None]:
         model, kind = loss.model, self.acquisition
-        own_noise = model.hyper.noise + float(model.known_noise.mean())
+        own_noise = noise_of(model)
         noisy = own_noise > _NOISY
         if kind == "auto":
             kind = "noisy_ei" if noisy else "log_ei"
         if kind == "log_ei":
-            if noisy:
-                best = model.posterior(seen)[0].min()
-            else:
-                best = torch.tensor(loss.transform(losses).min())
+            best = self._incumbent(loss, seen, losses, noisy)
             if not len(pending):
                 return log_expected_improvement(model, best), None
             outcomes = _sample(model, pending, _FANTASIES, rng)
             model = model.append(pending, outcomes)
             best = torch.minimum(best, outcomes.min(0).values)
             return log_expected_improvement(model, best), None
-        model = _believe(model, pending)
+        model = believe(model, pending)
         places = torch.cat([seen, pending])
-        screen = log_expected_improvement(model, float(model.posterior(places)[0].min()))
+        least = float(model.posterior(places)[0].min())
+        screen = log_expected_improvement(model, least)
+        if kind == "pi":
+            return log_probability_of_improvement(model, least - _AIM), screen
         if kind == "noisy_ei":
             return noisy_expected_improvement(model, places, own_noise if noisy else 0.0), screen
         if kind == "ucb":
             count = len(self.seen) + 1
             beta = 0.2 * self.space.dimensions * math.log(2 * count)
             return upper_confidence_bound(model, beta), None
+        if kind == "ts":
+            path = sample_path(model, rng)
+            return lambda points: -path(points), None
         drawn = np.array([rng.random(self.space.dimensions) for _ in range(256)])
         _, encoded = self.space.settle_all(drawn, rng)
         raw = torch.from_numpy(self._features(encoded.x, encoded.mask))
-        if kind == "kg":
-            best_raw = model.posterior(raw)[0].argsort()[:50]
-            others = torch.cat([places, raw[best_raw]])
-            return knowledge_gradient(model, others, noise=own_noise), screen
+        measured = own_noise if noisy else 0.0
         if kind == "mes":
             minima = sample_minima(model, torch.cat([seen, raw]), _MINIMA, rng)
-            return max_value_entropy(model, minima), None
-        from sharpen.search.gp.thompson import sample_path
+            return max_value_entropy(model, minima, noise=measured), None
+        optima, values = sample_optima(
+            model, torch.cat([seen, raw]), _MINIMA, rng, in_cube=self._features.is_continuous
+        )
+        if kind == "kg":
+            best_raw = model.posterior(raw)[0].argsort()[:50]
+            others = torch.cat([places, optima, raw[best_raw]])
+            return knowledge_gradient(model, others, noise=own_noise), screen
+        if kind == "jes":
+            return joint_entropy(model, optima, values, noise=measured), screen
+        from sharpen.search.gp.bridge import predictive_entropy
 
-        path = sample_path(model, rng)
-        return lambda points: -path(points), None
+        return predictive_entropy(model, optima), screen
+
+    def _incumbent(self, loss: Fitted, seen: Tensor, losses: Floats, noisy: bool) -> Tensor:
+        """The least loss known, as the model has it; of noisy losses, the least expected one."""
+        if noisy:
+            return loss.model.posterior(seen)[0].min()
+        return torch.tensor(loss.transform(losses).min())
 
     def _pending_features(self) -> Tensor:
         configs = [self.pending[k].config for k in sorted(self.pending)]
@@ -446,19 +567,24 @@ class GP(ArrayOptimizer):
     def recommend(self) -> Recommendation:
         """The evaluated configuration of the least expected loss.
 
-        Where the losses have no noise that is the best one observed; where they have, it is the
-        feasible one with the least posterior mean.
+        Where neither losses nor constraints have noise that is the best one observed; where they
+        have, it is the one of the least posterior mean among those expected to be feasible.
 
         Raises:
             ConfigError: nothing feasible was told yet.
         """
         observed = super().recommend()
-        rows = np.flatnonzero(self.seen.good & self._true)
-        if len(rows) < 3:
+        if (self.seen.good & self._true).sum() < 3:
             return observed
         with one_thread(), torch.no_grad():
-            loss = self._all_models(self.seen.imputed()[:, 0])["loss"]
-            if loss.model.hyper.noise + float(loss.model.known_noise.mean()) <= _NOISY:
+            models = self._all_models(self.seen.imputed()[:, 0])
+            rows, loss = np.flatnonzero(self._good(models)), models["loss"]
+            noisy = any(
+                noise_of(fitted.model) > _NOISY
+                for kind, fitted in models.items()
+                if kind == "loss" or kind.startswith("constraint")
+            )
+            if not noisy or not len(rows):
                 return observed
             x = torch.from_numpy(self._features(self.seen.x[rows], self.seen.mask[rows]))
             mean = loss.model.posterior(x)[0].numpy()
@@ -493,6 +619,11 @@ def _variance(transform: OutputTransform, values: Floats, noise: Floats | None) 
     return torch.from_numpy((transform.slope(values) * noise[: len(values)]) ** 2)
 
 
+def noise_of(model: GaussianProcess) -> float:
+    """Variance of the noise of a measurement, in that of the targets."""
+    return model.hyper.noise + float(model.known_noise.mean())
+
+
 def _sample(model: GaussianProcess, points: Tensor, count: int, rng: np.random.Generator) -> Tensor:
     """[q, count] samples of measurements at points, jointly."""
     with torch.no_grad():
@@ -505,7 +636,7 @@ def _sample(model: GaussianProcess, points: Tensor, count: int, rng: np.random.G
         return mean[:, None] + drawn
 
 
-def _believe(model: GaussianProcess, pending: Tensor) -> GaussianProcess:
+def believe(model: GaussianProcess, pending: Tensor) -> GaussianProcess:
     """The model as if pending trials gave what it expects of them."""
     if not len(pending):
         return model

@@ -23,7 +23,7 @@ from sharpen.search.gp.acquisition import Acquisition
 from sharpen.search.gp.kernels import spectral_frequencies
 from sharpen.search.gp.model import GaussianProcess
 
-__all__ = ["sample_path"]
+__all__ = ["sample_path", "sample_paths"]
 
 
 def sample_path(
@@ -39,23 +39,36 @@ def sample_path(
     Returns:
         A function of [q, p] features that gives [q] values, through which gradients flow.
     """
+    paths = sample_paths(model, rng, 1, frequencies)
+    return lambda points: paths(points)[:, 0]
+
+
+def sample_paths(
+    model: GaussianProcess, rng: np.random.Generator, count: int, frequencies: int = 1024
+) -> Acquisition:
+    """``count`` functions drawn from a model's posterior, which share their frequencies.
+
+    Arguments are those of :func:`sample_path`.
+
+    Returns:
+        A function of [q, p] features that gives [q, count] values, through which gradients flow.
+    """
     hyper = model.hyper
     omega = spectral_frequencies(model.kernel, frequencies, len(hyper.lengthscales), rng)
-    omega = omega / hyper.lengthscales
     phase = torch.from_numpy(rng.random(frequencies)) * 2 * math.pi
-    weight = torch.from_numpy(rng.standard_normal(frequencies))
+    weight = torch.from_numpy(rng.standard_normal((frequencies, count)))
     weight = weight * math.sqrt(2 * hyper.scale / frequencies)
 
     def prior(points: Tensor) -> Tensor:
-        drawn: Tensor = torch.cos(points @ omega.T + phase) @ weight
+        drawn: Tensor = torch.cos(model.scaled(points) @ omega.T + phase) @ weight
         return drawn
 
     noise = (model.known_noise + hyper.noise).sqrt()
-    e = noise * torch.from_numpy(rng.standard_normal(len(model)))
-    away = model.with_targets(model.targets - model.mean - prior(model.features) - e)
+    e = noise[:, None] * torch.from_numpy(rng.standard_normal((len(model), count)))
+    away = model.with_targets((model.targets - model.mean)[:, None] - prior(model.features) - e)
 
-    def path(points: Tensor) -> Tensor:
+    def paths(points: Tensor) -> Tensor:
         value: Tensor = model.mean + prior(points) + away.posterior(points)[0]
         return value
 
-    return path
+    return paths
