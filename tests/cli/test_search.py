@@ -1,7 +1,9 @@
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +158,47 @@ def test_algorithms_are_listed_with_what_they_can() -> None:
     assert rows["random"]["can"]["multi_objective"] is True
     assert rows["auto"]["can"] is None
     assert "21,201 dimensions" in text("search", "algorithms")
+
+
+def test_problems_are_listed_and_run_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = {row["name"]: row for row in call("search", "problems")}
+    assert rows["synthetic"]["about"] == "A function with a known minimum."
+    assert "function" in rows["synthetic"]["arguments"]
+    (tmp_path / "b.yaml").write_text(
+        "name: b\nproblem: {name: synthetic, function: branin}\noptimizer: sobol\n"
+        "budget: {trials: 3}\n"
+    )
+    assert call("search", "run", "b.yaml")["trials"] == {"ok": 3}
+    assert "synthetic" in text("search", "problems")
+
+
+def test_a_store_is_checked(study: Path) -> None:
+    store = ["--store", "sqlite:///s.db"]
+    found = call("search", "doctor", *store)
+    assert found["whole"]
+    assert found["studies"] == [{"name": "chaos", "trials": {"ok": 5}, "lost": []}]
+    code = (
+        "import os, sharpen as sh\n"
+        "from sharpen.core.study_file import load_study_file\n"
+        "study = load_study_file('study.yaml', ['budget.trials=8'])\n"
+        "study.ask()\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert call("search", "doctor", *store)["studies"][0]["lost"] == [5]
+    assert "1 of lost workers, begun again by the next" in text("search", "doctor", *store)
+    with closing(sqlite3.connect("s.db")) as connection:
+        connection.execute("vacuum into 'copy.db'")
+    whole = (study / "copy.db").read_bytes()
+    codes = set()
+    for page in range(1, len(whole) // 4096):
+        damaged = whole[: page * 4096] + b"\xa5" * 4096 + whole[(page + 1) * 4096 :]
+        (study / f"{page}.db").write_bytes(damaged)
+        line = ["search", "doctor", "--store", f"{page}.db"]
+        result = CliRunner().invoke(build_app(line), line)
+        assert "damaged" in result.output
+        codes.add(result.exit_code)
+    assert codes == {1, 2}  # some do not even let the store be opened

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 import sharpen as sh
 from sharpen.core.errors import ConfigError, ExecutionError, Interrupted, MissingFileError
@@ -388,7 +389,12 @@ def test_the_frame_has_a_row_a_trial(tmp_path: Path) -> None:
     assert len(text) == 21
     rows = [json.loads(r) for r in study.export(tmp_path / "t.jsonl").read_text().splitlines()]
     assert [r["config"] for r in rows] == [t.config for t in study.trials()]
-    with pytest.raises(ConfigError, match=r"must end in .jsonl or .csv"):
+    table = parquet.read_table(study.export(tmp_path / "t.parquet"))
+    assert table.column_names == list(frame.columns)
+    for name in ("number", "state", "x", "config.loss", "m", "feasible"):
+        expected = [None if value != value else value for value in frame[name].tolist()]
+        assert table[name].to_pylist() == expected
+    with pytest.raises(ConfigError, match=r"must end in .jsonl, .csv or .parquet"):
         study.export(tmp_path / "t.xlsx")
 
 

@@ -151,6 +151,24 @@ def algorithms() -> Output:
     return Output(rows, render)
 
 
+@command(app, "problems", example="sharpen search problems")
+def problems() -> Output:
+    """List the problems that are installed, as study files name them."""
+    from sharpen.core.problem_names import describe_problems
+
+    rows = describe_problems()
+
+    def render(console: Any) -> None:
+        from rich.table import Table
+
+        table = Table("problem", "what it is", "arguments", box=None, header_style="bold")
+        for row in rows:
+            table.add_row(row["name"], row["about"], ", ".join(row["arguments"]))
+        console.print(table)
+
+    return Output(rows, render)
+
+
 @command(app, "list", example="sharpen search list --store sqlite:///study.db")
 def list_all(store: StoreUrl = _DEFAULT) -> Output:
     """List the studies of a store."""
@@ -249,7 +267,7 @@ def trials(
 
 @command(app, "export", example="sharpen search export --store sqlite:///s.db chaos out.jsonl")
 def export(name: Name, target: Target, store: StoreUrl = _DEFAULT) -> Output:
-    """Write every trial to a .jsonl or .csv file."""
+    """Write every trial to a .jsonl, .csv or .parquet file."""
     study = _load(store, name)
     path = study.export(target)
     document = {"study": name, "trials": len(study.trials()), "output": str(path)}
@@ -261,6 +279,36 @@ def report(name: Name, target: Target = Path("study.html"), store: StoreUrl = _D
     """Write a study's report, one self-contained HTML file."""
     path = _load(store, name).report(target)
     return Output({"study": name, "report": str(path)}, lambda console: print(path))
+
+
+@command(app, "doctor", example="sharpen search doctor --store sqlite:///s.db")
+def doctor(store: StoreUrl = _DEFAULT) -> Output:
+    """Check a store: its files, and trials whose workers are gone; exit code 1 if damaged."""
+    from sharpen.core.errors import SharpenError
+    from sharpen.core.store import open_store
+
+    opened = open_store(store, create=False)
+    whole = opened.is_whole()
+    studies: list[dict[str, Any]] = []
+    try:
+        for record in opened.studies():
+            lost = opened.lost(record.id)
+            studies.append({"name": record.name, "trials": record.counts, "lost": lost})
+    except SharpenError:
+        if whole:
+            raise
+    document = {"store": opened.url, "whole": whole, "studies": studies}
+
+    def render(console: Any) -> None:
+        console.print(f"{document['store']}: {'whole' if whole else '[red]damaged[/]'}")
+        for row in studies:
+            lost = len(row["lost"])
+            note = f"; {lost} of lost workers, begun again by the next" if lost else ""
+            console.print(f"  {row['name']}: {_counts(row['trials'])}{note}")
+        if not whole:
+            console.print("Export what can be read (sharpen search export) and begin a new store.")
+
+    return Output(document, render, 0 if whole else 1)
 
 
 @command(app, "delete", example="sharpen search delete --store sqlite:///s.db chaos --force")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Mapping
 from importlib import metadata
@@ -12,7 +13,7 @@ from typing import Any
 from sharpen.core.errors import ConfigError, DependencyNotInstalled, did_you_mean
 from sharpen.core.problem import Problem
 
-__all__ = ["find_problem", "problem_names"]
+__all__ = ["describe_problems", "find_problem", "problem_names"]
 
 _GROUP = "sharpen.problems"
 
@@ -20,6 +21,24 @@ _GROUP = "sharpen.problems"
 def problem_names() -> list[str]:
     """Names of every installed problem, sorted."""
     return sorted({point.name for point in metadata.entry_points(group=_GROUP)})
+
+
+def describe_problems() -> list[dict[str, Any]]:
+    """Every installed problem: ``name``, ``about`` it in a line, and its ``arguments``.
+
+    Of one whose packages are missing, ``about`` says which.
+    """
+    rows = []
+    for name in problem_names():
+        try:
+            made = _installed(name)
+        except DependencyNotInstalled as error:
+            rows.append({"name": name, "about": str(error), "arguments": []})
+            continue
+        about = (inspect.getdoc(made) or "").partition("\n")[0]
+        arguments = list(inspect.signature(made).parameters) if callable(made) else []
+        rows.append({"name": name, "about": about, "arguments": arguments})
+    return rows
 
 
 def find_problem(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import gc
 import hashlib
-import io
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +15,6 @@ import numpy as np
 
 from sharpen.core.errors import ConfigError, DataError, DependencyNotInstalled, ExecutionError
 from sharpen.core.feedback import Feedback, Trial
-from sharpen.core.files import atomic_write_text
 from sharpen.core.optimizer import is_feasible, is_true
 from sharpen.core.problem import Constraint, Fidelity, Objective
 from sharpen.core.report import Chart, Section, Series, Table, Text, write_html
@@ -249,25 +245,19 @@ class StudyView:
         return columns, rows
 
     def export(self, path: str | Path) -> Path:
-        """Write every trial to a ``.jsonl`` or ``.csv`` file.
+        """Write every trial to a ``.jsonl``, ``.csv`` or ``.parquet`` file.
+
+        The first has all that is known of a trial; the others the columns of :meth:`frame`, in
+        which a value that is neither a number, a text nor a truth is JSON text.
 
         Raises:
             ConfigError: another kind of file.
+            DependencyNotInstalled: pyarrow is missing (``.parquet``).
             StorageError: it cannot be written.
         """
-        path = Path(path)
-        if path.suffix == ".jsonl":
-            lines = (json.dumps(t.to_dict(), ensure_ascii=False) for t in self.trials())
-            text = "".join(f"{line}\n" for line in lines)
-        elif path.suffix == ".csv":
-            columns, rows = self._table()
-            buffer = io.StringIO()
-            csv.writer(buffer, lineterminator="\n").writerows([columns, *rows])
-            text = buffer.getvalue()
-        else:
-            raise ConfigError(f"{path} must end in .jsonl or .csv.")
-        atomic_write_text(path, text)
-        return path
+        from sharpen.core.study_export import export
+
+        return export(self.trials(), *self._table(), Path(path))
 
     def summary(self) -> dict[str, Any]:
         """What the study is and found, as plain data."""

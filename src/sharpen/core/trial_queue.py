@@ -248,6 +248,18 @@ class TrialQueue:
             connection.execute(self._do.forget_trace, {"trial": row.id})
         return orphan
 
+    @patient
+    def lost(self, study_id: int) -> list[int]:
+        """Numbers of trials whose worker is gone, in order; the next :meth:`claim` queues them."""
+        with self._database.read() as connection:
+            rows = connection.execute(self._do.begun, {"study": study_id}).all()
+        gone = (
+            row.number
+            for row in rows
+            if self._database.is_lost(row.lease_owner, row.lease_expires, row.now)
+        )
+        return sorted(gone)
+
     def _next_revision(self, connection: sa.Connection, study_id: int) -> int:
         last = connection.execute(self._do.last_revision, {"study": study_id}).scalar_one()
         return int(last or 0) + 1

@@ -252,7 +252,7 @@ class Synthetic:
 
 
 def synthetic(
-    name: str,
+    function: str,
     *,
     dimensions: int | None = None,
     shifted: bool = False,
@@ -260,10 +260,10 @@ def synthetic(
     noise: float = 0.0,
     seed: int = 0,
 ) -> Synthetic:
-    """The problem called ``name``.
+    """A function with a known minimum.
 
     Args:
-        name: one of :data:`SYNTHETIC`.
+        function: one of :data:`SYNTHETIC`.
         dimensions: where the function has any number of them; None is the usual one.
         shifted: see the module.
         rotated: see the module.
@@ -287,7 +287,7 @@ def synthetic(
         "noise": noise,
         "seed": seed,
     }
-    return _make(name, options)
+    return _make(function, options)
 
 
 def _make(name: str, options: dict[str, Any]) -> Synthetic:
