@@ -25,6 +25,7 @@ from sharpen.search.scipy_solvers import COBYLA, LBFGSB, SLSQP, NelderMead, Powe
 from sharpen.search.sobol import Sobol
 from sharpen.search.spsa import SPSA
 from sharpen.search.successive_halving import SuccessiveHalving
+from sharpen.search.sweep import Sweep, sweep
 from sharpen.search.tpe import TPE
 
 __all__ = [
@@ -62,7 +63,9 @@ __all__ = [
     "SimulatedAnnealing",
     "Sobol",
     "SuccessiveHalving",
+    "Sweep",
     "TuRBO",
+    "sweep",
 ]
 
 # What needs torch is loaded on first use.

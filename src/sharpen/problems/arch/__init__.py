@@ -1,20 +1,26 @@
 """Architecture design: simulators of hardware whose parameters are searched for."""
 
+from sharpen.problems.arch.dataset import Dataset, Sample
 from sharpen.problems.arch.dram import DramController, DramPolicy, DramResult
 from sharpen.problems.arch.problem import DramProblem, dram_space, make, reward_of
+from sharpen.problems.arch.proxy import ProxyModel, Quality
 from sharpen.problems.arch.timings import SPECS, DramSpec, DramTimings, Rail
 from sharpen.problems.arch.traces import WORKLOADS, Trace, read_trace, workload
 
 __all__ = [
     "SPECS",
     "WORKLOADS",
+    "Dataset",
     "DramController",
     "DramPolicy",
     "DramProblem",
     "DramResult",
     "DramSpec",
     "DramTimings",
+    "ProxyModel",
+    "Quality",
     "Rail",
+    "Sample",
     "Trace",
     "dram_space",
     "make",

@@ -188,10 +188,14 @@ class DramProblem:
             "latency": found.latency_ns,
             "bandwidth": found.bandwidth_bytes_s,
         }
+        return {**self.score(metrics), **metrics}
+
+    def score(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """The objective of measured or predicted metrics."""
         value = reward_of(
             metrics, self.targets, reward=self.reward, weights=self.weights, epsilon=self.epsilon
         )
-        return {"reward": value, **metrics}
+        return {"reward": value}
 
 
 def _numbers(
