@@ -140,11 +140,30 @@ def products(document: dict[str, Any], where: str) -> str:
     return "\n".join([*lines, "", f"{where}; `benchmarks/serve/bench_products.py`."])
 
 
+def soak(document: dict[str, Any], where: str) -> str:
+    r, config = document["results"], document["config"]
+    counts: dict[str, int] = {}
+    for key, count in r["answers"].items():
+        status = key.rsplit(" ", 1)[1]
+        counts[status] = counts.get(status, 0) + count
+    told = ", ".join(f"{count:,} of status {status}" for status, count in sorted(counts.items()))
+    first, last = (r[key] / 2**20 for key in ("first_bytes", "last_bytes"))
+    return (
+        f"{config['seconds'] / 60:.0f} minutes of {config['clients']} clients at random: answers, "
+        "streams to their end and left in the middle, schemas never seen before, embeddings, "
+        f"broken requests, crowds of 40 at a queue of {config['queue']}. {told}. Resident memory "
+        f"{first:.0f} MiB when ready and {last:.0f} MiB at the end; from the third minute on it "
+        f"grew by {r['growth']['bytes']:.1%}, threads by {r['growth']['threads']:.0%}. {where}; "
+        "`benchmarks/serve/bench_soak.py`."
+    )
+
+
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any], str], str]]] = {
     "cuda": ("serve_cuda", cuda),
     "engines": ("serve_engines", engines),
     "products": ("serve_products", products),
     "server": ("serve_server", server),
+    "soak": ("serve_soak", soak),
     "split": ("serve_split", split),
 }
 """Of a place in a page: the file of results, and what is said of it."""
