@@ -6,8 +6,8 @@ family against the difference between families. Proxies are trained on configura
 uniformly, and on those that the families tried; their time is set against this simulator's, one
 configuration at a time and ten thousand at once.
 
-The store of trials is kept in bench-out (or where BENCH_ARCH_STORE says), so that the benchmark goes
-on where it was interrupted. Times are the processor's, not the wall's.
+The store of trials is kept in bench-out (or where BENCH_ARCH_STORE says): the benchmark goes on
+where it was interrupted. Times are the processor's, not the wall's.
 
     python -m benchmarks.search.bench_arch [--json OUT] [--plot OUT] [--quick]
 """

@@ -2,6 +2,7 @@
 
 from sharpen.problems.arch.dataset import Dataset, Sample
 from sharpen.problems.arch.dram import DramController, DramPolicy, DramResult
+from sharpen.problems.arch.external import ExternalSimulator
 from sharpen.problems.arch.problem import DramProblem, dram_space, make, reward_of
 from sharpen.problems.arch.proxy import ProxyModel, Quality
 from sharpen.problems.arch.timings import SPECS, DramSpec, DramTimings, Rail
@@ -17,6 +18,7 @@ __all__ = [
     "DramResult",
     "DramSpec",
     "DramTimings",
+    "ExternalSimulator",
     "ProxyModel",
     "Quality",
     "Rail",
