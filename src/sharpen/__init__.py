@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from sharpen.core.feedback import Feedback, Trial
     from sharpen.core.parameters import Bool, Categorical, Fixed, Float, Int, Ordinal
     from sharpen.core.problem import Constraint, Fidelity, Objective, Problem, problem
+    from sharpen.core.ray_executor import Ray
     from sharpen.core.recipe import load_recipe
     from sharpen.core.run import Run, load_run, run
     from sharpen.core.space import Space
     from sharpen.core.study import Budget, Study
+    from sharpen.core.threads import Threads
     from sharpen.core.tune import tune
 
 _EXPORTS = {
@@ -46,11 +48,13 @@ _EXPORTS = {
     "P": "sharpen.core.conditions",
     "Permutation": "sharpen.core.collections",
     "Problem": "sharpen.core.problem",
+    "Ray": "sharpen.core.ray_executor",
     "Run": "sharpen.core.run",
     "SharpenError": "sharpen.core.errors",
     "Space": "sharpen.core.space",
     "Study": "sharpen.core.study",
     "Subset": "sharpen.core.collections",
+    "Threads": "sharpen.core.threads",
     "Trial": "sharpen.core.feedback",
     "load_recipe": "sharpen.core.recipe",
     "load_run": "sharpen.core.run",
@@ -93,11 +97,13 @@ __all__ = [
     "P",
     "Permutation",
     "Problem",
+    "Ray",
     "Run",
     "SharpenError",
     "Space",
     "Study",
     "Subset",
+    "Threads",
     "Trial",
     "__version__",
     "load_recipe",

@@ -25,7 +25,7 @@ from typing import Any, Literal, cast
 from sharpen.core.command import CommandProblem
 from sharpen.core.config import Marks, apply_overrides, from_dict, load_yaml
 from sharpen.core.errors import ConfigError
-from sharpen.core.executor import Local
+from sharpen.core.executors import make_executor
 from sharpen.core.feedback import Trial
 from sharpen.core.optimizer import make_optimizer
 from sharpen.core.problem import (
@@ -91,6 +91,10 @@ class StudyFile:
 
     workers: int = 1
     """Trials at once."""
+
+    executor: str | dict[str, Any] = "local"
+    """Where they run: ``local`` processes, ``threads`` or a ``ray`` cluster; or a mapping of
+    ``name`` and options, such as ``{name: ray, address: auto, resources: {num_gpus: 1}}``."""
 
     timeout_s: float | None = None
     """Seconds a trial may take."""
@@ -210,13 +214,23 @@ def _open(
     pruner = _at(
         marks, ("pruner",), lambda: None if file.pruner is None else make_pruner(file.pruner)
     )
+    executor = _at(
+        marks,
+        ("executor",),
+        lambda: make_executor(
+            file.executor,
+            workers=file.workers,
+            timeout_s=file.timeout_s,
+            memory_bytes=file.memory_bytes,
+        ),
+    )
     study = Study(
         problem,
         optimizer=optimizer,
         store=store or file.store,
         name=file.name or source["name"],
         budget=file.budget,
-        executor=Local(file.workers, timeout_s=file.timeout_s, memory_bytes=file.memory_bytes),
+        executor=executor,
         pruner=pruner,
         seed=file.seed,
         dedup=file.dedup,
