@@ -64,6 +64,8 @@ def to_botorch(model: GaussianProcess, *, negate: bool = False) -> Any:
     from gpytorch.kernels import MaternKernel, RBFKernel, ScaleKernel
     from gpytorch.means import ConstantMean
 
+    if type(model) is not GaussianProcess:
+        raise ConfigError("only a process of plain values is handed to BoTorch.")
     hyper = model.hyper
     d, sign = len(hyper.lengthscales), -1.0 if negate else 1.0
     kind = RBFKernel(ard_num_dims=d)

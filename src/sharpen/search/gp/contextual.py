@@ -39,7 +39,7 @@ from sharpen.core.parameters import Categorical
 from sharpen.core.space import Space, random_stream
 from sharpen.search.gp.features import Features
 from sharpen.search.gp.model import GaussianProcess
-from sharpen.search.gp.optimizer import GP, Fitted, believe, noise_of, one_thread
+from sharpen.search.gp.optimizer import GP, Fitted, believe, one_thread
 from sharpen.search.sobol import Sobol
 
 __all__ = ["AtContext", "ContextualGP", "OverContexts"]
@@ -153,6 +153,7 @@ class ContextualGP(GP):
 
     name: ClassVar[str] = "contextual-gp"
     capabilities: ClassVar[Capabilities] = Capabilities(constraints=True, context=True)
+    takes_related: ClassVar[bool] = False
     acquisitions: ClassVar[tuple[str, ...]] = ("auto", "log_ei", "pi", "mes", "ucb")
     hyperparameters: ClassVar[Space | None] = Space(
         acquisition=Categorical(*acquisitions),
@@ -217,7 +218,7 @@ class ContextualGP(GP):
         with torch.no_grad():
             covariance = model.covariance(pairs, pairs)
             told = (covariance @ self._weights) ** 2
-            told = told / (covariance.diagonal().clamp(min=1e-12) + noise_of(model))
+            told = told / (covariance.diagonal().clamp(min=1e-12) + model.noise)
         return int(told.argmax())
 
     # -- models ---------------------------------------------------------------------------------

@@ -28,7 +28,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +42,7 @@ from sharpen.search.gp.kernels import correlation, profile, squared_distances
 from sharpen.search.gp.optimize import minimize_all
 from sharpen.search.gp.warp import warp, warp_slopes
 
-__all__ = ["GaussianProcess", "Hyperparameters", "LogPosterior", "densest", "fit"]
+__all__ = ["GaussianProcess", "Hyperparameters", "LogPosterior", "cholesky", "densest", "fit"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -96,6 +98,9 @@ class GaussianProcess:
         [-1.0, 1.0]
     """
 
+    loads = torch.ones(1, dtype=torch.float64)
+    """[t] how much each related function has of this one; see :mod:`sharpen.search.gp.joint`."""
+
     def __init__(
         self,
         features: Tensor,
@@ -111,7 +116,7 @@ class GaussianProcess:
         self.features, self._scaled = features, self.scaled(features)
         covariance = self._data_covariance()
         covariance.diagonal().add_(known + hyper.noise)
-        self._settle(targets, known, mean, _cholesky(covariance, hyper.scale))
+        self._settle(targets, known, mean, cholesky(covariance, hyper.scale))
 
     def _settle(
         self, targets: Tensor, known: Tensor, given_mean: float | None, factor: Tensor
@@ -150,6 +155,24 @@ class GaussianProcess:
         if self.hyper.warp is not None:
             points = warp(points, self.hyper.warp[0], self.hyper.warp[1])
         return points / self.hyper.lengthscales
+
+    @property
+    def noise(self) -> float:
+        """Variance of the noise of a measurement, the mean of those known with what was learnt."""
+        return self.hyper.noise + float(self.known_noise.mean())
+
+    def observed(self, functions: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
+        """[n, k] what the data would be, were they those of given functions.
+
+        Args:
+            functions: of [q, p] points, with [q, k] values; one for each related function.
+        """
+        return functions[0](self.features)
+
+    @property
+    def constant_sd(self) -> float:
+        """Standard deviation of the constant that draws from the prior have."""
+        return 0.0
 
     @property
     def prior_variance(self) -> float:
@@ -232,9 +255,9 @@ class GaussianProcess:
         scaled = self.scaled(features)
         known = torch.zeros(len(features), dtype=torch.float64) if noise is None else noise
         side = torch.linalg.solve_triangular(self._factor, self._cross(features).mT, upper=False).mT
-        corner = self.hyper.scale * self._profile(squared_distances(scaled, scaled))[0]
+        corner = self._corner(features)
         corner.diagonal().add_(known + self.hyper.noise)
-        corner = _cholesky(corner - side @ side.mT, self.hyper.scale)
+        corner = cholesky(corner - side @ side.mT, self.hyper.scale)
         n, j = len(self), len(features)
         factor = torch.zeros(n + j, n + j, dtype=torch.float64)
         factor[:n, :n], factor[n:, :n], factor[n:, n:] = self._factor, side, corner
@@ -249,6 +272,11 @@ class GaussianProcess:
         grown._settle(torch.cat([old, targets]), known, self._given_mean, factor)
         return grown
 
+    def _corner(self, features: Tensor) -> Tensor:
+        """[j, j] prior covariance of further values."""
+        scaled = self.scaled(features)
+        return self.hyper.scale * self._profile(squared_distances(scaled, scaled))[0]
+
     def _extend(self, count: int) -> None:
         """Note ``count`` further points, for subclasses whose data are of several kinds."""
 
@@ -259,7 +287,12 @@ class GaussianProcess:
         return other
 
 
-def _cholesky(covariance: Tensor, scale: float) -> Tensor:
+def cholesky(covariance: Tensor, scale: float) -> Tensor:
+    """The lower factor of a covariance [n, n], with jitter where it takes that.
+
+    Raises:
+        ConfigError: it is not positive definite in spite of jitter.
+    """
     for jitter in _JITTERS:
         eye = jitter * scale * torch.eye(len(covariance), dtype=torch.float64)
         factor, failed = torch.linalg.cholesky_ex(covariance + eye)
@@ -307,7 +340,18 @@ def fit(
     return posterior.hyperparameters(densest(posterior, evaluations))
 
 
-def densest(posterior: LogPosterior, evaluations: int = 60) -> Floats:
+class Density(Protocol):
+    """A negative log density of rows, with its gradient, and where to look for its largest."""
+
+    starts: Floats
+    low: Floats
+    high: Floats
+
+    def __call__(self, theta: Floats, rows: object = None) -> tuple[Floats, Floats]:
+        """[b] values and [b, k] gradients of [b, k] rows."""
+
+
+def densest(posterior: Density, evaluations: int = 60) -> Floats:
     """[k] the row of the largest density that a search finds; see :func:`fit`."""
     best, value = minimize_all(
         posterior,

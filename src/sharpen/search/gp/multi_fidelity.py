@@ -71,6 +71,7 @@ class MultiFidelityGP(GP):
     """
 
     name: ClassVar[str] = "mf-gp"
+    takes_related: ClassVar[bool] = False
     capabilities: ClassVar[Capabilities] = Capabilities(fidelity=True)
 
     def propose(self, number: int) -> dict[str, Any] | Proposal:

@@ -12,6 +12,7 @@ Global Optimization 13, 1998::
 
     acquisition "auto": log EI; exact noisy EI where the losses are noisy
     hyper "bayes": 16 draws of the hyper-parameters, and the mean of the acquisition over them
+    slopes and earlier studies join the model of the loss (:mod:`sharpen.search.gp.joint`)
     warp: coordinates bent before the kernel sees them, the bend learnt with the rest
 
 Constraints each have a model of their own, and the acquisition is multiplied by the probability
@@ -43,6 +44,7 @@ import torch
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError, did_you_mean
+from sharpen.core.feedback import Trial
 from sharpen.core.optimizer import Capabilities, Proposal, Recommendation
 from sharpen.core.parameters import Bool, Categorical, Fixed, Int
 from sharpen.core.problem import Constraint, Objective
@@ -65,6 +67,7 @@ from sharpen.search.gp.candidates import maximize
 from sharpen.search.gp.classify import fit_success, log_success, success_model
 from sharpen.search.gp.entropy import joint_entropy, sample_optima
 from sharpen.search.gp.features import Features
+from sharpen.search.gp.joint import JointProcess, Rows, fit_joint
 from sharpen.search.gp.model import (
     GaussianProcess,
     Hyperparameters,
@@ -72,12 +75,13 @@ from sharpen.search.gp.model import (
     densest,
     fit,
 )
+from sharpen.search.gp.related import Earlier, slope_rows, value_rows
 from sharpen.search.gp.thompson import sample_path
 from sharpen.search.gp.transforms import OutputTransform
 from sharpen.search.observations import ArrayOptimizer
 from sharpen.search.sobol import Sobol
 
-__all__ = ["ACQUISITIONS", "GP", "Fitted", "believe", "noise_of", "one_thread"]
+__all__ = ["ACQUISITIONS", "GP", "Fitted", "believe", "one_thread"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -132,6 +136,10 @@ class GP(ArrayOptimizer):
         n_init: trials before the model is asked; None is 2d + 1 for d parameters, at least 5 and
             at most a quarter of the budget.
         bend: whether skewed losses are bent before they are modelled.
+        gradients: whether slopes that trials come with (``Feedback.gradients``) are modelled too;
+            not where inputs are warped.
+        warm_start: trials of earlier studies of like problems in this space, one list a study. What
+            they tell of this one is learnt; ``n_init`` is 2 then, and those are their best.
         restarts: starts of the search for the best acquisition.
         samples: raw points that the starts are chosen from.
         given: see :class:`~sharpen.core.optimizer.Optimizer`.
@@ -152,6 +160,7 @@ class GP(ArrayOptimizer):
     name: ClassVar[str] = "gp"
     capabilities: ClassVar[Capabilities] = Capabilities(constraints=True)
     acquisitions: ClassVar[tuple[str, ...]] = ACQUISITIONS
+    takes_related: ClassVar[bool] = True
     hyperparameters: ClassVar[Space | None] = Space(
         acquisition=Categorical(*(a for a in ACQUISITIONS if a != "pes")),
         kernel=Categorical("matern52", "rbf"),
@@ -174,6 +183,8 @@ class GP(ArrayOptimizer):
         noise: float | None = None,
         n_init: int | None = None,
         bend: bool = True,
+        gradients: bool = True,
+        warm_start: Sequence[Sequence[Trial]] = (),
         restarts: int = 8,
         samples: int = 512,
         **given: Any,
@@ -199,13 +210,22 @@ class GP(ArrayOptimizer):
             check_botorch(warp)
         self.acquisition, self.kernel, self.noise = acquisition, kernel, noise
         self.hyper, self.warp = hyper, warp
+        if warm_start and (warp or acquisition == "pes" or not self.takes_related):
+            raise ConfigError(
+                f"warm_start goes with the optimizer 'gp', without warp and with another "
+                f"acquisition than 'pes'; got warp={warp}, acquisition={acquisition!r} "
+                f"({self.name})."
+            )
         self.bend, self.restarts, self.samples = bend, restarts, samples
+        self.gradients = gradients and self.takes_related and not warp and acquisition != "pes"
+        self.warm_start = [list(trials) for trials in warm_start]
         super().__init__(space, objectives, constraints, **given)
         if n_init is None:
             searched = sum(not isinstance(p, Fixed) for p in space.values())
             n_init = max(2 * searched + 1, 5)
             if self.budget is not None:
                 n_init = max(min(n_init, self.budget // 4), 2)
+            n_init = 2 if self.warm_start else n_init
         self.n_init = n_init
 
     def restart(self) -> None:
@@ -216,6 +236,10 @@ class GP(ArrayOptimizer):
         self._fits: dict[tuple[str, int], tuple[bytes, list[Hyperparameters], OutputTransform]] = {}
         self._models: dict[str, tuple[bytes, list[GaussianProcess]]] = {}
         self._success_fit: tuple[bytes, Hyperparameters] | None = None
+        self._joint_fit: tuple[bytes, Hyperparameters, Tensor, Tensor] | None = None
+        self._earlier: Earlier | None = None
+        if self.warm_start:
+            self._earlier = Earlier(self.warm_start, self.space, self._features, self.objectives[0])
 
     # -- proposals ------------------------------------------------------------------------------
 
@@ -247,6 +271,8 @@ class GP(ArrayOptimizer):
         )
 
     def _initial(self, number: int) -> dict[str, Any]:
+        if self._earlier is not None and 0 <= number < len(self._earlier.best):
+            return dict(self._earlier.best[number])
         if number == 0 and not self.history:
             default = self.space.default()
             if not any(clause.holds(default) is True for clause in self.space.forbidden):
@@ -362,6 +388,10 @@ class GP(ArrayOptimizer):
     ) -> Fitted:
         """The model of one output over configurations, with pending trials not in it yet."""
         x = self._features(self.seen.x[rows], self.seen.mask[rows])
+        if kind == "loss":
+            joint = self._joint_model(rows, x, values, noise, bend)
+            if joint is not None:
+                return joint
         return self._fit(kind, x, self._features.groups, values, noise, bend)
 
     def _fit(
@@ -411,6 +441,51 @@ class GP(ArrayOptimizer):
             later = None if known is None else known[due:]
             models = [model.append(features[due:], targets[due:], later) for model in models]
         return Fitted(model=models[0], transform=transform, draws=tuple(models[1:]))
+
+    def _joint_model(
+        self,
+        rows: npt.NDArray[np.int64],
+        x: Floats,
+        values: Floats,
+        noise: Floats | None,
+        bend: bool,
+    ) -> Fitted | None:
+        """The model of the loss with slopes and earlier studies; None where there are neither."""
+        trials = [self.history[int(k)] for k in self.seen.numbers[rows]]
+        due = _due(len(x))
+        if self._earlier is None:
+            given = self.gradients and any(t.feedback and t.feedback.gradients for t in trials)
+            if not given:
+                return None
+            transform = OutputTransform.fit(values[:due], bend=bend)
+        else:
+            transform = self._earlier.transform(values[:due])
+
+        def stacked(count: int) -> Rows:
+            known = _variance(transform, values[:count], noise)
+            parts = [
+                value_rows(
+                    x[:count], transform(values[:count]), None if known is None else known.numpy()
+                )
+            ]
+            if self.gradients:
+                slopes = slope_rows(
+                    trials[:count], x[:count], self._features, self.objectives[0], transform
+                )
+                parts += [slopes] if slopes is not None else []
+            return Rows.stacked([*parts, *(self._earlier.rows if self._earlier else ())])
+
+        first = stacked(due)
+        mark = _mark(first.points.numpy(), first.targets.numpy(), first.noise.numpy())
+        kept = self._joint_fit
+        if kept is None or kept[0] != mark:
+            learn_noise = noise is None or self.noise is None
+            found = fit_joint(
+                first, self._features.groups, kernel=self.kernel, learn_noise=learn_noise
+            )
+            self._joint_fit = kept = (mark, *found)
+        model = JointProcess(stacked(len(x)), *kept[1:], kernel=self.kernel)
+        return Fitted(model=model, transform=transform)
 
     def _hypers(
         self,
@@ -486,7 +561,7 @@ class GP(ArrayOptimizer):
         for j in range(len(self.constraints)):
             margin = self.seen.margin[:, j]
             fitted = models[f"constraint {j}"]
-            if noise_of(fitted.model) > _NOISY and good.any():
+            if fitted.model.noise > _NOISY and good.any():
                 rows = np.flatnonzero(good)
                 at = torch.from_numpy(self._features(self.seen.x[rows], self.seen.mask[rows]))
                 expected = fitted.model.posterior(at)[0].numpy()
@@ -504,7 +579,7 @@ class GP(ArrayOptimizer):
         rng: np.random.Generator,
     ) -> tuple[Acquisition, Acquisition | None]:
         model, kind = loss.model, self.acquisition
-        own_noise = noise_of(model)
+        own_noise = model.noise
         noisy = own_noise > _NOISY
         if kind == "auto":
             kind = "noisy_ei" if noisy else "log_ei"
@@ -580,7 +655,7 @@ class GP(ArrayOptimizer):
             models = self._all_models(self.seen.imputed()[:, 0])
             rows, loss = np.flatnonzero(self._good(models)), models["loss"]
             noisy = any(
-                noise_of(fitted.model) > _NOISY
+                fitted.model.noise > _NOISY
                 for kind, fitted in models.items()
                 if kind == "loss" or kind.startswith("constraint")
             )
@@ -617,11 +692,6 @@ def _variance(transform: OutputTransform, values: Floats, noise: Floats | None) 
     if noise is None:
         return None
     return torch.from_numpy((transform.slope(values) * noise[: len(values)]) ** 2)
-
-
-def noise_of(model: GaussianProcess) -> float:
-    """Variance of the noise of a measurement, in that of the targets."""
-    return model.hyper.noise + float(model.known_noise.mean())
 
 
 def _sample(model: GaussianProcess, points: Tensor, count: int, rng: np.random.Generator) -> Tensor:

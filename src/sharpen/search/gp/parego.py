@@ -72,6 +72,7 @@ class ParEGO(GP):
     """
 
     name: ClassVar[str] = "parego"
+    takes_related: ClassVar[bool] = False
     capabilities: ClassVar[Capabilities] = Capabilities(constraints=True, multi_objective=True)
 
     def _losses(self, rng: np.random.Generator) -> Floats:

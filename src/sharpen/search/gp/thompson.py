@@ -14,6 +14,8 @@ O(q n) for the data.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -59,16 +61,35 @@ def sample_paths(
     weight = torch.from_numpy(rng.standard_normal((frequencies, count)))
     weight = weight * math.sqrt(2 * hyper.scale / frequencies)
 
-    def prior(points: Tensor) -> Tensor:
-        drawn: Tensor = torch.cos(model.scaled(points) @ omega.T + phase) @ weight
-        return drawn
+    def waves(points: Tensor) -> Tensor:
+        return torch.cos(model.scaled(points) @ omega.T + phase)
 
+    # What related functions have of this one, and what they have for themselves.
+    functions: list[Callable[[Tensor], Tensor]] = []
+    for load in model.loads.tolist():
+        own = weight
+        if functions:
+            other = torch.from_numpy(rng.standard_normal((frequencies, count)))
+            other = other * math.sqrt(2 * hyper.scale / frequencies)
+            own = load * weight + math.sqrt(max(1 - load * load, 0.0)) * other
+        constant = torch.zeros(count, dtype=torch.float64)
+        if model.constant_sd:
+            constant = model.constant_sd * torch.from_numpy(rng.standard_normal(count))
+        functions.append(partial(_wave_sum, waves, own, constant))
+    prior = functions[0]
     noise = (model.known_noise + hyper.noise).sqrt()
     e = noise[:, None] * torch.from_numpy(rng.standard_normal((len(model), count)))
-    away = model.with_targets((model.targets - model.mean)[:, None] - prior(model.features) - e)
+    drawn = model.observed(functions) + e
+    away = model.with_targets((model.targets - model.mean)[:, None] - drawn)
 
     def paths(points: Tensor) -> Tensor:
         value: Tensor = model.mean + prior(points) + away.posterior(points)[0]
         return value
 
     return paths
+
+
+def _wave_sum(
+    waves: Callable[[Tensor], Tensor], weight: Tensor, constant: Tensor, points: Tensor
+) -> Tensor:
+    return waves(points) @ weight + constant

@@ -109,6 +109,7 @@ class TuRBO(GP):
 
     name: ClassVar[str] = "turbo"
     capabilities: ClassVar[Capabilities] = Capabilities()
+    takes_related: ClassVar[bool] = False
     hyperparameters = None
 
     def propose(self, number: int) -> dict[str, Any]:
