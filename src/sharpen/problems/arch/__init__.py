@@ -3,8 +3,9 @@
 from sharpen.problems.arch.dataset import Dataset, Sample
 from sharpen.problems.arch.dram import DramController, DramPolicy, DramResult
 from sharpen.problems.arch.external import ExternalSimulator
-from sharpen.problems.arch.problem import DramProblem, dram_space, make, reward_of
+from sharpen.problems.arch.problem import DramProblem, dram_space, make
 from sharpen.problems.arch.proxy import ProxyModel, Quality
+from sharpen.problems.arch.rewards import reward_of
 from sharpen.problems.arch.timings import SPECS, DramSpec, DramTimings, Rail
 from sharpen.problems.arch.traces import WORKLOADS, Trace, read_trace, workload
 

@@ -3,14 +3,9 @@
 Srivatsan Krishnan et al., "ArchGym: An Open-Source Gymnasium for Machine Learning Assisted
 Architecture Design", ISCA 2023, arXiv:2306.08888.
 
-::
-
-    bounded    r = 1 / (1 + sum_m w_m |x_m - t_m| / t_m)           in (0, 1], 1 at the target
-    archgym    r = prod_m t_m / max(|t_m - x_m|, epsilon t_m)      the published formula, capped
-
-x is what the simulator measures, t the target, m runs over the metrics of the target: power,
-latency, or both. Without targets of your own, t is what controllers hardly go below: the latency of
-a lone read of a closed row, and the power of a channel that only stands by, refreshes and moves the
+The metrics of the target are power, latency, or both; :mod:`sharpen.problems.arch.rewards` has the
+formulas. Without targets of your own, they are what controllers hardly go below: the latency of a
+lone read of a closed row, and the power of a channel that only stands by, refreshes and moves the
 data in the time that the default controller takes.
 
 An evaluation depends on its configuration alone: nothing is carried from one to the next.
@@ -21,21 +16,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from sharpen.core.errors import ConfigError, did_you_mean
 from sharpen.core.parameters import Categorical, Fixed, Ordinal, Parameter
 from sharpen.core.problem import Constraint, Objective, TrialContext
 from sharpen.core.space import Space
 from sharpen.problems.arch.dram import DramController, DramPolicy, DramResult
+from sharpen.problems.arch.rewards import EPSILON, Goal, Reward
 from sharpen.problems.arch.timings import DramSpec
 from sharpen.problems.arch.traces import WORKLOADS, Trace, read_trace, workload
 
-__all__ = ["PROBLEMS", "DramProblem", "dram_space", "make", "reward_of"]
+__all__ = ["PROBLEMS", "DramProblem", "dram_space", "make"]
 
 Target = Literal["power", "latency", "joint"]
-Reward = Literal["bounded", "archgym"]
-_EPSILON = 0.01
 _METRICS: dict[str, tuple[str, ...]] = {
     "power": ("power",),
     "latency": ("latency",),
@@ -68,40 +62,6 @@ def dram_space(*, allow_no_refresh: bool = False) -> Space:
     )
 
 
-def reward_of(
-    metrics: Mapping[str, float],
-    targets: Mapping[str, float],
-    *,
-    reward: Reward = "bounded",
-    weights: Mapping[str, float] | None = None,
-    epsilon: float = _EPSILON,
-) -> float:
-    """How near metrics are to their targets; see the module.
-
-    Args:
-        metrics: what was measured; those without a target are not looked at.
-        targets: positive.
-        reward: which formula.
-        weights: of metrics in ``"bounded"``; default 1 each.
-        epsilon: in ``"archgym"``, the relative distance below which nothing more is gained; a
-            metric gives at most ``1 / epsilon``.
-
-    Examples:
-        >>> reward_of({"power": 1.5}, {"power": 1.0})
-        0.6666666666666666
-    """
-    if reward == "bounded":
-        far = [
-            (weights or {}).get(name, 1.0) * abs(metrics[name] - t) / t
-            for name, t in targets.items()
-        ]
-        return 1 / (1 + sum(far))
-    found = 1.0
-    for name, t in targets.items():
-        found *= t / max(abs(t - metrics[name]), epsilon * t)
-    return found
-
-
 class DramProblem:
     """Find the controller of a DRAM channel that meets a target on a trace.
 
@@ -116,7 +76,7 @@ class DramProblem:
         targets: their targets; default what is hardly gone below, see the module.
         weights: of metrics in the bounded reward.
         reward: which formula.
-        epsilon: of ``"archgym"``; see :func:`reward_of`.
+        epsilon: of ``"archgym"``; see :func:`~sharpen.problems.arch.rewards.reward_of`.
         ranks: of the channel.
         interleave: see :class:`~sharpen.problems.arch.dram.DramController`.
         allow_no_refresh: see :func:`dram_space`.
@@ -134,17 +94,13 @@ class DramProblem:
         targets: Mapping[str, float] | None = None,
         weights: Mapping[str, float] | None = None,
         reward: Reward = "bounded",
-        epsilon: float = _EPSILON,
+        epsilon: float = EPSILON,
         ranks: int = 1,
         interleave: bool = False,
         allow_no_refresh: bool = False,
     ) -> None:
         if target not in _METRICS:
             raise ConfigError(f"target={target!r} must be one of {', '.join(_METRICS)}.")
-        if reward not in get_args(Reward):
-            raise ConfigError(f"reward={reward!r} must be one of {', '.join(get_args(Reward))}.")
-        if not 0 < epsilon < 1:
-            raise ConfigError(f"epsilon={epsilon} must lie between 0 and 1.")
         self.controller = DramController(
             trace, spec, ranks=ranks, interleave=interleave, allow_no_refresh=allow_no_refresh
         )
@@ -152,13 +108,12 @@ class DramProblem:
         self.space = dram_space(allow_no_refresh=allow_no_refresh)
         self.objectives = (Objective("reward", "max"),)
         self.constraints: tuple[Constraint, ...] = ()
-        wanted = _METRICS[target]
-        self.targets = {name: v for name, v in self._least().items() if name in wanted}
-        self.targets.update(_numbers("targets", targets, wanted, 0.0))
-        self.weights = dict.fromkeys(wanted, 1.0)
-        self.weights.update(_numbers("weights", weights, wanted, -1e-300))
-        self.reward: Reward = reward
-        self.epsilon = epsilon
+        self.goal = Goal.of(_METRICS[target], self._least(), targets, weights, reward, epsilon)
+
+    @property
+    def targets(self) -> dict[str, float]:
+        """The target of each metric that counts."""
+        return self.goal.targets
 
     def _least(self) -> dict[str, float]:
         """The targets of the module, from a run of the default controller."""
@@ -192,22 +147,7 @@ class DramProblem:
 
     def score(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """The objective of measured or predicted metrics."""
-        value = reward_of(
-            metrics, self.targets, reward=self.reward, weights=self.weights, epsilon=self.epsilon
-        )
-        return {"reward": value}
-
-
-def _numbers(
-    what: str, given: Mapping[str, float] | None, wanted: tuple[str, ...], above: float
-) -> dict[str, float]:
-    for name, value in (given or {}).items():
-        if name not in wanted:
-            raise ConfigError(f"{what} has '{name}'; this target has {', '.join(wanted)}.")
-        if not above < value < float("inf"):
-            kind = "positive" if above >= 0 else "at least 0"
-            raise ConfigError(f"{what}[{name!r}]={value} must be {kind}.")
-    return dict(given or {})
+        return self.goal.score(metrics)
 
 
 def make(
