@@ -202,3 +202,15 @@ def test_a_store_is_checked(study: Path) -> None:
         assert "damaged" in result.output
         codes.add(result.exit_code)
     assert codes <= {1, 2}  # 2 where the store cannot even be opened
+
+
+def test_optimizers_are_compared_on_a_study_and_on_known_functions(study: Path) -> None:
+    line = ["search", "bench", "study.yaml", "--optimizers", "sobol,random", "--quick"]
+    found = call(*line)
+    (problem,) = found["problems"]
+    assert problem["objective"] == {"name": "y", "direction": "min"}
+    assert {row["optimizer"] for row in problem["rows"]} == {"sobol", "random"}
+    assert "mean place" in text(*line)  # from what is in the store
+    known = call("search", "bench", "--optimizers", "sobol", "--quick", "--store", "k.db")
+    assert [one["name"] for one in known["problems"]][:2] == ["branin", "hartmann6"]
+    assert all(one["rows"][0]["regret"] > 0 for one in known["problems"])

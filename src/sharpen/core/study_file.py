@@ -42,7 +42,7 @@ from sharpen.core.space import Space
 from sharpen.core.store import Store, open_store
 from sharpen.core.study import Budget, Study
 
-__all__ = ["StudyFile", "join_study", "load_study_file"]
+__all__ = ["StudyFile", "join_study", "load_problem", "load_study_file"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +143,20 @@ def load_study_file(
     file = from_dict(StudyFile, document.data, marks=document.marks)
     source = {"file": document.data, "folder": str(path.absolute().parent), "name": path.stem}
     return _open(file, document.marks, source, callbacks=callbacks)
+
+
+def load_problem(path: str | Path, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Problem:
+    """The program or problem of a study file; no study is opened.
+
+    Raises:
+        ConfigError: anything wrong in it, with file and line.
+        MissingFileError: no such file.
+    """
+    path = Path(path)
+    document = apply_overrides(load_yaml(path), overrides)
+    file = from_dict(StudyFile, document.data, marks=document.marks)
+    source = {"file": document.data, "folder": str(path.absolute().parent), "name": path.stem}
+    return _problem(file, document.marks, source)
 
 
 def join_study(
