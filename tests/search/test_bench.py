@@ -63,5 +63,5 @@ def test_who_cannot_handle_a_problem_is_left_out_of_it_and_of_the_places(tmp_pat
 
 @pytest.mark.parametrize("names", [[], ["sobl"]])
 def test_nothing_and_unknown_names_are_refused(tmp_path: Path, names: list[str]) -> None:
-    with pytest.raises(ConfigError, match="needs a problem and an optimizer|no optimizer 'sobl'"):
+    with pytest.raises(ConfigError, match=r"needs a problem and an optimizer|no optimizer 'sobl'"):
         compare_optimizers([synthetic("branin")], names, store=tmp_path / "b.db")
