@@ -1,7 +1,8 @@
 """stable-baselines3 in its own interpreter: agents whose environment is the other end of a pipe.
 
-The first line on stdin says what to run; then each line out is a design, each line in its reward;
-the last line out has the seconds that the agent itself took. Imports nothing of ours.
+The first line on stdin says what to run. For a design task each line out is then a design and each
+line in its reward, and the last line out has the seconds that the agent itself took; for a task in
+an environment the one line out has its mean return and steps a CPU second. Imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -42,11 +43,30 @@ class Pipe(gymnasium.Env):  # type: ignore[type-arg]
         return self._seen.copy(), reward, True, False, {}
 
 
-def main() -> None:
+def train(start: dict[str, Any]) -> None:
+    """Train in an environment and measure."""
+    from stable_baselines3 import PPO, SAC
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.evaluation import evaluate_policy
+
+    options = dict(start["options"])
+    env = make_vec_env(start["env"], n_envs=options.pop("num_envs", 1), seed=start["seed"])
+    if "hidden" in options:
+        options["policy_kwargs"] = {"net_arch": options.pop("hidden")}
+    kind: Any = PPO if start["method"] == "sb3-ppo" else SAC
+    agent = kind("MlpPolicy", env, seed=start["seed"], device="cpu", **options)
+    begin = time.process_time()
+    agent.learn(start["steps"])
+    seconds = time.process_time() - begin
+    fresh = make_vec_env(start["env"], n_envs=1, seed=10_000)
+    mean, _ = evaluate_policy(agent, fresh, n_eval_episodes=start["episodes"])
+    print(json.dumps({"return": float(mean), "steps_a_second": start["steps"] / seconds}))
+
+
+def design(start: dict[str, Any]) -> None:
+    """Act in the environment that is the other end of the pipe."""
     from stable_baselines3 import PPO, SAC
 
-    torch.set_num_threads(1)
-    start = json.loads(sys.stdin.readline())
     waited = 0.0
 
     def reward(action: list[float]) -> float:
@@ -66,6 +86,12 @@ def main() -> None:
     )  # fmt: skip
     agent.learn(start["evaluations"])
     print(json.dumps({"seconds": time.perf_counter() - begin - waited}), flush=True)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    start = json.loads(sys.stdin.readline())
+    (train if "env" in start else design)(start)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Critics:
     ) -> None:
         self.sees, self.memory, self.passes, self.minibatch = sees, memory, passes, minibatch
         self.networks = Networks(len(sees), 1 + sees.shape[1], 1, hidden, rng)
-        self.adam = torch.optim.Adam(self.networks.parameters(), lr=learning_rate)
+        self.adam = torch.optim.Adam(self.networks.parameters(), lr=learning_rate, fused=True)
         self.features = torch.zeros(0, sees.shape[1], dtype=torch.float64)
         self.keys = np.empty((0, 2))
 

@@ -114,7 +114,9 @@ class PPO(PolicyGradient):
         """See :meth:`PolicyGradient.build`."""
         self.groups = list(agent_groups(self.choices, self.agents).values())
         self.policy = DesignPolicy(self.choices, self.groups, self.hidden, rng, self.sees())
-        self.adam = torch.optim.Adam(self.policy.networks.parameters(), lr=self.learning_rate)
+        self.adam = torch.optim.Adam(
+            self.policy.networks.parameters(), lr=self.learning_rate, fused=True
+        )
 
     def sees(self) -> Tensor | None:
         """[A, F] which features each agent reads; None is none."""

@@ -140,7 +140,7 @@ def train_ppo(env: EnvironmentMaker, steps: int, seed: int, config: PPOConfig) -
 def _train(copies: Environments, steps: int, seed: int, config: PPOConfig) -> Agent:
     rng, form = random_stream(seed, 0), copies.form
     policy = _Policy(copies.observation_size, form, config, seed)
-    adam = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=1e-5)
+    adam = torch.optim.Adam(policy.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
     layers = policy.actor.arrays()
     log_sd = None if form.levels else policy.log_sd.detach().numpy()
     agent = Agent(algorithm="ppo", layers=layers, activation="tanh", form=form, log_sd=log_sd)

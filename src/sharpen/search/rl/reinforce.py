@@ -89,7 +89,7 @@ class Reinforce(PolicyGradient):
         """See :meth:`PolicyGradient.build`."""
         shape = (1, self.choices.num_outputs)
         self.theta = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
-        self.adam = torch.optim.Adam([self.theta], lr=self.learning_rate)
+        self.adam = torch.optim.Adam([self.theta], lr=self.learning_rate, fused=True)
 
     def draw(self, numbers: npt.NDArray[np.int64]) -> Floats:
         """See :meth:`PolicyGradient.draw`."""

@@ -130,7 +130,7 @@ class SAC(PolicyGradient):
             math.log(self.temperature), dtype=torch.float64, requires_grad=True
         )
         self.actor_adam, self.critic_adam, self.temperature_adam = (
-            torch.optim.Adam(parameters, lr=self.learning_rate)
+            torch.optim.Adam(parameters, lr=self.learning_rate, fused=True)
             for parameters in (
                 self.actor.parameters(),
                 self.critics.parameters(),

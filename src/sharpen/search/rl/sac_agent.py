@@ -134,9 +134,9 @@ class _Learner:
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
         self.log_temperature = torch.zeros((), requires_grad=True)
         rate = config.learning_rate
-        self.actor_adam = torch.optim.Adam(self.actor.parameters(), lr=rate)
-        self.critic_adam = torch.optim.Adam(self.critics.parameters(), lr=rate)
-        self.temperature_adam = torch.optim.Adam([self.log_temperature], lr=rate)
+        self.actor_adam = torch.optim.Adam(self.actor.parameters(), lr=rate, fused=True)
+        self.critic_adam = torch.optim.Adam(self.critics.parameters(), lr=rate, fused=True)
+        self.temperature_adam = torch.optim.Adam([self.log_temperature], lr=rate, fused=True)
 
     def learn(self, batch: tuple[Tensor, ...], rng: np.random.Generator) -> None:
         seen, acted, rewards, terminated, led_to = batch
