@@ -28,7 +28,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["hypervolume", "hypervolume_subset", "non_dominated", "non_dominated_ranks"]
+__all__ = ["free_boxes", "hypervolume", "hypervolume_subset", "non_dominated", "non_dominated_ranks"]
 
 # n points, m objectives
 Floats = npt.NDArray[np.float64]
@@ -112,6 +112,23 @@ def hypervolume_subset(points: Floats, reference: Floats, k: int) -> npt.NDArray
         (low, high), boxes = _take(boxes, points[best])
         for start, end in zip(low, high, strict=True):
             gain -= np.prod(np.maximum(end - np.maximum(start, points), 0.0), axis=1)
+
+
+def free_boxes(points: Floats, reference: Floats) -> Boxes:
+    """Disjoint boxes of all that is below ``reference`` and that no point dominates.
+
+    Args:
+        points: [n, m] losses; those beyond the reference count for nothing.
+        reference: [m].
+
+    Returns:
+        [b, m] lower corners, minus infinity where a box has no end, and [b, m] upper ones.
+    """
+    m = len(reference)
+    boxes = np.full((1, m), -np.inf), np.array(reference, dtype=np.float64)[None]
+    for point in points[(points < reference).all(axis=1)]:
+        _, boxes = _take(boxes, point)
+    return boxes
 
 
 def _take(boxes: Boxes, point: Floats) -> tuple[Boxes, Boxes]:

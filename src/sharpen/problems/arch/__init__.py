@@ -1,5 +1,7 @@
 """Architecture design: simulators of hardware whose parameters are searched for."""
 
+from sharpen.problems.arch.accelerator import Accelerator, Cost, Layer, accelerator_space
+from sharpen.problems.arch.accelerator_problem import NETWORKS, AcceleratorProblem
 from sharpen.problems.arch.dataset import Dataset, Sample
 from sharpen.problems.arch.dram import DramController, DramPolicy, DramResult
 from sharpen.problems.arch.external import ExternalSimulator
@@ -10,8 +12,12 @@ from sharpen.problems.arch.timings import SPECS, DramSpec, DramTimings, Rail
 from sharpen.problems.arch.traces import WORKLOADS, Trace, read_trace, workload
 
 __all__ = [
+    "NETWORKS",
     "SPECS",
     "WORKLOADS",
+    "Accelerator",
+    "AcceleratorProblem",
+    "Cost",
     "Dataset",
     "DramController",
     "DramPolicy",
@@ -20,11 +26,13 @@ __all__ = [
     "DramSpec",
     "DramTimings",
     "ExternalSimulator",
+    "Layer",
     "ProxyModel",
     "Quality",
     "Rail",
     "Sample",
     "Trace",
+    "accelerator_space",
     "dram_space",
     "make",
     "read_trace",

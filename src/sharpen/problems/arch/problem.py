@@ -13,15 +13,17 @@ An evaluation depends on its configuration alone: nothing is carried from one to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from sharpen.core.errors import ConfigError, did_you_mean
 from sharpen.core.parameters import Categorical, Fixed, Ordinal, Parameter
 from sharpen.core.problem import Constraint, Objective, TrialContext
 from sharpen.core.space import Space
+from sharpen.problems.arch.accelerator import Layer
+from sharpen.problems.arch.accelerator_problem import AcceleratorProblem
 from sharpen.problems.arch.dram import DramController, DramPolicy, DramResult
 from sharpen.problems.arch.rewards import EPSILON, Goal, Reward
 from sharpen.problems.arch.timings import DramSpec
@@ -150,22 +152,43 @@ class DramProblem:
         return self.goal.score(metrics)
 
 
+@overload
+def make(
+    name: Literal["dram-v0"] = ...,
+    *,
+    workload: str | Path | Trace | None = ...,
+    requests: int = ...,
+    seed: int = ...,
+    **options: Any,
+) -> DramProblem: ...
+@overload
+def make(
+    name: Literal["accelerator-v0"],
+    *,
+    workload: str | Sequence[Layer] | None = ...,
+    **options: Any,
+) -> AcceleratorProblem: ...
+@overload
+def make(name: str, **options: Any) -> DramProblem | AcceleratorProblem: ...
 def make(
     name: str = "dram-v0",
     *,
-    workload: str | Path | Trace = "stream",
+    workload: str | Path | Trace | Sequence[Layer] | None = None,
     requests: int = 4000,
     seed: int = 0,
     **options: Any,
-) -> DramProblem:
+) -> DramProblem | AcceleratorProblem:
     """A design problem by name.
 
     Args:
-        name: ``"dram-v0"``: :class:`DramProblem`.
-        workload: one of :data:`~sharpen.problems.arch.traces.WORKLOADS`, the path of a trace, or a
-            trace.
-        requests: how many a workload that is made has.
-        seed: of a workload that is made.
+        name: ``"dram-v0"``, a :class:`DramProblem`; or ``"accelerator-v0"``, an
+            :class:`~sharpen.problems.arch.accelerator_problem.AcceleratorProblem`.
+        workload: of a memory one of :data:`~sharpen.problems.arch.traces.WORKLOADS`, the path of a
+            trace, or a trace; default ``"stream"``. Of an accelerator one of
+            :data:`~sharpen.problems.arch.accelerator_problem.NETWORKS`, or layers; default
+            ``"resnet-18"``.
+        requests: how many a memory's workload that is made has.
+        seed: of a memory's workload that is made.
         options: of the problem, such as ``target`` and ``spec``.
 
     Raises:
@@ -181,22 +204,30 @@ def make(
             f"there is no problem '{name}'.{did_you_mean(name, PROBLEMS)} "
             f"Known: {', '.join(PROBLEMS)}."
         )
-    known = DramProblem.__init__.__kwdefaults__ or {}
+    made = PROBLEMS[name]
+    known = [*(made.__init__.__kwdefaults__ or ()), *(["spec"] if made is DramProblem else [])]
     for option in options:
-        if option not in known and option != "spec":
+        if option not in known:
             raise ConfigError(
                 f"'{name}' has no option '{option}'.{did_you_mean(option, known)} "
-                f"It has: spec, {', '.join(known)}."
+                f"It has: {', '.join(known)}."
             )
-    return PROBLEMS[name](_trace(workload, requests, seed), **options)
+    if made is AcceleratorProblem:
+        given: Any = "resnet-18" if workload is None else workload
+    else:
+        given = _trace("stream" if workload is None else workload, requests, seed)
+    return made(given, **options)
 
 
-def _trace(given: str | Path | Trace, requests: int, seed: int) -> Trace:
+def _trace(given: Any, requests: int, seed: int) -> Trace:
     if isinstance(given, Trace):
         return given
     is_path = isinstance(given, Path) or (given not in WORKLOADS and Path(given).suffix)
     return read_trace(given) if is_path else workload(str(given), requests=requests, seed=seed)
 
 
-PROBLEMS: dict[str, Callable[..., DramProblem]] = {"dram-v0": DramProblem}
+PROBLEMS: dict[str, type[DramProblem] | type[AcceleratorProblem]] = {
+    "dram-v0": DramProblem,
+    "accelerator-v0": AcceleratorProblem,
+}
 """Design problems by name."""
