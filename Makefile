@@ -6,13 +6,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PINS := pyproject.toml constraints.txt requirements/assets.txt requirements/test-data.txt
 
-.PHONY: quickstart test lint docs bench assets clean
+.PHONY: quickstart test nightly lint docs bench assets clean
 
 quickstart: $(VENV)/.quickstart
 	$(BIN)/sharpen run examples/quickstart.yaml --output runs/quickstart
 
 test: $(VENV)/.dev
-	SHARPEN_REQUIRE_ASSETS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal -m "not gpu" --cov --cov-report=term
+	SHARPEN_REQUIRE_ASSETS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal -m "not gpu and not nightly" --cov --cov-report=term
+
+nightly: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m nightly
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
