@@ -36,6 +36,7 @@ __all__ = [
     "CMAES",
     "COBYLA",
     "DE",
+    "EHVI",
     "GA",
     "GP",
     "JADE",
@@ -73,6 +74,7 @@ __getattr__ = exports(
     "sharpen.search",
     {
         "ContextualGP": "sharpen.search.gp.contextual",
+        "EHVI": "sharpen.search.gp.ehvi",
         "GP": "sharpen.search.gp.optimizer",
         "MultiFidelityGP": "sharpen.search.gp.multi_fidelity",
         "ParEGO": "sharpen.search.gp.parego",

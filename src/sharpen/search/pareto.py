@@ -28,7 +28,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["free_boxes", "hypervolume", "hypervolume_subset", "non_dominated", "non_dominated_ranks"]
+__all__ = [
+    "free_boxes",
+    "hypervolume",
+    "hypervolume_subset",
+    "non_dominated",
+    "non_dominated_ranks",
+]
 
 # n points, m objectives
 Floats = npt.NDArray[np.float64]

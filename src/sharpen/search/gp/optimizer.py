@@ -81,13 +81,13 @@ from sharpen.search.gp.transforms import OutputTransform
 from sharpen.search.observations import ArrayOptimizer
 from sharpen.search.sobol import Sobol
 
-__all__ = ["ACQUISITIONS", "GP", "Fitted", "believe", "one_thread"]
+__all__ = ["ACQUISITIONS", "GP", "NOISY", "Fitted", "believe", "one_thread"]
 
 Floats = npt.NDArray[np.float64]
 
 ACQUISITIONS = ("auto", "log_ei", "noisy_ei", "pi", "kg", "mes", "jes", "pes", "ucb", "ts")
 _LOGARITHMS = ("auto", "log_ei", "noisy_ei", "pi", "kg")
-_NOISY = 1e-3  # variance of the noise, in that of the losses, from which losses count as noisy
+NOISY = 1e-3  # variance of the noise, in that of the losses, from which losses count as noisy
 _FANTASIES = 16
 _FAILURES = 3  # from which where trials fail is modelled
 _MOST = 500  # trials in a model
@@ -253,7 +253,11 @@ class GP(ArrayOptimizer):
             losses = self._losses(rng)
             models = self._all_models(losses)
             found = self._search(models, losses, rng)
-        return self._new(found, models["loss"].model.hyper.noise > _NOISY, rng)
+        return self._new(found, self._is_noisy(models), rng)
+
+    def _is_noisy(self, models: dict[str, Fitted]) -> bool:
+        """Whether measuring a configuration again tells something."""
+        return models["loss"].model.hyper.noise > NOISY
 
     def _search(
         self, models: dict[str, Fitted], losses: Floats, rng: np.random.Generator
@@ -315,16 +319,25 @@ class GP(ArrayOptimizer):
 
     def _all_models(self, losses: Floats) -> dict[str, Fitted]:
         """Models of the loss and of each constraint's margin."""
+        rows, measured = self._modelled(losses)
+        noise = self._noise(rows, self.objectives[0].name) if len(self.objectives) == 1 else None
+        models = {"loss": self._model("loss", rows, losses[rows], noise, self.bend)}
+        return {**models, **self._margins(measured)}
+
+    def _modelled(self, losses: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Rows of trials that models are made of, and those of them that ended well."""
         seen, true = self.seen, self._true
         failed = true & ~seen.ok & np.array([self._is_failure(k) for k in seen.numbers])
         learns_failures = failed.sum() >= _FAILURES
         rows = np.flatnonzero(true & ~failed) if learns_failures else np.flatnonzero(true)
         rows = self._nearest(rows, losses)
-        noise = self._noise(rows, self.objectives[0].name) if len(self.objectives) == 1 else None
-        models = {"loss": self._model("loss", rows, losses[rows], noise, self.bend)}
-        measured = rows[seen.ok[rows]]
+        return rows, rows[seen.ok[rows]]
+
+    def _margins(self, measured: npt.NDArray[np.int64]) -> dict[str, Fitted]:
+        """Models of each constraint's margin."""
+        models = {}
         for j, constraint in enumerate(self.constraints):
-            margin = seen.margin[measured, j]
+            margin = self.seen.margin[measured, j]
             noise = self._noise(measured, constraint.name, own=False)
             models[f"constraint {j}"] = self._model(
                 f"constraint {j}", measured, margin, noise, self.bend
@@ -561,7 +574,7 @@ class GP(ArrayOptimizer):
         for j in range(len(self.constraints)):
             margin = self.seen.margin[:, j]
             fitted = models[f"constraint {j}"]
-            if fitted.model.noise > _NOISY and good.any():
+            if fitted.model.noise > NOISY and good.any():
                 rows = np.flatnonzero(good)
                 at = torch.from_numpy(self._features(self.seen.x[rows], self.seen.mask[rows]))
                 expected = fitted.model.posterior(at)[0].numpy()
@@ -580,7 +593,7 @@ class GP(ArrayOptimizer):
     ) -> tuple[Acquisition, Acquisition | None]:
         model, kind = loss.model, self.acquisition
         own_noise = model.noise
-        noisy = own_noise > _NOISY
+        noisy = own_noise > NOISY
         if kind == "auto":
             kind = "noisy_ei" if noisy else "log_ei"
         if kind == "log_ei":
@@ -655,7 +668,7 @@ class GP(ArrayOptimizer):
             models = self._all_models(self.seen.imputed()[:, 0])
             rows, loss = np.flatnonzero(self._good(models)), models["loss"]
             noisy = any(
-                fitted.model.noise > _NOISY
+                fitted.model.noise > NOISY
                 for kind, fitted in models.items()
                 if kind == "loss" or kind.startswith("constraint")
             )
