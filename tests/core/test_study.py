@@ -2,8 +2,10 @@ import json
 import random
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -499,3 +501,32 @@ def test_several_processes_share_a_study(tmp_path: Path) -> None:
     assert [t.number for t in study.trials()] == list(range(60))
     alone = Random(study.space, study.objectives).ask(60)
     assert [t.config for t in study.trials()] == [c.config for c in alone]
+
+
+@pytest.mark.slow
+def test_a_store_that_another_program_locks_for_half_a_minute_is_waited_for(
+    tmp_path: Path,
+) -> None:
+    study = make(store=tmp_path / "s.db", budget=Budget(trials=40))
+    locked = threading.Event()
+
+    def lock() -> None:
+        other = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
+        other.execute("begin immediate")
+        locked.set()
+        time.sleep(31)
+        other.execute("rollback")
+        other.close()
+
+    thread = threading.Thread(target=lock)
+
+    def after(study: Study, trial: Trial) -> None:
+        if trial.number == 9:
+            thread.start()
+            assert locked.wait(10)
+
+    study.callbacks = (after,)
+    study.run()
+    thread.join()
+    assert study.counts() == {"ok": 40}
+    assert [trial.attempt for trial in study.trials()] == [1] * 40

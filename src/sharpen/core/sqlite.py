@@ -37,7 +37,7 @@ __all__ = ["SqliteDatabase"]
 
 T = TypeVar("T")
 _APPLICATION_ID = 0x53687270  # "Shrp": tells our files from other programs' SQLite files
-_BUSY_S = 30.0
+_BUSY_S = 90.0
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "glusterfs", "ceph", "beegfs")
 
 
