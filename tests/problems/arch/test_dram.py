@@ -424,9 +424,9 @@ def test_ten_thousand_requests_take_milliseconds() -> None:
     controller.run()
     seconds = []
     for _ in range(5):
-        begin = time.perf_counter()
+        begin = time.process_time()
         result = controller.run()
-        seconds.append(time.perf_counter() - begin)
-    # Measured 1 ms; the bound leaves room for a loaded machine.
+        seconds.append(time.process_time() - begin)
+    # Of the processor; measured 1 ms.
     assert min(seconds) < 0.010
     assert result.counts["commands"] / min(seconds) > 1e6
