@@ -8,12 +8,13 @@ thread; seconds are of the processor, evaluation not included.
 stable-baselines3 runs in an interpreter of its own, named by BENCH_PEERS_PYTHON; without it only
 ours runs.
 
-    BENCH_PEERS_PYTHON=/path/to/python python -m benchmarks.search.bench_rl [--json OUT]
-        [--plot OUT] [--quick]
+    BENCH_PEERS_PYTHON=/path/to/python python -m benchmarks.search.bench_rl [--seeds 3]
+        [--json OUT] [--plot OUT] [--quick]
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -25,7 +26,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from benchmarks.common import OURS, PEER, arguments, save
+from benchmarks.common import OURS, PEER, RESULTS, save
 
 from sharpen.search.rl.agents import evaluate_agent, train_agent
 from sharpen.search.rl.ppo_agent import PPOConfig
@@ -96,9 +97,20 @@ def draw(figure: Any, found: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    args = arguments(__doc__, "search_rl")
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--seeds", type=int, default=3)
+    options.add_argument("--json", type=Path)
+    options.add_argument("--plot", type=Path)
+    options.add_argument("--quick", action="store_true", help="a check of under a minute")
+    args = options.parse_args()
+    args.name = "search_rl"
+    if not args.quick:
+        args.json = args.json or RESULTS / "search_rl.json"
+        args.plot = args.plot or RESULTS / "search_rl.png"
     torch.set_num_threads(1)
-    seeds = 1 if args.quick else 3
+    seeds = 1 if args.quick else args.seeds
     contenders = ["sharpen"]
     if "BENCH_PEERS_PYTHON" in os.environ:
         contenders += ["sb3", "sb3 alike"]

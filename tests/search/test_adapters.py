@@ -1,5 +1,7 @@
+import importlib
 import itertools
 import pickle
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,12 @@ from pettingzoo.test import parallel_api_test
 
 from sharpen.core.collections import Permutation
 from sharpen.core.conditions import Eq
-from sharpen.core.errors import ConfigError
+from sharpen.core.errors import ConfigError, DependencyNotInstalled
 from sharpen.core.parameters import Bool, Categorical, Fixed, Float, Int, Ordinal
 from sharpen.core.problem import FunctionProblem, Objective, as_constraints
 from sharpen.core.space import Space
 from sharpen.core.study import Budget, Study
+from sharpen.search import adapters
 from sharpen.search.adapters import ProblemEnv, ProblemParallelEnv, problem_from_gymnasium
 from sharpen.testing.optimizers import mixed_space
 
@@ -174,7 +177,7 @@ def test_any_action_makes_an_allowed_configuration(seed: int) -> None:
 
 def test_wrong_arguments_are_explained() -> None:
     problem = make(FINITE)
-    two = FunctionProblem(loss, FINITE, [Objective("loss"), Objective("m")])
+    two: Any = FunctionProblem(loss, FINITE, [Objective("loss"), Objective("m")])
     for wrong, message in (
         (lambda: ProblemEnv(two), "2 objectives"),
         (lambda: ProblemEnv(make(Space(v=Fixed(1)))), "nothing to choose"),
@@ -261,3 +264,27 @@ def test_own_policies_and_training_options_are_searched_over(tmp_path: Path) -> 
     )
     found = trained.evaluate({"learning_rate": 1e-3, "rollout": 32}, TrialContext())
     assert found["least"] <= found["return"] <= found["most"]
+
+
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [
+        ("sharpen.search.rl.environments", "gymnasium"),
+        ("sharpen.search.rl.problem_env", "gymnasium"),
+        ("sharpen.search.marl.parallel_env", "pettingzoo"),
+    ],
+)
+def test_a_missing_package_is_told_with_the_command_that_installs_it(
+    module: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(DependencyNotInstalled, match=r"pip install 'sharpen\[rl\]'"):
+        importlib.import_module(module)
+
+
+def test_the_module_has_what_it_says() -> None:
+    for name in adapters.__all__:
+        assert getattr(adapters, name)
+    with pytest.raises(AttributeError):
+        adapters.nothing  # noqa: B018
