@@ -59,7 +59,7 @@ class Simulated:
 
     def __init__(self, workload: str) -> None:
         self.problems = {
-            target: arch.make("dram-v0", workload=workload, target=target, requests=REQUESTS)  # type: ignore[arg-type]
+            target: arch.make("dram-v0", workload=workload, target=target, requests=REQUESTS)
             for target in TARGETS
         }
         self._known: dict[tuple[Any, ...], dict[str, float]] = {}
@@ -280,7 +280,8 @@ def main() -> None:
     options.add_argument("--quick", action="store_true", help="a check of under a minute")
     args = options.parse_args()
     args.name = "search_marl"
-    workloads, targets = WORKLOADS, TARGETS
+    workloads: tuple[str, ...] = WORKLOADS
+    targets: tuple[str, ...] = TARGETS
     if args.quick:
         args.seeds, args.evaluations, workloads, targets = 2, 200, ("cloud-1",), ("joint",)
         args.methods = [m for m in args.methods if m != "tpe"]
@@ -319,7 +320,7 @@ def main() -> None:
         "methods": list(dict.fromkeys(r["method"] for r in runs)),
         "seeds": {m: len({r["seed"] for r in runs if r["method"] == m}) for m in args.methods},
         "targets": {
-            w: arch.make("dram-v0", workload=w, target="joint", requests=REQUESTS).targets  # type: ignore[arg-type]
+            w: arch.make("dram-v0", workload=w, target="joint", requests=REQUESTS).targets
             for w in workloads
         },
     }

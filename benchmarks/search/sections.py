@@ -64,7 +64,88 @@ def store(document: dict[str, Any], where: str) -> str:
     return "\n".join(lines)
 
 
+_LEARNERS = {
+    "ippo": "IPPO",
+    "mappo": "MAPPO",
+    "sequential-marl": "agents in turn",
+    "reinforce": "REINFORCE",
+    "ppo": "PPO",
+    "sac": "SAC",
+    "sb3-ppo": "PPO of stable-baselines3",
+    "sb3-sac": "SAC of stable-baselines3",
+    "ga": "genetic algorithm",
+    "tpe": "TPE",
+    "random": "random search",
+}
+
+
+def marl(document: dict[str, Any], where: str) -> str:
+    """Rewards of agents and others on the design of a DRAM controller."""
+    r, config = document["results"], document["config"]
+    lines = [
+        f"Four workloads, three targets (power, latency, both), {config['evaluations']} "
+        f"evaluations a run, each method's defaults; means over the tasks, reward 1 is the target "
+        f"({where}):",
+        "",
+        "| method | mean reward | of the last tenth | best reward | seeds | ms a trial |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    overall, seeds = r["overall"], config["seeds"]
+    for method in sorted(overall, key=lambda m: -overall[m]["mean"]):
+        row = overall[method]
+        lines.append(
+            f"| {_LEARNERS[method]} | {row['mean']:.4f} | {row['last_tenth']:.4f} | "
+            f"{row['best']:.4f} | {seeds[method]} | {row['ms_a_trial']:.2f} |"
+        )
+    others = [m for m in ("ppo", "sac", "sb3-ppo", "sb3-sac", "reinforce", "ga", "tpe")
+              if m in overall]  # fmt: skip
+    lines += [
+        "",
+        f"Tasks of {len(r['tasks'])} in which the agents' mean reward, then their best reward, is "
+        "higher : lower by the Mann-Whitney test at 0.05 over the seeds; the rest are ties:",
+        "",
+        f"| agents | {' | '.join(_LEARNERS[m] for m in others)} |",
+        f"| --- |{' --- |' * len(others)}",
+    ]
+    for agents in ("ippo", "mappo", "sequential-marl"):
+        cells = []
+        for other in others:
+            counts = r["wins_and_losses"][f"{agents} / {other}"]
+            mean, best = (":".join(map(str, counts[what])) for what in ("mean", "best"))
+            cells.append(f"{mean}, {best}")
+        lines.append(f"| {_LEARNERS[agents]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def rl(document: dict[str, Any], where: str) -> str:
+    """Agents in environments beside those of stable-baselines3."""
+    config = document["config"]
+    lines = [
+        f"{config['seeds']} seeds, mean return of {config['episodes']} new episodes; `alike` has "
+        f"our copies, minibatches and layers; one thread ({where}):",
+        "",
+        "| environment | steps | agent | return (each seed) | steps a CPU second |",
+        "| --- | ---: | --- | --- | ---: |",
+    ]
+    names = {
+        "sharpen": "ours",
+        "sb3": "stable-baselines3",
+        "sb3 alike": "stable-baselines3, alike",
+    }
+    for env, rows in document["results"].items():
+        algorithm, steps = config["tasks"][env]
+        for name, row in rows.items():
+            each = ", ".join(f"{value:.0f}" for value in row["returns"])
+            lines.append(
+                f"| {env}, {algorithm.upper()} | {steps:,} | {names[name]} | {row['return']:.1f} "
+                f"({each}) | {row['steps_a_second']:,.0f} |"
+            )
+    return "\n".join(lines)
+
+
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any], str], str]]] = {
+    "marl": ("search_marl", marl),
     "relax": ("search_relax", relax),
+    "rl": ("search_rl", rl),
     "store": ("search_store", store),
 }

@@ -168,7 +168,7 @@ def test_failures_and_broken_constraints_have_the_least_reward() -> None:
 def test_any_action_makes_an_allowed_configuration(seed: int) -> None:
     space = mixed_space()
     for actions in ("levels", "reals"):
-        env = ProblemEnv(make(space), actions=actions)  # type: ignore[arg-type]
+        env = ProblemEnv(make(space), actions=actions)
         env.reset(seed=seed)
         env.action_space.seed(seed)
         config = env.step(env.action_space.sample())[4]["config"]

@@ -97,7 +97,7 @@ def test_a_central_critic_takes_the_noise_of_the_others_away_and_not_ones_own() 
     size, letters = 8, "abcd"
     space = Space({f"p{i}": Categorical(*letters) for i in range(size)})
     options = {"learning_rate": 1e-9, "critic_rate": 3e-3, "rollout": 64}
-    optimizer = MAPPO(space, seed=1, **options)  # type: ignore[arg-type]
+    optimizer = MAPPO(space, seed=1, **options)
     spreads: list[float] = []
     whole = MAPPO.advantages_over
 
@@ -106,14 +106,14 @@ def test_a_central_critic_takes_the_noise_of_the_others_away_and_not_ones_own() 
         spreads.append(float(found.var(dim=0, correction=0).mean() / rewards.var(correction=0)))
         return found
 
-    MAPPO.advantages_over = watch  # type: ignore[method-assign]
+    MAPPO.advantages_over = watch
     try:
         for _ in range(1600):
             [candidate] = optimizer.ask()
             value = sum(letters.index(v) for v in candidate.config.values())
             optimizer.tell([candidate.result(-float(value))])
     finally:
-        MAPPO.advantages_over = whole  # type: ignore[method-assign]
+        MAPPO.advantages_over = whole
     assert spreads[0] > 0.8  # nothing is known yet
     assert 1 / size * 0.7 < np.mean(spreads[-4:]) < 2.5 / size
 
@@ -158,7 +158,7 @@ def test_orders_put_the_important_first_and_conditions_before_what_they_decide()
     )
 
     def reward(config: dict[str, Any]) -> float:
-        return 10.0 * config["big"] + 3 * config["x"] + (config.get("n", 0) == 4)
+        return float(10 * config["big"] + 3 * config["x"] + (config.get("n", 0) == 4))
 
     optimizer = SequentialMARL(space, order="importance", seed=2, learning_rate=1e-9)
     for _ in range(200):

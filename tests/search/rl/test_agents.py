@@ -58,13 +58,13 @@ class Aim(gymnasium.Env[Any, Any]):
 def test_numpy_and_torch_run_the_same_layers() -> None:
     rng = np.random.default_rng(0)
     for activation in ("tanh", "relu"):
-        networks = Networks(1, 5, 3, (16, 8), rng, activation=activation)  # type: ignore[arg-type]
+        networks = Networks(1, 5, 3, (16, 8), rng, activation=activation)
         for w in networks.weights[:-1]:
             u, v = w[0].shape
             gram = w[0].T @ w[0] if u >= v else w[0] @ w[0].T
             torch.testing.assert_close(gram, 2 * torch.eye(min(u, v), dtype=torch.float64))
         x = rng.normal(size=(7, 5))
-        found = run_layers(networks.arrays(), x, activation)  # type: ignore[arg-type]
+        found = run_layers(networks.arrays(), x, activation)
         expected = networks(torch.from_numpy(x)[None])[0].detach().numpy()
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
@@ -109,7 +109,7 @@ def test_sac_learns_to_aim() -> None:
 def test_agents_are_saved_and_loaded(tmp_path: Path) -> None:
     for name, env, algorithm in (("a", Walk, "ppo"), ("b", Aim, "ppo"), ("c", Aim, "sac")):
         config = SMALL if algorithm == "ppo" else {"warmup": 50, "batch": 8}
-        agent: Agent = train_agent(env, algorithm, steps=100, config=config)  # type: ignore[arg-type]
+        agent: Agent = train_agent(env, algorithm, steps=100, config=config)
         agent.save(tmp_path / f"{name}.npz")
         loaded = load_agent(tmp_path / f"{name}.npz")
         assert loaded.returns == list(agent.returns)
@@ -132,10 +132,10 @@ def test_an_agent_learns_to_design() -> None:
 
     @problem(space, minimize="loss")
     def design(config: dict[str, Any]) -> float:
-        return abs(config["n"] - 3) + 2.0 * (config["kind"] != "b") + config["flag"]
+        return float(abs(config["n"] - 3) + 2 * (config["kind"] != "b") + config["flag"])
 
     def make() -> Any:
-        return ProblemEnv(design)
+        return ProblemEnv(design)  # type: ignore[arg-type]
 
     config = PPOConfig(num_envs=4, rollout=16, learning_rate=3e-3, discount=0.0)
     agent = train_agent(make, "ppo", steps=3000, config=config)
@@ -181,7 +181,7 @@ def test_wrong_arguments_are_explained() -> None:
             train_agent(**{"env": Walk, "steps": 64, **wrong})
     for fields in ({"batch": 0}, {"learning_rate": 0.0}, {"smoothing": 2.0}, {"hidden": (0,)}):
         with pytest.raises(ConfigError, match=next(iter(fields))):
-            SACConfig(**fields)  # type: ignore[arg-type]
+            SACConfig(**fields)
     for space in (
         gymnasium.spaces.Box(-np.inf, np.inf, (1,)),
         gymnasium.spaces.MultiBinary(3),
