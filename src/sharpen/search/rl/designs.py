@@ -139,7 +139,7 @@ class Designs:
         if feedback.error:
             info["error"] = feedback.error
         if feedback.status == "ok" and is_feasible(feedback, self.problem.constraints):
-            reward = -objective.loss(values[objective.name])
+            reward = 0.0 - objective.loss(values[objective.name])  # never -0.0
             if self.failure_reward is None:
                 self._worst = reward if self._is_first else min(self._worst, reward)
                 self._is_first = False

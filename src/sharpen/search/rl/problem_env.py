@@ -59,7 +59,7 @@ class ProblemEnv(gymnasium.Env[Observation, Any]):
         >>> env.action_space
         MultiDiscrete([8 2])
         >>> env.reset(seed=0)[0], env.step([2, 1])[1]
-        (array([0.], dtype=float32), -0.0)
+        (array([0.], dtype=float32), 0.0)
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium declares it so
