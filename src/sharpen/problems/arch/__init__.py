@@ -8,10 +8,13 @@ from sharpen.problems.arch.external import ExternalSimulator
 from sharpen.problems.arch.problem import DramProblem, dram_space, make
 from sharpen.problems.arch.proxy import ProxyModel, Quality
 from sharpen.problems.arch.rewards import reward_of
+from sharpen.problems.arch.soc import Soc, Task
+from sharpen.problems.arch.soc_problem import APPLICATIONS, SocProblem
 from sharpen.problems.arch.timings import SPECS, DramSpec, DramTimings, Rail
 from sharpen.problems.arch.traces import WORKLOADS, Trace, read_trace, workload
 
 __all__ = [
+    "APPLICATIONS",
     "NETWORKS",
     "SPECS",
     "WORKLOADS",
@@ -31,6 +34,9 @@ __all__ = [
     "Quality",
     "Rail",
     "Sample",
+    "Soc",
+    "SocProblem",
+    "Task",
     "Trace",
     "accelerator_space",
     "dram_space",

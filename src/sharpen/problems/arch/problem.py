@@ -26,6 +26,8 @@ from sharpen.problems.arch.accelerator import Layer
 from sharpen.problems.arch.accelerator_problem import AcceleratorProblem
 from sharpen.problems.arch.dram import DramController, DramPolicy, DramResult
 from sharpen.problems.arch.rewards import EPSILON, Goal, Reward
+from sharpen.problems.arch.soc import Task
+from sharpen.problems.arch.soc_problem import SocProblem
 from sharpen.problems.arch.timings import DramSpec
 from sharpen.problems.arch.traces import WORKLOADS, Trace, read_trace, workload
 
@@ -169,24 +171,30 @@ def make(
     **options: Any,
 ) -> AcceleratorProblem: ...
 @overload
-def make(name: str, **options: Any) -> DramProblem | AcceleratorProblem: ...
+def make(
+    name: Literal["soc-v0"], *, workload: str | Sequence[Task] | None = ..., **options: Any
+) -> SocProblem: ...
+@overload
+def make(name: str, **options: Any) -> DramProblem | AcceleratorProblem | SocProblem: ...
 def make(
     name: str = "dram-v0",
     *,
-    workload: str | Path | Trace | Sequence[Layer] | None = None,
+    workload: str | Path | Trace | Sequence[Layer] | Sequence[Task] | None = None,
     requests: int = 4000,
     seed: int = 0,
     **options: Any,
-) -> DramProblem | AcceleratorProblem:
+) -> DramProblem | AcceleratorProblem | SocProblem:
     """A design problem by name.
 
     Args:
-        name: ``"dram-v0"``, a :class:`DramProblem`; or ``"accelerator-v0"``, an
-            :class:`~sharpen.problems.arch.accelerator_problem.AcceleratorProblem`.
+        name: ``"dram-v0"``, a :class:`DramProblem`; ``"accelerator-v0"``, an
+            :class:`~sharpen.problems.arch.accelerator_problem.AcceleratorProblem`; or ``"soc-v0"``,
+            a :class:`~sharpen.problems.arch.soc_problem.SocProblem`.
         workload: of a memory one of :data:`~sharpen.problems.arch.traces.WORKLOADS`, the path of a
             trace, or a trace; default ``"stream"``. Of an accelerator one of
             :data:`~sharpen.problems.arch.accelerator_problem.NETWORKS`, or layers; default
-            ``"resnet-18"``.
+            ``"resnet-18"``. Of a system one of
+            :data:`~sharpen.problems.arch.soc_problem.APPLICATIONS`, or tasks; default ``"vision"``.
         requests: how many a memory's workload that is made has.
         seed: of a memory's workload that is made.
         options: of the problem, such as ``target`` and ``spec``.
@@ -212,10 +220,9 @@ def make(
                 f"'{name}' has no option '{option}'.{did_you_mean(option, known)} "
                 f"It has: {', '.join(known)}."
             )
-    if made is AcceleratorProblem:
-        given: Any = "resnet-18" if workload is None else workload
-    else:
-        given = _trace("stream" if workload is None else workload, requests, seed)
+    given: Any = _DEFAULTS[name] if workload is None else workload
+    if made is DramProblem:
+        given = _trace(given, requests, seed)
     return made(given, **options)
 
 
@@ -226,8 +233,10 @@ def _trace(given: Any, requests: int, seed: int) -> Trace:
     return read_trace(given) if is_path else workload(str(given), requests=requests, seed=seed)
 
 
-PROBLEMS: dict[str, type[DramProblem] | type[AcceleratorProblem]] = {
+_DEFAULTS = {"dram-v0": "stream", "accelerator-v0": "resnet-18", "soc-v0": "vision"}
+PROBLEMS: dict[str, type[DramProblem] | type[AcceleratorProblem] | type[SocProblem]] = {
     "dram-v0": DramProblem,
     "accelerator-v0": AcceleratorProblem,
+    "soc-v0": SocProblem,
 }
 """Design problems by name."""
