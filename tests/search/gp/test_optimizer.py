@@ -15,7 +15,8 @@ from sharpen.core.problem import Constraint, Fidelity, Objective, TrialContext
 from sharpen.core.space import Space
 from sharpen.problems import Synthetic, synthetic
 from sharpen.search.gp import GP
-from sharpen.search.gp.optimizer import ACQUISITIONS, _due
+from sharpen.search.gp.optimizer import ACQUISITIONS
+from sharpen.search.gp.surrogates import due_of
 from sharpen.testing import OptimizerConformance
 
 SQUARE = Space(x=Float(0, 1), y=Float(0, 1))
@@ -263,8 +264,8 @@ def test_the_same_history_gives_the_same_proposal_in_any_order_and_with_any_thre
 
 
 def test_hyperparameters_are_fitted_at_every_trial_and_later_at_each_tenth_more() -> None:
-    assert [_due(n) for n in (1, 7, 20, 21, 22, 23, 30, 50)] == [1, 7, 20, 20, 22, 22, 30, 50]
-    assert all(_due(n) <= n <= 1.11 * _due(n) for n in range(2, 600))
+    assert [due_of(n) for n in (1, 7, 20, 21, 22, 23, 30, 50)] == [1, 7, 20, 20, 22, 22, 30, 50]
+    assert all(due_of(n) <= n <= 1.11 * due_of(n) for n in range(2, 600))
     optimizer = GP(SQUARE, n_init=4)
     play(optimizer, bowl, 21)
     kept = optimizer._fits[("loss", 20)][1] if ("loss", 20) in optimizer._fits else None

@@ -39,7 +39,8 @@ from sharpen.core.parameters import Categorical
 from sharpen.core.space import Space, random_stream
 from sharpen.search.gp.features import Features
 from sharpen.search.gp.model import GaussianProcess
-from sharpen.search.gp.optimizer import GP, Fitted, believe, one_thread
+from sharpen.search.gp.optimizer import GP
+from sharpen.search.gp.surrogates import Fitted, believe, one_thread
 from sharpen.search.sobol import Sobol
 
 __all__ = ["AtContext", "ContextualGP", "OverContexts"]

@@ -41,7 +41,8 @@ from sharpen.search.gp.bayes import averaged
 from sharpen.search.gp.bridge import check_botorch, noisy_hypervolume_improvement
 from sharpen.search.gp.model import GaussianProcess
 from sharpen.search.gp.normal import log_h
-from sharpen.search.gp.optimizer import GP, NOISY, Fitted, believe
+from sharpen.search.gp.optimizer import GP
+from sharpen.search.gp.surrogates import NOISY, Fitted, believe
 from sharpen.search.pareto import free_boxes, non_dominated
 
 __all__ = ["EHVI", "log_hypervolume_improvement"]

@@ -37,7 +37,8 @@ from sharpen.search.gp.acquisition import (
 )
 from sharpen.search.gp.candidates import maximize
 from sharpen.search.gp.model import GaussianProcess
-from sharpen.search.gp.optimizer import GP, one_thread
+from sharpen.search.gp.optimizer import GP
+from sharpen.search.gp.surrogates import one_thread
 
 __all__ = ["MultiFidelityGP"]
 

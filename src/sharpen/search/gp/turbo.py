@@ -31,7 +31,8 @@ import torch
 
 from sharpen.core.optimizer import Capabilities
 from sharpen.core.space import random_stream
-from sharpen.search.gp.optimizer import GP, one_thread
+from sharpen.search.gp.optimizer import GP
+from sharpen.search.gp.surrogates import one_thread
 from sharpen.search.gp.thompson import sample_path
 
 __all__ = ["TuRBO"]
