@@ -140,3 +140,20 @@ def test_rewards_are_standardized_by_all_losses_so_far() -> None:
     found = scale.rewards(np.array([[1.0, 1.0], [1.0, 1e9], [2.0, 0.0]]))
     np.testing.assert_allclose(found, [worst - 1.5, worst - 2, worst - 2], rtol=1e-8)
     assert RewardScale().rewards(np.array([[2.0, 0.0]])).tolist() == [-2.0]
+
+
+def test_a_constant_that_is_inactive_decides_nothing() -> None:
+    space = Space(
+        kind=Categorical("a", "b"),
+        mode=Fixed("on").active_if(Eq("kind", "b")),
+        n=Int(1, 4).active_if(Eq("mode", "on")),
+    )
+    choices = Choices(space)
+    policy = DesignPolicy(
+        choices, [[0], [1]], (4,), random_stream(0, 0), torch.zeros(2, choices.num_features)
+    )
+    x = policy.draw([random_stream(1, k) for k in range(200)])
+    for row, config in zip(x, space.decode(x), strict=True):
+        assert ("n" in config) == (config["kind"] == "b")
+        assert config["kind"] == "b" or row[space.columns["n"]][0] == 0.5
+    assert len({config["n"] for config in space.decode(x) if "n" in config}) == 4

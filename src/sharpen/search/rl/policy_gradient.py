@@ -204,8 +204,8 @@ class DesignPolicy:
         values: list[dict[str, Any]],
     ) -> None:
         choice = self.choices.choices[i]
-        parameter, start = self.choices.space[choice.name], self.choices.starts
-        columns = self.choices.space.columns[choice.name]
+        space, start = self.choices.space, self.choices.starts
+        parameter, columns = space[choice.name], space.columns[choice.name]
         for b, rng in enumerate(rngs):
             # All draws are made, active or not: a row's later ones do not depend on that.
             u = self.choices.draw(i, outputs[b, start[i] : start[i + 1]], rng)
@@ -213,7 +213,8 @@ class DesignPolicy:
                 x[b, choice.columns] = u
                 continue
             condition = parameter.condition
-            if condition is None or condition.holds(values[b]) is True:
+            # Constants may be inactive too, so that conditions on them need the whole picture.
+            if condition is None or condition.holds(space.active(values[b])) is True:
                 x[b, choice.columns] = u
                 self.choices.put_features(features[b], i, u)
                 if choice.columns.stop == columns.stop:
