@@ -21,12 +21,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import random
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,11 +53,12 @@ from sharpen.compress.kv import (
 )
 from sharpen.compress.kv.locret import norms_fingerprint
 from sharpen.compress.kv.named import UNTRAINED
+from sharpen.core.files import cache_home
 from sharpen.models import load_model, load_tokenizer
 from sharpen.models.decode import InferenceLM, prepare_for_inference
 from sharpen.models.hf import save_model
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sharpen" / "bench"
+CACHE = cache_home() / "bench"
 SHARE = 8
 RECALL_HEADS = LocretConfig(hidden=256, steps=16_000, learning_rate=2e-3, warmup=0.1)
 RECALL_LESSONS = 12_000

@@ -102,6 +102,7 @@ def _say(text: str) -> None:
 def _throughput(
     path: str, peers: str, python: str | None, settings: Settings, folder: Path | None
 ) -> dict[str, Any]:
+    from sharpen.core.files import cache_home
     from sharpen.serve.bench.peers import choose_peers
     from sharpen.serve.bench.roofline import measure_bandwidth, token_bytes
     from sharpen.serve.bench.throughput import Entry, measure_throughput
@@ -109,8 +110,7 @@ def _throughput(
     names, left_out = choose_peers(peers, path, python, settings.device)
     for name, why in left_out.items():
         _say(f"without {name}: {why}")
-    where = folder or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    where = where if folder else where / "sharpen" / "bench-serve" / Path(path).name
+    where = folder or cache_home() / "bench-serve" / Path(path).name
     entries = [Entry(name, path) for name in ("sharpen", *names)]
     rows = measure_throughput(entries, settings, where, python=python, tell=_say)
     bandwidth = measure_bandwidth(settings.threads, settings.device)

@@ -135,9 +135,10 @@ def _assets() -> list[dict[str, str]]:
 
 
 def _folders() -> list[dict[str, str]]:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    from sharpen.core.files import cache_home
+
     checks = []
-    for name, folder in (("cache folder", base), ("working folder", Path.cwd())):
+    for name, folder in (("cache folder", cache_home()), ("working folder", Path.cwd())):
         existing = next(p for p in (folder, *folder.parents) if p.exists())
         free = shutil.disk_usage(existing).free
         writable = os.access(existing, os.W_OK)

@@ -24,12 +24,18 @@ __all__ = [
     "atomic_write_bytes",
     "atomic_write_json",
     "atomic_write_text",
+    "cache_home",
     "follow_umask",
     "fsync_dir",
     "fsync_file",
     "fsync_tree",
     "sha256_file",
 ]
+
+
+def cache_home() -> Path:
+    """Where what can be made again is kept: ``$XDG_CACHE_HOME/sharpen``, ``~/.cache/sharpen``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sharpen"
 
 
 def fsync_dir(path: Path) -> None:

@@ -7,7 +7,6 @@ adjacent pairs; Hugging Face's layout turns halves. Rows are viewed as (heads, D
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sharpen.core.errors import FileFormatError, SharpenError
-from sharpen.core.files import FileLock, sha256_file
+from sharpen.core.files import FileLock, cache_home, sha256_file
 from sharpen.core.gguf_header import GgufHeader, GgufTensor, read_gguf_header
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.decoder import DecoderLM
@@ -49,8 +48,7 @@ _TOP_NAMES = {
 
 def cache_folder() -> Path:
     """Where converted models are kept: ``$XDG_CACHE_HOME/sharpen/models``."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "sharpen" / "models"
+    return cache_home() / "models"
 
 
 def load_gguf(

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import shutil
 import subprocess
 import tempfile
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpen.core.errors import ExecutionError, SharpenError
-from sharpen.core.files import FileLock
+from sharpen.core.files import FileLock, cache_home
 from sharpen.native.info import compiler, cpu_flags, variant
 
 __all__ = ["SUBJECTS", "build", "cache_folder", "function", "load"]
@@ -96,8 +95,7 @@ def function(library: ctypes.CDLL, name: str, *types: type) -> Any:
 
 def cache_folder() -> Path:
     """Where compiled libraries lie."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "sharpen" / "native"
+    return cache_home() / "native"
 
 
 def build(subject: str, name: str) -> Path:

@@ -37,7 +37,7 @@ import psutil
 
 from sharpen.core.config import digest, from_dict, read_json, to_dict
 from sharpen.core.errors import ExecutionError, SharpenError, StorageError
-from sharpen.core.files import atomic_write_json
+from sharpen.core.files import atomic_write_json, cache_home
 from sharpen.core.huge_pages import worker_environment
 
 __all__ = ["DeviceProfile", "RateTable", "load_profile", "probe"]
@@ -160,8 +160,7 @@ class DeviceProfile:
 
 def cache_file() -> Path:
     """Where this machine's profile is kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "sharpen" / "devices" / f"{digest(_identity())}.json"
+    return cache_home() / "devices" / f"{digest(_identity())}.json"
 
 
 def _identity() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from sharpen.core.files import cache_home
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.lora import read_adapter_config
 
@@ -113,5 +114,4 @@ def _computed(file: Path, size: int) -> bytes:
 
 
 def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "sharpen" / "weights"
+    return cache_home() / "weights"
