@@ -34,7 +34,7 @@ from sharpen.core.feedback import Trial
 from sharpen.core.files import atomic_write_bytes
 from sharpen.core.space import Space
 from sharpen.core.store import Store, open_store
-from sharpen.core.study_view import load_study
+from sharpen.core.study_view import StudyView
 
 __all__ = ["Dataset", "Sample"]
 
@@ -112,8 +112,8 @@ class Dataset(Sequence[Sample]):
             DataError: see the class.
         """
         opened = open_store(store, create=False)
-        records = opened.studies()
-        known = [record.name for record in records]
+        records = {record.name: record for record in opened.studies()}
+        known = list(records)
         if isinstance(studies, str):
             chosen = [name for name in known if fnmatch(name, studies)]
         else:
@@ -127,7 +127,7 @@ class Dataset(Sequence[Sample]):
             raise ConfigError(
                 f"no study of {opened.url} fits '{studies}'. It has: {', '.join(known) or 'none'}."
             )
-        views = [load_study(opened, name) for name in chosen]
+        views = [StudyView(opened, records[name]) for name in chosen]
         for view in views[1:]:
             if view.space != views[0].space:
                 raise ConfigError(
