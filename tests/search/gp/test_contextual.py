@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 
 import sharpen as sh
 from sharpen.core.errors import ConfigError
-from sharpen.core.feedback import Feedback
+from sharpen.core.feedback import Feedback, Trial
 from sharpen.core.optimizer import Candidate, make_optimizer
 from sharpen.core.parameters import Categorical, Float, Int
 from sharpen.core.problem import Constraint, Objective
@@ -175,3 +176,23 @@ def test_what_makes_no_sense_is_refused() -> None:
         ContextualGP(SPACE, contexts=LOADS, acquisition="kg")
     with pytest.raises(ConfigError, match="contexts"):
         make_optimizer("gp", SPACE, (Objective("value"),), contexts=LOADS)
+
+
+def test_data_that_tell_little_are_survived() -> None:
+    made = partial(ContextualGP, SPACE, contexts=LOADS, samples=32, restarts=2)
+    for outcome in (1.0, Feedback(status="failed"), 1e100):
+        optimizer = made(n_init=2)
+        for _ in range(5):
+            candidate = optimizer.ask()[0]
+            optimizer.tell([candidate.result(outcome)])
+        assert SPACE.validate(optimizer.ask()[0].config)
+        assert SPACE.validate(optimizer.ask(context={"w": 0.5})[0].config)
+    same = made(n_init=1)
+    candidate = same.ask(context={"w": 0.5})[0]
+    same.tell(replace(candidate.result(1.0), number=k) for k in range(4))
+    assert SPACE.validate(same.ask()[0].config)
+    without = Trial(
+        number=9, config={"x": 0.3}, state="ok", feedback=Feedback(objectives={"value": 0.5})
+    )
+    same.tell([without])  # a context that nobody noted
+    assert same.recommend().config == {"x": 0.3}

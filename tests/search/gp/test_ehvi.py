@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 
 from sharpen.core.errors import ConfigError
+from sharpen.core.feedback import Feedback
 from sharpen.core.parameters import Float
 from sharpen.core.problem import Constraint, Objective
 from sharpen.core.space import Space
@@ -168,3 +170,20 @@ def test_noisy_volume_by_botorch_covers_the_front() -> None:
     options = {"acquisition": "nehvi", "samples": 32, "restarts": 2, "n_init": 5}
     found = volume_of(EHVI(SPACE, OBJECTIVES, seed=1, **options), 8)
     assert found > volume_of(Sobol(SPACE, OBJECTIVES, seed=1), 8)
+
+
+def test_data_that_tell_little_are_survived() -> None:
+    made = partial(EHVI, SPACE, OBJECTIVES, samples=32, restarts=2)
+    for outcome in ({"a": 1.0, "b": 2.0}, {"a": 1e100, "b": -1e-100}, float("nan")):
+        optimizer = made(n_init=2)
+        for _ in range(5):
+            candidate = optimizer.ask()[0]
+            told = outcome if isinstance(outcome, dict) else Feedback(status="failed")
+            optimizer.tell([candidate.result(told)])
+        assert SPACE.validate(optimizer.ask()[0].config)
+    one = made(n_init=1)
+    candidate = one.ask()[0]
+    one.tell([candidate.result({"a": 1.0, "b": 1.0})])
+    again = replace(candidate.result({"a": 1.0, "b": 1.0}), number=1)
+    one.tell([again, replace(again, number=2)])
+    assert one.ask()[0].config != candidate.config

@@ -7,7 +7,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from sharpen.search.gp import entropy
-from sharpen.search.gp.acquisition import max_value_entropy
+from sharpen.search.gp.acquisition import knowledge_gradient, max_value_entropy
 from sharpen.search.gp.entropy import joint_entropy, sample_optima
 from sharpen.search.gp.model import GaussianProcess, Hyperparameters
 from sharpen.search.gp.thompson import sample_paths
@@ -116,3 +116,23 @@ def test_joint_entropy_is_that_of_botorch(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(entropy, "_CONDITION_NOISE", least)
     got = joint_entropy(gp, places, values, noise=least)(at)
     np.testing.assert_allclose(got, peer(at[:, None]).detach(), atol=1e-4)
+
+
+def test_a_set_with_drawn_minima_holds_nearly_all_of_the_knowledge_gradient() -> None:
+    rng = np.random.default_rng(0)
+    x, raw, at = points(12, 1), points(256, 2), points(40, 3)
+    y = torch.sin(5 * x).sum(1) + 0.1 * torch.from_numpy(rng.normal(size=12))
+    scales = torch.tensor([0.3, 0.5], dtype=torch.float64)
+    gp = GaussianProcess(
+        x, (y - y.mean()) / y.std(), Hyperparameters(lengthscales=scales, noise=0.02)
+    )
+    optima, _ = sample_optima(gp, torch.cat([x, raw]), 16, rng, in_cube=True)
+    best = raw[gp.posterior(raw)[0].argsort()[:50]]
+    axis = torch.linspace(0, 1, 50, dtype=torch.float64)
+    fine = knowledge_gradient(gp, torch.cartesian_prod(axis, axis), noise=0.02)(at).exp()
+    got = knowledge_gradient(gp, torch.cat([x, optima, best]), noise=0.02)(at).exp()
+    without = knowledge_gradient(gp, torch.cat([x, best]), noise=0.02)(at).exp()
+    large = fine > 0.3 * fine.max()
+    assert np.corrcoef(fine, got)[0, 1] > 0.97
+    assert float((got / fine)[large].median()) == pytest.approx(1, abs=0.2)
+    assert float((got - fine).abs().mean()) < float((without - fine).abs().mean())

@@ -95,3 +95,21 @@ def test_recommends_by_the_model_while_nothing_was_measured_at_the_truth() -> No
         optimizer.tell([replace(candidate.result(value), config={"x": x}, fidelity=0.5)])
     assert optimizer.recommend().config == {"x": 0.5}
     assert "expected at the highest fidelity" in optimizer.recommend().why
+
+
+def test_a_cheap_source_with_a_bias_is_used_and_seen_through() -> None:
+    sources = Fidelity("source", 0, 1, integer=True, costs=(1, 20))
+    optimizer = MultiFidelityGP(
+        Space(x=Float(0, 1)), fidelity=sources, n_init=6, samples=64, restarts=2
+    )
+    counts = {0.0: 0, 1.0: 0}
+    for _ in range(22):
+        candidate = optimizer.ask()[0]
+        assert candidate.fidelity is not None
+        counts[candidate.fidelity] += 1
+        x = candidate.config["x"]
+        value = (x - 0.62) ** 2 + (0.3 - 0.25 * x if candidate.fidelity == 0 else 0.0)
+        optimizer.tell([candidate.result(value)])
+    assert counts[0.0] >= 8
+    # The cheap source alone has its minimum at 0.745.
+    assert optimizer.recommend().config["x"] == pytest.approx(0.62, abs=0.05)
