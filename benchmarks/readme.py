@@ -34,6 +34,7 @@ PAGES = (
         "docs/optim/optimizers.md",
         "docs/optim/sso.md",
         "docs/search/bandits.md",
+        "docs/search/bayesian.md",
         "docs/search/studies.md",
     ),
 )

@@ -11,7 +11,8 @@ peer's or below; over all tasks, by the two-sided Mann-Whitney test, a win or a 
 significant loss at 0.05) on 80 % of them; and seconds a suggestion at most half of Optuna's GP
 sampler's and a fifth of Ax's, on Hartmann 6. They are printed as found, reproduced or not. Seconds
 are those of the processor, which what else the machine does touches little; a journal may grow over
-days. Methods may have run on other numbers of seeds: a verdict compares the seeds both have.
+days. Methods may have run on other numbers of seeds: a verdict compares the seeds both have, and no
+peer is judged by fewer than 10.
 
 Peers run in an interpreter of their own, named by BENCH_PEERS_PYTHON, with botorch, ax-platform,
 optuna, cma and nevergrad installed; without it only our own methods run. Finished runs are kept in
@@ -52,6 +53,7 @@ PLOTTED = tuple(range(5, 101, 5))
 OWN = ("gp", "tpe", "cmaes", "sobol")
 OTHERS = ("optuna-gp", "optuna-tpe", "ax", "botorch-loop", "cma", "nevergrad", "random")
 EVALUATIONS = 100
+ENOUGH = 10  # seeds from which a peer is judged; with fewer its regrets are shown alone
 
 
 def make_tasks(seed: int) -> dict[str, Synthetic]:
@@ -261,7 +263,7 @@ def summarize(runs: list[dict[str, Any]], evaluations: int) -> dict[str, Any]:
                 },
             }
         verdicts = {}
-        peers = [m for m in methods if m in OTHERS]
+        peers = [m for m in methods if m in OTHERS and methods[m]["seeds"] >= ENOUGH]
         for n in CHECKPOINTS:
             key = f"log10_regret_{n}"
             if n > evaluations or "gp" not in methods or not peers:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.search.bo_sections import bayesian
+
 __all__ = ["SECTIONS"]
 
 _NAMES = {"tsallis_inf": "Tsallis-INF", "binned": "Tsallis-INF in bins", "chebcb": "ChebCB"}
@@ -144,6 +146,7 @@ def rl(document: dict[str, Any], where: str) -> str:
 
 
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any], str], str]]] = {
+    "bayesian": ("search_bo", bayesian),
     "marl": ("search_marl", marl),
     "relax": ("search_relax", relax),
     "rl": ("search_rl", rl),
