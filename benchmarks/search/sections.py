@@ -68,10 +68,14 @@ def store(document: dict[str, Any], where: str) -> str:
 
 _LEARNERS = {
     "ippo": "IPPO",
+    "ippo-fast": "IPPO, rate 3e-3",
     "mappo": "MAPPO",
+    "mappo-fast": "MAPPO, rate 3e-3",
     "sequential-marl": "agents in turn",
+    "sequential-marl-fast": "agents in turn, rate 3e-3",
     "reinforce": "REINFORCE",
     "ppo": "PPO",
+    "ppo-fast": "PPO, rate 3e-3",
     "sac": "SAC",
     "sb3-ppo": "PPO of stable-baselines3",
     "sb3-sac": "SAC of stable-baselines3",
@@ -92,15 +96,15 @@ def marl(document: dict[str, Any], where: str) -> str:
         "| method | mean reward | of the last tenth | best reward | seeds | ms a trial |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    overall, seeds = r["overall"], config["seeds"]
+    overall = r["overall"]
     for method in sorted(overall, key=lambda m: -overall[m]["mean"]):
         row = overall[method]
         lines.append(
             f"| {_LEARNERS[method]} | {row['mean']:.4f} | {row['last_tenth']:.4f} | "
-            f"{row['best']:.4f} | {seeds[method]} | {row['ms_a_trial']:.2f} |"
+            f"{row['best']:.4f} | {row['seeds']} | {row['ms_a_trial']:.2f} |"
         )
-    others = [m for m in ("ppo", "sac", "sb3-ppo", "sb3-sac", "reinforce", "ga", "tpe")
-              if m in overall]  # fmt: skip
+    every = ("ppo", "ppo-fast", "sac", "sb3-ppo", "sb3-sac", "reinforce", "ga", "tpe")
+    others = [method for method in every if method in overall]
     lines += [
         "",
         f"Tasks of {len(r['tasks'])} in which the agents' mean reward, then their best reward, is "
@@ -109,7 +113,10 @@ def marl(document: dict[str, Any], where: str) -> str:
         f"| agents | {' | '.join(_LEARNERS[m] for m in others)} |",
         f"| --- |{' --- |' * len(others)}",
     ]
-    for agents in ("ippo", "mappo", "sequential-marl"):
+    agents_of = ("ippo", "mappo", "sequential-marl")
+    for agents in (*agents_of, *(f"{name}-fast" for name in agents_of)):
+        if agents not in overall:
+            continue
         cells = []
         for other in others:
             counts = r["wins_and_losses"][f"{agents} / {other}"]
