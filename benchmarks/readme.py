@@ -210,6 +210,7 @@ def locret() -> str:
     texts = document["results"]["smollm2"]["texts"]
     steps = document["config"]["smollm2_heads"]["steps"]
     trained = document["config"]["smollm2_texts"]
+    heads = document["results"]["smollm2"]["heads"]
     counts = ", ".join(f"{count} of {int(n):,}" for n, count in texts.items())
     peak = [
         found["locret"]["peak_bytes"] / found["full"]["peak_bytes"] for found in recall.values()
@@ -237,7 +238,8 @@ def locret() -> str:
             f"Texts: {counts} tokens. At most {max(peak):.2f} x the bytes of the whole cache are "
             "held at any time (a budget and a chunk). SmolLM2's heads were trained on "
             f"{steps:,} other texts of {' to '.join(f'{n:,}' for n in trained)} tokens, half of "
-            f"them with codes, on an H100 in two minutes. {_where(document)}; "
+            f"them with codes, on one {heads['device']} in {heads['seconds'] / 60:.0f} minutes, "
+            f"other work beside. {_where(document)}; "
             "`benchmarks/compress/bench_locret.py`.",
         ]
     )
