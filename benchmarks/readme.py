@@ -33,6 +33,7 @@ PAGES = (
         "docs/train/zero.md",
         "docs/optim/optimizers.md",
         "docs/optim/sso.md",
+        "docs/problems/arch.md",
         "docs/search/bandits.md",
         "docs/search/bayesian.md",
         "docs/search/studies.md",

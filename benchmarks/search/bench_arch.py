@@ -216,6 +216,8 @@ def main() -> None:
         ),
         "lottery": lottery(store, settings, seeds, budget),
     }
+    # The first trials of the same experiments, from the store.
+    found["lottery_short"] = lottery(store, settings, seeds, budget // 5)
     found["by_agent"] = by_agent(store)
     config = {
         "families": FAMILIES,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.search import arch_sections
 from benchmarks.search.bo_sections import bayesian
 
 __all__ = ["SECTIONS"]
@@ -153,6 +154,9 @@ def rl(document: dict[str, Any], where: str) -> str:
 
 
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any], str], str]]] = {
+    "arch_lottery": ("search_arch", arch_sections.lottery),
+    "arch_proxy": ("search_arch", arch_sections.proxy),
+    "arch_speed": ("search_arch", arch_sections.speed),
     "bayesian": ("search_bo", bayesian),
     "marl": ("search_marl", marl),
     "relax": ("search_relax", relax),
