@@ -113,6 +113,12 @@ def test_targets_and_weights_of_ones_own_and_a_trace_from_a_file(tmp_path: Path)
     assert make(workload=workload("stream", requests=10)).name == "dram-stream-joint"
 
 
+def test_a_trace_without_requests_is_an_error(tmp_path: Path) -> None:
+    (path := tmp_path / "empty.stl").write_text("# nothing\n")
+    with pytest.raises(ConfigError, match="'empty' has no requests"):
+        make(workload=path)
+
+
 def test_a_design_without_refreshes_must_be_asked_for() -> None:
     config = {**dram_space().default(), "refresh_policy": "NoRefresh"}
     plain = make(workload="stream", requests=50)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sharpen.core.errors import ConfigError, DataError, FileFormatError, MissingFileError
 from sharpen.problems.arch import WORKLOADS, Trace, read_trace, workload
 
-NUMBERS = st.integers(0, 2**48)
+NUMBERS, CYCLES = st.integers(0, 2**48), st.integers(0, 2**36 - 1)
 
 
 def same(one: Trace, two: Trace) -> bool:
@@ -40,7 +40,7 @@ def test_csv_is_read_with_and_without_sources(tmp_path: Path) -> None:
     assert same(read_trace(path), Trace(np.array([3]), np.array([64]), np.array([0])))
 
 
-@given(st.lists(st.tuples(NUMBERS, NUMBERS, st.integers(0, 1), st.integers(0, 3)), max_size=30))
+@given(st.lists(st.tuples(CYCLES, NUMBERS, st.integers(0, 1), st.integers(0, 3)), max_size=30))
 def test_every_form_comes_back_as_it_was(rows: list[tuple[int, int, int, int]]) -> None:
     import tempfile
 
@@ -104,7 +104,9 @@ def test_a_missing_or_binary_file_is_an_error(tmp_path: Path) -> None:
         (([0], [-1], [0]), "address must lie from 0"),
         (([0], [0], [2]), "is_write must lie from 0 to 1"),
         (([0], [0], [0], [0], [0]), "request 0 waits for 0, not before it"),
-        (([0], [0], [0], [-1]), "source must lie from 0"),
+        (([0], [0], [0], [-1]), "source must lie from 0 to 4095"),
+        (([0], [0], [0], [10**9]), "source must lie from 0 to 4095"),
+        (([2**36], [0], [0]), "at must lie from 0"),
     ],
 )
 def test_requests_that_contradict_each_other_are_an_error(

@@ -105,6 +105,8 @@ class DramProblem:
     ) -> None:
         if target not in _METRICS:
             raise ConfigError(f"target={target!r} must be one of {', '.join(_METRICS)}.")
+        if not len(trace):
+            raise ConfigError(f"the trace '{trace.name}' has no requests.")
         self.controller = DramController(
             trace, spec, ranks=ranks, interleave=interleave, allow_no_refresh=allow_no_refresh
         )

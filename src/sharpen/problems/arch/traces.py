@@ -44,7 +44,9 @@ _RECORD = np.dtype(
 _STL = re.compile(r"^(\d+)\s*:\s*(read|write)\s+(0[xX][0-9a-fA-F]+|\d+)$")
 _KINDS = {"read": 0, "write": 1}
 _LINE = 64
-_MOST = 2**62
+# A minute of a memory, which takes a second for its refreshes alone.
+_MOST = {"at": 2**36, "address": 2**62, "is_write": 2, "source": 4096}
+_LARGEST = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Trace:
             if part.shape != (n,) or (n and part.dtype.kind not in "iub"):
                 raise DataError(f"{name} must be {n} whole numbers, like at (Trace).")
             part = np.ascontiguousarray(part, dtype=np.int64)
-            low, high = (-1, n) if name == "after" else (0, 2 if name == "is_write" else _MOST)
+            low, high = (-1, n) if name == "after" else (0, _MOST[name])
             if n and not (part.min() >= low and part.max() < high):
                 raise DataError(f"{name} must lie from {low} to {high - 1} (Trace).")
             object.__setattr__(self, name, part)
@@ -176,7 +178,7 @@ def _read_stl(path: Path) -> Trace:
 
 
 def _small(value: int, where: str) -> int:
-    if not -1 <= value < _MOST:
+    if not -1 <= value < _LARGEST:
         raise FileFormatError(f"{where}: {value} is out of range.")
     return value
 
