@@ -313,6 +313,35 @@ def test_the_checker_finds_each_violation() -> None:
     assert caught > 120
 
 
+@pytest.mark.parametrize(
+    ("name", "constraints"),
+    [
+        *(
+            ("DDR3-1600", c)
+            for c in ("rcd", "rp rp_all rc", "ras rc", "rrd_s rrd_l", "faw", "wr", "wtr_s wtr_l")
+        ),
+        *(("DDR3-1600", c) for c in ("rtp", "rfc", "rtrs", "turnaround")),
+        *(("DDR4-2400", c) for c in ("rrd_s", "rrd_l", "ccd_l", "wtr_s", "wtr_l")),
+        *(("LPDDR4-3200", c) for c in ("rp_all", "ppd", "rrd_s rrd_l faw")),
+    ],
+)
+def test_the_checker_finds_a_simulator_that_is_a_cycle_short(name: str, constraints: str) -> None:
+    spec = SPECS[name]
+    changes = {c: getattr(spec.timings, c) - 1 for c in constraints.split()}
+    short = dataclasses.replace(spec, timings=dataclasses.replace(spec.timings, **changes))
+    checker = Jedec(spec.timings, 2)
+    found = 0
+    for seed, kind in enumerate(("random", "cloud-2", "strided", "cloud-1", "stream")):
+        for page in ("Open", "ClosedAdaptive"):
+            trace = workload(kind, requests=1500, seed=seed)
+            result = simulate(trace, short, page_policy=page, refresh_max_postponed=1, ranks=2)
+            try:
+                checker.check(result.commands)
+            except AssertionError:
+                found += 1
+    assert found > 0
+
+
 # -- energy ---------------------------------------------------------------------------------------
 
 
