@@ -160,6 +160,7 @@ def test_earlier_studies_save_trials() -> None:
     assert np.median(regrets[True]) < 0.3 * np.median(regrets[False])
 
 
+@pytest.mark.slow
 def test_an_unrelated_study_does_little_harm() -> None:
     problem = synthetic("branin")
     rng = np.random.default_rng(0)
