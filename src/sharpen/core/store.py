@@ -190,24 +190,29 @@ class Store(TrialQueue):
         Raises:
             ConfigError: there is none; the message lists those there are.
         """
-        found = self.studies()
-        for record in found:
-            if record.name == name:
-                return record
-        names = [record.name for record in found]
+        found = self._records(STUDY.c.name == name)
+        if found:
+            return found[0]
+        names = [record.name for record in self.studies()]
         raise ConfigError(
             f"the store {self.url} has no study '{name}'.{did_you_mean(name, names)} "
             f"It has: {', '.join(names) or 'none'}."
         )
 
-    @patient
     def studies(self) -> list[StudyRecord]:
         """Every study, oldest first, with its number of trials by state."""
+        return self._records()
+
+    @patient
+    def _records(self, *where: Any) -> list[StudyRecord]:
+        chosen = sa.select(STUDY).where(*where).order_by(STUDY.c.id)
         counted = sa.select(TRIAL.c.study_id, TRIAL.c.state, sa.func.count()).group_by(
             TRIAL.c.study_id, TRIAL.c.state
         )
+        if where:
+            counted = counted.where(TRIAL.c.study_id.in_(sa.select(STUDY.c.id).where(*where)))
         with self._database.read() as connection:
-            rows = connection.execute(sa.select(STUDY).order_by(STUDY.c.id)).all()
+            rows = connection.execute(chosen).all()
             counts: dict[int, dict[str, int]] = {}
             for study_id, state, count in connection.execute(counted):
                 counts.setdefault(study_id, {})[state] = count
