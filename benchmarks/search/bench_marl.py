@@ -258,18 +258,22 @@ def show(summary: dict[str, Any]) -> None:
 
 def draw(figure: Any, runs: list[dict[str, Any]]) -> None:
     """Mean and best reward over the evaluations, over all tasks."""
-    axes = figure.subplots(1, 2)
-    for method in summarize(runs)["overall"]:
+    import matplotlib
+
+    figure.set_size_inches(12, 5)
+    axes, colours = figure.subplots(1, 2), matplotlib.colormaps["tab20"]
+    for k, method in enumerate(summarize(runs)["overall"]):
         mine = [r for r in runs if r["method"] == method]
-        x = [(k + 1) * mine[0]["evaluations"] / 10 for k in range(10)]
+        x = [(part + 1) * mine[0]["evaluations"] / 10 for part in range(10)]
         is_agents = method.removesuffix("-fast") in MARL
         style = "-" if is_agents else "--" if method in PEERS else ":"
         for axis, what in zip(axes, ("mean_of_tenth", "best_by_tenth"), strict=True):
             y = np.mean([r[what] for r in mine], axis=0)
-            axis.plot(x, y, style, label=method, linewidth=1.5)
+            axis.plot(x, y, style, label=method, color=colours(k), linewidth=1.5)
     axes[0].set(xlabel="evaluations", ylabel="mean reward of the last tenth")
     axes[1].set(xlabel="evaluations", ylabel="best reward so far")
-    axes[0].legend(fontsize=7)
+    figure.subplots_adjust(right=0.84)
+    axes[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
 
 
 def main() -> None:
