@@ -29,7 +29,7 @@ from benchmarks.search.bench_tpe import FLOOR, TASKS, hartmann, mean_of
 from sharpen.core.problem import Fidelity
 from sharpen.core.space import random_stream
 from sharpen.search import ASHA, BOHB, TPE, Hyperband, Random, SuccessiveHalving
-from sharpen.testing.optimizers import branin
+from sharpen.testing.search import branin
 
 TOP, FULL_TRIALS, SEEDS = 81, 25, 20
 EPOCHS = Fidelity("epochs", 1, TOP, integer=True)

@@ -34,7 +34,7 @@ from sharpen.core.optimizer import Candidate
 from sharpen.core.parameters import Bool, Categorical, Float, Int
 from sharpen.core.space import Space
 from sharpen.search import TPE
-from sharpen.testing.optimizers import branin
+from sharpen.testing.search import branin
 
 EVALUATIONS, SEEDS, FLOOR = 100, 40, 1e-6
 PEERS: dict[str, dict[str, Any]] = {

@@ -15,7 +15,7 @@ from sharpen.core.config import parse_yaml
 from sharpen.core.errors import ConfigError, SpaceError
 from sharpen.core.parameters import Bool, Categorical, Fixed, Float, Int
 from sharpen.core.space import Space, random_stream
-from sharpen.testing.optimizers import mixed_space
+from sharpen.testing.search import mixed_space
 
 SPACE = mixed_space()
 points = st.lists(st.floats(0, 1), min_size=SPACE.dimensions, max_size=SPACE.dimensions)

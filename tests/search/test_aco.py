@@ -13,7 +13,7 @@ from sharpen.core.parameters import Categorical, Float, Int
 from sharpen.core.space import Space
 from sharpen.search.aco import ACO
 from sharpen.testing import OptimizerConformance
-from sharpen.testing.optimizers import mixed_space
+from sharpen.testing.search import mixed_space
 
 
 class TestACO(OptimizerConformance):

@@ -23,7 +23,7 @@ from sharpen.core.space import Space
 from sharpen.core.study import Budget, Study
 from sharpen.search import adapters
 from sharpen.search.adapters import ProblemEnv, ProblemParallelEnv, problem_from_gymnasium
-from sharpen.testing.optimizers import mixed_space
+from sharpen.testing.search import mixed_space
 
 FINITE = Space(
     size=Ordinal([1, 2, 4, 8, 16, 32, 64, 128]),

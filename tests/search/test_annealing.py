@@ -12,7 +12,7 @@ from sharpen.core.problem import Constraint, Objective
 from sharpen.core.space import Space
 from sharpen.search.annealing import RandomWalk, SimulatedAnnealing
 from sharpen.testing import OptimizerConformance
-from sharpen.testing.optimizers import mixed_space
+from sharpen.testing.search import mixed_space
 
 
 class TestSimulatedAnnealing(OptimizerConformance):

@@ -10,7 +10,7 @@ from sharpen.core.parameters import Fixed, Float
 from sharpen.core.space import Space
 from sharpen.search.aqgd import AQGD
 from sharpen.testing import OptimizerConformance
-from sharpen.testing.optimizers import mixed_space
+from sharpen.testing.search import mixed_space
 
 
 class TestAQGD(OptimizerConformance):

@@ -13,7 +13,7 @@ from sharpen.core.parameters import Bool, Fixed, Float, Int
 from sharpen.core.problem import Constraint, Objective
 from sharpen.core.space import Space
 from sharpen.search.blocking import Answer, BlockingOptimizer, Function, Lane
-from sharpen.testing.optimizers import mixed_space
+from sharpen.testing.search import mixed_space
 
 SPACE = Space(x=Float(0, 1), y=Float(0, 1))
 

@@ -10,7 +10,7 @@ from sharpen.core.problem import Constraint, Fidelity, Objective
 from sharpen.core.space import Space, random_stream
 from sharpen.search import BOHB, Hyperband
 from sharpen.testing import OptimizerConformance
-from sharpen.testing.optimizers import branin
+from sharpen.testing.search import branin
 
 EPOCHS = Fidelity("epochs", 1, 9, integer=True)
 PLANE = Space(x=Float(-5, 10), y=Float(0, 15))

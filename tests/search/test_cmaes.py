@@ -13,7 +13,7 @@ from sharpen.core.problem import Constraint, Objective
 from sharpen.core.space import Space
 from sharpen.search.cmaes import CMAES, num_bins
 from sharpen.testing import OptimizerConformance
-from sharpen.testing.optimizers import mixed_space
+from sharpen.testing.search import mixed_space
 
 
 class TestCMAES(OptimizerConformance):

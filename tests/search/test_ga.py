@@ -12,7 +12,7 @@ from sharpen.core.parameters import Float
 from sharpen.core.space import Space
 from sharpen.search.ga import GA
 from sharpen.testing import OptimizerConformance
-from sharpen.testing.optimizers import mixed_space
+from sharpen.testing.search import mixed_space
 
 
 class TestGA(OptimizerConformance):

@@ -23,7 +23,7 @@ from sharpen.search import (
     RandomWalk,
     SimulatedAnnealing,
 )
-from sharpen.testing.optimizers import mixed_space
+from sharpen.testing.search import mixed_space
 
 KINDS = (
     *(ACO, AQGD, CMAES, COBYLA, DE, GA, JADE, LBFGSB, LSHADE, PSO, SLSQP, SPSA, AdamSPSA),

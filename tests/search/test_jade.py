@@ -8,7 +8,7 @@ from sharpen.core.space import Space
 from sharpen.search.de import drawn_back
 from sharpen.search.jade import JADE, _gain
 from sharpen.testing import OptimizerConformance
-from sharpen.testing.optimizers import mixed_space
+from sharpen.testing.search import mixed_space
 
 
 class TestJADE(OptimizerConformance):

@@ -17,7 +17,7 @@ from sharpen.core.study import Study
 from sharpen.problems import arch
 from sharpen.problems.solvers import LinearSequence
 from sharpen.problems.synthetic import synthetic
-from sharpen.testing.optimizers import mixed_space
+from sharpen.testing.search import mixed_space
 
 pytestmark = pytest.mark.nightly
 TRIALS = 24

@@ -16,7 +16,7 @@ from sharpen.core.errors import DependencyNotInstalled
 from sharpen.core.parameters import Bool, Categorical, Fixed, Float, Int, Ordinal
 from sharpen.core.space import Space
 from sharpen.search.parzen import Axes, Parzen, bandwidths
-from sharpen.testing.optimizers import mixed_space
+from sharpen.testing.search import mixed_space
 
 SPACE = Space(
     x=Float(-1, 3),

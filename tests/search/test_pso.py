@@ -9,7 +9,7 @@ from sharpen.core.parameters import Float
 from sharpen.core.space import Space, random_stream
 from sharpen.search.pso import PSO
 from sharpen.testing import OptimizerConformance
-from sharpen.testing.optimizers import mixed_space
+from sharpen.testing.search import mixed_space
 
 
 class TestPSO(OptimizerConformance):

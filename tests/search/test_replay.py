@@ -9,7 +9,7 @@ from sharpen.core.feedback import Feedback, Trial
 from sharpen.core.optimizer import Optimizer, find_optimizer
 from sharpen.core.problem import Constraint, Objective
 from sharpen.core.space import Space
-from sharpen.testing.optimizers import mixed_space
+from sharpen.testing.search import mixed_space
 
 NAMES = (
     *("cmaes", "de", "jade", "lshade", "pso", "ga", "aco", "annealing", "random-walk"),

@@ -9,7 +9,7 @@ from sharpen.core.parameters import Fixed, Float
 from sharpen.core.space import Space
 from sharpen.search.spsa import SPSA
 from sharpen.testing import OptimizerConformance
-from sharpen.testing.optimizers import mixed_space
+from sharpen.testing.search import mixed_space
 
 
 class TestSPSA(OptimizerConformance):

@@ -19,7 +19,7 @@ from sharpen.search.pareto import hypervolume
 from sharpen.search.parzen import Axes, Parzen
 from sharpen.search.tpe import recency_weights
 from sharpen.testing import OptimizerConformance
-from sharpen.testing.optimizers import branin, mixed_space
+from sharpen.testing.search import branin, mixed_space
 
 LINE = Space(x=Float(0, 1))
 

@@ -18,7 +18,7 @@ from sharpen.search.variation import (
     simulated_binary_crossover,
     stepped,
 )
-from sharpen.testing.optimizers import mixed_space
+from sharpen.testing.search import mixed_space
 
 RNG = np.random.default_rng
 

@@ -6,6 +6,7 @@ from sharpen.search.adam_spsa import AdamSPSA
 from sharpen.search.annealing import RandomWalk, SimulatedAnnealing
 from sharpen.search.aqgd import AQGD
 from sharpen.search.asha import ASHA
+from sharpen.search.bench import compare_optimizers
 from sharpen.search.bohb import BOHB
 from sharpen.search.cmaes import CMAES
 from sharpen.search.de import DE
@@ -39,13 +40,17 @@ __all__ = [
     "EHVI",
     "GA",
     "GP",
+    "IPPO",
     "JADE",
     "LBFGSB",
     "LSHADE",
+    "MAPPO",
     "MOEAD",
     "NSGA2",
     "NSGA3",
+    "PPO",
     "PSO",
+    "SAC",
     "SLSQP",
     "SPSA",
     "TPE",
@@ -61,11 +66,14 @@ __all__ = [
     "Powell",
     "Random",
     "RandomWalk",
+    "Reinforce",
+    "SequentialMARL",
     "SimulatedAnnealing",
     "Sobol",
     "SuccessiveHalving",
     "Sweep",
     "TuRBO",
+    "compare_optimizers",
     "sweep",
 ]
 
@@ -76,8 +84,14 @@ __getattr__ = exports(
         "ContextualGP": "sharpen.search.gp.contextual",
         "EHVI": "sharpen.search.gp.ehvi",
         "GP": "sharpen.search.gp.optimizer",
+        "IPPO": "sharpen.search.marl.ippo",
+        "MAPPO": "sharpen.search.marl.mappo",
         "MultiFidelityGP": "sharpen.search.gp.multi_fidelity",
+        "PPO": "sharpen.search.rl.ppo",
         "ParEGO": "sharpen.search.gp.parego",
+        "Reinforce": "sharpen.search.rl.reinforce",
+        "SAC": "sharpen.search.rl.sac",
+        "SequentialMARL": "sharpen.search.marl.sequential",
         "TuRBO": "sharpen.search.gp.turbo",
     },
 )

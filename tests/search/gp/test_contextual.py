@@ -16,7 +16,7 @@ from sharpen.core.space import Space
 from sharpen.search.gp.contextual import AtContext, ContextualGP, OverContexts
 from sharpen.search.gp.model import GaussianProcess, Hyperparameters
 from sharpen.testing import OptimizerConformance
-from sharpen.testing.optimizers import branin
+from sharpen.testing.search import branin
 
 SPACE = Space(x=Float(0, 1))
 LOADS = Space(w=Float(0, 1))

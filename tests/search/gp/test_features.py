@@ -8,7 +8,7 @@ from sharpen.core.conditions import Eq
 from sharpen.core.parameters import Bool, Categorical, Fixed, Float, Int, Ordinal
 from sharpen.core.space import Space
 from sharpen.search.gp.features import Features
-from sharpen.testing.optimizers import mixed_space
+from sharpen.testing.search import mixed_space
 
 
 def features(space: Space, *configs: dict[str, object]) -> np.ndarray:

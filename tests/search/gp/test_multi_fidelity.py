@@ -13,7 +13,7 @@ from sharpen.problems import synthetic
 from sharpen.search import GP
 from sharpen.search.gp.multi_fidelity import MultiFidelityGP
 from sharpen.testing import OptimizerConformance
-from sharpen.testing.optimizers import mixed_space
+from sharpen.testing.search import mixed_space
 
 
 class TestMultiFidelityGPOfOneFidelity(OptimizerConformance):

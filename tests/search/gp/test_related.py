@@ -19,7 +19,7 @@ from sharpen.search.gp.joint import JointProcess
 from sharpen.search.gp.related import MOST_SLOPES, Earlier, slope_rows
 from sharpen.search.gp.transforms import OutputTransform
 from sharpen.testing import OptimizerConformance
-from sharpen.testing.optimizers import branin
+from sharpen.testing.search import branin
 
 SPACE = Space(x=Float(-1, 3), rate=Float(1e-4, 1e-1, log=True), k=Int(0, 3))
 

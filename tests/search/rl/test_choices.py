@@ -11,7 +11,7 @@ from sharpen.core.parameters import Categorical, Fixed, Float, Int, Ordinal
 from sharpen.core.space import Space, random_stream
 from sharpen.search.rl.choices import Choices, in_order
 from sharpen.search.rl.policy_gradient import DesignPolicy, RewardScale, agent_groups
-from sharpen.testing.optimizers import mixed_space
+from sharpen.testing.search import mixed_space
 
 SPACE = Space(
     depth=Int(1, 8, log=True).active_if(Eq("kind", "b")),

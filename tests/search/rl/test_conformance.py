@@ -13,7 +13,7 @@ from sharpen.core.space import Space
 from sharpen.search.marl import IPPO, MAPPO, SequentialMARL
 from sharpen.search.rl import PPO, SAC, Reinforce
 from sharpen.testing import OptimizerConformance
-from sharpen.testing.optimizers import mixed_space
+from sharpen.testing.search import mixed_space
 
 KINDS: tuple[Any, ...] = (PPO, SAC, Reinforce, IPPO, MAPPO, SequentialMARL)
 

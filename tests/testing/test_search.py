@@ -7,7 +7,7 @@ import pytest
 from sharpen.core.optimizer import Capabilities, Optimizer
 from sharpen.search import Random
 from sharpen.testing import OptimizerConformance
-from sharpen.testing.optimizers import branin
+from sharpen.testing.search import branin
 
 
 class Constant(Optimizer):
