@@ -127,11 +127,11 @@ class SimulatedAnnealing(_Walk):
         space: what to search over.
         objectives: one.
         constraints: any number; see the module.
-        step: standard deviation of the first steps, as a part of the range.
-        moves: the part of the parameters that move at once.
         cooling: r, the last temperature by the first.
         horizon: trials until then; None is the budget, or 200.
-        given: see :class:`~sharpen.core.optimizer.Optimizer`.
+        given: ``step``, standard deviation of the first steps, as a part of the range; ``moves``,
+            the part of the parameters that move at once; and those of
+            :class:`~sharpen.core.optimizer.Optimizer`.
 
     Raises:
         ConfigError: an option is out of range.

@@ -104,8 +104,8 @@ class NelderMead(_Stepping):
         objectives: one.
         constraints: none; it refuses them.
         step: length of the first simplex's edges, as a part of each range.
-        tolerance: a run ends when the simplex and its losses differ by less.
-        given: see :class:`~sharpen.core.optimizer.Optimizer`.
+        given: ``tolerance``, a run ends when the simplex and its losses differ by less; and those
+            of :class:`~sharpen.core.optimizer.Optimizer`.
 
     Raises:
         ConfigError: an option is out of range.
@@ -193,8 +193,8 @@ class COBYLA(_Stepping):
         objectives: one.
         constraints: any number.
         step: first radius of the trust region, as a part of each range.
-        tolerance: last radius.
-        given: see :class:`~sharpen.core.optimizer.Optimizer`.
+        given: ``tolerance``, the last radius; and those of
+            :class:`~sharpen.core.optimizer.Optimizer`.
 
     Raises:
         ConfigError: an option is out of range.
