@@ -138,11 +138,7 @@ def load_study_file(
         ConfigError: anything wrong in it, with file and line.
         MissingFileError: no such file.
     """
-    path = Path(path)
-    document = apply_overrides(load_yaml(path), overrides)
-    file = from_dict(StudyFile, document.data, marks=document.marks)
-    source = {"file": document.data, "folder": str(path.absolute().parent), "name": path.stem}
-    return _open(file, document.marks, source, callbacks=callbacks)
+    return _open(*_read(Path(path), overrides), callbacks=callbacks)
 
 
 def load_problem(path: str | Path, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Problem:
@@ -152,11 +148,17 @@ def load_problem(path: str | Path, overrides: Iterable[str] | Mapping[str, Any] 
         ConfigError: anything wrong in it, with file and line.
         MissingFileError: no such file.
     """
-    path = Path(path)
+    return _problem(*_read(Path(path), overrides))
+
+
+def _read(
+    path: Path, overrides: Iterable[str] | Mapping[str, Any]
+) -> tuple[StudyFile, Marks, dict[str, Any]]:
+    """The file's keys, where they stand, and what a study keeps of it."""
     document = apply_overrides(load_yaml(path), overrides)
     file = from_dict(StudyFile, document.data, marks=document.marks)
-    source = {"file": document.data, "folder": str(path.absolute().parent), "name": path.stem}
-    return _problem(file, document.marks, source)
+    folder = str(path.absolute().parent)
+    return file, document.marks, {"file": document.data, "folder": folder, "name": path.stem}
 
 
 def join_study(
