@@ -46,7 +46,14 @@ for _name, _options, _steps in PLAIN:
     globals()[_title] = type(
         _title,
         (GradientOptimizerConformance,),
-        {"name": _name, "options": _options, "steps": _steps, "__module__": __name__},
+        {
+            "name": _name,
+            "options": _options,
+            "steps": _steps,
+            # A projected state whose code is one more or less moves a whole row.
+            **({"tolerance": 1e-4} if _name == "galore_8bit" else {}),
+            "__module__": __name__,
+        },
     )
 
 

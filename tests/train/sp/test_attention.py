@@ -7,7 +7,8 @@ from sequence_parallel import GRID, check, errors, grid
 from sharpen.plan.communication import ring_bytes, ulysses_bytes
 from sharpen.train.comm import Axis
 
-LIMITS = [1e-10] * len(GRID) + [2e-6] * len(GRID)
+# Some forty roundings in float32: processors sum in orders of their own.
+LIMITS = [1e-10] * len(GRID) + [5e-6] * len(GRID)
 HEADS = [(9, 3), (8, 2), (8, 8), (7, 7)]
 
 
