@@ -122,3 +122,25 @@ def test_machines_count_key_value_heads_and_refuse_what_does_not_fit() -> None:
     with pytest.raises(ConfigError, match="bandwidth=0"):
         Link(bandwidth=0)
     assert Link(bandwidth=1e9, latency_s=0.5).seconds(1e9) == 1.5
+
+
+def test_a_neighbour_that_works_for_a_share_of_the_time_costs_that_share():
+    quiet = MeasuredPerfModel([(10, 0.1), (20, 0.2)], [(1, 0.01)], context=4, context_s=1e-3)
+    busy = MeasuredPerfModel([(10, 0.2), (20, 0.4)], [(1, 0.03)], context=4, context_s=3e-3)
+    half = quiet.beside(busy, 0.5)
+    assert half.iteration_s(20, 0, 0) == pytest.approx(0.3)
+    assert half.iteration_s(0, 1, 6) == pytest.approx(0.02 + 2 * 2e-3)
+    assert quiet.beside(busy, 0.0).to_dict() == quiet.to_dict()
+    assert quiet.beside(busy, 1.0).to_dict() == busy.to_dict()
+    with pytest.raises(ConfigError, match=r"share=1.5 must be from 0 to 1"):
+        quiet.beside(busy, 1.5)
+    other = MeasuredPerfModel([(10, 0.2)], [(1, 0.03)], context=4)
+    with pytest.raises(ConfigError, match="at the same sizes"):
+        quiet.beside(other, 0.5)
+
+
+def test_a_server_adds_to_each_round_of_next_tokens():
+    perf = MeasuredPerfModel([(10, 0.1)], [(1, 0.01), (3, 0.05)])
+    slower = perf.slowed(0.002)
+    assert slower.iteration_s(0, 2, 0) == pytest.approx(0.032)
+    assert slower.iteration_s(10, 0, 0) == perf.iteration_s(10, 0, 0)
