@@ -99,6 +99,22 @@ def test_another_answer_fails_and_a_long_pass_is_interrupted(problem: DuckDB) ->
     assert slow.evaluate(slow.space.default()).status == "timeout"
 
 
+def test_what_a_killed_process_left_of_the_data_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "sharpen" / "tpch"
+    folder.mkdir(parents=True)
+    name = f"duckdb-{duckdb.__version__}-0.01"
+    for ending in (".partial", ".partial.wal"):
+        (folder / f"{name}{ending}").write_bytes(b"half of it")
+    path = module._make_data(0.01)
+    assert sorted(p.name for p in folder.iterdir()) == [f"{name}.db", f"{name}.lock"]
+    with duckdb.connect(str(path), read_only=True) as connection:
+        rows = connection.execute("select count(*) from orders").fetchone()
+    assert rows == (15_000,)
+
+
 def test_sums_in_another_order_are_the_same_answer() -> None:
     assert module._same([(1, 0.1 + 0.2)], [(1, 0.3)])
     assert not module._same([(1, 0.3001)], [(1, 0.3)])
@@ -123,6 +139,8 @@ def test_a_study_of_settings_runs_in_processes_of_their_own(
     "options",
     [
         {"scale": 0.0},
+        {"scale": float("inf")},
+        {"limit_s": float("nan")},
         {"repeats": 0},
         {"limit_s": 0.0},
         {"queries": ()},

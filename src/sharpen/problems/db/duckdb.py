@@ -70,9 +70,9 @@ class DuckDB:
         limit_s: float = 60.0,
     ) -> None:
         chosen = tuple(range(1, 23)) if queries is None else tuple(queries)
-        if not scale > 0 or repeats < 1 or not limit_s > 0:
+        if not 0 < scale < math.inf or repeats < 1 or not 0 < limit_s < math.inf:
             raise ConfigError(
-                f"scale={scale}, repeats={repeats}, limit_s={limit_s} must be above 0."
+                f"scale={scale}, repeats={repeats}, limit_s={limit_s} must be above 0 and finite."
             )
         if not chosen or not all(1 <= q <= 22 for q in chosen):
             raise ConfigError(f"queries={chosen} must be numbers from 1 to 22.")
@@ -192,7 +192,8 @@ def _make_data(scale: float) -> Path:
     try:
         if not path.exists():
             partial = path.with_suffix(".partial")
-            partial.unlink(missing_ok=True)
+            for left in folder.glob(f"{partial.name}*"):  # of a process that was killed
+                left.unlink()
             with duckdb.connect(str(partial)) as connection:
                 connection.execute("LOAD tpch")
                 connection.execute(f"CALL dbgen(sf = {scale!r})")
