@@ -16,11 +16,14 @@ engine.
 Splitting halves the cores that compute either phase, so it loses throughput where the phases are
 out of balance; the report says at which rates its time to the first token is worse.
 
-The simulator is calibrated here on one pinned core (``profile_engine``), once beside a core that
-rests and once beside one that works, since both share the memory: a round takes as much of the
-difference as the simulated neighbour works. Lone requests tell what a server adds to a first token
-and to a round. It must predict p50 of the time between tokens and of the time to the first token of
-long and of short prompts, of each arm and rate, within 15 %.
+The simulator is calibrated on one pinned core (``profile_engine``). Lone requests to an arm tell
+what a server adds to a first token and to a round, and a long prompt beside a short one's answer
+what both workers cost each other, since they share the memory and what the router takes: a round
+takes as much of the difference as the simulated neighbour works. It must predict the goodput, and
+the mean time between tokens and to the first token of each arm and rate within 15 %. Means, because
+a median of first tokens is either of two times, ten times apart, where half of the prompts wait for
+a long one. Those of long and of short prompts are told apart in the results; a stream holds some
+thirty short ones, so that one of them that waits, or does not, changes their mean by half.
 
 Apart from that, keys and values of 1000 tokens go to a token worker, by HTTP and by shared memory
 in turn, with checksums first.
@@ -71,8 +74,11 @@ MAX_BATCH, CONTEXT = 16, 1024
 LONG, SHORT = (640, 8), (32, 48)  # tokens of prompt and answer
 RATES, SECONDS = (0.4, 0.6, 0.8), 90.0
 LIMITS = (3.0, 5.0, 10.0)
+BESIDE = 96  # tokens of an answer beside a long prompt: about as long as it takes
+ROUNDS_OF_SHARES = 4  # until what both workers slow each other changes no more
 PAUSE_S = 1.0  # before a prompt to calibrate by: about as long as a worker waits for one
 WANTED_ERROR = 0.15
+JUDGED = ("tbt_ms", "ttft_ms")  # whose means must be predicted
 SENT = 1000  # tokens whose keys and values are sent
 
 
@@ -213,7 +219,7 @@ def play(url: str, trace: Trace, vocab: int) -> dict[str, Any]:
 
 
 def summary(trace: Trace, first: Sequence[float], gaps: Sequence[float]) -> dict[str, Any]:
-    """Percentiles in milliseconds; of both kinds of prompts apart, since nothing is between."""
+    """Mean and percentiles in milliseconds; of both kinds of prompts also apart."""
     kinds = {
         f"ttft_{name}_ms": [
             value
@@ -223,7 +229,10 @@ def summary(trace: Trace, first: Sequence[float], gaps: Sequence[float]) -> dict
         for name, kind in (("long", LONG), ("short", SHORT))
     }
     return {
-        name: {f"p{p}": 1e3 * percentile(sorted(values), p) for p in (50, 90, 99)}
+        name: {
+            "mean": 1e3 * statistics.mean(values),
+            **{f"p{p}": 1e3 * percentile(sorted(values), p) for p in (50, 90, 99)},
+        }
         for name, values in {**kinds, "ttft_ms": first, "tbt_ms": gaps}.items()
     }
 
@@ -234,15 +243,42 @@ class Told:
 
     first: list[float]
     gaps: list[float]
-    busy: float
-    """Share of the time that a machine works until the last answer, mean of both."""
+    busy: list[float]
+    """Share of the time that each machine works until the last answer."""
 
 
-def simulate(arm: Arm, trace: Trace, perf: MeasuredPerfModel, llm: LLM, link: Link) -> Told:
-    """A trace on two cores."""
+@dataclass(frozen=True)
+class Calibration:
+    """What an arm's rounds take."""
+
+    start_s: dict[int, float]
+    """Of a first token, beyond what is simulated, by the prompt's tokens."""
+
+    round_s: float
+    """Of a round of next tokens, beyond an engine without a server."""
+
+    quiet: MeasuredPerfModel
+    """While the other worker rests."""
+
+    beside: MeasuredPerfModel
+    """While it works."""
+
+    prompt_factor: float
+    """By which prompts are slower then."""
+
+    token_s: float
+    """By which a round of next tokens is longer then."""
+
+
+def simulate(
+    arm: Arm, trace: Trace, perfs: Sequence[MeasuredPerfModel], llm: LLM, link: Link
+) -> Told:
+    """A trace on two cores, whose times are ``perfs``."""
     homes = {"prefill": "prompt", "decode": "token", "mixed": "mixed"}
-    one = Machine(name="core", perf=perf, kv_capacity=MAX_BATCH * CONTEXT)
-    placed = [Placed(one, homes[role]) for role in arm.roles]  # type: ignore[arg-type]
+    placed = [
+        Placed(Machine(name="core", perf=perf, kv_capacity=MAX_BATCH * CONTEXT), homes[role])  # type: ignore[arg-type]
+        for perf, role in zip(perfs, arm.roles, strict=True)
+    ]
     spec = llm.spec
     sim = ClusterSim(
         placed,
@@ -258,70 +294,72 @@ def simulate(arm: Arm, trace: Trace, perf: MeasuredPerfModel, llm: LLM, link: Li
     )
     result = sim.run()
     gaps = [gap for gap, count in result.gaps for _ in range(count)]
-    return Told(result.ttft_s(), gaps, statistics.mean(result.busy_s) / result.end_s)
+    return Told(result.ttft_s(), gaps, [busy / result.end_s for busy in result.busy_s])
 
 
-@contextmanager
-def neighbour(core: int) -> Iterator[None]:
-    """Keeps a core at the work of a worker: prompts and answers by turns."""
-    process = subprocess.Popen(
-        [
-            "taskset",
-            "-c",
-            str(core),
-            sys.executable,
-            "-m",
-            "benchmarks.serve.bench_split",
-            "--work",
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        process.stdout.readline()  # it works
-        yield
-    finally:
-        process.terminate()
-        process.wait(60)
-        process.stdout.close()
+def predict(arm: Arm, trace: Trace, found: Calibration, llm: LLM, link: Link) -> Told:
+    """A trace on two cores that slow each other as much as the other one works."""
+    busy = [0.0, 0.0]
+    for _ in range(ROUNDS_OF_SHARES):
+        perfs = [found.quiet.beside(found.beside, share) for share in reversed(busy)]
+        told = simulate(arm, trace, perfs, llm, link)
+        busy = [min(share, 1.0) for share in told.busy]
+    late = [found.start_s[tokens] for tokens in trace.prompt_tokens]
+    told.first[:] = [a + b for a, b in zip(told.first, late, strict=True)]
+    return told
 
 
-def work() -> None:
-    """Serve requests of both kinds until the process is ended."""
-    torch.set_num_threads(1)
-    llm, rng = engine(), random.Random(4)
-    while True:
-        for tokens, output in (LONG, SHORT):
-            prompt = [rng.randrange(100, llm.spec.vocab_size) for _ in range(tokens)]
-            llm.generate(
-                [prompt], SamplingParams(temperature=0, max_tokens=output, ignore_eos=True)
-            )
-            print("at work", flush=True)
-
-
-def alone(
+def calibrate(
     url: str, arm: Arm, perf: MeasuredPerfModel, llm: LLM, link: Link, repeats: int
-) -> tuple[dict[int, float], float]:
-    """What a lone request takes beyond what is simulated: to the first token, and between tokens.
+) -> Calibration:
+    """What requests to an arm take beyond what is simulated, alone and beside another.
 
-    The first, by prompt tokens, holds the router, the connections, memory that the processor has to
-    find again after a rest, and what a part of a prompt costs for the parts before it.
+    To a first token that is the router, the connections, memory that the processor has to find
+    again after a rest, and what a part of a prompt costs for the parts before it.
     """
     rng = random.Random(2)
-    found, gaps = {}, list[float]()
+
+    def prompt(tokens: int) -> list[int]:
+        return [rng.randrange(100, llm.spec.vocab_size) for _ in range(tokens)]
+
+    start_s, gaps, first = {}, list[float](), dict[int, float]()
     for tokens, output in (LONG, SHORT):
         took = []
         for _ in range(repeats):
             time.sleep(PAUSE_S)
-            prompt = [rng.randrange(100, llm.spec.vocab_size) for _ in range(tokens)]
             begin, times = time.perf_counter(), list[float]()
-            ask(url, prompt, output, times)
+            ask(url, prompt(tokens), output, times)
             took.append(times[0] - begin)
             gaps += [b - a for a, b in itertools.pairwise(times)]
-        told = simulate(arm, Trace.of([(0.0, tokens, output)]), perf, llm, link)
-        found[tokens] = statistics.median(took) - told.first[0]
-    return found, statistics.median(gaps) - statistics.median(told.gaps)
+        told = simulate(arm, Trace.of([(0.0, tokens, output)]), [perf, perf], llm, link)
+        first[tokens] = statistics.median(took)
+        start_s[tokens] = first[tokens] - told.first[0]
+    gap = statistics.mean(gaps)
+    round_s = gap - statistics.mean(told.gaps)
+    late, beside = [], list[float]()
+    for _ in range(repeats):
+        time.sleep(PAUSE_S)
+        answer, times = list[float](), list[float]()
+        words = (url, prompt(SHORT[0]), BESIDE, answer)
+        other = threading.Thread(target=ask, args=words)
+        other.start()
+        while not answer:
+            time.sleep(1e-3)
+        begin = time.perf_counter()
+        ask(url, prompt(LONG[0]), LONG[1], times)
+        other.join()
+        late.append(times[0] - begin)
+        beside += [b - a for a, b in itertools.pairwise(answer) if a > begin and b < times[0]]
+    factor = statistics.median(late) / first[LONG[0]]
+    token_s = statistics.mean(beside) - gap
+    return Calibration(
+        start_s,
+        round_s,
+        perf.slowed(round_s),
+        perf.slowed(round_s + token_s, factor),
+        factor,
+        token_s,
+    )
 
 
 def same_answers(url: str, llm: LLM) -> bool:
@@ -397,8 +435,6 @@ def transfers(target: str, spec: ModelSpec, repeats: int) -> dict[str, list[floa
 
 def main() -> int:
     """Run all arms at all rates."""
-    if "--work" in sys.argv:
-        work()
     args = arguments(__doc__, "serve_split")
     rates, seconds = ((0.35,), 6.0) if args.quick else (RATES, SECONDS)
     arms = ARMS[:2] if args.quick else ARMS
@@ -408,21 +444,13 @@ def main() -> int:
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     llm = engine()
-    sizes = [32, 128, 640] if args.quick else [16, 32, 64, 128, 256, 640, 1000]
-    batches = [1, 2, 4] if args.quick else [1, 2, 4, 8, 16]
-
-    def profile() -> MeasuredPerfModel:
-        return profile_engine(
-            llm.engine,
-            prompts=sizes,
-            batches=batches,
-            repeats=2 if args.quick else 3,
-            pause_s=0.0 if args.quick else PAUSE_S,
-        )
-
-    perf = profile()
-    with neighbour(max(before)):
-        beside = profile()
+    perf = profile_engine(
+        llm.engine,
+        prompts=[32, 128, 640] if args.quick else [16, 32, 64, 128, 256, 640, 1000],
+        batches=[1, 2, 4] if args.quick else [1, 2, 3, 4, 5, 6, 8, 16],
+        repeats=2 if args.quick else 5,
+        pause_s=0.0 if args.quick else PAUSE_S,
+    )
     os.sched_setaffinity(0, before)
     token_ms = perf.iteration_s(0, 1, 32) * 1e3
     rows: list[dict[str, Any]] = []
@@ -436,23 +464,26 @@ def main() -> int:
         print(f"keys and values of 1000 tokens, ms: { ({k: 1e3 * v for k, v in per_1k.items()}) }")
         kv_bytes = 2 * llm.spec.num_layers * llm.spec.kv_size * 4
         link = Link(bandwidth=1000 * kv_bytes / per_1k["shm"], latency_s=2e-3)
-        repeats = 1 if args.quick else 3
-        lone = {arm.name: alone(up[arm.name].url, arm, perf, llm, link, repeats) for arm in arms}
-        print(f"beyond the simulated, s: {lone}", flush=True)
+        repeats = 1 if args.quick else 5
+        known = {
+            arm.name: calibrate(up[arm.name].url, arm, perf, llm, link, repeats) for arm in arms
+        }
+        for name, one in known.items():
+            print(
+                f"{name}: a first token takes {one.start_s} s and a round {one.round_s * 1e3:.2f} "
+                f"ms beyond the simulated; beside a worker at work prompts take "
+                f"{one.prompt_factor:.2f} times as long and a round {one.token_s * 1e3:+.2f} ms",
+                flush=True,
+            )
         for rate in rates:
             for arm in [one for one in arms if one.name != "unchunked" or rate == middle]:
                 trace = stream(seconds, rate, seed=3)
                 found = play(up[arm.name].url, trace, llm.spec.vocab_size)
-                starts, round_s = lone[arm.name]
-                quiet, busy = perf.slowed(round_s), beside.slowed(round_s)
-                share = simulate(arm, trace, quiet, llm, link).busy
-                simulated = simulate(arm, trace, quiet.beside(busy, share), llm, link)
-                late = [starts[tokens] for tokens in trace.prompt_tokens]
-                first = [a + b for a, b in zip(simulated.first, late, strict=True)]
-                told = summary(trace, first, simulated.gaps)
+                simulated = predict(arm, trace, known[arm.name], llm, link)
+                told = summary(trace, simulated.first, simulated.gaps)
                 errors = {
-                    name: told[name]["p50"] / found[name]["p50"] - 1
-                    for name in ("tbt_ms", "ttft_long_ms", "ttft_short_ms")
+                    name: told[name]["mean"] / found[name]["mean"] - 1
+                    for name in (*JUDGED, "ttft_long_ms", "ttft_short_ms")
                 }
                 rows.append(
                     {
@@ -460,25 +491,13 @@ def main() -> int:
                         "rate": rate,
                         **found,
                         "predicted": told,
-                        "neighbour_busy": share,
+                        "busy": simulated.busy,
                         "error": errors,
                     }
                 )
                 print(told_row(rows[-1]), flush=True)
-    goodput = {
-        f"{limit:g} token times": {
-            arm.name: max(
-                (
-                    row["rate"]
-                    for row in rows
-                    if row["arm"] == arm.name and row["tbt_ms"]["p99"] <= limit * token_ms
-                ),
-                default=0.0,
-            )
-            for arm in arms
-        }
-        for limit in LIMITS
-    }
+    goodput = goodputs(rows, token_ms, "measured")
+    simulated_goodput = goodputs(rows, token_ms, "predicted")
     ratios: dict[str, dict[str, float]] = {arm.name: {} for arm in arms[1:]}
     for row in rows:
         if row["arm"] != "split":
@@ -489,26 +508,34 @@ def main() -> int:
         for rate in rates
         if _row(rows, "split", rate)["ttft_ms"]["p50"] > _row(rows, "mixed", rate)["ttft_ms"]["p50"]
     ]
-    missed = [abs(error) for row in rows for error in row["error"].values()]
+    missed = [abs(row["error"][name]) for row in rows for name in JUDGED]
     print(f"a token takes {token_ms:.0f} ms alone; goodput where p99 TBT is below: {goodput}")
+    print(f"simulated: {simulated_goodput}")
     print(f"p99 TBT over split's: {ratios}; split has the later first token at rates {loses}")
-    print(f"p50 errors: worst {max(missed):.0%}, median {statistics.median(missed):.0%}")
+    print(f"errors of means: worst {max(missed):.0%}, median {statistics.median(missed):.0%}")
     print(f"{time.perf_counter() - begin:.0f} s")
     results = {
         "rows": rows,
         "token_ms": token_ms,
         "goodput": goodput,
+        "simulated_goodput": simulated_goodput,
         "p99_tbt_over_split": ratios,
         "later_first_token_at": loses,
-        "worst_error_p50": max(missed),
-        "median_error_p50": statistics.median(missed),
+        "worst_error": max(missed),
+        "median_error": statistics.median(missed),
         "wanted_error": WANTED_ERROR,
-        "start_s": {name: starts for name, (starts, _) in lone.items()},
-        "round_s": {name: round_s for name, (_, round_s) in lone.items()},
+        "calibration": {
+            name: {
+                "start_s": one.start_s,
+                "round_s": one.round_s,
+                "prompt_factor_beside": one.prompt_factor,
+                "token_s_beside": one.token_s,
+            }
+            for name, one in known.items()
+        },
         "transfer_s": took,
         "transfer_s_per_1000_tokens": per_1k,
         "profile": perf.to_dict(),
-        "profile_beside": beside.to_dict(),
     }
     config = {
         "model": MODEL,
@@ -540,16 +567,31 @@ def main() -> int:
     return 0
 
 
+def goodputs(rows: Sequence[dict[str, Any]], token_ms: float, of: str) -> dict[str, Any]:
+    """Largest rate at which p99 between tokens is below each limit, by limit and arm."""
+
+    def p99(row: dict[str, Any]) -> float:
+        return float((row["predicted"] if of == "predicted" else row)["tbt_ms"]["p99"])
+
+    found: dict[str, Any] = {}
+    for limit in LIMITS:
+        by_arm = found[f"{limit:g} token times"] = dict.fromkeys([row["arm"] for row in rows], 0.0)
+        for row in rows:
+            if p99(row) <= limit * token_ms:
+                by_arm[row["arm"]] = max(by_arm[row["arm"]], row["rate"])
+    return found
+
+
 def told_row(row: dict[str, Any]) -> str:
     """One line of the report: what was measured, and what the simulator says of it."""
     tbt, told = row["tbt_ms"], row["predicted"]
     errors = ", ".join(f"{name[:-3]} {error:+.0%}" for name, error in row["error"].items())
-    first = [f"{row[f'ttft_{kind}_ms']['p50']:.0f}" for kind in ("long", "short")]
+    first = [f"{row[f'ttft_{kind}_ms']['mean']:.0f}" for kind in ("long", "short")]
     return (
         f"{row['arm']:10s} {row['rate']:4.2f}/s  "
-        f"TBT p50 {tbt['p50']:6.1f} p99 {tbt['p99']:7.1f} ms "
-        f"(simulated {told['tbt_ms']['p50']:6.1f} {told['tbt_ms']['p99']:7.1f})  "
-        f"TTFT p50 long, short {' '.join(first)} ms   p50 errors: {errors}"
+        f"TBT mean {tbt['mean']:6.1f} p99 {tbt['p99']:7.1f} ms "
+        f"(simulated {told['tbt_ms']['mean']:6.1f} {told['tbt_ms']['p99']:7.1f})  "
+        f"TTFT mean long, short {' '.join(first)} ms   errors: {errors}"
     )
 
 

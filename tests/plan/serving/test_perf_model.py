@@ -144,3 +144,6 @@ def test_a_server_adds_to_each_round_of_next_tokens():
     slower = perf.slowed(0.002)
     assert slower.iteration_s(0, 2, 0) == pytest.approx(0.032)
     assert slower.iteration_s(10, 0, 0) == perf.iteration_s(10, 0, 0)
+    slower = perf.slowed(0.0, 1.5)
+    assert slower.iteration_s(0, 2, 0) == perf.iteration_s(0, 2, 0)
+    assert slower.iteration_s(10, 0, 0) == pytest.approx(0.15)

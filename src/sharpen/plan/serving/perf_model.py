@@ -349,10 +349,10 @@ class MeasuredPerfModel:
             context_s=mixed(self.context_s, busy.context_s),
         )
 
-    def slowed(self, round_s: float) -> MeasuredPerfModel:
-        """The same with so many seconds more a round of next tokens, as a server takes."""
+    def slowed(self, round_s: float, prompt_factor: float = 1.0) -> MeasuredPerfModel:
+        """The same with so many seconds more a round of next tokens, and slower prompts."""
         return MeasuredPerfModel(
-            list(zip(self.prompt.x, self.prompt.y, strict=True)),
+            [(x, y * prompt_factor) for x, y in zip(self.prompt.x, self.prompt.y, strict=True)],
             [(x, y + round_s) for x, y in zip(self.token.x, self.token.y, strict=True)],
             context=self.context,
             context_s=self.context_s,
