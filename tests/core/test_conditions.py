@@ -108,6 +108,16 @@ def test_other_text_is_refused_and_never_executed(text: str) -> None:
         parse_condition(text)
 
 
+def test_renaming_reaches_every_part() -> None:
+    text = "((a + b ** 2) / c > 1) and (not (a in (1, 2))) or (b == 'a')"
+    renamed = parse_condition(text).renamed({"a": "p.a", "b": "q-b"})
+    expected = parse_condition(
+        "((p.a + P('q-b') ** 2) / c > 1) and (not (p.a in (1, 2))) or (P('q-b') == 'a')"
+    )
+    assert str(renamed) == str(expected)
+    assert renamed.names() == {"p.a", "q-b", "c"}
+
+
 def test_misuse_says_what_to_write() -> None:
     with pytest.raises(SpaceError, match=r"&, \| and ~"):
         bool(Eq("a", 1) and Eq("b", 2))

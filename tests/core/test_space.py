@@ -186,6 +186,82 @@ def test_freezing_holds_a_value_and_keeps_conditions_and_clauses() -> None:
         SPACE.freeze(dept=3)
 
 
+@given(points, st.integers(0, 2**32))
+def test_neighbors_are_allowed_different_and_one_parameter_away(point: list[float], n: int) -> None:
+    config = SPACE.settle(point, random_stream(n, 0))
+    found = SPACE.neighbors(config, 8, seed=n)
+    assert len({SPACE.canonical(c) for c in [config, *found]}) == len(found) + 1 == 9
+    assert SPACE.neighbors(config, 3, seed=n) == found[:3]
+    for near in found:
+        assert SPACE.validate(near) == near
+        # Parameters that both have: one moved, unless it took others out or brought them in.
+        differ = [name for name in near if name in config and near[name] != config[name]]
+        assert len(differ) == 1
+        for name in near.keys() - config.keys():
+            assert near[name] == SPACE[name].default_value()
+
+
+def test_neighbors_are_near_and_as_many_as_there_are() -> None:
+    space = Space(x=Float(0, 10), n=Int(0, 9), kind=Categorical("a", "b", "c")).forbid(
+        "kind == 'c'"
+    )
+    center = {"x": 5.0, "n": 5, "kind": "a"}
+    found = space.neighbors(center, 400, scale=0.02)
+    moves = np.array([c["x"] - 5.0 for c in found if c["x"] != 5.0])
+    assert 0.15 < moves.std() < 0.25  # 0.02 of the range
+    assert {c["n"] for c in found} == {4, 5, 6}
+    assert {c["kind"] for c in found} == {"a", "b"}
+    small = Space(kind=Categorical("a", "b", "c"), one=Fixed(1))
+    assert len(small.neighbors(small.default(), 50)) == 2
+    assert Space(one=Fixed(1)).neighbors({"one": 1}, 3) == []
+    with pytest.raises(ConfigError, match="kind is missing"):
+        small.neighbors({"one": 1})
+
+
+def test_a_subspace_has_what_its_names_depend_on_or_says_what_lacks() -> None:
+    space = Space(
+        a=Int(1, 4), b=Int(1, 4), kind=Bool(), c=Int(1, 4).active_if(Eq("kind", True))
+    ).forbid("a + b > 7", "a == 3")
+    part = space.subspace(iter(["b", "a"]))
+    assert part == Space(a=Int(1, 4), b=Int(1, 4)).forbid("a + b > 7", "a == 3")
+    assert space.subspace(["c", "kind"]).forbidden == ()
+    with pytest.raises(SpaceError, match=r"clause .*a \+ b.* needs b, left out"):
+        space.subspace(["a"])
+    with pytest.raises(SpaceError, match="'c' is active if kind == True: it needs kind"):
+        space.subspace(["c"])
+    with pytest.raises(ConfigError, match=r"unknown parameter 'kinds'.*Did you mean 'kind'"):
+        space.subspace(["kinds"])
+
+
+@given(points, points)
+def test_a_union_holds_both_with_their_conditions_and_clauses(
+    one: list[float], two: list[float]
+) -> None:
+    joined = SPACE.union(SPACE, prefix="other")
+    rng = random_stream(0, 0)
+    first, second = SPACE.settle(one, rng), SPACE.settle(two, rng)
+    both = {**first, **{f"other.{name}": value for name, value in second.items()}}
+    assert joined.validate(both) == both
+    assert Space.from_dict(joined.to_dict()) == joined
+    assert len(joined.forbidden) == 2 * len(SPACE.forbidden)
+
+
+def test_a_union_may_be_active_in_part() -> None:
+    inner = Space(b=Bool(), c=Int(0, 3).active_if(Eq("b", True))).forbid("c == 2")
+    space = Space(kind=Categorical("x", "y")).union(inner, active_if=Eq("kind", "y"))
+    assert space.default() == {"kind": "x"}
+    assert space.validate({"kind": "y", "b": True, "c": 1})
+    for wrong in ({"kind": "x", "b": True}, {"kind": "y", "b": False, "c": 1}):
+        with pytest.raises(ConfigError, match="inactive"):
+            space.validate(wrong)
+    with pytest.raises(ConfigError, match="forbidden"):
+        space.validate({"kind": "y", "b": True, "c": 2})
+    with pytest.raises(SpaceError, match="both spaces have b, c"):
+        space.union(inner)
+    with pytest.raises(SpaceError, match="active_if names 'sort'"):
+        space.union(inner, prefix="z", active_if=Eq("sort", "y"))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -5,16 +5,15 @@ import pytest
 from scipy.stats import chisquare, kstest
 
 from sharpen.core.collections import Permutation, Subset
+from sharpen.core.neighbors import another, reflected
 from sharpen.core.parameters import Bool, Categorical, Fixed, Float, Int
 from sharpen.core.space import Space
 from sharpen.search.variation import (
-    _another,
     active_columns,
     crossed,
     mutated,
     order_crossover,
     polynomial_mutation,
-    reflected,
     simulated_binary_crossover,
     stepped,
 )
@@ -97,7 +96,7 @@ def test_another_value_is_never_the_same_and_every_neighbour_is_found(parameter:
     rng = RNG(5)
     for value in parameter.values_on_grid(10):  # type: ignore[attr-defined]
         u = np.array(parameter.encode(value))  # type: ignore[attr-defined]
-        found = [parameter.decode(_another(parameter, rng, u)) for _ in range(200)]  # type: ignore[arg-type, attr-defined]
+        found = [parameter.decode(another(parameter, rng, u)) for _ in range(200)]  # type: ignore[arg-type, attr-defined]
         assert all(f != value or isinstance(f, bool) != isinstance(value, bool) for f in found)
         for other in found:
             parameter.check(other)  # type: ignore[attr-defined]
@@ -108,7 +107,7 @@ def test_another_value_is_never_the_same_and_every_neighbour_is_found(parameter:
 
 def test_a_subset_of_all_items_that_must_all_stay_is_left_alone() -> None:
     u = np.array([0.75, 0.75])
-    np.testing.assert_array_equal(_another(Subset(2, min=2, max=2), RNG(0), u), u)
+    np.testing.assert_array_equal(another(Subset(2, min=2, max=2), RNG(0), u), u)
 
 
 def test_crossing_mutating_and_stepping_give_allowed_points_of_every_kind() -> None:

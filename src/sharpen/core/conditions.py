@@ -54,6 +54,10 @@ class Term(ABC):
         """Parameters it names."""
         return frozenset()
 
+    def renamed(self, names: Mapping[str, str]) -> Term:
+        """The same term with new names of parameters, by the old ones; others stay."""
+        return self
+
     def __add__(self, other: Term | float) -> Term:
         return _Arithmetic("+", self, _term(other))
 
@@ -114,6 +118,10 @@ class P(Term):
         """Its name."""
         return frozenset([self.name])
 
+    def renamed(self, names: Mapping[str, str]) -> Term:
+        """See :meth:`Term.renamed`."""
+        return P(names.get(self.name, self.name))
+
     def __str__(self) -> str:
         parts = self.name.split(".")
         plain = all(part.isidentifier() and not keyword.iskeyword(part) for part in parts)
@@ -143,6 +151,9 @@ class _Arithmetic(Term):
     def names(self) -> frozenset[str]:
         return self.left.names() | self.right.names()
 
+    def renamed(self, names: Mapping[str, str]) -> Term:
+        return _Arithmetic(self.op, self.left.renamed(names), self.right.renamed(names))
+
     def __str__(self) -> str:
         return f"({self.left} {self.op} {self.right})"
 
@@ -171,6 +182,10 @@ class Condition(ABC):
     @abstractmethod
     def names(self) -> frozenset[str]:
         """Parameters it names."""
+
+    @abstractmethod
+    def renamed(self, names: Mapping[str, str]) -> Condition:
+        """The same condition with new names of parameters, by the old ones; others stay."""
 
     def __and__(self, other: Condition) -> Condition:
         return _Junction("and", (self, other))
@@ -206,6 +221,9 @@ class _Comparison(Condition):
     def names(self) -> frozenset[str]:
         return self.left.names() | self.right.names()
 
+    def renamed(self, names: Mapping[str, str]) -> Condition:
+        return _Comparison(self.op, self.left.renamed(names), self.right.renamed(names))
+
     def __str__(self) -> str:
         return f"{self.left} {self.op} {self.right}"
 
@@ -223,6 +241,9 @@ class _Member(Condition):
 
     def names(self) -> frozenset[str]:
         return self.term.names()
+
+    def renamed(self, names: Mapping[str, str]) -> Condition:
+        return _Member(self.term.renamed(names), self.values)
 
     def __str__(self) -> str:
         return f"{self.term} in {self.values!r}"
@@ -243,6 +264,9 @@ class _Junction(Condition):
     def names(self) -> frozenset[str]:
         return frozenset().union(*(part.names() for part in self.parts))
 
+    def renamed(self, names: Mapping[str, str]) -> Condition:
+        return _Junction(self.op, tuple(part.renamed(names) for part in self.parts))
+
     def __str__(self) -> str:
         return f" {self.op} ".join(f"({part})" for part in self.parts)
 
@@ -257,6 +281,9 @@ class _Not(Condition):
 
     def names(self) -> frozenset[str]:
         return self.part.names()
+
+    def renamed(self, names: Mapping[str, str]) -> Condition:
+        return _Not(self.part.renamed(names))
 
     def __str__(self) -> str:
         return f"not ({self.part})"

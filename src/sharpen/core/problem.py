@@ -468,7 +468,8 @@ def problem(
         ConfigError: no objective, a bad constraint, or a function of another form.
 
     Examples:
-        >>> from sharpen.core.space import Float, Space
+        >>> from sharpen.core.parameters import Float
+        >>> from sharpen.core.space import Space
         >>> @problem(Space(x=Float(-5, 5)), minimize="loss")
         ... def parabola(config):
         ...     return {"loss": config["x"] ** 2}

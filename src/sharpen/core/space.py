@@ -11,7 +11,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sharpen.core.collections import Permutation, Subset
 from sharpen.core.conditions import Condition, parse_condition
-from sharpen.core.config import Marks, digest, from_dict
+from sharpen.core.config import Marks, digest
 from sharpen.core.errors import ConfigError, SpaceError, did_you_mean
-from sharpen.core.parameters import Bool, Categorical, Fixed, Float, Int, Ordinal, Parameter
+from sharpen.core.neighbors import moved
+from sharpen.core.parameter_file import fail_at, read_parameter
+from sharpen.core.parameters import Fixed, Parameter
 
 __all__ = ["Encoded", "Space", "random_stream"]
 
@@ -64,9 +65,10 @@ class Space(Mapping[str, Parameter]):
             that depend on each other in a circle.
 
     Examples:
+        >>> from sharpen.core.parameters import Categorical, Int
         >>> space = Space(kind=Categorical("a", "b"), depth=Int(1, 32))
         >>> space.default()
-        {'kind': 'a', 'depth': 16}
+        {'kind': 'a', 'depth': 17}
     """
 
     def __init__(
@@ -188,6 +190,77 @@ class Space(Mapping[str, Parameter]):
         space = Space(changed)
         space._forbidden = self._forbidden
         return space
+
+    def subspace(self, names: Iterable[str]) -> Space:
+        """The space of some of the parameters, in this space's order.
+
+        Forbidden clauses come along that name only them; clauses on others alone do not matter.
+
+        Raises:
+            ConfigError: an unknown name.
+            SpaceError: a condition or clause of theirs depends on a parameter that is left out.
+
+        Examples:
+            >>> from sharpen.core.parameters import Int
+            >>> list(Space(a=Int(1, 3), b=Int(1, 3), c=Int(1, 3)).subspace(["c", "a"]))
+            ['a', 'c']
+        """
+        wanted = list(names)
+        for name in wanted:
+            if name not in self._parameters:
+                raise ConfigError(f"unknown parameter '{name}'.{did_you_mean(name, self)}")
+        kept = {name: p for name, p in self._parameters.items() if name in wanted}
+        clauses = [clause for clause in self._forbidden if clause.names() & kept.keys()]
+        needs = [(f"'{name}' is active if {p.condition}", p.condition) for name, p in kept.items()]
+        needs += [(f"the forbidden clause {clause}", clause) for clause in clauses]
+        for what, condition in needs:
+            left_out = sorted(condition.names() - kept.keys()) if condition is not None else []
+            if left_out:
+                raise SpaceError(
+                    f"{what}: it needs {', '.join(left_out)}, left out of the subspace. "
+                    "Take these in too; freeze() holds them at a value."
+                )
+        return Space(kept).forbid(*clauses)
+
+    def union(self, other: Space, *, prefix: str = "", active_if: Condition | None = None) -> Space:
+        """This space's parameters and those of another; conditions and clauses of both hold.
+
+        Args:
+            other: the other space.
+            prefix: put before each of its names, with a dot between.
+            active_if: when all of it is active; a condition on this space's parameters.
+
+        Raises:
+            SpaceError: both have a parameter of the same name, or the condition names none.
+
+        Examples:
+            >>> from sharpen.core.conditions import Eq
+            >>> from sharpen.core.parameters import Categorical, Float
+            >>> solver = Space(kind=Categorical("sgd", "adam"))
+            >>> sgd = Space(momentum=Float(0, 1))
+            >>> list(solver.union(sgd, prefix="sgd", active_if=Eq("kind", "sgd")))
+            ['kind', 'sgd.momentum']
+        """
+        new = {name: f"{prefix}.{name}" if prefix else name for name in other}
+        twice = sorted(set(new.values()) & self.keys())
+        if twice:
+            raise SpaceError(
+                f"both spaces have {', '.join(twice)}. Give another prefix, such as "
+                'union(other, prefix="other").'
+            )
+        if active_if is not None:
+            self._check_names(active_if, "active_if")
+        joined = dict(self._parameters)
+        for old, name in new.items():
+            parameter = other[old]
+            if parameter.condition is not None:
+                own = parameter.condition.renamed(new)
+                parameter = parameter.active_if(own if active_if is None else active_if & own)
+            elif active_if is not None:
+                parameter = parameter.active_if(active_if)
+            joined[name] = parameter
+        clauses = [clause.renamed(new) for clause in other.forbidden]
+        return Space(joined).forbid(*self._forbidden, *clauses)
 
     def _check_names(self, condition: Condition | None, where: str) -> None:
         for name in sorted(condition.names()) if condition is not None else ():
@@ -435,6 +508,44 @@ class Space(Mapping[str, Parameter]):
             f"clause ({clauses}). Loosen a clause or narrow the ranges."
         )
 
+    def neighbors(
+        self, config: Mapping[str, Any], k: int = 1, *, seed: int = 0, scale: float = 0.1
+    ) -> list[Config]:
+        """Allowed configurations near one, each with one active parameter moved.
+
+        What becomes active with it has its default; what becomes inactive is absent. By kind of
+        parameter: :mod:`sharpen.core.neighbors`.
+
+        Args:
+            config: a valid configuration.
+            k: how many, all different; fewer where there are not so many, or none is found.
+            seed: of the random numbers.
+            scale: standard deviation of the step along a range, as a part of it.
+
+        Raises:
+            ConfigError: the configuration is wrong.
+
+        Examples:
+            >>> from sharpen.core.parameters import Categorical
+            >>> Space(kind=Categorical("a", "b"), n=Fixed(3)).neighbors({"kind": "a", "n": 3}, 5)
+            [{'kind': 'b', 'n': 3}]
+        """
+        config = self.validate(config)
+        rng = random_stream(seed, 0)
+        names = [name for name in config if self._parameters[name].cardinality > 1]
+        defaults = {name: p.default_value() for name, p in self._parameters.items()}
+        found: dict[str, Config] = {self.canonical(config): config}
+        for _ in range(_MAX_TRIES * k if names else 0):
+            if len(found) > k:
+                break
+            name = names[rng.integers(len(names))]
+            parameter = self._parameters[name]
+            u = moved(parameter, rng, np.array(parameter.encode(config[name])), scale)
+            near = self.active({**defaults, **config, name: parameter.decode(u)})
+            if not self._violated(near):
+                found.setdefault(self.canonical(near), near)
+        return list(found.values())[1:]
+
     def grid(self, resolution: int = 10) -> list[Config]:
         """All allowed configurations on a grid, without repetition.
 
@@ -489,79 +600,12 @@ class Space(Mapping[str, Parameter]):
         """
         marks = marks or Marks()
         if not isinstance(data, Mapping) or not data:
-            raise _fail(path, marks, "a space is a mapping of parameters by name.")
+            raise fail_at(path, marks, "a space is a mapping of parameters by name.")
         parameters = {
-            str(name): _parameter(value, (*path, str(name)), marks) for name, value in data.items()
+            str(name): read_parameter(value, (*path, str(name)), marks)
+            for name, value in data.items()
         }
         try:
             return cls(parameters)
         except SpaceError as error:
-            raise _fail(path, marks, str(error)) from None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Choices:
-    """A categorical as a file writes it."""
-
-    choices: list[Any]
-    weights: list[float] | None = None
-    default: Any = None
-    description: str = ""
-    unit: str = ""
-
-
-_TYPES: dict[str, type] = {
-    "float": Float,
-    "int": Int,
-    "ordinal": Ordinal,
-    "categorical": _Choices,
-    "bool": Bool,
-    "fixed": Fixed,
-    "permutation": Permutation,
-    "subset": Subset,
-}
-
-
-def _fail(path: tuple[str, ...], marks: Marks, message: str) -> SpaceError:
-    where = marks.at(path)
-    return SpaceError(f"{where + ': ' if where else ''}{message}")
-
-
-def _parameter(data: Any, path: tuple[str, ...], marks: Marks) -> Parameter:
-    name = ".".join(path)
-    if not isinstance(data, Mapping):
-        raise _fail(
-            path, marks, f"{name} must be a mapping such as {{type: float, low: 0, high: 1}}."
-        )
-    fields = dict(data)
-    kind, when = fields.pop("type", None), fields.pop("active_if", None)
-    if kind not in _TYPES:
-        raise _fail(
-            (*path, "type"),
-            marks,
-            f"{name}.type must be one of {', '.join(_TYPES)}, got {kind!r}."
-            f"{did_you_mean(str(kind), _TYPES)}",
-        )
-    try:
-        built: Any = from_dict(_TYPES[kind], fields, path=path, marks=marks)
-        if isinstance(built, _Choices):
-            built = Categorical(
-                *built.choices,
-                weights=built.weights,
-                default=built.default,
-                description=built.description,
-                unit=built.unit,
-            )
-    except SpaceError as error:
-        raise _fail(path, marks, f"{name}: {error}") from None
-    except ConfigError as error:
-        raise SpaceError(str(error)) from None
-    if when is not None:
-        if not isinstance(when, str):
-            raise _fail((*path, "active_if"), marks, f"{name}.active_if must be text.")
-        try:
-            built = built.active_if(parse_condition(when))
-        except SpaceError as error:
-            raise _fail((*path, "active_if"), marks, f"{name}.active_if: {error}") from None
-    assert isinstance(built, Parameter)
-    return built
+            raise fail_at(path, marks, str(error)) from None

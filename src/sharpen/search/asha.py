@@ -39,7 +39,7 @@ class ASHA(Climber):
 
     Examples:
         >>> from sharpen.core.problem import Fidelity
-        >>> from sharpen.core.space import Float
+        >>> from sharpen.core.parameters import Float
         >>> optimizer = ASHA(Space(x=Float(0, 1)), fidelity=Fidelity("epochs", 1, 9))
         >>> for candidate in optimizer.ask(3):
         ...     optimizer.tell([candidate.result(candidate.config["x"])])

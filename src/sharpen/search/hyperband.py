@@ -27,7 +27,8 @@ class Hyperband(SuccessiveHalving):
 
     Examples:
         >>> from sharpen.core.problem import Fidelity
-        >>> from sharpen.core.space import Float, Space
+        >>> from sharpen.core.parameters import Float
+        >>> from sharpen.core.space import Space
         >>> optimizer = Hyperband(Space(x=Float(0, 1)), fidelity=Fidelity("epochs", 1, 81))
         >>> optimizer.depths()
         [4, 3, 2, 1, 0]

@@ -172,7 +172,8 @@ class Parzen:
         DependencyNotInstalled: SciPy is missing.
 
     Examples:
-        >>> from sharpen.core.space import Float, Space
+        >>> from sharpen.core.parameters import Float
+        >>> from sharpen.core.space import Space
         >>> x = np.array([[0.2], [0.3]])
         >>> found = Parzen(Axes(Space(a=Float(0, 1))), x, x > 0, np.ones(2), 1.0)
         >>> found.log_density(np.array([[0.25], [0.9]]), np.ones((2, 1), bool)).round(2).tolist()

@@ -25,7 +25,8 @@ class Random(Optimizer):
     """Independent uniform draws; see the module for the method.
 
     Examples:
-        >>> from sharpen.core.space import Float, Space
+        >>> from sharpen.core.parameters import Float
+        >>> from sharpen.core.space import Space
         >>> first, second = Random(Space(x=Float(0, 1)), seed=1).ask(2)
         >>> first.config != second.config
         True

@@ -67,7 +67,7 @@ class SuccessiveHalving(Climber):
 
     Examples:
         >>> from sharpen.core.problem import Fidelity
-        >>> from sharpen.core.space import Float
+        >>> from sharpen.core.parameters import Float
         >>> optimizer = SuccessiveHalving(Space(x=Float(0, 1)), fidelity=Fidelity("epochs", 1, 9))
         >>> asked = []
         >>> for _ in range(13):

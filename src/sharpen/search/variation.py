@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sharpen.core.collections import Permutation, Subset
-from sharpen.core.parameters import Bool, Categorical, Parameter, index_of
+from sharpen.core.neighbors import another, moved, random_keys
+from sharpen.core.parameters import Bool, Categorical
 from sharpen.core.space import Space
 from sharpen.search.observations import Bools, Floats
 
@@ -33,7 +34,6 @@ __all__ = [
     "mutated",
     "order_crossover",
     "polynomial_mutation",
-    "reflected",
     "simulated_binary_crossover",
     "stepped",
 ]
@@ -102,13 +102,7 @@ def order_crossover(rng: np.random.Generator, a: Floats, b: Floats) -> Floats:
     around = np.roll(second, -end)
     rest = around[~np.isin(around, first[begin:end])]
     child[(end + np.arange(len(rest))) % n] = rest
-    return _keys(child)
-
-
-def _keys(order: npt.NDArray[np.int64]) -> Floats:
-    keys = np.empty(len(order))
-    keys[order] = (np.arange(len(order)) + 0.5) / len(order)
-    return keys
+    return random_keys(child)
 
 
 def crossed(
@@ -136,7 +130,7 @@ def mutated(
         columns = space.columns[name]
         if parameter.cardinality > 1 and rng.random() < rate:
             if isinstance(parameter, Permutation | Subset | Categorical | Bool):
-                new[columns] = _another(parameter, rng, point[columns])
+                new[columns] = another(parameter, rng, point[columns])
             else:
                 new[columns] = polynomial_mutation(rng, point[columns], eta)
     return new
@@ -151,49 +145,6 @@ def stepped(
     """
     new = point.copy()
     for name in names:
-        parameter, columns = space[name], space.columns[name]
-        if isinstance(parameter, Permutation | Subset | Categorical | Bool):
-            new[columns] = _another(parameter, rng, point[columns])
-            continue
-        step = rng.normal(0.0, scale)
-        if np.isfinite(parameter.cardinality):
-            step = np.copysign(max(abs(step), 1 / parameter.cardinality), step)
-            if parameter.decode(reflected(point[columns] + step)) == parameter.decode(
-                point[columns]
-            ):
-                step = -step  # the bound had thrown it back
-        new[columns] = reflected(point[columns] + step)
+        columns = space.columns[name]
+        new[columns] = moved(space[name], rng, point[columns], scale)
     return new
-
-
-def reflected(x: Floats) -> Floats:
-    """Coordinates outside [0, 1], reflected at the bounds as often as it takes."""
-    folded: Floats = np.abs((x + 1) % 2 - 1)
-    return folded
-
-
-def _another(parameter: Parameter, rng: np.random.Generator, u: Floats) -> Floats:
-    """[width] coordinates of another value, near the present one where that has a meaning."""
-    if isinstance(parameter, Permutation):
-        order = np.argsort(u, kind="stable")
-        place, to = rng.choice(len(order), size=2, replace=False)
-        return _keys(np.insert(np.delete(order, place), to, order[place]))
-    if isinstance(parameter, Subset):
-        new = np.array(parameter.encode(parameter.decode(u)))
-        chosen = new > 0.5
-        item = int(rng.integers(len(new)))
-        size = int(chosen.sum()) + (-1 if chosen[item] else 1)
-        most = len(new) if parameter.max is None else parameter.max
-        if not parameter.min <= size <= most:  # then another one moves the other way
-            others = np.flatnonzero(chosen != chosen[item])
-            if not len(others):
-                return new
-            other = int(rng.choice(others))
-            new[other] = 1 - new[other]
-        new[item] = 1 - new[item]
-        return new
-    assert isinstance(parameter, Categorical | Bool)
-    values = tuple(parameter.values_on_grid(int(parameter.cardinality)))
-    now = index_of(parameter.decode(u), values)
-    another = (now + 1 + int(rng.integers(len(values) - 1))) % len(values)
-    return np.array(parameter.encode(values[another]))

@@ -105,8 +105,8 @@ class BanditOptimizer(Optimizer):
         )
         if count > _MOST_ARMS:
             raise ConfigError(
-                f"the space has about {count:,.0f} arms at resolution {resolution}; a bandit takes "
-                f"{_MOST_ARMS:,}. Lower resolution, or take another optimizer."
+                f"the space has about {count:,.0f} arms at resolution {resolution}; the optimizer "
+                f"'{self.name}' takes {_MOST_ARMS:,}. Lower resolution, or take another optimizer."
             )
         grid = space.grid(resolution)
         order = random_stream(self.seed, _ORDER).permutation(len(grid))

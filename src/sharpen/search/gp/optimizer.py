@@ -112,7 +112,8 @@ class GP(ModelOptimizer):
         ConfigError: an option is out of range or no such thing.
 
     Examples:
-        >>> from sharpen.core.space import Float, Space
+        >>> from sharpen.core.parameters import Float
+        >>> from sharpen.core.space import Space
         >>> optimizer = GP(Space(x=Float(-1, 1)), n_init=3)
         >>> for _ in range(8):
         ...     candidate = optimizer.ask()[0]
