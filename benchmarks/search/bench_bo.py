@@ -27,13 +27,10 @@ a journal, and a run that is in it is not repeated, so the benchmark can be stop
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import statistics
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +38,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from benchmarks.common import OURS, PEER, RESULTS, save
+from benchmarks.search.journal import alternating, play_missing
+from benchmarks.search.players import Own, Peer, can_play
 
-from sharpen.core.optimizer import make_optimizer
-from sharpen.core.parameters import Bool, Float
 from sharpen.core.problem import TrialContext
 from sharpen.problems import Synthetic, synthetic
 
@@ -71,119 +68,7 @@ def make_tasks(seed: int) -> dict[str, Synthetic]:
     }
 
 
-class Own:
-    """One of our optimizers."""
-
-    def __init__(self, method: str, problem: Synthetic, seed: int, budget: int) -> None:
-        self.problem = problem
-        self.optimizer = make_optimizer(
-            method,
-            problem.space,
-            problem.objectives,
-            problem.constraints,
-            seed=seed,
-            budget=budget,
-        )
-        self.spent = 0.0
-
-    def ask(self) -> tuple[dict[str, Any], float]:
-        """A configuration, and the processor's seconds since the last evaluation ended."""
-        begin = time.process_time()
-        self.candidate = self.optimizer.ask()[0]
-        seconds = self.spent + time.process_time() - begin
-        return self.candidate.config, seconds
-
-    def tell(self, values: dict[str, float]) -> None:
-        """What came of it."""
-        begin = time.process_time()
-        self.optimizer.tell([self.candidate.result(values)])
-        self.spent = time.process_time() - begin
-
-    def recommend(self) -> dict[str, Any] | None:
-        """What the method would use now, where it says."""
-        return self.optimizer.recommend().config if self.optimizer.name == "gp" else None
-
-    def close(self) -> None:
-        """End what was started."""
-
-
-class Peer:
-    """A package in the other interpreter."""
-
-    def __init__(self, method: str, problem: Synthetic, seed: int, budget: int) -> None:
-        self.problem = problem
-        script = Path(__file__).with_name("peers.py")
-        self.process = subprocess.Popen(
-            [os.environ["BENCH_PEERS_PYTHON"], str(script)],
-            env={**os.environ, "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        space: list[list[Any]] = []
-        for parameter in problem.space.values():
-            if isinstance(parameter, Float):
-                space.append(["float", parameter.low, parameter.high])
-            else:
-                assert isinstance(parameter, Bool)
-                space.append(["bool"])
-        started = self._say(
-            {
-                "do": "start",
-                "method": method,
-                "space": space,
-                "constraints": len(problem.constraints),
-                "seed": seed,
-                "budget": budget,
-            }
-        )
-        if "refused" in started:
-            self.close()
-            raise ValueError(started["refused"])
-
-    def _say(self, document: dict[str, Any]) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(document) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the peer ended with code {self.process.wait()}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def _config(self, x: list[Any]) -> dict[str, Any]:
-        config = {}
-        for (name, parameter), value in zip(self.problem.space.items(), x, strict=True):
-            if isinstance(parameter, Float):
-                value = min(max(value, parameter.low), parameter.high)
-            config[name] = value
-        return config
-
-    def ask(self) -> tuple[dict[str, Any], float]:
-        """A configuration, and the processor's seconds since the last evaluation ended."""
-        answer = self._say({"do": "ask"})
-        return self._config(answer["x"]), answer["seconds"]
-
-    def tell(self, values: dict[str, float]) -> None:
-        """What came of it."""
-        margins = [c.margin(values[c.name]) for c in self.problem.constraints]
-        self._say({"do": "tell", "value": values["value"], "constraints": margins})
-
-    def recommend(self) -> dict[str, Any] | None:
-        """What the method would use now, where it says."""
-        x = self._say({"do": "recommend"})["x"]
-        return None if x is None else self._config(x)
-
-    def close(self) -> None:
-        """End what was started."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
-
-
-def play(method: str, task: str, seed: int, evaluations: int) -> dict[str, Any]:
+def play(task: str, method: str, seed: int, evaluations: int) -> dict[str, Any]:
     """One run: regrets at some evaluations, and the mean seconds a suggestion."""
     problem = make_tasks(seed)[task]
     run = {"method": method, "task": task, "seed": seed, "evaluations": evaluations}
@@ -222,18 +107,6 @@ def play(method: str, task: str, seed: int, evaluations: int) -> dict[str, Any]:
 def _rounded(value: float) -> float:
     """Four digits, which is more than a regret of one run tells; infinity as JSON can hold it."""
     return float(f"{min(value, 1e9):.4g}")
-
-
-def read(journal: Path) -> dict[tuple[str, str, int, int], dict[str, Any]]:
-    """Finished runs; a line cut short by a stop is left out."""
-    found = {}
-    for line in journal.read_text().splitlines() if journal.exists() else ():
-        try:
-            run = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        found[(run["task"], run["method"], run["seed"], run["evaluations"])] = run
-    return found
 
 
 def log_regrets(runs: list[dict[str, Any]], n: int) -> list[float]:
@@ -384,31 +257,19 @@ def main() -> None:
         args.methods = [
             "gp",
             "sobol",
-            *(["optuna-gp"] if "BENCH_PEERS_PYTHON" in os.environ else []),
+            *(["optuna-gp"] if can_play("optuna-gp") else []),
         ]
     else:
         args.journal = args.journal or RESULTS / "search_bo_runs.jsonl"
         args.json = args.json or RESULTS / "search_bo.json"
         args.plot = args.plot or RESULTS / "search_bo.png"
-    if "BENCH_PEERS_PYTHON" not in os.environ and not args.summary:
+    if not can_play("optuna-gp") and not args.summary:
         print("BENCH_PEERS_PYTHON is not set: only our own methods run.", file=sys.stderr)
         args.methods = [m for m in args.methods if m in OWN]
     torch.set_num_threads(1)
-    known = read(args.journal) if args.journal else {}
-    runs = []
-    for seed in range(args.first_seed, args.first_seed + args.seeds):
-        for task in args.tasks:
-            turn = seed % len(args.methods)
-            for method in args.methods[turn:] + args.methods[:turn]:
-                key = (task, method, seed, args.evaluations)
-                if key not in known and args.summary:
-                    continue
-                if key not in known:
-                    known[key] = play(*(method, task, seed), args.evaluations)
-                    if args.journal:
-                        with args.journal.open("a") as file:
-                            file.write(json.dumps(known[key]) + "\n")
-                runs.append(known[key])
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    keys = alternating(args.tasks, args.methods, seeds, args.evaluations)
+    runs = play_missing(args.journal, keys, None if args.summary else play)
     summary = summarize(runs, args.evaluations)
     show(summary)
     if args.quick:
