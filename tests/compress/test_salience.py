@@ -78,4 +78,4 @@ def test_the_standard_library_gives_rows_spread_over_its_modules(tmp_path):
     assert len(dataset) == 5
     rows = list(samples(dataset, 5, small_model()))
     assert len({tuple(row.input_ids[0, :64].tolist()) for row in rows}) == 5
-    assert all(row.input_ids.shape == (1, 512) for row in rows)
+    assert all(row.input_ids.shape == (1, 256) for row in rows)

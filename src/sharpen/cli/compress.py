@@ -166,7 +166,7 @@ def mixllm(
         bool, typer.Option("--clip/--no-clip", help="Search ranges below the full one.")
     ] = True,
     calibration: CalibrationTexts = Path("python-stdlib"),
-    samples: Samples = 128,
+    samples: Samples = 64,
     head: Annotated[
         int,
         typer.Option(

@@ -18,5 +18,5 @@ CalibrationTexts = Annotated[
         "Parquet, or a data set; or python-stdlib, the source of Python's library."
     ),
 ]
-Samples = Annotated[int, typer.Option(help="Rows of 512 tokens of it.")]
+Samples = Annotated[int, typer.Option(help="Rows of 256 tokens of it.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or such as cuda:1.")]

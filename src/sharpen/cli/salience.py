@@ -21,7 +21,7 @@ def salience(
         float, typer.Option(help="Tell of the (bits - 4) / 4 of rows that matter most, 4 to 8.")
     ] = 4.4,
     calibration: CalibrationTexts = Path("python-stdlib"),
-    samples: Samples = 128,
+    samples: Samples = 64,
     adapter: Adapter = None,
     plot: Annotated[Path | None, typer.Option(help="Picture of where salience is.")] = None,
 ) -> Output:

@@ -70,7 +70,7 @@ def samples(dataset: TokenDataset, limit: int, model: DecoderLM) -> Iterator[Sam
 
 
 def calibration_dataset(
-    source: str | Path, tokenizer: Tokenizer, folder: Path, *, rows: int, tokens: int = 512
+    source: str | Path, tokenizer: Tokenizer, folder: Path, *, rows: int, tokens: int = 256
 ) -> TokenDataset:
     """Rows of some hundred tokens from the first texts of a file.
 

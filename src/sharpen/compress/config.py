@@ -91,7 +91,7 @@ class MixLLMConfig:
     clip: bool = True
     """Search ranges of the grids below the full one; not with ``rtn``."""
 
-    calibration: int = 128
+    calibration: int = 64
     """Rows of calibration text; 128 is the paper's."""
 
     head: Literal[8, 16] = 8
