@@ -14,11 +14,25 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sharpen.core.errors import SpaceError
 
-__all__ = ["Between", "Condition", "Eq", "Gt", "In", "Lt", "Ne", "P", "Term", "parse_condition"]
+__all__ = [
+    "Between",
+    "Check",
+    "Checks",
+    "Condition",
+    "Eq",
+    "Gt",
+    "In",
+    "Lt",
+    "Ne",
+    "P",
+    "Term",
+    "checks_of",
+    "parse_condition",
+]
 
 _ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     "+": operator.add,
@@ -317,6 +331,69 @@ def Between(name: str, low: float, high: float) -> Condition:
 def In(name: str, values: Iterable[Any]) -> Condition:
     """``name`` is one of ``values``."""
     return _Member(P(name), tuple(_plain(v) for v in values))
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One comparison of a parameter: ``name op value``."""
+
+    name: str
+    """The parameter."""
+
+    op: str
+    """``==``, ``!=``, ``<``, ``<=``, ``>``, ``>=``, ``in`` or ``not in``."""
+
+    value: Any
+    """A constant; a tuple of them for ``in`` and ``not in``; or the other parameter, a P."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """Checks that must all be true, or of which one must be."""
+
+    op: Literal["and", "or"]
+    """Which."""
+
+    parts: tuple[Check | Checks, ...]
+    """The checks."""
+
+
+_OPPOSITE = {"==": "!=", "<": ">=", ">": "<=", "in": "not in", "and": "or"}
+_OPPOSITE |= {b: a for a, b in _OPPOSITE.items()}
+_SWAPPED = {"==": "==", "!=": "!=", "<": ">", ">": "<", "<=": ">=", ">=": "<="}
+
+
+def checks_of(condition: Condition, *, negated: bool = False) -> Check | Checks:
+    """A condition as checks of single parameters, with every ``not`` moved into them.
+
+    It is true, false or unknown where the condition is: de Morgan's laws hold in this logic.
+
+    Args:
+        condition: the condition.
+        negated: whether its opposite is meant.
+
+    Raises:
+        SpaceError: it computes with a parameter, or compares no parameter.
+
+    Examples:
+        >>> checks_of(parse_condition("not (2 < a or b in (1, 2))"))  # doctest: +ELLIPSIS
+        Checks(op='and', parts=(Check(name='a', op='<=', value=2), Check(name='b', op='not in', ...
+    """
+    if isinstance(condition, _Not):
+        return checks_of(condition.part, negated=not negated)
+    if isinstance(condition, _Junction):
+        parts = tuple(checks_of(part, negated=negated) for part in condition.parts)
+        return Checks("and" if (condition.op == "and") is not negated else "or", parts)
+    if isinstance(condition, _Member) and isinstance(condition.term, P):
+        return Check(condition.term.name, "not in" if negated else "in", condition.values)
+    if isinstance(condition, _Comparison):
+        left, op, right = condition.left, condition.op, condition.right
+        if not isinstance(left, P):
+            left, op, right = right, _SWAPPED[op], left
+        if isinstance(left, P) and isinstance(right, P | _Constant):
+            value = right if isinstance(right, P) else right.content
+            return Check(left.name, _OPPOSITE[op] if negated else op, value)
+    raise SpaceError(f"'{condition}' computes; it does not compare a parameter with a value.")
 
 
 _AST_COMPARE: dict[type[ast.cmpop], str] = {

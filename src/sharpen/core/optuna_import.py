@@ -19,9 +19,10 @@ import sqlalchemy as sa
 from sharpen.core.conditions import In
 from sharpen.core.errors import ConfigError, FileFormatError, MissingFileError, did_you_mean
 from sharpen.core.feedback import Feedback, Status, TracePoint
-from sharpen.core.parameters import Bool, Categorical, Fixed, Float, Int, Parameter
+from sharpen.core.parameters import Bool, Categorical, Parameter
 from sharpen.core.problem import Objective
 from sharpen.core.space import Space
+from sharpen.core.spaces.optuna import parameter_from_optuna
 from sharpen.core.store import Store, open_store
 from sharpen.core.study_view import StudyView, as_plain, load_study
 
@@ -209,7 +210,9 @@ def _space_of(trials: Sequence[_Trial]) -> Space:
                     f"the range of '{name}' changes from trial to trial; that is no space. Give "
                     "the study that you go on with the widest, and enqueue the best trials."
                 )
-    parameters = {name: _parameter(name, distribution) for name, distribution in seen.items()}
+    parameters = {
+        name: parameter_from_optuna(name, distribution) for name, distribution in seen.items()
+    }
     for name in parameters:
         having = [trial for trial in trials if name in trial.params]
         if len(having) < len(trials):
@@ -227,23 +230,3 @@ def _condition(name: str, parameters: Mapping[str, Parameter], trials: Sequence[
         if None not in with_it and not with_it & without:
             return In(other, sorted(with_it, key=str))
     raise ConfigError(f"'{name}' is in some trials only, and no single parameter decides in which.")
-
-
-def _parameter(name: str, distribution: Mapping[str, Any]) -> Parameter:
-    kind, options = distribution["name"], distribution["attributes"]
-    if kind == "CategoricalDistribution":
-        choices = options["choices"]
-        if None in choices:
-            raise ConfigError(f"'{name}' has the choice None; give it a word instead.")
-        if len(choices) == 1:
-            return Fixed(choices[0])
-        return Bool() if choices == [False, True] else Categorical(*choices)
-    low, high, log = options["low"], options["high"], bool(options.get("log"))
-    if low == high:
-        return Fixed(low)
-    step = options.get("step")
-    if kind == "FloatDistribution":
-        return Float(low, high, log=log, step=step)
-    if kind == "IntDistribution":
-        return Int(low, high, log=log, step=1 if log else step or 1)
-    raise ConfigError(f"'{name}' has the distribution {kind}, which is not known.")
