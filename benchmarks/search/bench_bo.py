@@ -95,7 +95,6 @@ def play(task: str, method: str, seed: int, evaluations: int) -> dict[str, Any]:
         if number + 1 in CHECKPOINTS:
             chosen = player.recommend() if problem.noise else None
             recommended[str(number + 1)] = best if chosen is None else problem.regret(chosen)
-    player.close()
     return {
         **run,
         "regrets": {str(n): _rounded(regrets[n - 1]) for n in PLOTTED if n <= evaluations},

@@ -69,13 +69,16 @@ class BotorchPeer(Player):
     """A plain loop on BoTorch: SingleTaskGP, log noisy EI, ten initial Sobol points."""
 
     def __init__(self, start: Start) -> None:
+        import botorch
+        import gpytorch
         import torch
 
         torch.set_num_threads(1)
         torch.manual_seed(start.seed)
         if not is_real(start):
             raise ValueError("the plain loop takes real numbers without constraints")
-        self.torch, self.space = torch, start.space
+        self.torch, self.botorch, self.gpytorch = torch, botorch, gpytorch
+        self.space = start.space
         self.start = torch.quasirandom.SobolEngine(len(self.space), scramble=True, seed=start.seed)
         self.x: list[Any] = []
         self.y: list[float] = []
@@ -86,24 +89,20 @@ class BotorchPeer(Player):
 
     def ask(self) -> list[Any]:
         """See :class:`Player`."""
-        from botorch.acquisition.logei import qLogNoisyExpectedImprovement
-        from botorch.fit import fit_gpytorch_mll
-        from botorch.models import SingleTaskGP
-        from botorch.models.transforms import Standardize
-        from botorch.optim import optimize_acqf
-        from gpytorch.mlls import ExactMarginalLogLikelihood
-
-        torch, d = self.torch, len(self.space)
+        torch, botorch, d = self.torch, self.botorch, len(self.space)
         if self.first is not None:
             self.unit, self.first = self.first, None
         elif len(self.x) < 10:
             self.unit = self.start.draw(1).double()[0]
         else:
             x, y = torch.stack(self.x), -torch.tensor(self.y, dtype=torch.float64)[:, None]
-            model = SingleTaskGP(x, y, outcome_transform=Standardize(1))
-            fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
-            found, _ = optimize_acqf(
-                qLogNoisyExpectedImprovement(model, x, prune_baseline=True),
+            scale = botorch.models.transforms.Standardize(1)
+            model = botorch.models.SingleTaskGP(x, y, outcome_transform=scale)
+            likelihood = self.gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
+            botorch.fit.fit_gpytorch_mll(likelihood)
+            acquisition = botorch.acquisition.logei.qLogNoisyExpectedImprovement
+            found, _ = botorch.optim.optimize_acqf(
+                acquisition(model, x, prune_baseline=True),
                 bounds=torch.tensor([[0.0] * d, [1.0] * d], dtype=torch.float64),
                 q=1,
                 num_restarts=10,

@@ -33,6 +33,9 @@ class OptunaPeer(Player):
                 given["constraints_func"] = lambda trial: trial.user_attrs["constraints"]
             is_gp = start.method == "optuna-gp"
             sampler = (samplers.GPSampler if is_gp else samplers.TPESampler)(**given)
+            if is_gp:  # it imports torch at its first model, which is no part of a suggestion
+                trial_run = optuna.create_study(sampler=samplers.GPSampler(n_startup_trials=1))
+                trial_run.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
         self.study = optuna.create_study(sampler=sampler)
         if start.default is not None:
             names = [p.name for p in start.space]

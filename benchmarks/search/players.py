@@ -7,10 +7,12 @@ BENCH_HEBO_PYTHON and BENCH_SMAC_PYTHON.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import subprocess
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,9 +65,6 @@ class Own:
         """What the method would use now, where it says."""
         return self.optimizer.recommend().config if self.optimizer.name == "gp" else None
 
-    def close(self) -> None:
-        """End what was started."""
-
 
 class Peer:
     """A package in the other interpreter.
@@ -85,14 +84,7 @@ class Peer:
         self, method: str, problem: Played, seed: int, budget: int, is_told_default: bool = False
     ) -> None:
         self.problem = problem
-        self.process = subprocess.Popen(
-            [os.environ[_interpreter(method)], str(Path(__file__).with_name("peers.py"))],
-            env={**os.environ, "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        self.process = _process(os.environ[_interpreter(method)])
         start = {
             "do": "start",
             "method": method,
@@ -106,7 +98,6 @@ class Peer:
             start["default"] = [default.get(name) for name in problem.space]
         started = self._say(start)
         if "refused" in started:
-            self.close()
             raise ValueError(started["refused"])
 
     def _say(self, document: dict[str, Any]) -> dict[str, Any]:
@@ -116,6 +107,7 @@ class Peer:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
+            _process.cache_clear()
             raise RuntimeError(f"the peer ended with code {self.process.wait()}")
         answer: dict[str, Any] = json.loads(line)
         return answer
@@ -144,11 +136,20 @@ class Peer:
         x = self._say({"do": "recommend"})["x"]
         return None if x is None else self._config(x)
 
-    def close(self) -> None:
-        """End what was started."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
+
+@cache
+def _process(python: str) -> subprocess.Popen[str]:
+    """The process of an interpreter, which plays one run after the other and keeps its imports."""
+    process = subprocess.Popen(
+        [python, str(Path(__file__).with_name("peers.py"))],
+        env={**os.environ, "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    atexit.register(process.kill)
+    return process
 
 
 def _interpreter(method: str) -> str:
