@@ -28,7 +28,7 @@ from benchmarks.search.bench_tpe import FLOOR, TASKS, hartmann, mean_of
 
 from sharpen.core.problem import Fidelity
 from sharpen.core.space import random_stream
-from sharpen.search import ASHA, BOHB, TPE, Hyperband, Random, SuccessiveHalving
+from sharpen.search import ASHA, BOHB, DEHB, TPE, Hyperband, Random, SuccessiveHalving
 from sharpen.testing.search import branin
 
 TOP, FULL_TRIALS, SEEDS = 81, 25, 20
@@ -40,6 +40,7 @@ METHODS: dict[str, Any] = {
     "asha": ASHA,
     "hyperband": Hyperband,
     "bohb": BOHB,
+    "dehb": DEHB,
 }
 
 

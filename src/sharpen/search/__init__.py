@@ -10,6 +10,7 @@ from sharpen.search.bench import compare_optimizers
 from sharpen.search.bohb import BOHB
 from sharpen.search.cmaes import CMAES
 from sharpen.search.de import DE
+from sharpen.search.dehb import DEHB
 from sharpen.search.ga import GA
 from sharpen.search.grid import Grid
 from sharpen.search.halton import Halton
@@ -37,6 +38,7 @@ __all__ = [
     "CMAES",
     "COBYLA",
     "DE",
+    "DEHB",
     "EHVI",
     "GA",
     "GP",

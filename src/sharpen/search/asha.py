@@ -79,7 +79,7 @@ class ASHA(Climber):
             bisect.insort(self._finished.setdefault(found, []), (standing, key))
             self._arrived.setdefault(found, Counter())[key] += 1
 
-    def next_job(self) -> tuple[dict[str, Any] | None, int]:
+    def next_job(self, number: int) -> tuple[dict[str, Any] | None, int]:
         """See :meth:`Climber.next_job`."""
         running = {
             (self.rung_of(trial), self.space.canonical(trial.config))

@@ -89,8 +89,8 @@ class Climber(Optimizer):
         self.restart()
 
     @abstractmethod
-    def next_job(self) -> tuple[dict[str, Any] | None, int]:
-        """The configuration that climbs, or None for a new one; and the rung to measure it at."""
+    def next_job(self, number: int) -> tuple[dict[str, Any] | None, int]:
+        """The configuration of trial ``number``, or None for a new one; and the rung of it."""
 
     def new_config(self, number: int) -> dict[str, Any]:
         """A new configuration for trial ``number``; here one at random."""
@@ -98,7 +98,7 @@ class Climber(Optimizer):
 
     def propose(self, number: int) -> dict[str, Any] | Proposal:
         """See :meth:`Optimizer.propose`."""
-        config, rung = self.next_job()
+        config, rung = self.next_job(number)
         if config is None:
             config = self.new_config(number)
         return Proposal(

@@ -175,7 +175,7 @@ class SuccessiveHalving(Climber):
 
     # -- what to do -----------------------------------------------------------------------------
 
-    def next_job(self) -> tuple[dict[str, Any] | None, int]:
+    def next_job(self, number: int) -> tuple[dict[str, Any] | None, int]:
         """See :meth:`Climber.next_job`."""
         self._settle_places()
         index = self._done
