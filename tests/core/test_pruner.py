@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy.stats import linregress
 
 from sharpen.core.errors import ConfigError
-from sharpen.core.pruner import Curve, Median, Patience, Percentile, Threshold
+from sharpen.core.pruner import Curve, Median, Patience, Percentile, PlateauNoise, Threshold
 
 Points = list[tuple[int, float]]
 OTHERS = [
@@ -123,6 +124,43 @@ def test_an_improvement_has_a_least_size() -> None:
     assert Patience(patience=2, min_delta=0.21).should_stop(curve, [])
 
 
+@given(st.lists(st.floats(-100, 100), min_size=8, max_size=8), st.floats(0, 4))
+def test_a_plateau_is_a_slope_within_its_standard_errors(losses: list[float], z: float) -> None:
+    found = linregress(range(1, 9), losses)
+    assume(abs(found.slope + z * found.stderr) > 1e-6)
+    curve = _curve(*[50.0, 60.0, *losses])
+    stops = PlateauNoise(window=8, errors=z).should_stop(curve, OTHERS)
+    assert stops is bool(found.slope > -z * found.stderr)
+
+
+def test_noise_ends_no_trial_that_falls_and_lucky_values_keep_none_that_does_not() -> None:
+    rng = np.random.default_rng(0)
+    rule, stopped = PlateauNoise(window=20, errors=2.0), {"falls": 0, "flat": 0, "patient": 0}
+    for _ in range(200):
+        noise = rng.normal(0, 1.0, 20)
+        stopped["falls"] += rule.should_stop(_curve(*(-0.5 * np.arange(20) + noise)), [])
+        flat = _curve(*(rng.normal(0, 1.0, 20) + 5), *(noise + 5))
+        stopped["flat"] += rule.should_stop(flat, [])
+        stopped["patient"] += Patience(patience=20).should_stop(flat, [])
+    # Of level curves a share of P(t_18 < -2) = 0.030 goes on; half of them have a lucky value.
+    assert stopped["falls"] == 0
+    assert stopped["flat"] >= 185
+    assert stopped["patient"] < 130
+
+
+def test_a_plateau_needs_a_full_window_of_numbers() -> None:
+    rule = PlateauNoise(window=4)
+    assert not rule.should_stop(_curve(1.0, 1.0, 1.0), [])
+    assert rule.should_stop(_curve(1.0, 1.0, 1.0, 1.0), [])
+    assert not rule.should_stop(_curve(4.0, 3.0, 2.0, 1.0), [])
+    nan = float("nan")
+    assert not rule.should_stop(_curve(nan, nan, 1.0, 1.0), [])
+    assert rule.should_stop(_curve(1.0, nan, 1.0, 1.0), [])
+    assert rule.should_stop(_curve(1.0, 2.0, 3.0, 4.0), [])
+    assert not rule.should_stop(_curve(1.0, 2.0, 3.0, 4.0, is_max=True), [])
+    assert not PlateauNoise(window=4, warmup_steps=4).should_stop(_curve(1.0, 1.0, 1.0, 1.0), [])
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
@@ -135,6 +173,9 @@ def test_an_improvement_has_a_least_size() -> None:
         (Threshold, {"lower": 2, "warmup_steps": -1}, "warmup_steps=-1"),
         (Patience, {"patience": 0}, "patience=0"),
         (Patience, {"min_delta": -1}, "min_delta=-1"),
+        (PlateauNoise, {"window": 2}, "window=2 must be at least 3"),
+        (PlateauNoise, {"errors": -1}, "errors=-1"),
+        (PlateauNoise, {"warmup_steps": -1}, "warmup_steps=-1"),
     ],
 )
 def test_options_out_of_range_are_refused(kind: Any, options: Any, message: str) -> None:

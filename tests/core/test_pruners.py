@@ -6,7 +6,7 @@ import sharpen as sh
 from sharpen.core.errors import ConfigError
 from sharpen.core.halving_pruners import ASHA, Hyperband
 from sharpen.core.problem import TrialContext
-from sharpen.core.pruner import Median, Patience, Percentile, Threshold
+from sharpen.core.pruner import Median, Patience, Percentile, PlateauNoise, Threshold
 from sharpen.core.pruners import PRUNERS, make_pruner
 
 
@@ -19,7 +19,10 @@ from sharpen.core.pruners import PRUNERS, make_pruner
         ("percentile", Percentile()),
         ({"name": "hyperband", "max_steps": 27, "eta": 2}, Hyperband(max_steps=27, eta=2)),
         ({"name": "threshold", "upper": 3}, Threshold(upper=3.0)),
+        ({"name": "plateau-noise", "window": 9}, PlateauNoise(window=9)),
         (ASHA(eta=4), ASHA(eta=4)),
+        ("none", None),
+        (None, None),
     ],
 )
 def test_pruners_are_made_from_names_options_and_objects(given: Any, made: Any) -> None:
@@ -29,7 +32,7 @@ def test_pruners_are_made_from_names_options_and_objects(given: Any, made: Any) 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("ashs", "pruner must be one of asha, .* Did you mean 'asha'"),
+        ("ashs", "pruner must be one of asha, .*threshold or none, got .* Did you mean 'asha'"),
         ({"eta": 3}, "got None"),
         ({"name": "asha", "etta": 3}, "Did you mean 'eta'"),
         ("hyperband", "needs the key 'max_steps'"),
@@ -46,6 +49,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "hyperband": {"max_steps": 9},
     "threshold": {"lower": 0.3},
     "patience": {"patience": 2},
+    "plateau-noise": {"window": 4},
 }
 
 

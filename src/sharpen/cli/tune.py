@@ -43,7 +43,9 @@ Seconds = Annotated[float | None, typer.Option(help="Stop after so many seconds.
 OptimizerName = Annotated[str, typer.Option(help="Name of the optimizer.")]
 PrunerName = Annotated[
     str,
-    typer.Option(help="Stops trials whose training falls behind: median, asha, hyperband or none."),
+    typer.Option(
+        help="Stops trials whose training falls behind: median, asha, patience ... or none."
+    ),
 ]
 Workers = Annotated[int, typer.Option(help="Trials at once.")]
 OutputFolder = Annotated[
@@ -98,7 +100,7 @@ def register(app: typer.Typer) -> None:
             constraints=constraint or (),
             budget=Budget(trials=trials, seconds=seconds),
             optimizer=optimizer,
-            pruner=None if pruner == "none" else pruner,
+            pruner=pruner,
             overrides=overrides or (),
             output=output,
             workers=None if workers == 1 else workers,

@@ -12,14 +12,23 @@ Neural Networks: Tricks of the Trade, 1998.
     Threshold      stop if  the last value < lower, > upper, or not a finite number
     Patience k     stop if  the best of the last k losses is not below the best before them, or by
                             less than min_delta
+    PlateauNoise   stop if  the slope b of the least-squares line through the last k losses is
+                            b >= -z s_b,  s_b^2 = sum r^2 / (k - 2) / sum (t - mean t)^2,
+                            r its residuals
 
-Percentiles are interpolated. Differs from the papers: None (Vizier has the median alone).
+The last is the test for the slope of a linear regression (George Snedecor and William Cochran,
+"Statistical Methods", 8th edition, 1989, section 9.3): noise that by chance finds a new best value
+does not keep a trial going, as it does with Patience. Its noise is taken to be independent.
+
+Percentiles are interpolated. Differs from the sources: Vizier has the median alone; the limit of
+the test is a number of standard errors, not a quantile.
 Time O(n log s) a report for n trials with s points each.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,7 +36,7 @@ from typing import Protocol
 
 from sharpen.core.errors import ConfigError
 
-__all__ = ["Curve", "Median", "Patience", "Percentile", "Pruner", "Threshold"]
+__all__ = ["Curve", "Median", "Patience", "Percentile", "PlateauNoise", "Pruner", "Threshold"]
 
 
 class Curve:
@@ -224,3 +233,36 @@ class Patience:
         before = curve.least(len(curve) - self.patience)
         after = min(curve.losses[-self.patience :])
         return not (after < before and before - after >= self.min_delta)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlateauNoise:
+    """Stops a trial whose loss no longer falls by more than its noise explains."""
+
+    window: int = 20
+    """Last reports that the line goes through; before so many, no trial is stopped."""
+
+    errors: float = 2.0
+    """z: standard errors by which the slope must be below zero for the trial to go on."""
+
+    warmup_steps: int = 0
+    """No trial is stopped at or before this step."""
+
+    def __post_init__(self) -> None:
+        _needs(self.window >= 3, self, f"window={self.window} must be at least 3")
+        _needs(self.errors >= 0, self, f"errors={self.errors} must be at least 0")
+        _needs(self.warmup_steps >= 0, self, f"warmup_steps={self.warmup_steps} must be at least 0")
+
+    def should_stop(self, curve: Curve, others: Sequence[Curve]) -> bool:
+        """See :meth:`Pruner.should_stop`; losses that are not finite are left out."""
+        if len(curve) < self.window or curve.steps[-1] <= self.warmup_steps:
+            return False
+        last = zip(curve.steps[-self.window :], curve.losses[-self.window :], strict=True)
+        points = [(step, loss) for step, loss in last if math.isfinite(loss)]
+        steps, losses = [float(step) for step, _ in points], [loss for _, loss in points]
+        if len(set(steps)) < 3:
+            return False
+        slope, intercept = statistics.linear_regression(steps, losses)
+        residual = sum((y - intercept - slope * t) ** 2 for t, y in points)
+        spread = sum((t - statistics.fmean(steps)) ** 2 for t in steps)
+        return slope >= -self.errors * math.sqrt(residual / (len(points) - 2) / spread)

@@ -82,8 +82,8 @@ class Study(StudyView):
         budget: when to stop; default 100 trials.
         workers: trials at once, in processes of their own; None runs them in this process.
         executor: where trials run, instead of ``workers``.
-        pruner: stops bad trials early by what they report: a name (``"median"``, ``"asha"`` ...),
-            a mapping of ``name`` and options, or a pruner.
+        pruner: stops bad trials early by what they report: a name (``"median"``, ``"asha"`` ...;
+            ``"none"`` stops none), a mapping of ``name`` and options, or a pruner.
         seed: of the optimizer and, with its number, of each trial.
         dedup: ``"reuse"`` takes the result of an equal earlier trial; ``"reevaluate"`` measures
             again; ``"forbid"`` tries another configuration, and ends when there is none.
@@ -135,7 +135,7 @@ class Study(StudyView):
         self.budget = budget or Budget(trials=100)
         self.optimizer = _make_optimizer(optimizer, problem, seed, self.budget.trials)
         self.executor: Executor = executor or (Inline() if workers is None else Local(workers))
-        self.pruner = None if pruner is None else make_pruner(pruner)
+        self.pruner = make_pruner(pruner)
         self.dedup = dedup
         self.callbacks = tuple(callbacks)
         self.max_attempts = max_attempts

@@ -227,9 +227,7 @@ def _open(
             contexts=contexts_of(problem),
         ),
     )
-    pruner = _at(
-        marks, ("pruner",), lambda: None if file.pruner is None else make_pruner(file.pruner)
-    )
+    pruner = _at(marks, ("pruner",), lambda: make_pruner(file.pruner))
     executor = _at(
         marks,
         ("executor",),
