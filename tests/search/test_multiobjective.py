@@ -1,4 +1,4 @@
-"""NSGA-II, NSGA-III and MOEA/D against their formulas, known fronts and pymoo."""
+"""NSGA-II, NSGA-III, MOEA/D and SMS-EMOA against their formulas, known fronts and pymoo."""
 
 import math
 from typing import Any, ClassVar
@@ -15,9 +15,10 @@ from sharpen.search.multiobjective import constrained_ranks, das_dennis, directi
 from sharpen.search.nsga2 import NSGA2, crowding_distance
 from sharpen.search.nsga3 import NSGA3, _normalized
 from sharpen.search.pareto import hypervolume
+from sharpen.search.sms_emoa import SMSEMOA, least_contributor
 from sharpen.testing import OptimizerConformance
 
-KINDS: dict[str, Any] = {"nsga2": NSGA2, "nsga3": NSGA3, "moead": MOEAD}
+KINDS: dict[str, Any] = {"nsga2": NSGA2, "nsga3": NSGA3, "moead": MOEAD, "sms-emoa": SMSEMOA}
 GOALS = (Objective("a"), Objective("b"))
 
 
@@ -33,6 +34,11 @@ class TestNSGA3(OptimizerConformance):
 
 class TestMOEAD(OptimizerConformance):
     optimizer = MOEAD
+    evaluations: ClassVar[int] = 150
+
+
+class TestSMSEMOA(OptimizerConformance):
+    optimizer = SMSEMOA
     evaluations: ClassVar[int] = 150
 
 
@@ -85,7 +91,9 @@ def test_fronts_of_two_objectives_are_found(name: str, function: Any, least: flo
 @pytest.mark.parametrize("name", KINDS)
 def test_a_front_of_three_objectives_is_found(name: str) -> None:
     """The whole hypervolume up to 1.1 is 1.331 less an eighth of the unit ball."""
-    found = front(KINDS[name], dtlz2, 7, 3, 4000, 1, 92)
+    # One by one, a child comes from better parents, so fewer do.
+    trials, population = (1200, 30) if name == "sms-emoa" else (4000, 92)
+    found = front(KINDS[name], dtlz2, 7, 3, trials, 1, population)
     whole = 1.331 - math.pi / 6
     assert hypervolume(found, np.full(3, 1.1)) > 0.89 * whole
 
@@ -96,6 +104,7 @@ def test_as_much_is_found_as_pymoo_finds(name: str) -> None:
     from pymoo.algorithms.moo.moead import MOEAD as TheirMOEAD
     from pymoo.algorithms.moo.nsga2 import NSGA2 as TheirNSGA2
     from pymoo.algorithms.moo.nsga3 import NSGA3 as TheirNSGA3
+    from pymoo.algorithms.moo.sms import SMSEMOA as TheirSMSEMOA
     from pymoo.core.problem import ElementwiseProblem
     from pymoo.indicators.hv import HV
     from pymoo.optimize import minimize
@@ -121,6 +130,7 @@ def test_as_much_is_found_as_pymoo_finds(name: str) -> None:
             "nsga2": lambda: TheirNSGA2(pop_size=50),
             "nsga3": lambda: TheirNSGA3(directions),
             "moead": lambda: TheirMOEAD(directions, n_neighbors=15),
+            "sms-emoa": lambda: TheirSMSEMOA(pop_size=50),
         }[name]()
         minimize(Theirs(), algorithm, ("n_eval", trials), seed=seed)
         reference = np.full(m, 1.1)
@@ -150,6 +160,29 @@ def test_crowding_is_the_side_of_the_cuboid_between_neighbours() -> None:
     np.testing.assert_allclose(
         crowding_distance(losses), [np.inf, 3 / 4 + 3 / 4, 3 / 4 + 2.5 / 4, np.inf]
     )
+
+
+def test_the_least_contributor_is_what_the_volume_misses_least() -> None:
+    two = np.array([[0.0, 4.0], [1.0, 2.0], [1.1, 1.9], [3.0, 1.0], [4.0, 0.0]])
+    assert least_contributor(two) == 2  # 1.9 * 0.1 against 0.1 * 2 of its neighbour, and ends stay
+    assert least_contributor(two * [1e6, 1e-6]) == 2
+    rng = np.random.default_rng(0)
+    three = np.abs(rng.normal(size=(30, 3)))
+    three /= np.linalg.norm(three, axis=1, keepdims=True)
+    scaled = (three - three.min(axis=0)) / np.ptp(three, axis=0)
+    left = [hypervolume(np.delete(scaled, i, 0), np.full(3, 2.0)) for i in range(30)]
+    assert least_contributor(three) == int(np.argmax(left))
+
+
+def test_of_several_ranks_the_most_dominated_goes() -> None:
+    optimizer = SMSEMOA(Space(x=Float(0, 1)), GOALS, population=4)
+    losses = np.array([[0.0, 2.0], [2.0, 0.0], [1.0, 1.0], [1.5, 3.0], [3.0, 1.5], [0, 0], [0, 0]])
+    keys = np.array([[0, 0.0]] * 5 + [[1, 0.5], [2, 0.0]])
+    rng = np.random.default_rng(0)
+    kept = optimizer.survive(losses, keys, rng)
+    assert sorted(kept.tolist())[:3] == [0, 1, 2]  # the failed, the infeasible, then a beaten one
+    one = np.array([[0.0, 2.0], [2.0, 0.0], [1.0, 1.0], [0.5, 5.0], [3.0, 3.0]])
+    assert sorted(optimizer.survive(one, np.zeros((5, 2)), rng).tolist()) == [0, 1, 2, 3]
 
 
 def test_ranks_put_feasible_members_first_and_failed_ones_last() -> None:

@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from sharpen.search.pareto import (
     hypervolume,
+    hypervolume_contributions,
     hypervolume_subset,
     non_dominated,
     non_dominated_ranks,
@@ -84,3 +85,13 @@ def test_subset_holds_most_of_the_best_subset_of_its_size() -> None:
         )
         got = hypervolume(points[hypervolume_subset(points, reference, 3)], reference)
         assert got >= (1 - 1 / np.e) * best
+
+
+@given(_points(), st.booleans())
+def test_a_contribution_is_what_is_lost_without_the_point(
+    points: np.ndarray, is_near: bool
+) -> None:
+    reference = np.full(points.shape[1], 4.0 if is_near else 6.0)
+    whole = hypervolume(points, reference)
+    lost = [whole - hypervolume(np.delete(points, i, 0), reference) for i in range(len(points))]
+    np.testing.assert_allclose(hypervolume_contributions(points, reference), lost, atol=1e-9)

@@ -24,6 +24,7 @@ from sharpen.search.nsga3 import NSGA3
 from sharpen.search.pso import PSO
 from sharpen.search.random import Random
 from sharpen.search.scipy_solvers import COBYLA, LBFGSB, SLSQP, NelderMead, Powell
+from sharpen.search.sms_emoa import SMSEMOA
 from sharpen.search.sobol import Sobol
 from sharpen.search.spsa import SPSA
 from sharpen.search.successive_halving import SuccessiveHalving
@@ -54,6 +55,7 @@ __all__ = [
     "PSO",
     "SAC",
     "SLSQP",
+    "SMSEMOA",
     "SPSA",
     "TPE",
     "AdamSPSA",

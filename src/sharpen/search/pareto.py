@@ -31,6 +31,7 @@ import numpy.typing as npt
 __all__ = [
     "free_boxes",
     "hypervolume",
+    "hypervolume_contributions",
     "hypervolume_subset",
     "non_dominated",
     "non_dominated_ranks",
@@ -96,6 +97,26 @@ def hypervolume(points: Floats, reference: Floats) -> float:
         taken, boxes = _take(boxes, point)
         total += float(np.prod(taken[1] - taken[0], axis=1).sum())
     return total
+
+
+def hypervolume_contributions(points: Floats, reference: Floats) -> Floats:
+    """[n] volume that only each of [n, m] points dominates up to ``reference`` [m].
+
+    It is the volume of what the point dominates, less what others dominate of that. Of equal
+    points none contributes.
+    """
+    found = np.zeros(len(points))
+    if points.shape[1] == 2 and non_dominated(points).all():
+        order = np.lexsort(points.T[::-1])
+        first, second = np.minimum(points[order], reference).T
+        right, above = np.append(first[1:], reference[0]), np.append(reference[1], second[:-1])
+        found[order] = (right - first) * (above - second)
+        return found
+    for i, point in enumerate(points):
+        others = np.maximum(np.delete(points, i, axis=0), point)
+        whole = float(np.prod(np.maximum(reference - point, 0.0)))
+        found[i] = max(whole - hypervolume(others, reference), 0.0)
+    return found
 
 
 def hypervolume_subset(points: Floats, reference: Floats, k: int) -> npt.NDArray[np.int64]:
