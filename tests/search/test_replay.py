@@ -14,7 +14,7 @@ from sharpen.testing.search import mixed_space
 NAMES = (
     *("cmaes", "de", "jade", "lshade", "pso", "ga", "aco", "annealing", "random-walk"),
     *("nelder-mead", "powell", "cobyla", "lbfgsb", "slsqp", "spsa", "adam-spsa", "aqgd"),
-    *("grid", "halton", "lhs"),
+    *("grid", "halton", "lhs", "portfolio", "sms-emoa", "dehb"),
 )
 
 

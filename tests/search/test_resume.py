@@ -15,7 +15,7 @@ from sharpen.core.study import Budget, Study
 NAMES = (
     *("cmaes", "de", "jade", "lshade", "pso", "ga", "aco", "annealing", "random-walk"),
     *("nelder-mead", "powell", "cobyla", "lbfgsb", "slsqp", "spsa", "adam-spsa", "aqgd"),
-    *("grid", "halton", "lhs"),
+    *("grid", "halton", "lhs", "portfolio", "sms-emoa", "dehb"),
 )
 SPACE = Space(x=Float(-5, 10), n=Int(0, 30), kind=Categorical("a", "b"))
 

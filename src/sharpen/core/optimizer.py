@@ -79,6 +79,9 @@ class Proposal:
     context: Mapping[str, Any] = field(default_factory=dict)
     """The conditions to measure under."""
 
+    origin: str = ""
+    """What of the optimizer proposed it, for those made of several; empty is the optimizer."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
@@ -91,7 +94,7 @@ class Candidate:
     """The configuration."""
 
     origin: str = ""
-    """Name of the optimizer."""
+    """Name of the optimizer, and of the part of it that proposed this."""
 
     fidelity: float | None = None
     """How closely to measure it; None is the truth."""
@@ -253,7 +256,7 @@ class Optimizer(ABC):
             candidate = Candidate(
                 number=k,
                 config=dict(proposal.config),
-                origin=self.name,
+                origin=proposal.origin or self.name,
                 fidelity=proposal.fidelity,
                 context=dict(context or proposal.context),
                 objectives=self.objectives,

@@ -21,6 +21,7 @@ from sharpen.search.lshade import LSHADE
 from sharpen.search.moead import MOEAD
 from sharpen.search.nsga2 import NSGA2
 from sharpen.search.nsga3 import NSGA3
+from sharpen.search.portfolio import Portfolio
 from sharpen.search.pso import PSO
 from sharpen.search.random import Random
 from sharpen.search.scipy_solvers import COBYLA, LBFGSB, SLSQP, NelderMead, Powell
@@ -67,6 +68,7 @@ __all__ = [
     "MultiFidelityGP",
     "NelderMead",
     "ParEGO",
+    "Portfolio",
     "Powell",
     "Random",
     "RandomWalk",
