@@ -17,6 +17,7 @@ def test_the_table_of_choices_holds() -> None:
     assert choose(SPACE, TWO, budget=200).name == "tpe"
     assert choose(SPACE, TWO, budget=501).name == "nsga2"
     assert choose(SPACE, fidelity=Fidelity("epochs", 1, 9)).name == "bohb"
+    assert choose(SPACE, fidelity=Fidelity("mesh", 0, 1)).name == "tpe"  # no rung at 0
     assert choose(SPACE, TWO, fidelity=Fidelity("epochs", 1, 9)).name == "tpe"
     made = choose(SPACE, contexts=SPACE, budget=30, seed=4)
     assert (made.name, made.budget, made.seed) == ("chebcb", 30, 4)

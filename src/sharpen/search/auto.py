@@ -3,7 +3,8 @@
 =======================================================  ======
 SciPy is not installed                                   random
 contexts                                                 chebcb
-a fidelity                                               bohb
+one objective, a fidelity that is a ladder of rungs      bohb
+another fidelity, or several objectives and a fidelity   tpe
 several objectives, more than 500 trials planned         nsga2
 fewer than 15 trials planned, at most 50 coordinates     sobol
 anything else                                            tpe
@@ -21,6 +22,7 @@ from typing import Any
 from sharpen.core.optimizer import Optimizer, find_optimizer
 from sharpen.core.problem import Constraint, Fidelity, Objective
 from sharpen.core.space import Space
+from sharpen.search.rungs import is_ladder
 
 __all__ = ["choose"]
 
@@ -47,7 +49,7 @@ def choose(
         name = "chebcb"
         given["contexts"] = contexts
     elif fidelity is not None:
-        name = "bohb" if len(objectives) == 1 else "tpe"
+        name = "bohb" if len(objectives) == 1 and is_ladder(fidelity) else "tpe"
         given["fidelity"] = fidelity
     elif len(objectives) > 1 and (budget or 0) > _MANY_TRIALS:
         name = "nsga2"

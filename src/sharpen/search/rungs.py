@@ -25,13 +25,18 @@ from sharpen.core.optimizer import Optimizer, Proposal, Recommendation
 from sharpen.core.problem import Constraint, Fidelity, Objective
 from sharpen.core.space import Space, random_stream
 
-__all__ = ["Climber", "Standing", "rung_levels"]
+__all__ = ["Climber", "Standing", "is_ladder", "rung_levels"]
 
 Standing = tuple[int, float, int]
 """Class (0 feasible, 1 infeasible, 2 failed), loss or violation, number: smaller is better."""
 
 _FAILED = 2
 _ROUNDING = 1e-9
+
+
+def is_ladder(fidelity: Fidelity) -> bool:
+    """Whether a fidelity can have rungs: it does not start at 0 and has no costs of its own."""
+    return fidelity.low > 0 and fidelity.costs is None
 
 
 def rung_levels(fidelity: Fidelity, eta: int) -> list[float]:
@@ -44,7 +49,7 @@ def rung_levels(fidelity: Fidelity, eta: int) -> list[float]:
         >>> rung_levels(Fidelity("epochs", 1, 100, integer=True), 3)
         [1.0, 4.0, 11.0, 33.0, 100.0]
     """
-    if fidelity.low <= 0 or fidelity.costs is not None:
+    if not is_ladder(fidelity):
         raise ConfigError(
             f"a ladder needs low > 0 and no costs, which {fidelity.name!r} has not. "
             "Raise low, or take an optimizer that learns across fidelities."
