@@ -9,9 +9,8 @@ import pytest
 import ray
 
 import sharpen as sh
+from executor_trials import act, go
 from sharpen.core.errors import ConfigError, DependencyNotInstalled, ExecutionError
-from sharpen.core.executor import Job
-from sharpen.core.feedback import Feedback
 from sharpen.core.problem import TrialContext
 from sharpen.core.ray_executor import Ray
 
@@ -20,7 +19,6 @@ pytestmark = [
     pytest.mark.peer,
     pytest.mark.filterwarnings("ignore"),  # Ray's own
 ]
-SPACE = sh.Space(x=sh.Float(0, 10), act=sh.Categorical("ok", "raise", "hang", "kill", "say"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,32 +26,6 @@ def _cluster() -> Iterator[None]:
     ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
     yield
     ray.shutdown()
-
-
-@sh.problem(SPACE, minimize="y")
-def act(config: dict[str, Any], trial: TrialContext) -> dict[str, Any]:
-    match config["act"]:
-        case "raise":
-            raise RuntimeError("on purpose")
-        case "hang":
-            time.sleep(60)
-        case "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        case "say":
-            for step in range(600):
-                if trial.report(step, float(step)) == "stop":
-                    break
-                time.sleep(0.05)
-    return {"y": config["x"] ** 2, "pid": os.getpid(), "seed": trial.seed}
-
-
-def go(executor: Ray, jobs: list[tuple[float, str]], on_report: Any = None) -> dict[int, Feedback]:
-    for number, (x, what) in enumerate(jobs):
-        executor.submit(Job(number=number, config={"x": x, "act": what}, seed=100 + number))
-    ended: dict[int, Feedback] = {}
-    while len(ended) < len(jobs):
-        ended.update(executor.poll(30.0, on_report or (lambda number, point: "continue")))
-    return ended
 
 
 @pytest.fixture
