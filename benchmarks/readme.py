@@ -36,6 +36,7 @@ PAGES = (
         "docs/problems/arch.md",
         "docs/search/bandits.md",
         "docs/search/bayesian.md",
+        "docs/search/compared.md",
         "docs/search/reinforcement.md",
         "docs/search/studies.md",
     ),

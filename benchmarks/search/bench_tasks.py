@@ -47,11 +47,15 @@ from benchmarks.search.tasks import TASKS, make_task
 FLOOR = 1e-8
 CHECKPOINTS = (50, 100)
 PLOTTED = tuple(range(5, 101, 5))
-OWN = ("gp", "tpe", "cmaes", "auto", "random")
+OWN = ("gp", "tpe", "cmaes", "cobyla", "auto", "random")
 OTHERS = (
     *("optuna-gp", "optuna-tpe", "optuna-cmaes", "smac", "cma", "nevergrad"),
     *("ax", "hebo", "botorch-loop"),
 )
+COLOURS = {
+    method: {"gp": OURS, "optuna-gp": PEER}.get(method, f"C{i % 10}")
+    for i, method in enumerate((*OWN, *OTHERS))
+}
 EVALUATIONS = 100
 ENOUGH = 10  # seeds from which a method is judged; with fewer it is shown alone
 LEVEL = 0.05
@@ -224,20 +228,24 @@ def show(summary: dict[str, Any]) -> None:
 
 
 def draw(figure: Any, runs: list[Run], summary: dict[str, Any]) -> None:
-    """Median curves of each task, quartiles shaded for gp and its nearest peer; the win matrix."""
+    """Median curves of each task, quartiles shaded for gp and optuna-gp; the win matrix."""
     names = list(summary["tasks"])
     columns = 5
-    rows = math.ceil((len(names) + 2) / columns)
-    figure.set_size_inches(3.2 * columns, 2.7 * rows)
+    rows = math.ceil(len(names) / columns) + 1
+    figure.set_size_inches(3.2 * columns, 2.6 * rows)
     grid = figure.add_gridspec(rows, columns)
+    labels: dict[str, Any] = {}
     for i, name in enumerate(names):
         axis = figure.add_subplot(grid[i // columns, i % columns])
         _curves(axis, name, [r for r in runs if r["task"] == name and "best" in r])
-        if not i:
-            axis.legend(fontsize=6, frameon=False)
-    place = len(names)
-    last_row = grid[place // columns, place % columns :]
-    _matrix(figure.add_subplot(last_row), summary["wins"][list(summary["wins"])[-1]])
+        handles, found = axis.get_legend_handles_labels()
+        labels |= dict(zip(found, handles, strict=True))
+    last = figure.add_subplot(grid[-1, 0])
+    last.axis("off")
+    last.legend(labels.values(), labels, loc="center", fontsize=8, frameon=False)
+    wins = summary["wins"][list(summary["wins"])[-1]]
+    if wins:
+        _matrix(figure.add_subplot(grid[-1, 1:]), wins)
 
 
 def _curves(axis: Any, task: str, runs: list[Run]) -> None:
@@ -247,16 +255,14 @@ def _curves(axis: Any, task: str, runs: list[Run]) -> None:
         mine = [run["best"] for run in runs if run["method"] == method]
         at = [int(n) for n in mine[0]]
         values = [[max(b[str(n)] - least, FLOOR if known else 0.0) for b in mine] for n in at]
-        style = {"gp": (OURS, "-"), "optuna-gp": (PEER, "-")}.get(
-            method, (None, "-" if method in OWN else "--")
-        )
-        width = 2 if method in ("gp", "optuna-gp") else 0.8
+        style = "-" if method in OWN else "--"
+        colour, width = COLOURS[method], 2 if method in ("gp", "optuna-gp") else 0.8
         medians = [statistics.median(v) for v in values]
-        axis.plot(at, medians, style[1], color=style[0], linewidth=width, label=method)
+        axis.plot(at, medians, style, color=colour, linewidth=width, label=method)
         if width == 2 and len(mine) > 1:
             bands = [_quantiles(v) for v in values]
             low, high = ([b[q] for b in bands] for q in ("q1", "q3"))
-            axis.fill_between(at, low, high, color=style[0], alpha=0.2)
+            axis.fill_between(at, low, high, color=colour, alpha=0.2)
     axis.set_yscale("log" if known else "linear")
     axis.set_title(task, fontsize=9)
     axis.set_xlabel("evaluations", fontsize=7)

@@ -31,10 +31,12 @@ def read(journal: Path | None) -> dict[Key, Run]:
 
 
 def _add(journal: Path | None, run: Run) -> None:
-    """Append a finished run."""
+    """Append a finished run, on a line of its own even behind one that was cut short."""
     if journal is not None:
+        before = journal.read_bytes() if journal.exists() else b""
+        is_cut = bool(before) and not before.endswith(b"\n")
         with journal.open("a") as file:
-            file.write(json.dumps(run) + "\n")
+            file.write("\n" * is_cut + json.dumps(run) + "\n")
 
 
 def play_missing(

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.search import arch_sections
 from benchmarks.search.bo_sections import bayesian
+from benchmarks.search.task_sections import families
 
 __all__ = ["SECTIONS"]
 
@@ -159,6 +160,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any], str], str]]] = {
     "arch_proxy": ("search_arch", arch_sections.proxy),
     "arch_speed": ("search_arch", arch_sections.speed),
     "bayesian": ("search_bo", bayesian),
+    "families": ("search_tasks", families),
     "marl": ("search_marl", marl),
     "relax": ("search_relax", relax),
     "rl": ("search_rl", rl),
