@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from sharpen.core.errors import DataError, DependencyNotInstalled, MissingFileError
 
-__all__ = ["find_files", "locate_rows", "read_rows"]
+__all__ = ["find_files", "locate_file", "locate_rows", "read_rows"]
 
 _log = logging.getLogger(__name__)
 Row = dict[str, Any]
@@ -80,8 +80,7 @@ def locate_rows(
 ) -> Iterator[tuple[str, Row]]:
     """As :func:`read_rows`, each row with the place it lies at."""
     for file in find_files(Path(path)):
-        reader = _READERS[_kind(file) or ""]
-        for where, row, error in reader(file):
+        for where, row, error in locate_file(file):
             if error is None:
                 yield where, row
             elif on_bad_line == "error":
@@ -94,6 +93,15 @@ def locate_rows(
 
 Result = tuple[str, Row, str | None]
 """Where a row lies, the row, and what is wrong with it."""
+
+
+def locate_file(file: Path) -> Iterator[Result]:
+    """Every row of one file of a known kind, those that cannot be read among them.
+
+    Raises:
+        DataError: the rest of the file cannot be read.
+    """
+    return _READERS[_kind(file) or ""](file)
 
 
 def _jsonl(file: Path) -> Iterator[Result]:

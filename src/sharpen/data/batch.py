@@ -1,0 +1,119 @@
+"""Some rows of a data set on their way through operators.
+
+A row has an id, a text, and other fields that operators may read and that are carried to the output
+as they came. Rows of JSON keep their other fields as one JSON object, so that rows of any shape
+share a batch; rows of Parquet keep Arrow's columns.
+
+An id is the number of the row in its source, from 0, and for one of several rows made of another
+``parent.number``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+
+from sharpen.core.errors import DataError
+from sharpen.data.statistics import Texts
+
+__all__ = ["FIELDS", "ID", "STATISTICS", "TEXT", "Batch"]
+
+ID, TEXT, FIELDS = "_id", "_text", "_fields"
+STATISTICS = "stats."
+"""Prefix of the columns that filters measured."""
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Batch:
+    """Rows as columns; never changed, only replaced.
+
+    Args:
+        table: with ``_id``, ``_text`` (large strings without nulls), and ``_fields`` (JSON objects)
+            or further columns of any name and type.
+    """
+
+    def __init__(self, table: pa.RecordBatch) -> None:
+        self.table = table
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return int(self.table.num_rows)
+
+    @functools.cached_property
+    def texts(self) -> Texts:
+        """The texts, and what is measured of them."""
+        return Texts(self.table.column(TEXT))
+
+    @property
+    def ids(self) -> pa.Array:
+        """[n] strings."""
+        return self.table.column(ID)
+
+    @functools.cached_property
+    def fields(self) -> list[dict[str, Any]]:
+        """[n] all other fields of each row."""
+        names = self.table.schema.names
+        if FIELDS in names:
+            found = self.table.column(FIELDS).to_pylist()
+            return [orjson.loads(text) for text in found]
+        others = [n for n in names if n not in (ID, TEXT) and not n.startswith(STATISTICS)]
+        return self.table.select(others).to_pylist()  # type: ignore[no-any-return]
+
+    def field(self, path: str) -> list[Any]:
+        """[n] values of a field, None where it is missing; ``a.b`` is ``b`` of the object ``a``."""
+        keys = path.split(".")
+
+        def value(row: Any) -> Any:
+            if path in row:
+                return row[path]
+            for key in keys:
+                row = row.get(key) if isinstance(row, dict) else None
+            return row
+
+        return [value(row) for row in self.fields]
+
+    def select(self, keep: Mask) -> Batch:
+        """Some of the rows; what was measured is measured again if asked for."""
+        if keep.all():
+            return self
+        return Batch(self.table.filter(pa.array(keep)))
+
+    def take(self, rows: npt.NDArray[np.int64], ids: Sequence[str], texts: pa.Array) -> Batch:
+        """Rows made of those at ``rows``, with new ids and texts."""
+        table = self.table.take(pa.array(rows))
+        table = table.set_column(table.schema.get_field_index(ID), ID, pa.array(ids, pa.string()))
+        return Batch(table.set_column(table.schema.get_field_index(TEXT), TEXT, texts))
+
+    def with_texts(self, texts: pa.Array) -> Batch:
+        """The same rows with other texts.
+
+        Raises:
+            DataError: another number of them.
+        """
+        if len(texts) != len(self):
+            raise DataError(f"{len(texts)} texts for {len(self)} rows.")
+        if texts.type != pa.large_string():
+            texts = texts.cast(pa.large_string())
+        return Batch(self.table.set_column(self.table.schema.get_field_index(TEXT), TEXT, texts))
+
+    def with_statistics(self, values: Mapping[str, npt.NDArray[Any]]) -> Batch:
+        """The same rows and texts, with columns ``stats.<name>``."""
+        table = self.table
+        for name, array in values.items():
+            column = pa.array(array)
+            where = table.schema.get_field_index(STATISTICS + name)
+            if where < 0:
+                table = table.append_column(STATISTICS + name, column)
+            else:
+                table = table.set_column(where, STATISTICS + name, column)
+        new = Batch(table)
+        if "texts" in self.__dict__:
+            new.__dict__["texts"] = self.texts
+        return new

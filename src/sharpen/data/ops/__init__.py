@@ -1,0 +1,45 @@
+"""Operators of data recipes, each under its name: ``ops.text_length(min=50)``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sharpen.core.errors import ConfigError
+from sharpen.data.ops import characters, cleaning, dedup_exact, words
+from sharpen.data.ops.base import (
+    Bound,
+    Deduplicator,
+    Filter,
+    Mapper,
+    Operator,
+    Splitter,
+    make_operator,
+    operator,
+    operator_names,
+    operator_type,
+)
+
+__all__ = [
+    "Bound",
+    "Deduplicator",
+    "Filter",
+    "Mapper",
+    "Operator",
+    "Splitter",
+    "characters",
+    "cleaning",
+    "dedup_exact",
+    "make_operator",
+    "operator",
+    "operator_names",
+    "operator_type",
+    "words",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The operator of a name."""
+    try:
+        return operator_type(name)
+    except ConfigError as error:
+        raise AttributeError(str(error)) from None

@@ -1,0 +1,195 @@
+"""Operators: what a step of a data recipe does with a batch of rows.
+
+=============  =======================================================================
+filter         measures statistics and keeps the rows whose values lie within bounds
+mapper         edits each text
+splitter       makes several rows of one
+deduplicator   gives each row a key, and later says which rows are copies of which
+=============  =======================================================================
+
+An operator is a frozen dataclass under a name; its fields are its arguments, in Python and in a
+recipe. What it does with a batch depends on the batch and its arguments alone, so that batches can
+be of any size and go through in any order.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from sharpen.core.config import from_dict, to_dict
+from sharpen.core.errors import ConfigError, did_you_mean
+from sharpen.data.batch import Batch, Mask
+
+__all__ = [
+    "Bound",
+    "Deduplicator",
+    "Filter",
+    "Mapper",
+    "Operator",
+    "Splitter",
+    "make_operator",
+    "operator",
+    "operator_names",
+    "operator_type",
+]
+
+Statistics = Mapping[str, npt.NDArray[Any]]
+T = TypeVar("T", bound="type[Operator]")
+_known: dict[str, type[Operator]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a statistic must be, ends included."""
+
+    statistic: str
+    low: float = -math.inf
+    high: float = math.inf
+
+    def broken(self, value: float) -> str:
+        """What ``value`` misses, ``min=..`` or ``max=..``; NaN misses the first bound there is."""
+        if self.low > -math.inf and not value >= self.low:
+            return f"min={self.low:g}"
+        return f"max={self.high:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operator:
+    """A step; see the kinds below it."""
+
+    name: ClassVar[str] = ""
+    """As in a recipe."""
+
+    kind: ClassVar[str] = ""
+
+    version: ClassVar[int] = 1
+    """Raised when the same arguments come to another result, so that nothing old is reused."""
+
+    def describe(self) -> dict[str, Any]:
+        """What decides its result: name, version and arguments, as plain data."""
+        arguments = {
+            key: str(value) if value in (math.inf, -math.inf) else value
+            for key, value in to_dict(self).items()
+        }
+        return {"op": self.name, "version": self.version, **arguments}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter(Operator, ABC):
+    """Keeps rows whose statistics lie within bounds."""
+
+    kind: ClassVar[str] = "filter"
+
+    @property
+    @abstractmethod
+    def bounds(self) -> Sequence[Bound]:
+        """What must hold; the first that does not is the reason."""
+
+    @abstractmethod
+    def measure(self, batch: Batch) -> Statistics:
+        """[n] values by the name of the statistic."""
+
+    def keep(self, statistics: Statistics) -> Mask:
+        """[n] which rows lie within all bounds; not a number lies within none."""
+        held = [
+            (statistics[b.statistic] >= b.low) & (statistics[b.statistic] <= b.high)
+            for b in self.bounds
+        ]
+        return np.logical_and.reduce(held)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mapper(Operator, ABC):
+    """Edits each text."""
+
+    kind: ClassVar[str] = "mapper"
+
+    @abstractmethod
+    def edit(self, batch: Batch) -> pa.Array:
+        """[n] strings, in the order of the rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splitter(Operator, ABC):
+    """Makes any number of rows of one."""
+
+    kind: ClassVar[str] = "splitter"
+
+    @abstractmethod
+    def split(self, batch: Batch) -> Sequence[Sequence[str]]:
+        """[n] the texts of the rows made of each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deduplicator(Operator, ABC):
+    """Finds rows that are copies of others, over the whole data set."""
+
+    kind: ClassVar[str] = "deduplicator"
+
+    @abstractmethod
+    def keys(self, batch: Batch) -> pa.Array:
+        """[n] what is remembered of each row, binary of a fixed size."""
+
+    @abstractmethod
+    def copies(self, keys: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+        """Of which row each is a copy.
+
+        Args:
+            keys: [rows, bytes] of all rows, in order.
+
+        Returns:
+            [rows] the number of the row that stays, which is its own for those that do.
+        """
+
+
+def operator(name: str) -> Callable[[T], T]:
+    """Make a frozen dataclass known under a name."""
+
+    def register(kind: T) -> T:
+        if name in _known:
+            raise ConfigError(f"there is an operator '{name}' already.")
+        kind.name = name
+        _known[name] = kind
+        return kind
+
+    return register
+
+
+def operator_names() -> list[str]:
+    """Sorted."""
+    return sorted(_known)
+
+
+def operator_type(name: str) -> type[Operator]:
+    """The operator of a name.
+
+    Raises:
+        ConfigError: none has it; the message names the nearest.
+    """
+    if name not in _known:
+        raise ConfigError(
+            f"there is no operator '{name}'.{did_you_mean(name, _known)} `sharpen data ops` "
+            "lists them."
+        )
+    return _known[name]
+
+
+def make_operator(name: str, arguments: Mapping[str, Any]) -> Operator:
+    """An operator from a recipe's words.
+
+    Raises:
+        ConfigError: an unknown name or argument, or a value out of range.
+    """
+    kind = operator_type(name)
+    try:
+        return from_dict(kind, dict(arguments))
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None

@@ -1,0 +1,203 @@
+"""One batch through the operators between two places where the whole data set must be known.
+
+Filters that follow each other measure the same texts, so that what they share is computed once; the
+rows that one drops are taken out before the next only when less than half are left. The order is
+that of the recipe. A row that makes an operator fail is dropped with the reason, or ends the run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sharpen.core.errors import DataError, NotInstalledError
+from sharpen.data.batch import ID, Batch
+from sharpen.data.ops.base import Filter, Mapper, Operator, Splitter
+from sharpen.data.trace import Trace
+
+__all__ = ["OnError", "Tally", "apply_operators"]
+
+OnError = Literal["fail", "skip"]
+R = TypeVar("R")
+
+
+@dataclass(slots=True)
+class Tally:
+    """What an operator did."""
+
+    rows_in: int = 0
+    rows_out: int = 0
+    edited: int = 0
+    seconds: float = 0.0
+    failed: int = 0
+    """Rows that made it fail."""
+
+    def add(self, other: Tally) -> None:
+        """Count another batch."""
+        self.rows_in += other.rows_in
+        self.rows_out += other.rows_out
+        self.edited += other.edited
+        self.seconds += other.seconds
+        self.failed += other.failed
+
+
+@dataclass(slots=True)
+class _State:
+    """A batch of which some rows are dropped already, though still there."""
+
+    batch: Batch
+    trace: Trace
+    on_error: OnError
+    alive: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.alive = np.ones(len(self.batch), bool)
+
+    def settle(self) -> None:
+        """Take out what is dropped."""
+        if not self.alive.all():
+            self.replace(self.batch.select(self.alive))
+
+    def replace(self, batch: Batch) -> None:
+        self.batch = batch
+        self.alive = np.ones(len(batch), bool)
+
+
+def apply_operators(
+    batch: Batch,
+    operators: Sequence[Operator],
+    names: Sequence[str],
+    trace: Trace,
+    *,
+    keep_statistics: bool = False,
+    on_error: OnError = "fail",
+) -> tuple[Batch, list[Tally]]:
+    """Take a batch through filters, mappers and splitters, in order.
+
+    Args:
+        batch: the rows.
+        operators: none of which needs the whole data set.
+        names: of each, as they are to stand in the trace.
+        trace: is told what happens to rows.
+        keep_statistics: keep what filters measured as columns.
+        on_error: what a row is to do that makes an operator fail.
+
+    Returns:
+        The rows that are left, and what each operator did.
+
+    Raises:
+        DataError: an operator failed, with ``on_error="fail"``; it names the row.
+    """
+    state, tallies = _State(batch, trace, on_error), []
+    for one, name in zip(operators, names, strict=True):
+        begin = time.perf_counter()
+        tally = Tally(rows_in=int(state.alive.sum()))
+        if isinstance(one, Filter):
+            if 2 * tally.rows_in < len(state.alive):
+                state.settle()
+            _filter(state, one, name, keep_statistics, tally)
+        else:
+            state.settle()
+            if isinstance(one, Mapper):
+                _map(state, one, name, tally)
+            else:
+                assert isinstance(one, Splitter), one
+                _split(state, one, name, tally)
+        tally.rows_out = int(state.alive.sum())
+        tally.seconds = time.perf_counter() - begin
+        tallies.append(tally)
+    state.settle()
+    return state.batch, tallies
+
+
+def _try(state: _State, name: str, tally: Tally, call: Callable[[Batch], R]) -> R:
+    """``call`` on the batch; rows that make it fail are dropped first."""
+    try:
+        return call(state.batch)
+    except NotInstalledError:
+        raise
+    except Exception:
+        fine = state.alive.copy()
+        for i, id in enumerate(state.batch.ids.to_pylist()):
+            try:
+                if fine[i]:
+                    call(Batch(state.batch.table.slice(i, 1)))
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+                if state.on_error == "fail":
+                    raise DataError(
+                        f"the operator '{name}' failed on row {id}: {reason}. To leave such rows "
+                        "out: on_error=skip."
+                    ) from error
+                fine[i] = False
+                state.trace.drop(id, name, reason=reason)
+                tally.failed += 1
+        if fine.all():
+            raise  # no row alone makes it fail
+        state.replace(state.batch.select(fine))
+        return call(state.batch)
+
+
+def _filter(state: _State, one: Filter, name: str, keep_statistics: bool, tally: Tally) -> None:
+    statistics = _try(state, name, tally, one.measure)
+    keep = one.keep(statistics)
+    gone = np.nonzero(state.alive & ~keep)[0]
+    if len(gone):
+        ids = state.batch.ids.take(pa.array(gone)).to_pylist()
+        for i, id in zip(gone, ids, strict=True):
+            bound = next(b for b in one.bounds if not b.low <= statistics[b.statistic][i] <= b.high)
+            value = float(statistics[bound.statistic][i])
+            state.trace.drop(
+                id, name, statistic=bound.statistic, value=value, threshold=bound.broken(value)
+            )
+    state.alive &= keep
+    if keep_statistics:
+        state.batch = state.batch.with_statistics(
+            {(key if key == one.name else f"{one.name}.{key}"): v for key, v in statistics.items()}
+        )
+
+
+def _map(state: _State, one: Mapper, name: str, tally: Tally) -> None:
+    texts = _try(state, name, tally, one.edit)
+    before = state.batch
+    if texts is before.texts.column:
+        return
+    after = before.with_texts(texts)
+    changed = np.nonzero(
+        pc.not_equal(before.texts.column, after.texts.column).to_numpy(zero_copy_only=False)
+    )[0]
+    tally.edited = len(changed)
+    if not len(changed):
+        return
+    rows = pa.array(changed)
+    for id, old, new in zip(
+        before.ids.take(rows).to_pylist(),
+        before.texts.column.take(rows).to_pylist(),
+        after.texts.column.take(rows).to_pylist(),
+        strict=True,
+    ):
+        state.trace.edit(id, name, old, new)
+    state.replace(after)
+
+
+def _split(state: _State, one: Splitter, name: str, tally: Tally) -> None:
+    parts = _try(state, name, tally, one.split)
+    ids = state.batch.table.column(ID).to_pylist()
+    rows, new_ids, texts = [], [], []
+    for i, (id, made) in enumerate(zip(ids, parts, strict=True)):
+        if not made:
+            state.trace.drop(id, name, reason="nothing was left of it")
+            continue
+        state.trace.made += len(made) - 1
+        for j, text in enumerate(made):
+            rows.append(i)
+            new_ids.append(f"{id}.{j}" if len(made) > 1 else id)
+            texts.append(text)
+    taken = state.batch.take(np.array(rows, np.int64), new_ids, pa.array(texts, pa.large_string()))
+    state.replace(taken)

@@ -1,0 +1,306 @@
+"""Recipes for data: what is kept, why the rest went, and that nothing but the rows decides."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from sharpen.core.errors import ConfigError, DataError
+from sharpen.data import Dataset, ops
+from sharpen.data.sources import Source
+
+PROSE = "The sea was calm and the two of them had been on it for a week with no wind at all. "
+
+
+def rows(count: int, seed: int = 0) -> list[dict]:
+    rng = random.Random(seed)
+    words = ["the", "and", "sea", "of", "wind", "calm", "ship", "12", "--", "red", "Ω"]
+    words += ["Straße", "ἀγορά", "日本", "http://a.example/x"]
+    found = []
+    for i in range(count):
+        text = " ".join(rng.choices(words, k=rng.randrange(0, 80)))
+        if rng.random() < 0.2 and found:
+            text = rng.choice(found)["text"]
+        elif rng.random() < 0.1:
+            text = "again and again " * 30
+        found.append({"n": i, "text": text, "meta": {"source": ["a", "b"][i % 2], "deep": [i]}})
+    return found
+
+
+def write_rows(path: Path, given: list) -> Path:
+    lines = [one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in given]
+    data = ("\n".join(lines) + "\n").encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def recipe(source: Source) -> Dataset:
+    return Dataset(source).apply(
+        ops.clean_links(),
+        ops.text_length(min=20),
+        ops.character_repetition(max=0.2, size=5),
+        ops.exact_dedup(),
+        ops.whitespace_normalization(),
+        ops.words_num(min=8),
+        ops.stopwords(min=0.1),
+    )
+
+
+def slow_recipe(given: list[dict]) -> tuple[dict[int, str], dict[int, str]]:
+    """What is left by row, and the operator that dropped each other row."""
+    from sharpen.data.ops.words import STOPWORDS
+    from sharpen.data.statistics import refine
+
+    link = re.compile(r"http://\S*[^\s.,;:!?]")
+    kept, gone, seen = {}, {}, {}
+    for n, row in enumerate(given):
+        text = link.sub("", row["text"])
+        grams = [text[i : i + 5] for i in range(len(text) - 4)]
+        counts = sorted((grams.count(g) for g in set(grams)), reverse=True)
+        repeated = sum(c > 1 for c in counts)
+        most = min(int(len(counts) ** 0.5), repeated)
+        if len(text) < 20:
+            gone[n] = "text_length"
+        elif sum(counts[:most]) / max(len(grams), 1) > 0.2:
+            gone[n] = "character_repetition"
+        elif text in seen:
+            gone[n] = "exact_dedup"
+        else:
+            seen[text] = n
+            text = text.strip()
+            words = [w for w in map(refine, re.split("[ \n\t]", text)) if w]
+            if len(words) < 8:
+                gone[n] = "words_num"
+            elif sum(w in STOPWORDS for w in words) / len(words) < 0.1:
+                gone[n] = "stopwords"
+            else:
+                kept[n] = text
+    return kept, gone
+
+
+def read_output(folder: Path) -> list[dict]:
+    return [
+        json.loads(line)
+        for path in sorted(folder.glob("data-*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("data-*")}
+
+
+@pytest.mark.parametrize("native", ["1", "0"])
+def test_a_recipe_keeps_what_a_slow_one_keeps_and_says_why_the_rest_went(
+    tmp_path, monkeypatch, native
+):
+    if native == "0":
+        monkeypatch.setenv("SHARPEN_NATIVE", "0")
+    given = rows(300)
+    path = write_rows(tmp_path / "in.jsonl", given)
+    result = recipe(Source(path, rows=64)).write(tmp_path / "out", trace=True)
+    kept, gone = slow_recipe(given)
+    assert {"words_num", "text_length", "character_repetition", "exact_dedup"} <= set(gone.values())
+    found = read_output(tmp_path / "out")
+    assert {row["n"]: row["text"] for row in found} == kept
+    assert [row["n"] for row in found] == sorted(kept)
+    assert all({**row, "text": given[row["n"]]["text"]} == given[row["n"]] for row in found)
+    dropped = pq.read_table(tmp_path / "out" / "trace" / "dropped.parquet").to_pylist()
+    assert {int(row["id"]): row["operator"] for row in dropped} == gone
+    assert len(dropped) == result.rows_dropped == len(gone)
+    assert result.rows_in + result.rows_made == result.rows_out + result.rows_dropped
+    for row in dropped:
+        if row["operator"] == "exact_dedup":
+            assert int(row["kept_id"]) < int(row["id"])
+        else:
+            way, limit = row["threshold"].split("=")
+            assert row["value"] < float(limit) if way == "min" else row["value"] > float(limit)
+    edited = pq.read_table(tmp_path / "out" / "trace" / "edited.parquet").to_pylist()
+    links = {n for n, row in enumerate(given) if "http" in row["text"]}
+    assert {int(row["id"]) for row in edited if row["operator"] == "clean_links"} == links
+    assert result.rows_edited == len(edited)
+    one = next(n for n, why in gone.items() if why == "text_length")
+    assert result.why(one)[-1]["operator"] == "text_length"
+
+
+def test_batches_and_threads_do_not_change_the_bytes(tmp_path):
+    path = write_rows(tmp_path / "in.jsonl.gz", rows(500))
+    told = []
+    for i, (size, workers) in enumerate([(1, 1), (7, 2), (4096, 1), (100, 3)]):
+        out = tmp_path / f"out{i}"
+        result = recipe(Source(path, rows=size)).write(out, trace=True, workers=workers)
+        tables = [pq.read_table(out / "trace" / f"{n}.parquet") for n in ("dropped", "edited")]
+        ids = [sorted(t.column("id").to_pylist()) for t in tables]
+        told.append((hashes(out), ids, result.rows_out, result.rows_dropped))
+    assert told[1:] == told[:-1]
+
+
+def test_a_second_call_is_a_hit_and_another_recipe_is_refused(tmp_path):
+    path = write_rows(tmp_path / "in.jsonl", rows(50))
+    first = recipe(Source(path)).write(tmp_path / "out")
+    again = recipe(Source(path)).write(tmp_path / "out")
+    assert (first.cached, again.cached) == (False, True)
+    assert again.operators == first.operators
+    other = Dataset.read(path).apply(ops.text_length(min=5))
+    with pytest.raises(ConfigError, match="holds something else"):
+        other.write(tmp_path / "out")
+    assert read_output(tmp_path / "out")
+    replaced = other.write(tmp_path / "out", overwrite=True)
+    assert replaced.rows_out == len(read_output(tmp_path / "out"))
+    write_rows(path, rows(50, seed=1))
+    with pytest.raises(ConfigError, match="holds something else"):
+        other.write(tmp_path / "out")
+
+
+def test_rows_that_cannot_be_read_are_named_or_left_out(tmp_path):
+    given = [
+        {"text": PROSE},
+        "not json",
+        {"other": 1},
+        {"text": 5},
+        '{"text": "half \\ud800"}',
+        {"text": PROSE + "!"},
+        "[1]",
+    ]
+    path = write_rows(tmp_path / "in.jsonl", given)
+    ds = Dataset.read(path).apply(ops.text_length(min=1))
+    with pytest.raises(DataError, match=r"in.jsonl:2: not valid JSON.*on_error=skip"):
+        ds.write(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    result = ds.write(tmp_path / "out", on_error="skip", trace=True)
+    assert (result.rows_in, result.rows_out, result.rows_dropped) == (7, 2, 5)
+    reasons = [result.why(i)[0]["reason"] for i in (1, 2, 3, 4, 6)]
+    for reason, words in zip(
+        reasons,
+        (
+            "not valid JSON",
+            "key 'text' is missing; found: other",
+            "must be text, got 5",
+            "half a surrogate pair",
+            "must be a JSON object",
+        ),
+        strict=True,
+    ):
+        assert words in reason
+
+
+def test_texts_inside_objects_come_back_to_their_place(tmp_path):
+    path = write_rows(tmp_path / "in.jsonl", [{"a": {"b": PROSE, "c": 1}, "d": 2}])
+    Dataset.read(path, text_key="a.b").apply(ops.replace_content(pattern="sea", repl="lake")).write(
+        tmp_path / "out"
+    )
+    assert read_output(tmp_path / "out") == [
+        {"a": {"b": PROSE.replace("sea", "lake"), "c": 1}, "d": 2}
+    ]
+
+
+def test_statistics_stay_with_the_rows_when_asked(tmp_path):
+    path = write_rows(tmp_path / "in.jsonl", [{"text": PROSE}, {"text": "ab " * 9}])
+    ds = Dataset.read(path).apply(ops.text_length(min=1), ops.words_num(min=1))
+    ds.write(tmp_path / "out", keep_statistics=True)
+    assert [row["stats"] for row in read_output(tmp_path / "out")] == [
+        {"text_length": len(PROSE), "words_num": 21},
+        {"text_length": 27, "words_num": 9},
+    ]
+    ds.write(tmp_path / "columns", format="parquet")
+    found = pq.read_table(tmp_path / "columns" / "data-00000.parquet").to_pylist()
+    assert found == [{"text": PROSE}, {"text": "ab " * 9}]
+
+
+def test_a_row_that_makes_an_operator_fail_is_named_or_left_out(tmp_path):
+    from dataclasses import dataclass
+
+    from sharpen.data.ops.base import Mapper
+
+    @dataclass(frozen=True, kw_only=True)
+    class Picky(Mapper):
+        name = "picky"
+
+        def edit(self, batch):
+            import pyarrow as pa
+
+            if any("bad" in text for text in batch.texts.strings):
+                raise ValueError("cannot stand it")
+            return pa.array([text.upper() for text in batch.texts.strings])
+
+    path = write_rows(tmp_path / "in.jsonl", [{"text": t} for t in ("fine", "bad", "good")])
+    ds = Dataset.read(path).apply(Picky())
+    with pytest.raises(DataError, match="'picky' failed on row 1: ValueError: cannot stand it"):
+        ds.write(tmp_path / "out")
+    result = ds.write(tmp_path / "out", on_error="skip", trace=True)
+    assert [row["text"] for row in read_output(tmp_path / "out")] == ["FINE", "GOOD"]
+    assert result.why(1)[0]["reason"] == "ValueError: cannot stand it"
+    assert result.operators["picky"].failed == 1
+
+
+def test_arguments_out_of_range_and_patterns_that_could_hang_are_refused():
+    with pytest.raises(ConfigError, match="min=5 must not be above max=1"):
+        ops.text_length(min=5, max=1)
+    with pytest.raises(ConfigError, match="not one of RE2"):
+        ops.replace_content(pattern=r"(a)\1")
+    with pytest.raises(ConfigError, match=r"no operator 'text_lenght'. Did you mean 'text_length'"):
+        ops.make_operator("text_lenght", {})
+    with pytest.raises(ConfigError, match=r"text_length: .*minimum.*"):
+        ops.make_operator("text_length", {"minimum": 5})
+    with pytest.raises(ConfigError, match=r"is no operator; call it"):
+        Dataset.read(__file__).apply(ops.text_length)
+
+
+def test_an_empty_result_is_an_empty_file(tmp_path):
+    path = write_rows(tmp_path / "in.jsonl", [{"text": "short"}])
+    result = (
+        Dataset.read(path)
+        .apply(ops.text_length(min=99), ops.exact_dedup())
+        .write(tmp_path / "out", trace=True)
+    )
+    assert result.rows_out == 0
+    assert read_output(tmp_path / "out") == []
+
+
+RUN = """
+import sys
+from sharpen.data import Dataset, ops
+from sharpen.data.sources import Source
+ds = Dataset(Source(sys.argv[1], rows=20)).apply(
+    ops.clean_links(), ops.text_length(min=20), ops.character_repetition(max=0.2, size=5),
+    ops.exact_dedup(), ops.whitespace_normalization(), ops.words_num(min=8),
+    ops.stopwords(min=0.1))
+ds.write(sys.argv[2], trace=True, workers=2)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_time_it_ends_in_the_same_bytes(tmp_path):
+    path = write_rows(tmp_path / "in.jsonl", rows(3000))
+    recipe(Source(path, rows=20)).write(tmp_path / "calm", trace=True, workers=1)
+    rng = random.Random(0)
+    out = tmp_path / "out"
+    kills = 0
+    for attempt in range(40):
+        process = subprocess.Popen([sys.executable, "-c", RUN, str(path), str(out)])
+        deadline = time.monotonic() + 0.6 + 0.15 * attempt + rng.random() * 0.2
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+            assert not out.exists() or (out / "manifest.json").exists()
+        else:
+            assert process.returncode == 0
+            break
+    assert kills >= 2
+    assert hashes(out) == hashes(tmp_path / "calm")
+    assert not out.with_name("out.work").exists()
