@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sharpen.search.gp.bayes import averaged, sample
-from sharpen.search.gp.model import LogPosterior
+from sharpen.search.gp.hyper import LogPosterior
 
 
 def density(n: int = 7, **options: Any) -> LogPosterior:
@@ -54,8 +54,8 @@ def test_the_integrated_mean_is_the_likelihood_of_a_process_with_a_random_mean()
         k = math.exp(row[1]) * (1 + r + r * r / 3) * torch.exp(-r) + 1
         k += math.exp(row[2]) * torch.eye(len(y), dtype=torch.float64)
         normal = torch.distributions.MultivariateNormal(torch.zeros(len(y)).double(), k)
-        prior = (row[0] - posterior.centre) ** 2 / 6 + row[1] ** 2 / 2
-        prior += 30 * math.exp(row[2]) - 0.1 * row[2]
+        prior = (row[0] - posterior.lengthscale_prior.centre) ** 2 / 6 + row[1] ** 2 / 2
+        prior -= math.log(math.log(1 + (0.2 / math.exp(row[2])) ** 2))
         assert got == pytest.approx(prior - float(normal.log_prob(y)), abs=1e-8)
     for k in range(3):
         step = np.zeros(3)

@@ -8,7 +8,8 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern
 
 from sharpen.core.errors import ConfigError
-from sharpen.search.gp.model import GaussianProcess, Hyperparameters, LogPosterior, fit
+from sharpen.search.gp.hyper import LogPosterior, fit
+from sharpen.search.gp.model import GaussianProcess, Hyperparameters
 
 P = 3
 LENGTHSCALES = torch.tensor([0.3, 0.8, 1.5], dtype=torch.float64)
@@ -84,8 +85,9 @@ def test_the_density_is_evidence_and_priors() -> None:
     )
     model = GaussianProcess(x, y, hyper)
     centre = math.sqrt(2) - 3 + math.log(3) / 2
-    prior = -((theta[0, :3] - centre) ** 2).sum() / 6 - 0.3**2 / 2
-    prior += 0.1 * -4.0 - 30 * math.exp(-4.0) - float(model.mean) ** 2 / 2
+    away = theta[0, :3] - centre
+    prior = -away @ np.linalg.inv(3 * (0.2 * np.eye(3) + 0.8)) @ away / 2 - 0.3**2 / 2
+    prior += math.log(math.log(1 + (0.2 / math.exp(-4.0)) ** 2)) - float(model.mean) ** 2 / 2
     expected = float(model.log_likelihood()) + prior
     assert density(theta)[0][0] == pytest.approx(-expected, abs=1e-9)
 

@@ -3,7 +3,8 @@ import pytest
 import torch
 from scipy.stats import beta
 
-from sharpen.search.gp.model import GaussianProcess, Hyperparameters, LogPosterior, fit
+from sharpen.search.gp.hyper import LogPosterior, fit
+from sharpen.search.gp.model import GaussianProcess, Hyperparameters
 from sharpen.search.gp.warp import warp, warp_slopes
 
 

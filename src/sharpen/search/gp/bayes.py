@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from sharpen.search.gp.acquisition import Acquisition
-from sharpen.search.gp.model import LogPosterior
+from sharpen.search.gp.hyper import LogPosterior
 
 __all__ = ["STEPS", "averaged", "sample"]
 
@@ -64,16 +64,14 @@ def sample(
     Returns:
         [chains, k], or [(steps - burn_in) chains, k].
     """
-    centre, sd = posterior.prior_mean, posterior.prior_sd
     # What is held at one value has no room to move.
     held = posterior.high <= posterior.low
-    sd = np.where(held, 0.0, sd)
     state = np.repeat(np.where(held, posterior.low, start)[None], chains, axis=0)
-    centre = np.where(held, posterior.low, centre)
-    known = _log_likelihood(posterior, state, centre, sd)
+    centre = np.where(held, posterior.low, posterior.prior_mean)
+    known = _log_likelihood(posterior, state, centre)
     kept = []
     for step in range(steps):
-        nu = sd * rng.standard_normal(state.shape)
+        nu = np.where(held, 0.0, posterior.prior_draws(rng, chains))
         level = known - rng.exponential(size=chains)
         angle = 2 * math.pi * rng.random(chains)
         low, high = angle - 2 * math.pi, angle.copy()
@@ -81,7 +79,7 @@ def sample(
         for _ in range(_MOST_SHRINKS):
             t = angle[going, None]
             moved = centre + (state[going] - centre) * np.cos(t) + nu[going] * np.sin(t)
-            value = _log_likelihood(posterior, moved, centre, sd)
+            value = _log_likelihood(posterior, moved, centre)
             taken = value > level[going]
             state[going[taken]], known[going[taken]] = moved[taken], value[taken]
             going = going[~taken]
@@ -96,14 +94,13 @@ def sample(
     return state if burn_in is None else np.concatenate(kept)
 
 
-def _log_likelihood(posterior: LogPosterior, theta: Floats, centre: Floats, sd: Floats) -> Floats:
+def _log_likelihood(posterior: LogPosterior, theta: Floats, centre: Floats) -> Floats:
     """[c] log density over that of the normal prior; minus infinity beyond the bounds."""
     inside = ((theta >= posterior.low - 1e-12) & (theta <= posterior.high + 1e-12)).all(axis=1)
     found = np.full(len(theta), -np.inf)
     if inside.any():
         value, _ = posterior(theta[inside], gradients=False)
-        z = (theta[inside] - centre) / np.where(sd > 0, sd, 1.0)
-        found[inside] = (z * z).sum(axis=1) / 2 - value
+        found[inside] = posterior.prior_misfit(theta[inside] - centre) - value
     return found
 
 

@@ -31,6 +31,7 @@ from sharpen.search.gp.acquisition import Acquisition
 from sharpen.search.gp.kernels import profile
 from sharpen.search.gp.model import GaussianProcess, Hyperparameters
 from sharpen.search.gp.optimize import minimize_all
+from sharpen.search.gp.prior import LengthscalePrior
 
 __all__ = ["fit_success", "log_success", "success_model"]
 
@@ -115,13 +116,14 @@ def fit_success(
     profile(kernel)
     count = int(groups.max()) + 1
     index = torch.from_numpy(groups)
-    centre = math.sqrt(2) - 3 + math.log(count) / 2
+    lengthscale_prior = LengthscalePrior(count)
+    centre = lengthscale_prior.centre
 
     def loss(theta: Floats, rows: object) -> tuple[Floats, Floats]:
         t = torch.from_numpy(theta).requires_grad_()
         lengthscales = t[:, :count].exp()[:, index]
         covariance = _covariance(features, lengthscales, t[:, count].exp()[:, None, None], kernel)
-        prior = ((t[:, :count] - centre) ** 2).sum(1) / 6 + (t[:, count] - 1) ** 2 / 2
+        prior = lengthscale_prior.misfit(t[:, :count] - centre) + (t[:, count] - 1) ** 2 / 2
         value = prior - log_evidence(covariance, labels)
         value.sum().backward()  # type: ignore[no-untyped-call]
         assert t.grad is not None

@@ -115,6 +115,7 @@ class EHVI(GP):
     name: ClassVar[str] = "ehvi"
     capabilities: ClassVar[Capabilities] = Capabilities(constraints=True, multi_objective=True)
     takes_related: ClassVar[bool] = False
+    covers_numbers: ClassVar[bool] = True
     acquisitions: ClassVar[tuple[str, ...]] = ("auto", "ehvi", "nehvi")
     hyperparameters: ClassVar[Space | None] = Space(
         kernel=Categorical("matern52", "rbf"), hyper=Categorical("map", "bayes"), warp=Bool()

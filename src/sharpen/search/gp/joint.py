@@ -16,7 +16,7 @@ Function 0 is the one that is optimized; b_t says how much function t tells of i
 for a constant of each function with a N(0, 1) prior. Each function has a noise of its own; that of
 a slope is that of a value over the lengthscale squared. The noise of related functions has the
 prior Gamma(1.1, 2), so that one that is noise to us is not taken for a rough function. Other
-priors: see :mod:`sharpen.search.gp.model`.
+priors: see :mod:`sharpen.search.gp.hyper`.
 
 Differs from the papers: B has rank 1 beside its diagonal, with function 0 as the common factor, and
 functions are standardized one by one. Time O((n + r)^3) for n values and r slopes, in the fit with
@@ -34,14 +34,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sharpen.search.gp.hyper import LogPosterior, densest
 from sharpen.search.gp.kernels import profile
-from sharpen.search.gp.model import (
-    GaussianProcess,
-    Hyperparameters,
-    LogPosterior,
-    cholesky,
-    densest,
-)
+from sharpen.search.gp.model import GaussianProcess, Hyperparameters, cholesky
+from sharpen.search.gp.prior import noise_misfit
 
 __all__ = ["JointProcess", "Rows", "fit_joint"]
 
@@ -274,9 +270,10 @@ class _JointPosterior:
             return (t * 0).sum() + torch.inf
         half = torch.linalg.solve_triangular(factor, rows.targets[:, None], upper=False)
         value = 0.5 * (half * half).sum() + factor.diagonal().log().sum()
-        away = log_scales - self.plain.centre
-        value = value + (away**2).sum() / 6 + log_s**2 / 2
-        value = value + 30 * noises[0] + _RELATED_RATE * noises[1:].sum() - 0.1 * log_e.sum()
+        prior = self.plain.lengthscale_prior
+        value = value + prior.misfit(log_scales - prior.centre) + log_s**2 / 2
+        value = value + noise_misfit(noises[0])
+        value = value + _RELATED_RATE * noises[1:].sum() - 0.1 * others.sum()
         found: Tensor = value + ((v - 1) ** 2).sum() / 2
         return found
 

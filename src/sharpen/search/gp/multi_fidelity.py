@@ -73,6 +73,7 @@ class MultiFidelityGP(GP):
 
     name: ClassVar[str] = "mf-gp"
     takes_related: ClassVar[bool] = False
+    covers_numbers: ClassVar[bool] = True
     capabilities: ClassVar[Capabilities] = Capabilities(fidelity=True)
 
     def propose(self, number: int) -> dict[str, Any] | Proposal:
@@ -160,7 +161,8 @@ class MultiFidelityGP(GP):
         x = self._features(self.seen.x[rows], self.seen.mask[rows])
         s = self._scaled(self.seen.fidelity[rows])
         joint = np.column_stack([x, s])
-        model = self._fit("joint", joint, groups, loss, noise, self.bend).model
+        alike = self._features.num_groups
+        model = self._fit("joint", joint, groups, loss, noise, self.bend, alike).model
         if self.pending:
             trials = [self.pending[k] for k in sorted(self.pending)]
             assert self.fidelity is not None

@@ -59,6 +59,7 @@ from sharpen.search.gp.bayes import averaged
 from sharpen.search.gp.bridge import check_botorch
 from sharpen.search.gp.candidates import maximize
 from sharpen.search.gp.entropy import joint_entropy, sample_optima
+from sharpen.search.gp.features import Features
 from sharpen.search.gp.model import GaussianProcess
 from sharpen.search.gp.surrogates import (
     NOISY,
@@ -97,8 +98,8 @@ class GP(ModelOptimizer):
         warp: whether the warp of each numeric parameter is learnt.
         noise: standard deviation of the objective's noise, in its own unit; None learns it. Trials
             that come with their own (``Feedback.std``) keep it.
-        n_init: trials before the model is asked; None is 2d + 1 for d parameters, at least 5 and
-            at most a quarter of the budget.
+        n_init: trials before the model is asked; None is 2 for each parameter with a
+            few values and one more, at least 5 and at most a quarter of the budget.
         bend: whether skewed losses are bent before they are modelled.
         gradients: whether slopes that trials come with (``Feedback.gradients``) are modelled too;
             not where inputs are warped.
@@ -126,6 +127,9 @@ class GP(ModelOptimizer):
     capabilities: ClassVar[Capabilities] = Capabilities(constraints=True)
     acquisitions: ClassVar[tuple[str, ...]] = ACQUISITIONS
     takes_related: ClassVar[bool] = True
+    covers_numbers: ClassVar[bool] = False
+    """Whether the initial design grows with parameters that are numbers, too."""
+
     hyperparameters: ClassVar[Space | None] = Space(
         acquisition=Categorical(*(a for a in ACQUISITIONS if a != "pes")),
         kernel=Categorical("matern52", "rbf"),
@@ -186,8 +190,9 @@ class GP(ModelOptimizer):
         self.warm_start = [list(trials) for trials in warm_start]
         super().__init__(space, objectives, constraints, **given)
         if n_init is None:
-            searched = sum(not isinstance(p, Fixed) for p in space.values())
-            n_init = max(2 * searched + 1, 5)
+            searched = [name for name, p in space.items() if not isinstance(p, Fixed)]
+            planned = searched if self.covers_numbers else Features(space).discrete
+            n_init = max(2 * len(planned) + 1, 5)
             if self.budget is not None:
                 n_init = max(min(n_init, self.budget // 4), 2)
             n_init = 2 if self.warm_start else n_init

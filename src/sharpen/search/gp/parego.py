@@ -73,6 +73,7 @@ class ParEGO(GP):
 
     name: ClassVar[str] = "parego"
     takes_related: ClassVar[bool] = False
+    covers_numbers: ClassVar[bool] = True
     capabilities: ClassVar[Capabilities] = Capabilities(constraints=True, multi_objective=True)
 
     def _losses(self, rng: np.random.Generator) -> Floats:

@@ -11,9 +11,10 @@ trials with the lowest numbers and from the same starts, so that they follow fro
 The factor of the trials they were fitted to is kept and later ones are appended. Above 500 trials
 the models are of 400 next to the best, the best 50 and 50 spread over the rest.
 
-Parts: :mod:`~sharpen.search.gp.model`, :mod:`~sharpen.search.gp.joint`,
-:mod:`~sharpen.search.gp.classify`, :mod:`~sharpen.search.gp.bayes`. Time O(n^2) for n trials,
-O(n^3) where hyper-parameters are due; memory O(n^2).
+Parts: :mod:`~sharpen.search.gp.model`, :mod:`~sharpen.search.gp.hyper`,
+:mod:`~sharpen.search.gp.joint`, :mod:`~sharpen.search.gp.classify`,
+:mod:`~sharpen.search.gp.bayes`. Time O(n^2) for n trials, O(n^3) where hyper-parameters are due;
+memory O(n^2).
 """
 
 from __future__ import annotations
@@ -35,14 +36,9 @@ from sharpen.search.gp.acquisition import Acquisition, log_feasibility
 from sharpen.search.gp.bayes import STEPS, sample
 from sharpen.search.gp.classify import fit_success, log_success, success_model
 from sharpen.search.gp.features import Features
+from sharpen.search.gp.hyper import LogPosterior, densest, fit
 from sharpen.search.gp.joint import JointProcess, Rows, fit_joint
-from sharpen.search.gp.model import (
-    GaussianProcess,
-    Hyperparameters,
-    LogPosterior,
-    densest,
-    fit,
-)
+from sharpen.search.gp.model import GaussianProcess, Hyperparameters
 from sharpen.search.gp.related import Earlier, slope_rows, value_rows
 from sharpen.search.gp.transforms import OutputTransform
 from sharpen.search.observations import ArrayOptimizer
@@ -219,8 +215,9 @@ class ModelOptimizer(ArrayOptimizer):
         values: Floats,
         noise: Floats | None,
         bend: bool,
+        alike: int | None = None,
     ) -> Fitted:
-        """The model of one output over features.
+        """The model of one output over features; ``alike`` as in the priors of its lengthscales.
 
         The factor of the trials that the hyper-parameters were fitted to is kept; later ones are
         appended to it, all at once, so that the result does not depend on when they were told.
@@ -235,7 +232,7 @@ class ModelOptimizer(ArrayOptimizer):
             transform = OutputTransform.fit(values[:due], bend=bend)
             known = _variance(transform, values[:due], noise)
             targets = torch.from_numpy(transform(values[:due]))
-            hypers = self._hypers(features[:due], targets, groups, known)
+            hypers = self._hypers(features[:due], targets, groups, known, alike)
             self._fits = {k: v for k, v in self._fits.items() if k[0] != kind}
             self._fits[(kind, due)] = (mark, hypers, transform)
         targets = torch.from_numpy(transform(values))
@@ -310,6 +307,7 @@ class ModelOptimizer(ArrayOptimizer):
         targets: Tensor,
         groups: npt.NDArray[np.int64],
         known: Tensor | None,
+        alike: int | None,
     ) -> list[Hyperparameters]:
         """The densest hyper-parameters and, where they are wanted, draws of them."""
         options: dict[str, Any] = {
@@ -317,6 +315,7 @@ class ModelOptimizer(ArrayOptimizer):
             "noise": known,
             "learn_noise": known is None or self.noise is None,
             "warped": self._features.moving if self.warp else None,
+            "alike": alike,
         }
         if self.hyper == "map":
             return [fit(features, targets, groups, **options)]

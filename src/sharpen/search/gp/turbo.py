@@ -111,6 +111,7 @@ class TuRBO(GP):
     name: ClassVar[str] = "turbo"
     capabilities: ClassVar[Capabilities] = Capabilities()
     takes_related: ClassVar[bool] = False
+    covers_numbers: ClassVar[bool] = True
     hyperparameters = None
 
     def propose(self, number: int) -> dict[str, Any]:
