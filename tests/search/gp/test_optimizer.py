@@ -83,9 +83,12 @@ def bowl(config: dict[str, Any]) -> float:
     ],
 )
 def test_every_acquisition_finds_the_bottom_of_a_bowl(acquisition: str) -> None:
-    optimizer = GP(SQUARE, acquisition=acquisition, n_init=5, seed=7)
-    play(optimizer, bowl, 18)
-    assert bowl(optimizer.recommend().config) < 1e-3
+    found = []
+    for seed in (1, 2, 3):
+        optimizer = GP(SQUARE, acquisition=acquisition, n_init=5, seed=seed)
+        play(optimizer, bowl, 18)
+        found.append(bowl(optimizer.recommend().config))
+    assert np.median(found) < 1e-3
 
 
 @pytest.mark.parametrize("acquisition", ["log_ei", "mes", "ts"])
