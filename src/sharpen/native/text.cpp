@@ -253,4 +253,45 @@ void words_in_list(int64_t n, const int64_t* word_offsets, const uint64_t* words
     }
 }
 
+// signature [n, lanes]: the least of a h + b mod 2^32 over the hashes h of all shingles, runs of
+// `window` tokens, by lane; all of a text with fewer tokens is one shingle. Tokens are what spaces
+// (and line feeds and tabs, with `lines`) part, or single code points with `points`; `fold` is a
+// table to lower case, or the code points themselves. A text without tokens has all ones.
+void minhash(int64_t n, const int64_t* offsets, const uint8_t* data, const uint32_t* fold,
+             int64_t points, int64_t lines, int64_t window, int64_t lanes, const uint32_t* a,
+             const uint32_t* b, uint32_t* signature) {
+    std::vector<uint64_t> tokens;
+    uint64_t gone = 1;
+    for (int64_t k = 0; k < window; ++k) gone *= RADIX;
+    for (int64_t i = 0; i < n; ++i, signature += lanes) {
+        tokens.clear();
+        const uint8_t *p = data + offsets[i], *end = data + offsets[i + 1];
+        while (p < end) {
+            if (points) {
+                tokens.push_back(mixed((BASIS ^ fold[next(p)]) * PRIME));
+                continue;
+            }
+            uint64_t hash = BASIS;
+            bool any = false;
+            while (p < end && *p != ' ' && !(lines && (*p == '\n' || *p == '\t'))) {
+                hash = (hash ^ fold[next(p)]) * PRIME;
+                any = true;
+            }
+            if (any) tokens.push_back(mixed(hash));
+            if (p < end) ++p;
+        }
+        std::fill(signature, signature + lanes, 0xffffffffu);
+        const int64_t count = tokens.size(), size = std::min(window, count);
+        uint64_t hash = 0;
+        for (int64_t j = 0; j < count; ++j) {
+            hash = hash * RADIX + tokens[j];
+            if (j >= size) hash -= gone * tokens[j - size];
+            if (j < size - 1) continue;
+            const uint32_t h = uint32_t(mixed(hash) >> 32);
+            for (int64_t l = 0; l < lanes; ++l)
+                signature[l] = std::min(signature[l], a[l] * h + b[l]);
+        }
+    }
+}
+
 }

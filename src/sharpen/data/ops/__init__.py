@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sharpen.core.errors import ConfigError
-from sharpen.data.ops import characters, cleaning, dedup_exact, words
+from sharpen.data.ops import characters, cleaning, dedup_exact, dedup_minhash, words
 from sharpen.data.ops.base import (
     Bound,
     Deduplicator,
@@ -29,6 +29,7 @@ __all__ = [
     "characters",
     "cleaning",
     "dedup_exact",
+    "dedup_minhash",
     "make_operator",
     "operator",
     "operator_names",
