@@ -139,7 +139,7 @@ def _run(block: Block, where: str, namespace: dict[str, Any]) -> int:
         return 0
     try:
         source = "\n" * (block.line - 1) + block.text
-        exec(compile(source, where.rpartition(":")[0], "exec"), namespace)
+        exec(compile(source, where.rpartition(":")[0], "exec", dont_inherit=True), namespace)
     except BaseException:
         import traceback
 

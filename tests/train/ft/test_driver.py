@@ -97,9 +97,10 @@ def test_killed_and_stopped_ranks_end_in_the_same_bits(
     assert done["steps"] == 8
     assert trouble.starts[0] == 0 and all(step % 2 == 0 for step in trouble.starts)
     assert trouble.starts[-1] >= 2 and trouble.plan == []
-    killed, stopped, *late = trouble.failures
-    assert "rank 1 was ended by SIGKILL" in killed
-    assert "rank 0 has given no sign of life" in stopped
+    killed = [m for m in trouble.failures if "rank 1 was ended by SIGKILL" in m]
+    late = [m for m in trouble.failures if m not in killed]
+    assert len(killed) == 1
+    assert any("rank 0 has given no sign of life" in message for message in late)
     assert len(trouble.starts) == len(trouble.failures) + 1
     # On a machine with too much to do, a rank may seem to be stopped.
     assert all("has given no sign of life" in message for message in late)
