@@ -141,6 +141,8 @@ def test_the_recipe_of_the_front_page_runs(tmp_path):
 def test_options_out_of_range_are_refused():
     with pytest.raises(ConfigError, match="threshold=1 must lie between"):
         ops.minhash_dedup(threshold=1)
+    with pytest.raises(ConfigError, match="tokens='bytes' must be one of words, space, characters"):
+        ops.minhash_dedup(tokens="bytes")
     with pytest.raises(ConfigError, match="both bands and rows"):
         ops.minhash_dedup(bands=4)
     with pytest.raises(ConfigError, match="must fit lanes=16"):

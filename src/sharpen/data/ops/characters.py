@@ -21,6 +21,7 @@ __all__ = [
     "CharacterRepetition",
     "MaximumLineLength",
     "Range",
+    "Repetition",
     "SpecialCharacters",
     "TextLength",
 ]
@@ -113,22 +114,27 @@ class MaximumLineLength(Range):
         return {self.name: batch.texts.counts.longest_line}
 
 
-@operator("character_repetition")
 @dataclass(frozen=True, kw_only=True)
-class CharacterRepetition(Range):
-    """Share of the most frequent n-grams of characters among all."""
+class Repetition(Range):
+    """A filter of the share of n-grams that repeat."""
 
     max: float = 0.5
     """Greatest value to keep."""
 
     size: int = 10
-    """n: code points of an n-gram."""
+    """n: code points or words of an n-gram."""
 
     def __post_init__(self) -> None:
         """Check the size."""
         super().__post_init__()
         if self.size < 1:
             raise ConfigError(f"size={self.size} must be at least 1.")
+
+
+@operator("character_repetition")
+@dataclass(frozen=True, kw_only=True)
+class CharacterRepetition(Repetition):
+    """Share of the most frequent n-grams of characters among all."""
 
     def measure(self, batch: Batch) -> Statistics:
         """See :class:`Filter`."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ __all__ = ["MinhashDedup"]
 Signatures = npt.NDArray[np.uint32]
 Pairs = npt.NDArray[np.int64]
 
+_Tokens = Literal["words", "space", "characters"]
 _RADIX = np.uint64(0x9E3779B97F4A7C15)
 _NOTHING = 0xFFFFFFFF
 _AT_ONCE = 1 << 16  # pairs whose signatures are compared together
@@ -47,7 +48,7 @@ class MinhashDedup(Deduplicator):
     window: int = 5
     """Tokens of a shingle."""
 
-    tokens: Literal["words", "space", "characters"] = "words"
+    tokens: _Tokens = "words"
     """What a token is: words between white space, between spaces alone, or code points."""
 
     lowercase: bool = True
@@ -69,6 +70,10 @@ class MinhashDedup(Deduplicator):
         """Check the ranges."""
         if not 0 < self.threshold < 1:
             raise ConfigError(f"threshold={self.threshold:g} must lie between 0 and 1.")
+        if self.tokens not in get_args(_Tokens):
+            raise ConfigError(
+                f"tokens={self.tokens!r} must be one of {', '.join(get_args(_Tokens))}."
+            )
         for name in ("lanes", "window"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")

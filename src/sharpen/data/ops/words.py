@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sharpen.core.errors import ConfigError
 from sharpen.data.batch import Batch
 from sharpen.data.ops.base import Statistics, operator
-from sharpen.data.ops.characters import Range
+from sharpen.data.ops.characters import Range, Repetition
 from sharpen.data.statistics import hash_words, word_repetition, words_in_list
 
 __all__ = ["FlaggedWords", "Stopwords", "WordRepetition", "WordsNumber"]
@@ -50,20 +50,8 @@ class WordsNumber(Range):
 
 @operator("word_repetition")
 @dataclass(frozen=True, kw_only=True)
-class WordRepetition(Range):
+class WordRepetition(Repetition):
     """Share of the n-grams of refined words that occur more than once."""
-
-    max: float = 0.5
-    """Greatest value to keep."""
-
-    size: int = 10
-    """n: words of an n-gram."""
-
-    def __post_init__(self) -> None:
-        """Check the size."""
-        super().__post_init__()
-        if self.size < 1:
-            raise ConfigError(f"size={self.size} must be at least 1.")
 
     def measure(self, batch: Batch) -> Statistics:
         """See :class:`Filter`."""
