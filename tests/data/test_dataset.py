@@ -12,13 +12,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.data import Dataset, ops
+from sharpen.data.batch import Batch
+from sharpen.data.ops import Annotator, OneOf, operator
 from sharpen.data.sources import Source
 
 PROSE = "The sea was calm and the two of them had been on it for a week with no wind at all. "
@@ -304,3 +309,47 @@ def test_killed_at_any_time_it_ends_in_the_same_bytes(tmp_path):
     assert kills >= 2
     assert hashes(out) == hashes(tmp_path / "calm")
     assert not out.with_name("out.work").exists()
+
+
+@operator("test_annotator")
+@dataclass(frozen=True, kw_only=True)
+class _Length(Annotator):
+    """Writes the length beside and inside of other fields."""
+
+    def annotate(self, batch: Batch) -> dict[str, list[Any]]:
+        lengths = [len(text) for text in batch.texts.strings]
+        return {"length": lengths, "meta.length": lengths}
+
+
+@operator("test_one_of")
+@dataclass(frozen=True, kw_only=True)
+class _Kind(OneOf):
+    """Keeps two kinds."""
+
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        return ("a", "b")
+
+    def measure(self, batch: Batch) -> dict[str, Any]:
+        return {self.name: np.array(batch.field("kind"), object)}
+
+
+def test_annotators_add_fields_and_words_are_filtered(tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    rows = [{"text": "one", "kind": "a", "meta": {"x": 1}}, {"text": "three", "kind": "c"}]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = Dataset.read(source).apply(_Length(), _Kind()).write(tmp_path / "out", trace=True)
+    kept = [
+        json.loads(line) for line in (tmp_path / "out/data-00000.jsonl").read_text().splitlines()
+    ]
+    assert kept == [{"text": "one", "kind": "a", "meta": {"x": 1, "length": 3}, "length": 3}]
+    assert result.why(1) == [
+        {
+            "what": "dropped",
+            "id": "1",
+            "operator": "test_one_of",
+            "statistic": "test_one_of",
+            "threshold": "one of: a, b",
+            "reason": "it is c",
+        }
+    ]

@@ -103,6 +103,34 @@ class Batch:
             texts = texts.cast(pa.large_string())
         return Batch(self.table.set_column(self.table.schema.get_field_index(TEXT), TEXT, texts))
 
+    def with_fields(self, values: Mapping[str, Sequence[Any]]) -> Batch:
+        """The same rows and texts with other fields.
+
+        Args:
+            values: [n] what JSON can hold, by the path of the field.
+
+        Raises:
+            DataError: another number of values, or a field inside of what is no object.
+        """
+        rows = [orjson.loads(text) for text in self.table.column(FIELDS).to_pylist()]
+        for path, column in values.items():
+            if len(column) != len(self):
+                raise DataError(f"{len(column)} values of '{path}' for {len(self)} rows.")
+            for row, value in zip(rows, column, strict=True):
+                *parents, last = [path] if path in row else path.split(".")
+                inner = row
+                for parent in parents:
+                    inner = inner.setdefault(parent, {})
+                    if not isinstance(inner, dict):
+                        raise DataError(f"no field '{path}': '{parent}' is no object.")
+                inner[last] = value
+        packed = pa.array([orjson.dumps(row) for row in rows], pa.large_binary())
+        where = self.table.schema.get_field_index(FIELDS)
+        new = Batch(self.table.set_column(where, FIELDS, packed))
+        if "texts" in self.__dict__:
+            new.__dict__["texts"] = self.texts
+        return new
+
     def with_statistics(self, values: Mapping[str, npt.NDArray[Any]]) -> Batch:
         """The same rows and texts, with columns ``stats.<name>``."""
         table = self.table

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from sharpen.core.errors import DataError, NotInstalledError
 from sharpen.data.batch import ID, Batch
-from sharpen.data.ops.base import Filter, Mapper, Operator, Splitter
+from sharpen.data.ops.base import Annotator, Filter, Mapper, Operator, Splitter
 from sharpen.data.trace import Trace
 
 __all__ = ["OnError", "Tally", "apply_operators"]
@@ -78,7 +78,7 @@ def apply_operators(
     keep_statistics: bool = False,
     on_error: OnError = "fail",
 ) -> tuple[Batch, list[Tally]]:
-    """Take a batch through filters, mappers and splitters, in order.
+    """Take a batch through filters, mappers, annotators and splitters, in order.
 
     Args:
         batch: the rows.
@@ -106,6 +106,9 @@ def apply_operators(
             state.settle()
             if isinstance(one, Mapper):
                 _map(state, one, name, tally)
+            elif isinstance(one, Annotator):
+                found = _try(state, name, tally, one.annotate)
+                state.replace(state.batch.with_fields(found))
             else:
                 assert isinstance(one, Splitter), one
                 _split(state, one, name, tally)
@@ -151,10 +154,14 @@ def _filter(state: _State, one: Filter, name: str, keep_statistics: bool, tally:
     if len(gone):
         ids = state.batch.ids.take(pa.array(gone)).to_pylist()
         for i, id in zip(gone, ids, strict=True):
-            bound = next(b for b in one.bounds if not b.low <= statistics[b.statistic][i] <= b.high)
-            value = float(statistics[bound.statistic][i])
+            miss = one.miss(statistics, int(i))
             state.trace.drop(
-                id, name, statistic=bound.statistic, value=value, threshold=bound.broken(value)
+                id,
+                name,
+                statistic=miss.statistic,
+                value=miss.value,
+                threshold=miss.threshold,
+                reason=miss.reason,
             )
     state.alive &= keep
     if keep_statistics:

@@ -7,10 +7,13 @@ from typing import Any
 from sharpen.core.errors import ConfigError
 from sharpen.data.ops import characters, cleaning, dedup_exact, dedup_minhash, words
 from sharpen.data.ops.base import (
+    Annotator,
     Bound,
     Deduplicator,
     Filter,
     Mapper,
+    Miss,
+    OneOf,
     Operator,
     Splitter,
     make_operator,
@@ -20,10 +23,13 @@ from sharpen.data.ops.base import (
 )
 
 __all__ = [
+    "Annotator",
     "Bound",
     "Deduplicator",
     "Filter",
     "Mapper",
+    "Miss",
+    "OneOf",
     "Operator",
     "Splitter",
     "characters",

@@ -1,8 +1,9 @@
 """Operators: what a step of a data recipe does with a batch of rows.
 
 =============  =======================================================================
-filter         measures statistics and keeps the rows whose values lie within bounds
+filter         measures statistics and keeps the rows whose values are allowed
 mapper         edits each text
+annotator      adds fields to rows
 splitter       makes several rows of one
 deduplicator   gives each row a key, and later says which rows are copies of which
 =============  =======================================================================
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -29,10 +30,13 @@ from sharpen.core.errors import ConfigError, did_you_mean
 from sharpen.data.batch import Batch, Mask
 
 __all__ = [
+    "Annotator",
     "Bound",
     "Deduplicator",
     "Filter",
     "Mapper",
+    "Miss",
+    "OneOf",
     "Operator",
     "Splitter",
     "make_operator",
@@ -61,6 +65,23 @@ class Bound:
         return f"max={self.high:g}"
 
 
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """Why a filter dropped a row, as it stands in the trace."""
+
+    statistic: str
+    """What was measured."""
+
+    value: float | None = None
+    """What it came to, if it is a number."""
+
+    threshold: str | None = None
+    """What it missed: ``min=10``."""
+
+    reason: str | None = None
+    """What a number cannot say."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Operator:
     """A step; see the kinds below it."""
@@ -84,14 +105,14 @@ class Operator:
 
 @dataclass(frozen=True, kw_only=True)
 class Filter(Operator, ABC):
-    """Keeps rows whose statistics lie within bounds."""
+    """Keeps rows by what is measured of them; most say it by ``bounds`` alone."""
 
     kind: ClassVar[str] = "filter"
 
     @property
-    @abstractmethod
     def bounds(self) -> Sequence[Bound]:
         """What must hold; the first that does not is the reason."""
+        return ()
 
     @abstractmethod
     def measure(self, batch: Batch) -> Statistics:
@@ -104,6 +125,43 @@ class Filter(Operator, ABC):
             for b in self.bounds
         ]
         return np.logical_and.reduce(held)  # type: ignore[no-any-return]
+
+    def miss(self, statistics: Statistics, row: int) -> Miss:
+        """Why a row that is not kept is not."""
+        bound = next(b for b in self.bounds if not b.low <= statistics[b.statistic][row] <= b.high)
+        value = float(statistics[bound.statistic][row])
+        return Miss(bound.statistic, value, bound.broken(value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneOf(Filter, ABC):
+    """A filter of a word that must be one of some; ``measure`` gives one array of objects."""
+
+    @property
+    @abstractmethod
+    def allowed(self) -> Collection[Any]:
+        """The words."""
+
+    def keep(self, statistics: Statistics) -> Mask:
+        """See :class:`Filter`."""
+        allowed = self.allowed
+        return np.array([value in allowed for value in statistics[self.name]], bool)
+
+    def miss(self, statistics: Statistics, row: int) -> Miss:
+        """See :class:`Filter`."""
+        words = ", ".join(map(str, self.allowed))
+        return Miss(self.name, None, f"one of: {words}", f"it is {statistics[self.name][row]}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotator(Operator, ABC):
+    """Adds fields to rows, or replaces them."""
+
+    kind: ClassVar[str] = "annotator"
+
+    @abstractmethod
+    def annotate(self, batch: Batch) -> Mapping[str, Sequence[Any]]:
+        """[n] values, such as JSON holds, by the path of the field (``a.b`` inside ``a``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
