@@ -1,4 +1,8 @@
-"""A benchmark's finished runs, one JSON document a line, so that it can be stopped and resumed."""
+"""A benchmark's finished runs, one JSON document a line, so that it can be stopped and resumed.
+
+A run holds the ``version`` of its method. A method that behaves otherwise than before gets a higher
+one in :data:`benchmarks.search.players.VERSIONS`, and its old runs no longer count.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+from benchmarks.search.players import VERSIONS
 
 __all__ = ["Key", "Run", "alternating", "play_missing", "read"]
 
@@ -18,15 +24,20 @@ def _key_of(run: Run) -> Key:
     return run["task"], run["method"], run["seed"], run["evaluations"]
 
 
+def _version_of(method: str) -> int:
+    return VERSIONS.get(method, 1)
+
+
 def read(journal: Path | None) -> dict[Key, Run]:
-    """Finished runs; a line cut short by a stop is left out."""
+    """Finished runs; a line cut short by a stop, or of another version, is left out."""
     found = {}
     for line in journal.read_text().splitlines() if journal and journal.exists() else ():
         try:
             run = json.loads(line)
         except json.JSONDecodeError:
             continue
-        found[_key_of(run)] = run
+        if run.get("version", 1) == _version_of(run["method"]):
+            found[_key_of(run)] = run
     return found
 
 
@@ -54,7 +65,7 @@ def play_missing(
         if key not in known:
             if play is None:
                 continue
-            known[key] = play(*key)
+            known[key] = {**play(*key), "version": _version_of(key[1])}
             _add(journal, known[key])
         runs.append(known[key])
     return runs

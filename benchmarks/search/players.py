@@ -21,7 +21,10 @@ from sharpen.core.parameters import Bool, Categorical, Float, Int
 from sharpen.core.problem import Constraint, Objective
 from sharpen.core.space import Space
 
-__all__ = ["Own", "Peer", "Played", "can_play", "describe"]
+__all__ = ["VERSIONS", "Own", "Peer", "Played", "can_play", "describe"]
+
+VERSIONS: dict[str, int] = {}
+"""How often each method has changed, 1 where it is not named; a journal counts no older runs."""
 
 _INTERPRETERS = {"hebo": "BENCH_HEBO_PYTHON", "smac": "BENCH_SMAC_PYTHON"}
 

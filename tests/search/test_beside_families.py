@@ -14,7 +14,7 @@ from sharpen.core.space import Space
 
 pytest.importorskip("sklearn")
 from benchmarks.search import bench_tasks, journal, peers_base, tables
-from benchmarks.search.players import describe
+from benchmarks.search.players import VERSIONS, describe
 from benchmarks.search.tasks import TASKS, make_task
 
 SPACE = Space(
@@ -112,6 +112,24 @@ def test_what_has_run_is_not_run_again(tmp_path: Path) -> None:
     assert len(journal.play_missing(path, keys, play)) == 4
     assert journal.play_missing(path, keys, None) == journal.play_missing(path, keys, play)
     assert len(played) == 4
+
+
+def test_runs_of_an_older_version_of_a_method_are_played_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "runs.jsonl"
+    old = '{"task": "t", "method": "%s", "seed": 0, "evaluations": 10}\n'
+    path.write_text(old % "a" + old % "b")
+    monkeypatch.setitem(VERSIONS, "a", 2)
+    keys = list(journal.alternating(["t"], ["a", "b"], range(1), 10))
+    assert [run["method"] for run in journal.play_missing(path, keys, None)] == ["b"]
+
+    def play(task: str, method: str, seed: int, evaluations: int) -> dict[str, Any]:
+        return {"task": task, "method": method, "seed": seed, "evaluations": evaluations}
+
+    journal.play_missing(path, keys, play)
+    runs = journal.play_missing(path, keys, None)
+    assert {run["method"]: run.get("version", 1) for run in runs} == {"a": 2, "b": 1}
 
 
 @pytest.mark.slow
