@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_rows import stays
 from sharpen.core.errors import ConfigError
 from sharpen.data import Dataset, ops
-from sharpen.data.batch import ID, TEXT, Batch
 from sharpen.data.statistics import Texts
 from sharpen.data.statistics.minhash import choose_bands, minhash
+from sharpen.data.statistics.shingles import Shingling
 
 
-def signatures(texts: list[str], **options) -> np.ndarray:
-    column = Texts(texts)
-    return minhash(column.offsets, column.data, **{"window": 5, "lanes": 64, **options})
+def signatures(texts: list[str], lanes: int = 64, seed: int = 0, **options) -> np.ndarray:
+    return minhash(Texts(texts), Shingling(**{"window": 5, **options}), lanes, seed)
 
 
 def shingles(text: str, size: int = 5) -> set[tuple[str, ...]]:
@@ -73,19 +73,12 @@ def test_bands_are_the_published_ones():
     assert choose_bands(128, 0.8) == (9, 13)
 
 
-def batch_of(texts: list[str]) -> Batch:
-    ids = pa.array([str(i) for i in range(len(texts))], pa.string())
-    return Batch(pa.RecordBatch.from_pydict({ID: ids, TEXT: pa.array(texts, pa.large_string())}))
+def copies(folder: Path, texts: list[str], **options) -> list[int]:
+    """Of which row each is a copy, in parts of 100 rows."""
+    return stays(folder, ops.minhash_dedup(**options), texts)
 
 
-def copies(texts: list[str], **options) -> list[int]:
-    op = ops.minhash_dedup(**options)
-    keys = op.keys(batch_of(texts))
-    data = np.frombuffer(keys.buffers()[1], np.uint8).reshape(len(texts), -1)
-    return op.copies(data).tolist()
-
-
-def test_short_texts_are_compared_whole_and_empty_ones_never():
+def test_short_texts_are_compared_whole_and_empty_ones_never(tmp_path):
     texts = [
         "red apples",
         "blue sky today",
@@ -95,10 +88,10 @@ def test_short_texts_are_compared_whole_and_empty_ones_never():
         " ",
         "",
     ]
-    assert copies(texts) == [0, 1, 2, 0, 4, 5, 6]
+    assert copies(tmp_path, texts) == [0, 1, 2, 0, 4, 5, 6]
 
 
-def test_planted_copies_are_found_and_nothing_else():
+def test_planted_copies_are_found_and_nothing_else(tmp_path):
     rng = random.Random(1)
     vocabulary = [f"word{i}" for i in range(3000)]
     texts, origin = [], []
@@ -115,9 +108,10 @@ def test_planted_copies_are_found_and_nothing_else():
             half = words[:100] + rng.choices(vocabulary, k=100)
             texts.append(" ".join(half))  # about 96/296
             origin.append(len(texts) - 1)
-    assert copies(texts) == origin
-    assert copies(texts, bands=64, rows=1) == origin
-    loose = copies(texts, bands=64, rows=1, verify="none")
+    assert copies(tmp_path / "a", texts) == origin
+    assert copies(tmp_path / "b", texts, bands=64, rows=1) == origin
+    assert copies(tmp_path / "c", texts, bands=64, rows=1, verify="exact") == origin
+    loose = copies(tmp_path / "d", texts, bands=64, rows=1, verify="none")
     assert sum(a != b for a, b in zip(loose, origin, strict=True)) > 10
 
 
@@ -147,3 +141,70 @@ def test_options_out_of_range_are_refused():
         ops.minhash_dedup(bands=4)
     with pytest.raises(ConfigError, match="must fit lanes=16"):
         ops.minhash_dedup(bands=4, rows=8, lanes=16)
+
+
+def near_copies(seed: int, groups: int = 60) -> list[str]:
+    """Texts of which many are copies of copies, a few words changed each time."""
+    rng = random.Random(seed)
+    vocabulary = [f"w{i}" for i in range(2000)]
+    texts = []
+    for _ in range(groups):
+        words = rng.choices(vocabulary, k=rng.randrange(20, 120))
+        for _ in range(rng.randrange(1, 5)):
+            texts.append(" ".join(words))
+            for _ in range(rng.randrange(0, 6)):
+                words[rng.randrange(len(words))] = rng.choice(vocabulary)
+    rng.shuffle(texts)
+    return texts
+
+
+def test_exact_verification_drops_only_copies_and_finds_as_many_as_the_bands_promise(tmp_path):
+    threshold, lanes = 0.7, 128
+    wanted, chance = 0, 0.0
+    missed = false = 0
+    bands, rows = choose_bands(lanes, threshold)
+    for seed in range(6):
+        texts = near_copies(seed)
+        options = {"threshold": threshold, "lanes": lanes, "verify": "exact", "seed": seed}
+        of = copies(tmp_path / f"star{seed}", texts, cluster="star", **options)
+        groups = copies(tmp_path / f"all{seed}", texts, **options)
+        for one in range(len(texts)):
+            false += of[one] != one and jaccard(texts[one], texts[of[one]]) < threshold
+            assert of[of[one]] == of[one]
+            for other in range(one):
+                s = jaccard(texts[one], texts[other])
+                if s >= threshold:
+                    wanted += 1
+                    chance += 1 - (1 - s**rows) ** bands
+                    missed += groups[one] != groups[other]
+    assert wanted > 300
+    assert false == 0
+    assert wanted - missed >= chance - 3 * wanted**0.5 / 2
+    assert missed < 0.2 * wanted
+
+
+def test_a_chain_of_copies_is_one_group_or_stars(tmp_path):
+    words = [f"w{i}" for i in range(60)]
+    texts = []
+    for step in range(4):  # neighbours share 50 of 62 shingles of one word, others less
+        texts.append(" ".join([*words[step * 6 :], *(f"new{i}" for i in range(step * 6))]))
+    options = {"threshold": 0.75, "window": 1, "bands": 128, "rows": 2, "verify": "exact"}
+    assert copies(tmp_path / "a", texts, **options) == [0, 0, 0, 0]
+    assert copies(tmp_path / "b", texts, cluster="star", **options) == [0, 0, 2, 2]
+
+
+def test_the_longest_or_the_best_of_copies_stays(tmp_path):
+    text = "The ship lay still for a week and nobody aboard knew when the wind would come back. "
+    path = tmp_path / "in.jsonl"
+    given = [(text * 3, 1.0), (text * 4, 2.0), (text * 3 + "end", None), ("else", 0.5)]
+    path.write_text("".join(json.dumps({"text": t, "score": s}) + "\n" for t, s in given))
+    for keep, stayed in (("longest", 1), ("max:score", 1), ("min:score", 0), ("first", 0)):
+        out = tmp_path / keep.replace(":", "")
+        result = Dataset.read(path).apply(ops.minhash_dedup(keep=keep)).write(out, trace=True)
+        assert result.rows_out == 2
+        told = result.why(2)[0]
+        assert (told["kept_id"], told["statistic"]) == (str(stayed), "similarity")
+        assert told["threshold"] == "min=0.7"
+        assert 0.7 <= told["value"] < 1
+    with pytest.raises(ConfigError, match="keep='last' must be first"):
+        ops.minhash_dedup(keep="last")

@@ -2,7 +2,7 @@
 
 A row has an id, a text, and other fields that operators may read and that are carried to the output
 as they came. Rows of JSON keep their other fields as one JSON object, so that rows of any shape
-share a batch; rows of Parquet keep Arrow's columns.
+share a batch; rows of Parquet and Arrow files keep their columns.
 
 An id is the number of the row in its source, from 0, and for one of several rows made of another
 ``parent.number``.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ import pyarrow as pa
 from sharpen.core.errors import DataError
 from sharpen.data.statistics import Texts
 
-__all__ = ["FIELDS", "ID", "STATISTICS", "TEXT", "Batch"]
+__all__ = ["FIELDS", "ID", "STATISTICS", "TEXT", "Batch", "Edited", "Left", "SourceBatch"]
 
 ID, TEXT, FIELDS = "_id", "_text", "_fields"
 STATISTICS = "stats."
@@ -67,7 +68,13 @@ class Batch:
         return self.table.select(others).to_pylist()  # type: ignore[no-any-return]
 
     def field(self, path: str) -> list[Any]:
-        """[n] values of a field, None where it is missing; ``a.b`` is ``b`` of the object ``a``."""
+        """[n] values of a field, None where it is missing.
+
+        Args:
+            path: ``a.b`` is ``b`` of the object ``a``; ``stats.name`` what a filter measured.
+        """
+        if path.startswith(STATISTICS) and path in self.table.schema.names:
+            return self.table.column(path).to_pylist()  # type: ignore[no-any-return]
         keys = path.split(".")
 
         def value(row: Any) -> Any:
@@ -78,6 +85,10 @@ class Batch:
             return row
 
         return [value(row) for row in self.fields]
+
+    def row(self, i: int) -> dict[str, Any]:
+        """A row with its text, for messages."""
+        return {**self.fields[i], "text": self.table.column(TEXT)[i].as_py()}
 
     def select(self, keep: Mask) -> Batch:
         """Some of the rows; what was measured is measured again if asked for."""
@@ -112,6 +123,8 @@ class Batch:
         Raises:
             DataError: another number of values, or a field inside of what is no object.
         """
+        if FIELDS not in self.table.schema.names:
+            return self._with_columns(values)
         rows = [orjson.loads(text) for text in self.table.column(FIELDS).to_pylist()]
         for path, column in values.items():
             if len(column) != len(self):
@@ -131,6 +144,17 @@ class Batch:
             new.__dict__["texts"] = self.texts
         return new
 
+    def _with_columns(self, values: Mapping[str, Sequence[Any]]) -> Batch:
+        table = self.table
+        for name, column in values.items():
+            array = pa.array(column)
+            where = table.schema.get_field_index(name)
+            if where < 0:
+                table = table.append_column(name, array)
+            else:
+                table = table.set_column(where, name, array)
+        return Batch(table)
+
     def with_statistics(self, values: Mapping[str, npt.NDArray[Any]]) -> Batch:
         """The same rows and texts, with columns ``stats.<name>``."""
         table = self.table
@@ -145,3 +169,51 @@ class Batch:
         if "texts" in self.__dict__:
             new.__dict__["texts"] = self.texts
         return new
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A row that is left out before the operators of a segment see it."""
+
+    id: str
+
+    operator: str
+    """``read``, or what needed to know all rows."""
+
+    statistic: str | None = None
+    value: float | None = None
+    threshold: str | None = None
+
+    kept_id: str | None = None
+    """Of which it is a copy."""
+
+    reason: str | None = None
+
+    raw: str | None = None
+    """What could not be read, if it is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """A text that was changed before the operators of a segment see it."""
+
+    id: str
+    before: str
+    after: str
+
+
+@dataclass(slots=True)
+class SourceBatch:
+    """Rows that go into a segment together."""
+
+    number: int
+    """From 0."""
+
+    rows: Batch
+
+    left: list[Left] = field(default_factory=list)
+
+    edited: list[Edited] = field(default_factory=list)
+
+    made: int = 0
+    """Rows made beyond those there were."""

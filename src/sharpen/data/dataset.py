@@ -25,12 +25,14 @@ import pyarrow.parquet as pq
 from sharpen.core.config import digest
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.core.files import FileLock, atomic_dir, atomic_write_json, sha256_file
-from sharpen.data.batch import FIELDS, STATISTICS, TEXT
-from sharpen.data.engine import Counted, Parts, run_segment, segments_of, without_copies
+from sharpen.data.batch import FIELDS, STATISTICS, TEXT, SourceBatch
+from sharpen.data.corpus import Corpus
+from sharpen.data.engine import run_segment, segments_of
 from sharpen.data.ops.base import Operator
-from sharpen.data.sources import Source, SourceBatch, restored
-from sharpen.data.steps import OnError, Tally
-from sharpen.data.trace import DROPPED, EDITED, why
+from sharpen.data.parts import Counted, Parts
+from sharpen.data.sources import Source, restored
+from sharpen.data.steps import OnError
+from sharpen.data.trace import DROPPED, EDITED, Tally, why
 
 __all__ = ["Dataset", "Result"]
 
@@ -199,7 +201,7 @@ class Dataset:
             )
             found.append(parts)
             if segment.ends is not None:
-                batches = without_copies(parts, segment)
+                batches = segment.ends.pass_on(Corpus(parts), segment.ends_name)
         return found
 
     def _write(

@@ -8,7 +8,6 @@ they lie at; nothing is read twice, and never a whole file at once.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,39 +15,12 @@ import orjson
 import pyarrow as pa
 
 from sharpen.core.errors import DataError
-from sharpen.data.batch import FIELDS, ID, TEXT, Batch
+from sharpen.data.batch import FIELDS, ID, TEXT, Batch, Left, SourceBatch
 from sharpen.data.readers import find_files, locate_file
 
-__all__ = ["Left", "Source", "SourceBatch", "restored"]
+__all__ = ["Source", "restored"]
 
 _ROWS, _BYTES = 2048, 16 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """A row that is left out before any operator sees it."""
-
-    id: str
-
-    operator: str
-    """``read``, or the deduplicator that found it to be a copy."""
-
-    reason: str | None = None
-
-    kept_id: str | None = None
-    """Of which it is a copy."""
-
-
-@dataclass(slots=True)
-class SourceBatch:
-    """What was read together."""
-
-    number: int
-    """From 0."""
-
-    rows: Batch
-
-    left: list[Left] = field(default_factory=list)
 
 
 class Source:
@@ -130,7 +102,7 @@ class _Building:
             except (TypeError, ValueError) as reason:
                 error = f"cannot be written as JSON: {reason}."
         if error is not None:
-            self.left.append(Left(id, "read", f"{where}: {error}"))
+            self.left.append(Left(id, "read", reason=f"{where}: {error}"))
             return
         self.ids.append(id)
         self.texts.append(text)

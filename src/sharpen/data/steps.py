@@ -19,32 +19,12 @@ import pyarrow.compute as pc
 from sharpen.core.errors import DataError, NotInstalledError
 from sharpen.data.batch import ID, Batch
 from sharpen.data.ops.base import Annotator, Filter, Mapper, Operator, Splitter
-from sharpen.data.trace import Trace
+from sharpen.data.trace import Tally, Trace
 
-__all__ = ["OnError", "Tally", "apply_operators"]
+__all__ = ["OnError", "apply_operators"]
 
-OnError = Literal["fail", "skip"]
+OnError = Literal["fail", "skip", "quarantine"]
 R = TypeVar("R")
-
-
-@dataclass(slots=True)
-class Tally:
-    """What an operator did."""
-
-    rows_in: int = 0
-    rows_out: int = 0
-    edited: int = 0
-    seconds: float = 0.0
-    failed: int = 0
-    """Rows that made it fail."""
-
-    def add(self, other: Tally) -> None:
-        """Count another batch."""
-        self.rows_in += other.rows_in
-        self.rows_out += other.rows_out
-        self.edited += other.edited
-        self.seconds += other.seconds
-        self.failed += other.failed
 
 
 @dataclass(slots=True)
@@ -140,6 +120,8 @@ def _try(state: _State, name: str, tally: Tally, call: Callable[[Batch], R]) -> 
                     ) from error
                 fine[i] = False
                 state.trace.drop(id, name, reason=reason)
+                if state.on_error == "quarantine":
+                    state.trace.fail(id, name, error, state.batch.row(i))
                 tally.failed += 1
         if fine.all():
             raise  # no row alone makes it fail

@@ -8,8 +8,10 @@ operator changed, with an excerpt before and after for the first few.
 
 from __future__ import annotations
 
+import traceback
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sharpen.core.errors import DataError, MissingFileError
+from sharpen.data.batch import Left
 
-__all__ = ["DROPPED", "EDITED", "Trace", "excerpt", "why"]
+__all__ = ["DROPPED", "EDITED", "Tally", "Trace", "excerpt", "why"]
 
 DROPPED = pa.schema(
     [
@@ -42,6 +45,26 @@ EDITED = pa.schema(
 _AROUND = 40
 
 
+@dataclass(slots=True)
+class Tally:
+    """What an operator did."""
+
+    rows_in: int = 0
+    rows_out: int = 0
+    edited: int = 0
+    seconds: float = 0.0
+    failed: int = 0
+    """Rows that made it fail."""
+
+    def add(self, other: Tally) -> None:
+        """Count another batch."""
+        self.rows_in += other.rows_in
+        self.rows_out += other.rows_out
+        self.edited += other.edited
+        self.seconds += other.seconds
+        self.failed += other.failed
+
+
 class Trace:
     """What happened to the rows of a batch.
 
@@ -53,6 +76,8 @@ class Trace:
         self.excerpts = excerpts
         self.dropped: list[tuple[Any, ...]] = []
         self.edited: list[tuple[Any, ...]] = []
+        self.failed: list[dict[str, Any]] = []
+        """Rows that failed, with all that is known of why."""
         self.made = 0
         """Rows made beyond those that were split."""
         self._kept: Counter[str] = Counter()
@@ -71,6 +96,18 @@ class Trace:
         """A row is gone."""
         self.dropped.append((id, operator, statistic, value, threshold, kept_id, reason))
 
+    def leave(self, left: Left) -> None:
+        """A row is gone before an operator saw it."""
+        self.drop(
+            left.id,
+            left.operator,
+            statistic=left.statistic,
+            value=left.value,
+            threshold=left.threshold,
+            kept_id=left.kept_id,
+            reason=left.reason,
+        )
+
     def edit(self, id: str, operator: str, before: str, after: str) -> None:
         """A text was changed."""
         self._kept[operator] += 1
@@ -78,6 +115,11 @@ class Trace:
             self.edited.append((id, operator, *excerpt(before, after)))
         else:
             self.edited.append((id, operator, None, None))
+
+    def fail(self, id: str, operator: str, error: BaseException | str, row: Any) -> None:
+        """A row that made an operator fail, or could not be read, is put by."""
+        told = error if isinstance(error, str) else "".join(traceback.format_exception(error))
+        self.failed.append({"id": id, "operator": operator, "error": told, "row": row})
 
     def tables(self) -> tuple[pa.Table, pa.Table]:
         """Dropped and edited."""

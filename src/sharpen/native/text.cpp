@@ -7,75 +7,7 @@
 #include <cstring>
 #include <vector>
 
-namespace {
-
-// Bits of the table of characters; as in sharpen/data/statistics/characters.py.
-enum : uint8_t { ALNUM = 1, ALPHA = 2, DIGIT = 4, SPACE = 8, UPPER = 16, SPECIAL = 32, LINE = 64 };
-
-constexpr uint64_t BASIS = 0xcbf29ce484222325ull, PRIME = 0x100000001b3ull;
-constexpr uint64_t RADIX = 0x9e3779b97f4a7c15ull;
-
-inline uint64_t mixed(uint64_t x) {  // the finalizer of SplitMix64
-    x ^= x >> 30;
-    x *= 0xbf58476d1ce4e5b9ull;
-    x ^= x >> 27;
-    x *= 0x94d049bb133111ebull;
-    return x ^ (x >> 31);
-}
-
-// The code point at p, which moves on; the text is valid UTF-8.
-inline uint32_t next(const uint8_t*& p) {
-    const uint32_t first = *p++;
-    if (first < 0x80) return first;
-    if (first < 0xe0) {
-        const uint32_t c = (first & 0x1f) << 6 | (p[0] & 0x3f);
-        p += 1;
-        return c;
-    }
-    if (first < 0xf0) {
-        const uint32_t c = (first & 0x0f) << 12 | uint32_t(p[0] & 0x3f) << 6 | (p[1] & 0x3f);
-        p += 2;
-        return c;
-    }
-    const uint32_t c = (first & 0x07) << 18 | uint32_t(p[0] & 0x3f) << 12 |
-                       uint32_t(p[1] & 0x3f) << 6 | (p[2] & 0x3f);
-    p += 3;
-    return c;
-}
-
-// How often each of `keys` occurs: open addressing, a power of two of places, at most half full.
-class Counter {
-public:
-    void start(size_t keys) {
-        size_t places = 16;
-        while (places < 2 * keys) places *= 2;
-        mask_ = places - 1;
-        keys_.assign(places, 0);
-        counts_.assign(places, 0);
-    }
-    // The count so far, this time included.
-    uint32_t add(uint64_t key) {
-        key |= key == 0;
-        size_t i = mixed(key) & mask_;
-        while (keys_[i] != 0 && keys_[i] != key) i = (i + 1) & mask_;
-        keys_[i] = key;
-        return ++counts_[i];
-    }
-    bool has(uint64_t key) const {
-        key |= key == 0;
-        size_t i = mixed(key) & mask_;
-        while (keys_[i] != 0 && keys_[i] != key) i = (i + 1) & mask_;
-        return keys_[i] != 0;
-    }
-    const std::vector<uint32_t>& counts() const { return counts_; }
-
-private:
-    std::vector<uint64_t> keys_;
-    std::vector<uint32_t> counts_;
-    size_t mask_ = 0;
-};
-
-}  // namespace
+#include "text.h"
 
 extern "C" {
 
@@ -249,47 +181,6 @@ void words_in_list(int64_t n, const int64_t* word_offsets, const uint64_t* words
             if (words[w] == 0) continue;
             ++kept[i];
             found[i] += known.has(words[w]);
-        }
-    }
-}
-
-// signature [n, lanes]: the least of a h + b mod 2^32 over the hashes h of all shingles, runs of
-// `window` tokens, by lane; all of a text with fewer tokens is one shingle. Tokens are what spaces
-// (and line feeds and tabs, with `lines`) part, or single code points with `points`; `fold` is a
-// table to lower case, or the code points themselves. A text without tokens has all ones.
-void minhash(int64_t n, const int64_t* offsets, const uint8_t* data, const uint32_t* fold,
-             int64_t points, int64_t lines, int64_t window, int64_t lanes, const uint32_t* a,
-             const uint32_t* b, uint32_t* signature) {
-    std::vector<uint64_t> tokens;
-    uint64_t gone = 1;
-    for (int64_t k = 0; k < window; ++k) gone *= RADIX;
-    for (int64_t i = 0; i < n; ++i, signature += lanes) {
-        tokens.clear();
-        const uint8_t *p = data + offsets[i], *end = data + offsets[i + 1];
-        while (p < end) {
-            if (points) {
-                tokens.push_back(mixed((BASIS ^ fold[next(p)]) * PRIME));
-                continue;
-            }
-            uint64_t hash = BASIS;
-            bool any = false;
-            while (p < end && *p != ' ' && !(lines && (*p == '\n' || *p == '\t'))) {
-                hash = (hash ^ fold[next(p)]) * PRIME;
-                any = true;
-            }
-            if (any) tokens.push_back(mixed(hash));
-            if (p < end) ++p;
-        }
-        std::fill(signature, signature + lanes, 0xffffffffu);
-        const int64_t count = tokens.size(), size = std::min(window, count);
-        uint64_t hash = 0;
-        for (int64_t j = 0; j < count; ++j) {
-            hash = hash * RADIX + tokens[j];
-            if (j >= size) hash -= gone * tokens[j - size];
-            if (j < size - 1) continue;
-            const uint32_t h = uint32_t(mixed(hash) >> 32);
-            for (int64_t l = 0; l < lanes; ++l)
-                signature[l] = std::min(signature[l], a[l] * h + b[l]);
         }
     }
 }

@@ -5,11 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from sharpen.core.errors import ConfigError
-from sharpen.data.ops import characters, cleaning, dedup_exact, dedup_minhash, words
+from sharpen.data.ops import (
+    characters,
+    cleaning,
+    dedup_exact,
+    dedup_minhash,
+    lines,
+    web,
+    words,
+)
+from sharpen.data.ops.barrier import Barrier, CorpusMapper, Deduplicator, Selector
 from sharpen.data.ops.base import (
     Annotator,
     Bound,
-    Deduplicator,
     Filter,
     Mapper,
     Miss,
@@ -24,22 +32,27 @@ from sharpen.data.ops.base import (
 
 __all__ = [
     "Annotator",
+    "Barrier",
     "Bound",
+    "CorpusMapper",
     "Deduplicator",
     "Filter",
     "Mapper",
     "Miss",
     "OneOf",
     "Operator",
+    "Selector",
     "Splitter",
     "characters",
     "cleaning",
     "dedup_exact",
     "dedup_minhash",
+    "lines",
     "make_operator",
     "operator",
     "operator_names",
     "operator_type",
+    "web",
     "words",
 ]
 

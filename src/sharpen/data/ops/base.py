@@ -5,8 +5,9 @@ filter         measures statistics and keeps the rows whose values are allowed
 mapper         edits each text
 annotator      adds fields to rows
 splitter       makes several rows of one
-deduplicator   gives each row a key, and later says which rows are copies of which
 =============  =======================================================================
+
+Those that must know all rows are in :mod:`sharpen.data.ops.barrier`.
 
 An operator is a frozen dataclass under a name; its fields are its arguments, in Python and in a
 recipe. What it does with a batch depends on the batch and its arguments alone, so that batches can
@@ -32,7 +33,6 @@ from sharpen.data.batch import Batch, Mask
 __all__ = [
     "Annotator",
     "Bound",
-    "Deduplicator",
     "Filter",
     "Mapper",
     "Miss",
@@ -184,28 +184,6 @@ class Splitter(Operator, ABC):
     @abstractmethod
     def split(self, batch: Batch) -> Sequence[Sequence[str]]:
         """[n] the texts of the rows made of each."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Deduplicator(Operator, ABC):
-    """Finds rows that are copies of others, over the whole data set."""
-
-    kind: ClassVar[str] = "deduplicator"
-
-    @abstractmethod
-    def keys(self, batch: Batch) -> pa.Array:
-        """[n] what is remembered of each row, binary of a fixed size."""
-
-    @abstractmethod
-    def copies(self, keys: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-        """Of which row each is a copy.
-
-        Args:
-            keys: [rows, bytes] of all rows, in order.
-
-        Returns:
-            [rows] the number of the row that stays, which is its own for those that do.
-        """
 
 
 def operator(name: str) -> Callable[[T], T]:

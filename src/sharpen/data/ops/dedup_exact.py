@@ -6,6 +6,7 @@ Two different texts among n are taken for equal with probability below n^2 / 2^1
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,9 @@ import pyarrow as pa
 
 from sharpen.core.errors import DependencyNotInstalled
 from sharpen.data.batch import Batch
-from sharpen.data.ops.base import Deduplicator, operator
+from sharpen.data.corpus import Corpus
+from sharpen.data.ops.barrier import Copies, Deduplicator
+from sharpen.data.ops.base import operator
 
 __all__ = ["ExactDedup"]
 
@@ -24,7 +27,7 @@ _BYTES = 16
 @operator("exact_dedup")
 @dataclass(frozen=True, kw_only=True)
 class ExactDedup(Deduplicator):
-    """Keeps the first of rows with equal texts."""
+    """Keeps one of rows with equal texts."""
 
     lowercase: bool = False
     """Take upper and lower case for equal."""
@@ -32,7 +35,7 @@ class ExactDedup(Deduplicator):
     ignore_non_character: bool = False
     """Compare letters and digits alone."""
 
-    def keys(self, batch: Batch) -> pa.Array:
+    def marks(self, batch: Batch) -> Mapping[str, pa.Array]:
         """See :class:`Deduplicator`."""
         try:
             import xxhash
@@ -49,20 +52,21 @@ class ExactDedup(Deduplicator):
                 xxhash.xxh3_128_digest(data[a:b]) for a, b in itertools.pairwise(offsets)
             )
         buffers = [None, pa.py_buffer(found)]
-        return pa.Array.from_buffers(pa.binary(_BYTES), len(batch), buffers)
+        return {"digest": pa.Array.from_buffers(pa.binary(_BYTES), len(batch), buffers)}
 
     def _normal(self, text: str) -> str:
         text = text.lower() if self.lowercase else text
         return "".join(filter(str.isalnum, text)) if self.ignore_non_character else text
 
-    def copies(self, keys: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    def copies(self, rows: Corpus, order: npt.NDArray[np.int64]) -> Copies:
         """See :class:`Deduplicator`."""
-        whole = np.ascontiguousarray(keys).view([("a", np.uint64), ("b", np.uint64)]).reshape(-1)
-        order = np.lexsort((whole["b"], whole["a"]))  # stable: equal keys stay in order
-        placed = whole[order]
-        first = np.ones(len(order), bool)
+        digests = rows.column("digest").reshape(-1, _BYTES)[order]
+        whole = np.ascontiguousarray(digests).view([("a", np.uint64), ("b", np.uint64)]).reshape(-1)
+        sorting = np.lexsort((whole["b"], whole["a"]))  # stable: equal ones stay in order
+        placed = whole[sorting]
+        first = np.ones(len(sorting), bool)
         first[1:] = placed[1:] != placed[:-1]
-        heads = order[first][np.cumsum(first) - 1] if len(order) else order
-        found = np.empty(len(order), np.int64)
-        found[order] = heads
-        return found
+        found = np.empty(len(sorting), np.int64)
+        if len(sorting):
+            found[order[sorting]] = order[sorting[first][np.cumsum(first) - 1]]
+        return Copies(found)

@@ -1,8 +1,8 @@
 """Near duplicates: texts that share most of their shingles, by MinHash and bands.
 
-Candidates meet in a band (:mod:`sharpen.data.statistics.minhash`); of those the signatures must say
-that they are as alike as is asked. Copies of copies are copies: of each connected group the first
-row stays.
+Candidates meet in a band (:mod:`sharpen.data.statistics.minhash`). Of those the signatures must say
+that they are as alike as is asked, or their sets of shingles (``verify="exact"``), so that no pair
+is taken for copies that is none.
 
 Differs from Data-Juicer 1.6.1: candidates are verified, texts shorter than a shingle are compared
 whole, not taken for equal, and the permutations are those of 32-bit arithmetic.
@@ -10,7 +10,7 @@ whole, not taken for equal, and the permutations are those of 32-bit arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -20,18 +20,22 @@ import pyarrow as pa
 
 from sharpen.core.errors import ConfigError
 from sharpen.data.batch import Batch
-from sharpen.data.ops.base import Deduplicator, operator
+from sharpen.data.corpus import Corpus
+from sharpen.data.ops.barrier import Copies, Deduplicator
+from sharpen.data.ops.base import operator
+from sharpen.data.ops.joining import Alike, Cluster, groups_of, meeting
+from sharpen.data.statistics import Texts
 from sharpen.data.statistics.minhash import choose_bands, minhash
+from sharpen.data.statistics.shingles import Shingling, Tokens, jaccard, shingle_sets
 
 __all__ = ["MinhashDedup"]
 
-Signatures = npt.NDArray[np.uint32]
-Pairs = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
-_Tokens = Literal["words", "space", "characters"]
 _RADIX = np.uint64(0x9E3779B97F4A7C15)
 _NOTHING = 0xFFFFFFFF
-_AT_ONCE = 1 << 16  # pairs whose signatures are compared together
+_AT_ONCE = 1 << 15  # pairs that are compared together
 
 
 @operator("minhash_dedup")
@@ -48,7 +52,7 @@ class MinhashDedup(Deduplicator):
     window: int = 5
     """Tokens of a shingle."""
 
-    tokens: _Tokens = "words"
+    tokens: Tokens = "words"
     """What a token is: words between white space, between spaces alone, or code points."""
 
     lowercase: bool = True
@@ -60,19 +64,25 @@ class MinhashDedup(Deduplicator):
     rows: int | None = None
     """Lanes of a band."""
 
-    verify: Literal["signature", "none"] = "signature"
-    """Whether the signatures of candidates must reach the threshold, too."""
+    verify: Literal["signature", "exact", "none"] = "signature"
+    """What must reach the threshold, too: the share of equal lanes (off by 0.03 of the similarity
+    with 256), or of the shingles themselves."""
+
+    cluster: Cluster = "components"
+    """``components``: copies of copies are copies. ``star``: a row goes only if it is a copy of one
+    that stays."""
 
     seed: int = 0
     """Of the hashes."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        super().__post_init__()
         if not 0 < self.threshold < 1:
             raise ConfigError(f"threshold={self.threshold:g} must lie between 0 and 1.")
-        if self.tokens not in get_args(_Tokens):
+        if self.tokens not in get_args(Tokens):
             raise ConfigError(
-                f"tokens={self.tokens!r} must be one of {', '.join(get_args(_Tokens))}."
+                f"tokens={self.tokens!r} must be one of {', '.join(get_args(Tokens))}."
             )
         for name in ("lanes", "window"):
             if getattr(self, name) < 1:
@@ -90,72 +100,69 @@ class MinhashDedup(Deduplicator):
             return self.bands, self.rows
         return choose_bands(self.lanes, self.threshold)
 
-    def keys(self, batch: Batch) -> pa.Array:
-        """See :class:`Deduplicator`."""
-        texts = batch.texts
-        found = minhash(
-            texts.offsets,
-            texts.data,
-            window=self.window,
-            lanes=self.lanes,
-            seed=self.seed,
-            tokens=self.tokens,
-            lowercase=self.lowercase,
-        )
+    @property
+    def _shingling(self) -> Shingling:
+        return Shingling(self.window, self.tokens, self.lowercase)
+
+    def marks(self, batch: Batch) -> Mapping[str, pa.Array]:
+        """See :class:`Deduplicator`: the signature, and a hash of each band."""
+        found = minhash(batch.texts, self._shingling, self.lanes, self.seed)
         buffers = [None, pa.py_buffer(found.tobytes())]
-        return pa.Array.from_buffers(pa.binary(4 * self.lanes), len(batch), buffers)
+        marks = {"lanes": pa.Array.from_buffers(pa.binary(4 * self.lanes), len(batch), buffers)}
+        bands, rows = self.plan
+        for band in range(bands):
+            key = np.zeros(len(batch), np.uint64)
+            for lane in found[:, band * rows : (band + 1) * rows].T:
+                key = key * _RADIX + lane
+            marks[f"band{band}"] = pa.array(key)
+        marks["some"] = pa.array((found != _NOTHING).any(1))
+        return marks
 
-    def copies(self, keys: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    def copies(self, rows: Corpus, order: Integers) -> Copies:
         """See :class:`Deduplicator`."""
-        signatures = np.ascontiguousarray(keys).view(np.uint32)
-        parents = list(range(len(signatures)))
-        if len(signatures) < 2:
-            return np.array(parents, np.int64)
-        known = np.nonzero((signatures != _NOTHING).any(1))[0]
-        found = [
-            self._alike(signatures, pairs) for pairs in _candidates(signatures, known, *self.plan)
-        ]
-        joined = np.unique(np.concatenate(found), axis=0) if found else np.zeros((0, 2), np.int64)
-        for one, other in joined.tolist():
-            a, b = _root(parents, one), _root(parents, other)
-            if a != b:
-                parents[max(a, b)] = min(a, b)
-        return np.array([_root(parents, i) for i in range(len(parents))], np.int64)
+        known = np.nonzero(rows.column("some"))[0]
 
-    def _alike(self, signatures: Signatures, pairs: Pairs) -> Pairs:
-        if self.verify == "none" or not len(pairs):
-            return pairs
-        kept = []
-        for start in range(0, len(pairs), _AT_ONCE):
-            some = pairs[start : start + _AT_ONCE]
-            share = (signatures[some[:, 0]] == signatures[some[:, 1]]).mean(1)
-            kept.append(some[share >= self.threshold])
-        return np.concatenate(kept)
+        def meetings() -> Iterator[tuple[Integers, Integers]]:
+            for band in range(self.plan[0]):
+                yield meeting(rows.column(f"band{band}")[known], known)
 
+        of = groups_of(len(rows), meetings(), self._alike(rows), order, self.cluster)
+        similarity = self._exact if self.verify == "exact" else self._estimated
+        return Copies(
+            of, lambda one, other: similarity(rows, one, other), f"min={self.threshold:g}"
+        )
 
-def _candidates(
-    signatures: Signatures, known: npt.NDArray[np.int64], bands: int, rows: int
-) -> Iterator[Pairs]:
-    """[pairs, 2] of each band: each text with the first of its bucket, and with the one before."""
-    for band in range(bands):
-        lanes = signatures[known, band * rows : (band + 1) * rows].astype(np.uint64)
-        key = np.zeros(len(known), np.uint64)
-        for lane in lanes.T:
-            key = key * _RADIX + lane
-        order = np.argsort(key, kind="stable")
-        placed, members = key[order], known[order]
-        begins = np.ones(len(order), bool)
-        begins[1:] = placed[1:] != placed[:-1]
-        first = members[begins][np.cumsum(begins) - 1]
-        later = ~begins
-        before = np.roll(members, 1)
-        yield np.stack([first[later], members[later]], 1)
-        chained = later & (before != first)
-        yield np.stack([before[chained], members[chained]], 1)
+    def _alike(self, rows: Corpus) -> Alike:
+        if self.verify == "none":
+            return lambda one, other: np.ones(len(one), bool)
+        similarity = self._exact if self.verify == "exact" else self._estimated
+        return lambda one, other: similarity(rows, one, other) >= self.threshold
+
+    def _estimated(self, rows: Corpus, one: Integers, other: Integers) -> Floats:
+        """[pairs] share of equal lanes."""
+        return _in_parts(one, other, lambda a, b: self._lanes(rows, a, b))
+
+    def _lanes(self, rows: Corpus, one: Integers, other: Integers) -> Floats:
+        both, where = np.unique([one, other], return_inverse=True)
+        lanes = np.ascontiguousarray(rows.gather("lanes", both)).view(np.uint32)
+        a, b = where.reshape(2, -1)
+        found: Floats = np.equal(lanes[a], lanes[b]).mean(1, dtype=np.float64)
+        return found
+
+    def _exact(self, rows: Corpus, one: Integers, other: Integers) -> Floats:
+        """[pairs] share of common shingles."""
+        return _in_parts(one, other, lambda a, b: self._shared(rows, a, b))
+
+    def _shared(self, rows: Corpus, one: Integers, other: Integers) -> Floats:
+        both, where = np.unique([one, other], return_inverse=True)
+        sets = shingle_sets(Texts(rows.texts(both)), self._shingling)
+        a, b = where.reshape(2, -1)
+        return jaccard(*sets, a, b)
 
 
-def _root(parents: list[int], i: int) -> int:
-    while parents[i] != i:
-        parents[i] = parents[parents[i]]
-        i = parents[i]
-    return i
+def _in_parts(
+    one: Integers, other: Integers, measure: Callable[[Integers, Integers], Floats]
+) -> Floats:
+    starts = range(0, len(one), _AT_ONCE)
+    found = [measure(one[s : s + _AT_ONCE], other[s : s + _AT_ONCE]) for s in starts]
+    return np.concatenate(found) if found else np.zeros(0)

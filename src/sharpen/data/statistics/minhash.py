@@ -22,89 +22,42 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sharpen.data.statistics.characters import characters
-from sharpen.data.statistics.counts import Bytes, Integers, texts_of
+from sharpen.data.statistics.column import Texts
+from sharpen.data.statistics.counts import texts_of
+from sharpen.data.statistics.shingles import Shingling
 from sharpen.native.build import function, load
 
 __all__ = ["choose_bands", "minhash"]
 
 Lanes = npt.NDArray[np.uint32]
 
-_MASK = (1 << 64) - 1
-_BASIS, _PRIME, _RADIX = 0xCBF29CE484222325, 0x100000001B3, 0x9E3779B97F4A7C15
 _POINTS = 1000  # of the integrals: the midpoint rule
 
 
-def minhash(
-    offsets: Integers,
-    data: Bytes,
-    *,
-    window: int,
-    lanes: int,
-    seed: int = 0,
-    tokens: str = "words",
-    lowercase: bool = True,
-) -> Lanes:
+def minhash(texts: Texts, shingling: Shingling, lanes: int, seed: int = 0) -> Lanes:
     """[n, lanes] signatures; of texts without tokens all ones.
 
     Args:
-        offsets: [n + 1] into ``data``.
-        data: valid UTF-8.
-        window: tokens of a shingle; a text with fewer is one shingle.
+        texts: a column.
+        shingling: what a shingle is.
         lanes: P.
         seed: of the lanes.
-        tokens: ``words`` (parted by spaces, line feeds and tabs), ``space`` (by spaces alone) or
-            ``characters``.
-        lowercase: take upper and lower case for equal.
     """
     rng = np.random.Generator(np.random.Philox(seed))
     a = rng.integers(0, 1 << 32, lanes, np.uint32) | np.uint32(1)
     b = rng.integers(0, 1 << 32, lanes, np.uint32)
-    signature = np.empty((len(offsets) - 1, lanes), np.uint32)
-    fold = characters().lower if lowercase else _same()
-    library = load("text")
+    signature = np.empty((len(texts), lanes), np.uint32)
+    library = load("shingles")
     if library is not None:
-        first, second = tokens == "characters", tokens == "words"
-        given = (array.ctypes.data for array in (offsets, data, fold))
+        given = (texts.offsets.ctypes.data, texts.data.ctypes.data, *shingling.native())
         last = (array.ctypes.data for array in (a, b, signature))
-        _native(library)(len(signature), *given, first, second, window, lanes, *last)
+        _native(library)(len(texts), *given, lanes, *last)
         return signature
-    for row, text in zip(signature, texts_of(offsets, data), strict=True):
-        hashes = [_hash(token, fold) for token in _tokens(text, tokens)]
-        size = min(window, len(hashes))
+    for row, text in zip(signature, texts_of(texts.offsets, texts.data), strict=True):
         row[:] = 0xFFFFFFFF
-        for j in range(len(hashes) - size + 1 if hashes else 0):
-            h = 0
-            for one in hashes[j : j + size]:
-                h = (h * _RADIX + one) & _MASK
-            np.minimum(row, a * np.uint32(_mixed(h) >> 32) + b, out=row)
+        for h in shingling.hashes(text):
+            np.minimum(row, a * np.uint32(h >> 32) + b, out=row)
     return signature
-
-
-def _tokens(text: str, tokens: str) -> list[str]:
-    if tokens == "characters":
-        return list(text)
-    if tokens == "words":
-        text = text.replace("\n", " ").replace("\t", " ")
-    return [token for token in text.split(" ") if token]
-
-
-def _hash(token: str, fold: npt.NDArray[np.uint32]) -> int:
-    h = _BASIS
-    for character in token:
-        h = ((h ^ int(fold[ord(character)])) * _PRIME) & _MASK
-    return _mixed(h)
-
-
-def _mixed(h: int) -> int:
-    h = ((h ^ (h >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    h = ((h ^ (h >> 27)) * 0x94D049BB133111EB) & _MASK
-    return h ^ (h >> 31)
-
-
-@functools.cache
-def _same() -> npt.NDArray[np.uint32]:
-    return np.arange(0x110000, dtype=np.uint32)
 
 
 @functools.lru_cache(maxsize=64)

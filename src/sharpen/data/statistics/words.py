@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sharpen.data.statistics.characters import characters, is_special
+from sharpen.data.statistics.hashing import hash_text
 from sharpen.native.build import load
 
 __all__ = ["Words", "find_words", "hash_word", "refine"]
@@ -30,8 +31,6 @@ __all__ = ["Words", "find_words", "hash_word", "refine"]
 Integers = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
-_MASK = (1 << 64) - 1
-_BASIS, _PRIME = 0xCBF29CE484222325, 0x100000001B3
 _PARTS = str.maketrans("\n\t", "  ")
 
 
@@ -87,12 +86,7 @@ def hash_word(refined: str) -> int:
     """Of a refined word: 64 bits, 0 for an empty one alone; never 1."""
     if not refined:
         return 0
-    h = _BASIS
-    for character in refined:
-        h = ((h ^ ord(character)) * _PRIME) & _MASK
-    h = ((h ^ (h >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    h = ((h ^ (h >> 27)) * 0x94D049BB133111EB) & _MASK
-    h ^= h >> 31
+    h = hash_text(refined)
     return h if h > 1 else h + 2
 
 
