@@ -15,6 +15,8 @@ import pyarrow as pa
 
 from sharpen.core.errors import DataError
 from sharpen.data.statistics.counts import Counts, count_characters
+from sharpen.data.statistics.grams import Forms, find_forms
+from sharpen.data.statistics.lines import Pieces, find_lines, find_paragraphs
 from sharpen.data.statistics.words import Words, find_words
 
 __all__ = ["Texts"]
@@ -76,3 +78,18 @@ class Texts:
     def words(self) -> Words:
         """What spaces, line feeds and tabs part."""
         return find_words(self.offsets, self.data)
+
+    @functools.cached_property
+    def forms(self) -> Forms:
+        """Hashes of the words as they stand, and the kinds of their characters."""
+        return find_forms(self.words, self.data)
+
+    @functools.cached_property
+    def lines(self) -> Pieces:
+        """What ``str.splitlines`` parts."""
+        return find_lines(self.offsets, self.data)
+
+    @functools.cached_property
+    def paragraphs(self) -> Pieces:
+        """What two or more line feeds part."""
+        return find_paragraphs(self.offsets, self.data)
