@@ -3,7 +3,13 @@
 from sharpen.data.statistics.characters import Characters, characters, is_special
 from sharpen.data.statistics.column import Texts
 from sharpen.data.statistics.counts import Counts
-from sharpen.data.statistics.grams import Forms, repeated_grams, repeated_pieces, top_gram
+from sharpen.data.statistics.grams import (
+    Forms,
+    repeated_grams,
+    repeated_pieces,
+    repeated_words,
+    top_gram,
+)
 from sharpen.data.statistics.lines import Pieces, joined
 from sharpen.data.statistics.repetition import (
     character_repetition,
@@ -28,6 +34,7 @@ __all__ = [
     "refine",
     "repeated_grams",
     "repeated_pieces",
+    "repeated_words",
     "top_gram",
     "word_repetition",
     "words_in_list",

@@ -31,7 +31,7 @@ from sharpen.data.statistics.lines import Pieces
 from sharpen.data.statistics.words import Words
 from sharpen.native.build import function, load
 
-__all__ = ["Forms", "find_forms", "repeated_grams", "repeated_pieces", "top_gram"]
+__all__ = ["Forms", "find_forms", "repeated_grams", "repeated_pieces", "repeated_words", "top_gram"]
 
 Flags = npt.NDArray[np.bool_]
 
@@ -81,18 +81,29 @@ def find_forms(words: Words, data: Bytes) -> Forms:
 
 def repeated_pieces(pieces: Pieces) -> tuple[Integers, Integers]:
     """[n] how many pieces of each text occurred before in it, and [n] their code points."""
-    n = len(pieces.offsets) - 1
+    return _repeated(pieces.offsets, pieces.hashes, pieces.lengths)
+
+
+def repeated_words(words: Words) -> Integers:
+    """[n] how many refined words of each text occurred before in it."""
+    kept = words.refined != 0
+    before = np.concatenate([[0], np.cumsum(kept)])[words.offsets]
+    return _repeated(before, words.refined[kept], words.lengths[kept])[0]
+
+
+def _repeated(
+    offsets: Integers, hashes: npt.NDArray[np.uint64], lengths: npt.NDArray[np.int32]
+) -> tuple[Integers, Integers]:
+    n = len(offsets) - 1
     count, points = np.zeros(n, np.int64), np.zeros(n, np.int64)
     library = load("text_lines")
     if library is not None:
-        arrays = (pieces.offsets, pieces.hashes, pieces.lengths, count, points)
+        arrays = (offsets, hashes, lengths, count, points)
         _call(library, "repeated_pieces", "ippppp")(n, *(a.ctypes.data for a in arrays))
         return count, points
-    for i, (begin, end) in enumerate(itertools.pairwise(pieces.offsets)):
+    for i, (begin, end) in enumerate(itertools.pairwise(offsets)):
         seen = set()
-        for h, length in zip(
-            pieces.hashes[begin:end].tolist(), pieces.lengths[begin:end].tolist(), strict=True
-        ):
+        for h, length in zip(hashes[begin:end].tolist(), lengths[begin:end].tolist(), strict=True):
             count[i] += h in seen
             points[i] += length * (h in seen)
             seen.add(h)
