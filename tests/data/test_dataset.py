@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
 import hashlib
 import json
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -24,7 +26,8 @@ from sharpen.core.errors import ConfigError, DataError
 from sharpen.data import Dataset, ops
 from sharpen.data.batch import Batch
 from sharpen.data.ops import Annotator, OneOf, operator
-from sharpen.data.sources import Source
+from sharpen.data.ordering import choose_order
+from sharpen.data.sources import FileSource
 
 PROSE = "The sea was calm and the two of them had been on it for a week with no wind at all. "
 
@@ -51,7 +54,7 @@ def write_rows(path: Path, given: list) -> Path:
     return path
 
 
-def recipe(source: Source) -> Dataset:
+def recipe(source: FileSource) -> Dataset:
     return Dataset(source).apply(
         ops.clean_links(),
         ops.text_length(min=20),
@@ -103,8 +106,8 @@ def read_output(folder: Path) -> list[dict]:
     ]
 
 
-def hashes(folder: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob("data-*")}
+def hashes(folder: Path, pattern: str = "data-*") -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.glob(pattern)}
 
 
 @pytest.mark.parametrize("native", ["1", "0"])
@@ -115,7 +118,7 @@ def test_a_recipe_keeps_what_a_slow_one_keeps_and_says_why_the_rest_went(
         monkeypatch.setenv("SHARPEN_NATIVE", "0")
     given = rows(300)
     path = write_rows(tmp_path / "in.jsonl", given)
-    result = recipe(Source(path, rows=64)).write(tmp_path / "out", trace=True)
+    result = recipe(FileSource(path, rows=64)).write(tmp_path / "out", trace=True, order="given")
     kept, gone = slow_recipe(given)
     assert {"words_num", "text_length", "character_repetition", "exact_dedup"} <= set(gone.values())
     found = read_output(tmp_path / "out")
@@ -145,17 +148,43 @@ def test_batches_and_threads_do_not_change_the_bytes(tmp_path):
     told = []
     for i, (size, workers) in enumerate([(1, 1), (7, 2), (4096, 1), (100, 3)]):
         out = tmp_path / f"out{i}"
-        result = recipe(Source(path, rows=size)).write(out, trace=True, workers=workers)
+        result = recipe(FileSource(path, rows=size)).write(out, trace=True, workers=workers)
         tables = [pq.read_table(out / "trace" / f"{n}.parquet") for n in ("dropped", "edited")]
         ids = [sorted(t.column("id").to_pylist()) for t in tables]
         told.append((hashes(out), ids, result.rows_out, result.rows_dropped))
     assert told[1:] == told[:-1]
 
 
+def test_filters_move_before_others_that_cost_more_and_keep_the_same_rows(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = write_rows(tmp_path / "in.jsonl", rows(400))
+    filters = [
+        ops.character_repetition(max=0.9, size=3),  # dear, and drops next to nothing
+        ops.word_repetition(max=0.9, size=2),
+        ops.text_length(min=150),  # cheap, and drops many
+        ops.words_num(min=5),
+    ]
+    batch = next(iter(FileSource(path))).rows
+    order = choose_order([*filters, ops.clean_links(), ops.text_length(min=1)], batch)
+    assert order[0] == 2
+    assert sorted(order[:4]) == [0, 1, 2, 3]
+    assert order[4:] == [4, 5]
+    told = []
+    for i, order in enumerate(("given", "auto", "auto")):
+        for turn in (filters, filters[::-1]):
+            out = tmp_path / f"{i}{turn is filters}"
+            result = Dataset.read(path).apply(*turn).write(out, trace=True, order=order)
+            told.append(result.sha256)
+        assert result.rows_in == result.rows_out + result.rows_dropped
+    assert len(set(told)) == 1
+    first, again = (hashes(tmp_path / f"{i}True" / "trace", "*") for i in (1, 2))
+    assert first == again
+
+
 def test_a_second_call_is_a_hit_and_another_recipe_is_refused(tmp_path):
     path = write_rows(tmp_path / "in.jsonl", rows(50))
-    first = recipe(Source(path)).write(tmp_path / "out")
-    again = recipe(Source(path)).write(tmp_path / "out")
+    first = recipe(FileSource(path)).write(tmp_path / "out")
+    again = recipe(FileSource(path)).write(tmp_path / "out")
     assert (first.cached, again.cached) == (False, True)
     assert again.operators == first.operators
     other = Dataset.read(path).apply(ops.text_length(min=5))
@@ -224,6 +253,62 @@ def test_statistics_stay_with_the_rows_when_asked(tmp_path):
     assert found == [{"text": PROSE}, {"text": "ab " * 9}]
 
 
+def test_columns_of_parquet_come_out_as_they_went_in(tmp_path):
+    when = datetime.datetime(2020, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+    table = pa.table(
+        {
+            "when": pa.array([when] * 4),
+            "body": pa.array(["one two", None, "three", b"\xff".decode("latin1")], pa.string()),
+            "picture": pa.array([b"\x00\xff"] * 4),
+            "n": pa.array([1, 2, 3, 4], pa.int8()),
+        }
+    )
+    path = tmp_path / "in.parquet"
+    pq.write_table(table, path, row_group_size=3)
+    ds = Dataset.read(path, text_key="body").apply(ops.text_length(min=1), ops.exact_dedup())
+    with pytest.raises(DataError, match=r"in.parquet: row 2: 'body' is null"):
+        ds.write(tmp_path / "strict", format="parquet")
+    result = ds.write(tmp_path / "out", format="parquet", on_error="skip", keep_statistics=True)
+    found = pq.read_table(tmp_path / "out" / "data-00000.parquet")
+    assert found.drop_columns(["stats", "body"]).equals(
+        table.drop_columns(["body"]).take(pa.array([0, 2, 3]))
+    )
+    assert found.column("body").to_pylist() == ["one two", "three", "ÿ"]
+    assert found.column("stats").to_pylist() == [{"text_length": n} for n in (7, 5, 1)]
+    assert (result.rows_in, result.rows_out, result.rows_dropped) == (4, 3, 1)
+    with pytest.raises(DataError, match=r"bytes.*Write format=parquet"):
+        ds.write(tmp_path / "json", on_error="skip")
+    assert not (tmp_path / "json").exists()
+    with pytest.raises(DataError, match="the column 'text' is missing; found: when, body"):
+        Dataset.read(path).write(tmp_path / "else")
+
+
+def test_texts_of_columns_that_are_not_utf8_are_told_apart(tmp_path):
+    texts = [b"fine", b"\xff\xfe", "größe".encode()]
+    raw = pa.array(texts, pa.binary())
+    column = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
+    pq.write_table(pa.table({"text": column}), tmp_path / "in.parquet")
+    result = Dataset.read(tmp_path / "in.parquet").write(
+        tmp_path / "out", on_error="quarantine", trace=True
+    )
+    assert [row["text"] for row in read_output(tmp_path / "out")] == ["fine", "größe"]
+    assert result.why(1)[0]["reason"].endswith("row 2: 'text' is not UTF-8.")
+
+
+def test_what_fails_is_kept_in_quarantine(tmp_path):
+    path = write_rows(tmp_path / "in.jsonl", [{"text": PROSE}, "{broken", {"n": 1}])
+    result = Dataset.read(path).write(tmp_path / "out", on_error="quarantine")
+    found = [
+        json.loads(line) for line in (tmp_path / "out/quarantine.jsonl").read_text().splitlines()
+    ]
+    assert [(one["id"], one["operator"]) for one in found] == [("1", "read"), ("2", "read")]
+    assert found[0]["row"] == "{broken\n"
+    assert "not valid JSON" in found[0]["error"]
+    assert (result.rows_in, result.rows_out, result.rows_dropped) == (3, 1, 2)
+    assert result.operators["read"].rows_in == 3
+    assert "3 rows were read" in result.report.read_text()
+
+
 def test_a_row_that_makes_an_operator_fail_is_named_or_left_out(tmp_path):
     from dataclasses import dataclass
 
@@ -277,8 +362,8 @@ def test_an_empty_result_is_an_empty_file(tmp_path):
 RUN = """
 import sys
 from sharpen.data import Dataset, ops
-from sharpen.data.sources import Source
-ds = Dataset(Source(sys.argv[1], rows=20)).apply(
+from sharpen.data.sources import FileSource
+ds = Dataset(FileSource(sys.argv[1], rows=20)).apply(
     ops.clean_links(), ops.text_length(min=20), ops.character_repetition(max=0.2, size=5),
     ops.exact_dedup(), ops.whitespace_normalization(), ops.words_num(min=8),
     ops.stopwords(min=0.1))
@@ -289,7 +374,7 @@ ds.write(sys.argv[2], trace=True, workers=2)
 @pytest.mark.slow
 def test_killed_at_any_time_it_ends_in_the_same_bytes(tmp_path):
     path = write_rows(tmp_path / "in.jsonl", rows(3000))
-    recipe(Source(path, rows=20)).write(tmp_path / "calm", trace=True, workers=1)
+    recipe(FileSource(path, rows=20)).write(tmp_path / "calm", trace=True, workers=1)
     rng = random.Random(0)
     out = tmp_path / "out"
     kills = 0
