@@ -15,6 +15,7 @@ from sharpen.data.ops import (
     lines,
     lists,
     shares,
+    tokens,
     web,
     words,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "operator_names",
     "operator_type",
     "shares",
+    "tokens",
     "web",
     "words",
 ]

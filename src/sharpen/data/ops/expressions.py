@@ -103,7 +103,7 @@ def _compiled(node: ast.expr, text: str) -> Condition:
         case ast.Call(ast.Name(name), args, keywords) if name in _FUNCTIONS and not keywords:
             number, function = _FUNCTIONS[name]
             if len(args) != number:
-                raise ConfigError(f"{name}() takes {number} argument(s) in the condition {text!r:.200}.")
+                raise ConfigError(f"{name}() takes {number} values in the condition {text!r:.200}.")
             parts = [_compiled(one, text) for one in args]
             return lambda row: _safely(function, *(part(row) for part in parts))
     raise ConfigError(
