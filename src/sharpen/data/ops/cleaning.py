@@ -19,6 +19,7 @@ from sharpen.data.batch import Batch
 from sharpen.data.ops.base import Mapper, operator
 
 __all__ = [
+    "EMAIL",
     "CleanEmail",
     "CleanIp",
     "CleanLinks",
@@ -28,7 +29,7 @@ __all__ = [
     "compiled",
 ]
 
-_EMAIL = r"[A-Za-z0-9._%+\-]+@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)+"
+EMAIL = r"[A-Za-z0-9._%+\-]+@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)+"
 _IP = (
     r"\b(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)\b"
     r"|\b(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}\b"
@@ -102,7 +103,7 @@ class CleanEmail(Replacing):
 
     @property
     def _pattern(self) -> str:
-        return self.pattern or _EMAIL
+        return self.pattern or EMAIL
 
 
 @operator("clean_ip")

@@ -1,0 +1,34 @@
+"""Editing some of a column's texts by a function of Python; the others are copied as they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+__all__ = ["edit_each", "edit_where", "edit_where_found"]
+
+
+def edit_where(column: pa.Array, which: pa.Array, edit: Callable[[str], str]) -> pa.Array:
+    """[n] large strings, edited where ``which`` holds; the column itself if nowhere.
+
+    Args:
+        column: [n] large strings.
+        which: [n] booleans.
+        edit: of one text.
+    """
+    if not pc.any(which).as_py():
+        return column
+    made = [edit(text) for text in column.filter(which).to_pylist()]
+    return pc.replace_with_mask(column, which, pa.array(made, pa.large_string()))
+
+
+def edit_where_found(column: pa.Array, pattern: str, edit: Callable[[str], str]) -> pa.Array:
+    """[n] large strings, edited where a pattern of RE2 matches; see :func:`edit_where`."""
+    return edit_where(column, pc.match_substring_regex(column, pattern), edit)
+
+
+def edit_each(column: pa.Array, edit: Callable[[str], str]) -> pa.Array:
+    """[n] large strings, each edited."""
+    return pa.array([edit(text) for text in column.to_pylist()], pa.large_string())
