@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import OURS, PEER, RESULTS
+from benchmarks.data import sections as preparing
 from benchmarks.search import sections as searching
 from benchmarks.serve import sections as serving
 
@@ -25,6 +26,7 @@ PAGES = (
     *("README.md", "docs/plan/plan.md", "docs/train/train.md", "docs/train/long_sequences.md"),
     *("docs/compress/quantize.md", "docs/compress/mixllm.md", "docs/compress/locret.md"),
     *(
+        "docs/data/models.md",
         "docs/plan/serving.md",
         "docs/serve/bench.md",
         "docs/serve/gpu.md",
@@ -414,7 +416,7 @@ def plan_serving() -> str:
     )
 
 
-_OF_ROOMS = {**serving.SECTIONS, **searching.SECTIONS}
+_OF_ROOMS = {**serving.SECTIONS, **searching.SECTIONS, **preparing.SECTIONS}
 
 
 def _of_room(name: str) -> str:

@@ -15,6 +15,8 @@ enum : uint8_t { SPACE = 8, LINE = 64 };  // bits of sharpen/data/statistics/cha
 constexpr uint64_t BASIS = 0xcbf29ce484222325ull, PRIME = 0x100000001b3ull;
 constexpr uint64_t EMPTY = ~0ull;
 constexpr uint32_t NONE = ~0u, UNKNOWN = 0, BEGIN = 1, END = 2;
+constexpr uint32_t NEW = 1u << 31;  // beside the id of the end of a sentence
+constexpr size_t kAhead = 6;        // words that are fetched before they are read
 constexpr int kMostOrder = 8;
 
 inline uint64_t mixed(uint64_t x) {  // the finalizer of SplitMix64
@@ -143,6 +145,16 @@ struct Model {
     const int64_t* places;  // [order + 1], from 2
     const Slot* const* tables;
     bool closed;  // the suffix of each n-gram is one, too
+
+    // Ask memory for what two words in a row will need.
+    void fetch(uint32_t before, uint32_t word) const {
+        before = before & NEW ? BEGIN : before;
+        word &= ~NEW;
+        __builtin_prefetch(&unigrams[2 * int64_t(word)]);
+        if (order < 2) return;
+        const uint64_t key = uint64_t(before) << 32 | word;
+        __builtin_prefetch(&tables[2][place_of(mixed(key), places[2])]);
+    }
 
     float backoff(int64_t j, uint32_t node) const {
         return j == 1 ? unigrams[2 * int64_t(node) + 1] : tables[j][node].backoff;
@@ -338,45 +350,40 @@ void ngram_score(int64_t order, int64_t words, const float* unigrams, const int6
 }
 
 // Of n texts: log10 of the probability of all sentences with their ends, and how many words (as
-// str.split says) and ends they have.
+// str.split says) and ends they have. Words are known by their hashes alone.
 void ngram_texts(int64_t order, int64_t words, const float* unigrams, const int64_t* places,
-                 const void* const* tables, int64_t closed, const uint64_t* word_offsets,
-                 const uint8_t* word_bytes, int64_t index_size, const void* index, int64_t n,
-                 const int64_t* offsets, const uint8_t* data, const uint8_t* bits, double* scores,
-                 int64_t* lengths) {
+                 const void* const* tables, int64_t closed, int64_t index_size, const void* index,
+                 int64_t n, const int64_t* offsets, const uint8_t* data, const uint8_t* bits,
+                 double* scores, int64_t* lengths) {
     const Model model{order, words, unigrams, places,
                       reinterpret_cast<const Slot* const*>(tables), closed != 0};
     const Place* known = static_cast<const Place*>(index);
     State state(model);
+    std::vector<uint32_t> ids;  // of a text's sentences, each with its end
     for (int64_t i = 0; i < n; ++i) {
-        double score = 0.0;
-        int64_t length = 0, after = 0;  // words since the last end of a line
-        state.begin(true);
+        ids.clear();
+        int64_t length = 0;
         const auto word = [&](const uint8_t* p, const uint8_t* end) {
             const uint64_t hash = hash_bytes(p, end);
-            const size_t size = end - p;
-            uint32_t id = UNKNOWN;
-            for (uint64_t k = place_of(hash, index_size); known[k].id != NONE;
-                 k = k + 1 == uint64_t(index_size) ? 0 : k + 1) {
-                const Place& at = known[k];
-                if (at.hash == hash && word_offsets[at.id + 1] - word_offsets[at.id] == size &&
-                    std::memcmp(word_bytes + word_offsets[at.id], p, size) == 0) {
-                    id = at.id;
-                    break;
-                }
-            }
-            score += state.read(id);
-            ++after;
+            uint64_t k = place_of(hash, index_size);
+            while (known[k].id != NONE && known[k].hash != hash)
+                k = k + 1 == uint64_t(index_size) ? 0 : k + 1;
+            ids.push_back(known[k].id == NONE ? UNKNOWN : known[k].id);
         };
         const auto sentence = [&](int64_t parts) {
-            score += state.read(END);
+            ids.push_back(END | NEW);
             length += parts + 1;
-            state.begin(true);
-            after = 0;
         };
         const int64_t last =
             read_text(data + offsets[i], data + offsets[i + 1], bits, false, word, sentence);
-        if (after > 0) sentence(last);
+        if (!ids.empty() && !(ids.back() & NEW)) sentence(last);
+        double score = 0.0;
+        state.begin(true);
+        for (size_t k = 0; k < ids.size(); ++k) {
+            if (k + kAhead < ids.size()) model.fetch(ids[k + kAhead - 1], ids[k + kAhead]);
+            score += state.read(ids[k] & ~NEW);
+            if (ids[k] & NEW) state.begin(true);
+        }
         scores[i] = score;
         lengths[i] = length;
     }

@@ -125,11 +125,11 @@ class NgramModel:
         scores, lengths = np.zeros(n), np.zeros(n, np.int64)
         library = load("ngram")
         if library is not None:
-            call = native(library, "ngram_texts", "nnpppn" + "ppnp" + "nppp" + "pp")
-            known = (self.offsets.ctypes.data, self.data.ctypes.data, len(self.places))
+            call = native(library, "ngram_texts", "nnpppn" + "np" + "nppp" + "pp")
+            known = (len(self.places), self.places.ctypes.data)
             given = (array.ctypes.data for array in (texts.offsets, texts.data, characters().bits))
             found = (scores.ctypes.data, lengths.ctypes.data)
-            call(*self._pointers, *known, self.places.ctypes.data, n, *given, *found)
+            call(*self._pointers, *known, n, *given, *found)
         else:
             for i, text in enumerate(texts.strings):
                 for sentence in split(text):

@@ -2,7 +2,9 @@
 
 Open addressing with linear probing. An n-gram's key is exact, never a hash alone: where its first
 n - 1 words lie in the table before (the id of the word for n = 2), and its last word. Words are
-found by FNV-1a of their bytes, and then compared.
+told apart by their bytes when a model is made; when texts are scored, by a hash of 64 bits (FNV-1a,
+mixed), so that one that the model does not know is taken for one of its V words with probability
+V / 2^64.
 """
 
 from __future__ import annotations

@@ -1,0 +1,119 @@
+"""``sharpen data lm``: models that tell texts apart, trained on yours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sharpen.cli.common import Output, command, new_app
+
+__all__ = ["register"]
+
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+Corpus = Annotated[
+    list[Path],
+    typer.Argument(help="Files or folders of JSONL, Parquet or text.", show_default=False),
+]
+ModelFile = Annotated[Path, typer.Argument(help="The model's file.", show_default=False)]
+TextKey = Annotated[str, typer.Option(help="Where a row's text stands: a.b is b of a.")]
+Target = Annotated[Path, typer.Option("--output", "-o", help="The file to write.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the file that is there.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the groups of commands to ``app``."""
+    language_models = new_app("Language models of n-grams: train them, score texts.")
+    app.add_typer(language_models, name="lm")
+    _lm_train(language_models)
+    _lm_score(language_models)
+
+
+def _refuse_present(path: Path, force: bool) -> None:
+    from sharpen.core.errors import ConfigError
+
+    if path.exists() and not force:
+        raise ConfigError(f"{path} is there already; --force replaces it.")
+
+
+def _lm_train(app: typer.Typer) -> None:
+    @command(app, "train", example="sharpen data lm train good.jsonl -o good.bin --order 5")
+    def train(
+        corpus: Corpus,
+        output: Target,
+        order: Annotated[int, typer.Option(help="Most words of an n-gram.")] = 5,
+        prune: Annotated[
+            str, typer.Option(help="Leave out n-grams seen so often or less, by order: 0,0,1.")
+        ] = "0",
+        lines: Annotated[
+            bool, typer.Option("--lines", help="Each line is a sentence, not each text.")
+        ] = False,
+        text_key: TextKey = "text",
+        force: Force = False,
+    ) -> Output:
+        """Train by interpolated modified Kneser-Ney; .arpa and .arpa.gz write that format."""
+        from sharpen.core.errors import ConfigError
+        from sharpen.data.ngram import train, write_arpa
+
+        _refuse_present(output, force)
+        try:
+            limits = [int(part) for part in prune.split(",")]
+        except ValueError:
+            raise ConfigError(f"--prune {prune}: give numbers parted by commas: 0,0,1.") from None
+        model = train(corpus, order, prune=limits, lines=lines, text_key=text_key)
+        if output.name.lower().endswith((".arpa", ".arpa.gz")):
+            write_arpa(model, output)
+        else:
+            model.save(output)
+        document = {
+            "output": str(output),
+            "order": model.order,
+            "ngrams": model.ngrams,
+            **{key: model.about[key] for key in ("tokens", "sentences", "discounts")},
+        }
+
+        def render(console: Any) -> None:
+            counts = ", ".join(f"{count:,}" for count in model.ngrams)
+            console.print(f"{document['tokens']:,} words and ends of {document['sentences']:,}")
+            console.print(f"n-grams of 1 to {model.order} words: {counts}")
+            console.print(f"{output}")
+
+        return Output({"format": 1, **document}, render)
+
+
+def _lm_score(app: typer.Typer) -> None:
+    @command(app, "score", example="sharpen data lm score good.bin corpus.jsonl")
+    def score(model: ModelFile, corpus: Corpus, text_key: TextKey = "text") -> Output:
+        """Perplexities of texts: which of them a bound of the filter would keep."""
+        from sharpen.data.columns import columns_of
+        from sharpen.data.ngram import load_model
+
+        held = load_model(model)
+        columns = columns_of(corpus, text_key)
+        return _quantiles("perplexity", (held.perplexities(texts) for texts in columns))
+
+
+def _quantiles(name: str, values: Any) -> Output:
+    """How a statistic of texts is spread."""
+    import numpy as np
+
+    from sharpen.core.errors import DataError
+
+    whole = np.concatenate([np.zeros(0), *values])
+    if not len(whole):
+        raise DataError("there are no texts to score.")
+    found = dict(zip(map(str, _QUANTILES), np.quantile(whole, _QUANTILES).tolist(), strict=True))
+    document = {"statistic": name, "texts": len(whole), "mean": float(whole.mean())}
+
+    def render(console: Any) -> None:
+        from rich.table import Table
+
+        table = Table("share of texts", f"{name} up to", box=None, header_style="bold")
+        for share, value in found.items():
+            table.add_row(f"{float(share):.0%}", f"{value:,.4g}")
+        console.print(table)
+        console.print(f"{len(whole):,} texts, mean {document['mean']:,.4g}")
+
+    return Output({"format": 1, **document, "quantiles": found}, render)
