@@ -54,15 +54,15 @@ def test_a_bad_line_is_named_or_skipped_and_told(
 ) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(b'{"a": 1}\n' + line + b'\n{"a": 3}')
-    with pytest.raises(DataError, match=rf"x\.jsonl:2: .*{message}.*on_bad_line: skip"):
+    with pytest.raises(DataError, match=rf"x\.jsonl:2: .*{message}.*on_error: skip"):
         rows(path)
     told: list[str] = []
     with caplog.at_level(logging.WARNING, "sharpen.data.readers"):
-        assert rows(path, on_bad_line="skip", on_skip=told.append) == [{"a": 1}, {"a": 3}]
+        assert rows(path, on_error="skip", on_skip=told.append) == [{"a": 1}, {"a": 3}]
     assert len(told) == 1
     assert told[0].startswith(f"{path}:2: ")
     assert told[0] in caplog.text
-    assert rows(path, on_bad_line="skip") == [{"a": 1}, {"a": 3}]
+    assert rows(path, on_error="skip") == [{"a": 1}, {"a": 3}]
 
 
 def test_a_text_file_that_is_not_utf8_is_named_or_skipped(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_text_file_that_is_not_utf8_is_named_or_skipped(tmp_path: Path) -> Non
     (tmp_path / "b.txt").write_text("fine")
     with pytest.raises(DataError, match=r"a\.txt: byte 2 is not UTF-8"):
         rows(tmp_path)
-    assert rows(tmp_path, on_bad_line="skip") == [{"text": "fine", "path": "b.txt"}]
+    assert rows(tmp_path, on_error="skip") == [{"text": "fine", "path": "b.txt"}]
 
 
 def test_a_damaged_gzip_is_named_with_the_last_good_line(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_damaged_gzip_is_named_with_the_last_good_line(tmp_path: Path) -> None
         rows(path)
     path.write_bytes(b"not gzip at all")
     with pytest.raises(DataError, match="damaged after line 0"):
-        rows(path, on_bad_line="skip")
+        rows(path, on_error="skip")
     broken = bytearray(whole)
     broken[100:140] = b"\xff" * 40
     path.write_bytes(broken)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from sharpen.core.config import from_dict
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.core.stage import RecipeContext, StageContext, StageResult
+from sharpen.data.config import DataConfig, SourceConfig, SplitConfig
 from sharpen.data.shards import IGNORE, TokenDataset
-from sharpen.data.stages import DATA, DataConfig, SourceConfig, SplitConfig, run_data, split_rows
+from sharpen.data.stages import DATA, run_data, split_rows
 from sharpen.models.tokenizer import load_tokenizer
 from small_models import byte_tokenizer
 
@@ -159,7 +160,7 @@ def test_bad_rows_are_named_by_file_and_line_or_counted(tmp_path: Path, model: P
         run(tmp_path, model, rows)
     with pytest.raises(DataError, match=r"rows\.jsonl:1: no key 'author' to split by"):
         run(tmp_path, model, rows, split={"valid": 0.1, "by": "author"})
-    result = run(tmp_path, model, rows, on_bad_line="skip")
+    result = run(tmp_path, model, rows, on_error="skip")
     assert result.results["dropped"] == {"malformed": 1, "unreadable": 1}
     assert result.results["train"]["examples"] == 19
 
@@ -221,7 +222,7 @@ def test_limit_takes_the_first_rows(tmp_path: Path, model: Path) -> None:
     ("rows", "options", "message"),
     [
         ([], {}, "no row is left of rows.jsonl: the source is empty"),
-        ([{"a": 1}], {"on_bad_line": "skip"}, "no row is left of rows.jsonl: 1 malformed"),
+        ([{"a": 1}], {"on_error": "skip"}, "no row is left of rows.jsonl: 1 malformed"),
         (PAIRS, {"max_tokens": 8}, r"no example with a label left \(20 too long\)"),
         (
             [{"text": "a"}, {"text": "b"}],

@@ -11,7 +11,7 @@ from sharpen.core.config import digest
 from sharpen.core.errors import ConfigError
 from sharpen.core.run import run
 from sharpen.core.stage import Artifact, StageContext
-from sharpen.data.stages import DataConfig, SourceConfig, SplitConfig
+from sharpen.data.config import DataConfig, SourceConfig, SplitConfig
 from sharpen.models import load_model
 from sharpen.plan.job import Adapters
 from sharpen.plan.training import TrainingJob, training_memory

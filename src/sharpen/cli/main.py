@@ -20,6 +20,7 @@ COMMANDS = {
     "run": "Carry out a recipe, from data to a served model.",
     "plan": "Tell whether a recipe fits, what takes the memory, and how long it takes.",
     "tune": "Search over a recipe's settings.",
+    "data": "Clean a corpus, find duplicates, and see why each row went.",
     "train": "Carry out a recipe up to its last training stage.",
     "compress": "Quantize or prune a model's weights.",
     "eval": "Measure a model: perplexity, choices, exact match.",

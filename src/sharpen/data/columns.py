@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from sharpen.core.errors import ConfigError, DataError
-from sharpen.data.sources import Source
+from sharpen.data.sources import FileSource, Source
 from sharpen.data.statistics import Texts
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ def columns_of(texts: Given, text_key: str = "text") -> Iterator[Texts]:
         yield from _columns(texts.source)
         return
     if isinstance(texts, (str, Path)):
-        yield from _columns(Source(texts, text_key=text_key))
+        yield from _columns(FileSource(texts, text_key=text_key))
         return
     rest = iter(texts)
     while some := list(itertools.islice(rest, _AT_ONCE)):
         for path in some:
             if isinstance(path, Path):
-                yield from _columns(Source(path, text_key=text_key))
+                yield from _columns(FileSource(path, text_key=text_key))
         yield Texts([text for text in some if isinstance(text, str)])
 
 

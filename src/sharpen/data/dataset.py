@@ -10,6 +10,8 @@ that was killed lies beside it in ``<output>.work`` and is taken up by the same 
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -18,28 +20,28 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from sharpen.core.config import digest
-from sharpen.core.errors import ConfigError, DataError
+from sharpen.core.errors import ConfigError, DataError, storage_errors
 from sharpen.core.files import FileLock, atomic_dir, atomic_write_json, sha256_file
-from sharpen.data.batch import FIELDS, STATISTICS, TEXT, SourceBatch
+from sharpen.data.batch import SourceBatch
 from sharpen.data.corpus import Corpus
-from sharpen.data.engine import run_segment, segments_of
-from sharpen.data.ops.base import Operator
+from sharpen.data.engine import Segment, run_segment, segments_of
+from sharpen.data.ops.base import Filter, Operator
+from sharpen.data.ordering import known_order
 from sharpen.data.parts import Counted, Parts
-from sharpen.data.sources import Source, restored
+from sharpen.data.report import write_report
+from sharpen.data.sources import FileSource, Source
 from sharpen.data.steps import OnError
-from sharpen.data.trace import DROPPED, EDITED, Tally, why
+from sharpen.data.trace import Tally, why
+from sharpen.data.writers import Format, write_rows, write_trace
 
 __all__ = ["Dataset", "Result"]
 
 _VERSION = 1
 """Raised when the same files and operators come to another result."""
 
-_MANIFEST = "manifest.json"
+_MANIFEST, _MEASURED, _REPORT = "manifest.json", "measured.json", "report.html"
+_QUARANTINE = "quarantine.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,16 @@ class Result:
 
     operators: dict[str, Tally] = field(default_factory=dict)
 
+    sha256: str = ""
+    """Of the files of rows: equal for equal rows."""
+
     cached: bool = False
     """Whether the output was there already, of the same files and operators."""
+
+    @property
+    def report(self) -> Path:
+        """A page of what each operator did."""
+        return self.output / _REPORT
 
     def why(self, id: str | int) -> list[dict[str, Any]]:
         """What happened to a row: its edits, then why it was dropped.
@@ -96,7 +106,7 @@ class Dataset:
             MissingFileError: nothing is there.
             DataError: a file of an unknown kind.
         """
-        return cls(Source(path, text_key=text_key, limit=limit))
+        return cls(FileSource(path, text_key=text_key, limit=limit))
 
     def apply(self, *operators: Operator) -> Dataset:
         """The same with more operators at the end.
@@ -113,11 +123,12 @@ class Dataset:
         self,
         output: str | Path,
         *,
-        format: Literal["jsonl", "parquet"] = "jsonl",
+        format: Format = "jsonl",
         trace: bool = False,
         excerpts: int = 10,
         keep_statistics: bool = False,
         on_error: OnError = "fail",
+        order: Literal["auto", "given"] = "auto",
         workers: int | None = None,
         shard_bytes: int = 256 << 20,
         overwrite: bool = False,
@@ -131,7 +142,11 @@ class Dataset:
             trace: also write why each row went.
             excerpts: edits of each operator and batch of which texts are kept in the trace.
             keep_statistics: add what filters measured to the rows, as ``stats``.
-            on_error: what becomes of rows that cannot be read or make an operator fail.
+            on_error: what becomes of rows that cannot be read or make an operator fail: ``fail``
+                ends the run, ``skip`` counts them with the reason, ``quarantine`` also keeps them
+                in ``quarantine.jsonl``.
+            order: of filters that follow each other: ``auto`` puts those first that drop the most
+                for the least time; the rows that are kept are the same.
             workers: threads; default one for each core.
             shard_bytes: a file is closed when it has reached so many.
             overwrite: replace a folder that holds something else.
@@ -148,12 +163,13 @@ class Dataset:
             raise ConfigError(f"{output} is a file; the output is a folder.")
         settings = {
             "version": _VERSION,
-            "files": [[file.name, sha256_file(file)] for file in self.source.files],
+            "source": self.source.fingerprint(),
             "text_key": self.source.text_key,
             "limit": self.source.limit,
             "excerpts": excerpts,
             "keep_statistics": keep_statistics,
             "on_error": on_error,
+            "order": order,
         }
         described = [one.describe() for one in self.operators]
         form = {"format": format, "trace": trace, "shard_bytes": shard_bytes}
@@ -171,9 +187,17 @@ class Dataset:
             )
         with FileLock(work / "lock", str(output)):
             parts = self._run(work, settings, workers or os.cpu_count() or 1, on_rows)
-            manifest = self._write(output, parts, key, format, trace, shard_bytes)
+            with storage_errors(output, doing="write"), atomic_dir(output) as folder:
+                files = write_rows(folder, parts[-1], format, self.source.text_key, shard_bytes)
+                if trace:
+                    write_trace(folder / "trace", parts)
+                files += _write_failed(folder, parts)
+                manifest, seconds = _manifest(parts, key, described, folder, files)
+                atomic_write_json(folder / _MANIFEST, manifest)
+                atomic_write_json(folder / _MEASURED, seconds)
+                write_report(folder, manifest["counted"], _result(folder, manifest).operators)
             shutil.rmtree(work, ignore_errors=True)
-        return _result(output, manifest, cached=False)
+        return _result(output, manifest)
 
     def _run(
         self,
@@ -189,10 +213,13 @@ class Dataset:
         for segment in segments_of(self.operators):
             done += [one.describe() for one in segment.operators]
             done += [segment.ends.describe()] if segment.ends is not None else [None]
+            key = digest([settings, done])
+            if settings["order"] == "auto":
+                segment, batches = _ordered(segment, batches, work / key, key)
             parts = run_segment(
                 segment,
                 batches,
-                work / digest([settings, done]),
+                work / key,
                 workers=workers,
                 excerpts=settings["excerpts"],
                 keep_statistics=settings["keep_statistics"],
@@ -204,42 +231,54 @@ class Dataset:
                 batches = segment.ends.pass_on(Corpus(parts), segment.ends_name)
         return found
 
-    def _write(
-        self,
-        output: Path,
-        parts: list[Parts],
-        key: str,
-        format: Literal["jsonl", "parquet"],
-        trace: bool,
-        shard_bytes: int,
-    ) -> dict[str, Any]:
-        counted = [one.counted() for one in parts]
-        whole = Counted(rows_in=counted[0].rows_in, rows_out=counted[-1].rows_out)
-        for one in counted:
-            whole.rows_made += one.rows_made
-            whole.dropped += one.dropped
-            whole.edited += one.edited
-            whole.operators |= one.operators
-        with atomic_dir(output) as folder:
-            write = _write_jsonl if format == "jsonl" else _write_parquet
-            files = write(folder, parts[-1], self.source.text_key, shard_bytes)
-            if trace:
-                (folder / "trace").mkdir()
-                for kind, schema in (("dropped", DROPPED), ("edited", EDITED)):
-                    path = folder / "trace" / f"{kind}.parquet"
-                    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-                        for segment in parts:
-                            for table in segment.trace(kind):
-                                writer.write_table(table)
-            manifest = {
-                "schema_version": 1,
-                "key": key,
-                "operators": [one.describe() for one in self.operators],
-                "files": {name: sha256_file(folder / name) for name in files},
-                "counted": asdict(whole),
-            }
-            atomic_write_json(folder / _MANIFEST, manifest)
-        return manifest
+
+def _ordered(
+    segment: Segment, batches: Iterable[SourceBatch], folder: Path, key: str
+) -> tuple[Segment, Iterable[SourceBatch]]:
+    """The segment with its filters in the order that costs least by its first rows."""
+    if sum(isinstance(one, Filter) for one in segment.operators) < 2:
+        return segment, batches
+    following = iter(batches)
+    first = next(following, None)
+    if first is None:
+        return segment, ()
+    order = known_order(folder, key, segment.operators, first.rows)
+    return segment.ordered(order), itertools.chain([first], following)
+
+
+def _manifest(
+    parts: list[Parts], key: str, described: list[dict[str, Any]], folder: Path, files: list[str]
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """What decides and describes the output, and apart from it how long each operator took."""
+    counted = [one.counted() for one in parts]
+    whole = Counted(rows_in=counted[0].rows_in, rows_out=counted[-1].rows_out)
+    for one in counted:
+        whole.rows_made += one.rows_made
+        whole.dropped += one.dropped
+        whole.edited += one.edited
+        whole.operators |= one.operators
+    seconds = {name: tally.seconds for name, tally in whole.operators.items()}
+    for tally in whole.operators.values():
+        tally.seconds = 0.0
+    hashes = {name: sha256_file(folder / name) for name in files}
+    manifest = {
+        "schema_version": 1,
+        "key": key,
+        "operators": described,
+        "files": hashes,
+        "sha256": hashlib.sha256("".join(hashes.values()).encode()).hexdigest(),
+        "counted": asdict(whole),
+    }
+    return manifest, seconds
+
+
+def _write_failed(folder: Path, parts: list[Parts]) -> list[str]:
+    """Rows that were put by, one JSON object a line; no file if there are none."""
+    lines = [line for one in parts for line in one.failed()]
+    if not lines:
+        return []
+    (folder / _QUARANTINE).write_bytes(b"".join(lines))
+    return [_QUARANTINE]
 
 
 def _checked(source: Source) -> Iterable[SourceBatch]:
@@ -257,8 +296,12 @@ def _known(output: Path) -> dict[str, Any] | None:
     return found
 
 
-def _result(output: Path, manifest: dict[str, Any], *, cached: bool) -> Result:
+def _result(output: Path, manifest: dict[str, Any], *, cached: bool = False) -> Result:
     counted = manifest["counted"]
+    seconds = _seconds(output)
+    operators = {}
+    for name, tally in counted["operators"].items():
+        operators[name] = Tally(**{**tally, "seconds": seconds.get(name, 0.0)})
     return Result(
         output=output,
         rows_in=counted["rows_in"],
@@ -266,82 +309,15 @@ def _result(output: Path, manifest: dict[str, Any], *, cached: bool) -> Result:
         rows_out=counted["rows_out"],
         rows_dropped=counted["dropped"],
         rows_edited=counted["edited"],
-        operators={name: Tally(**tally) for name, tally in counted["operators"].items()},
+        operators=operators,
+        sha256=manifest["sha256"],
         cached=cached,
     )
 
 
-def _statistics(table: pa.RecordBatch) -> list[dict[str, Any]] | None:
-    names = [n for n in table.schema.names if n.startswith(STATISTICS)]
-    if not names:
-        return None
-    rows = table.select(names).to_pylist()
-    return [{k.removeprefix(STATISTICS): v for k, v in row.items()} for row in rows]
-
-
-def _write_jsonl(folder: Path, parts: Parts, text_key: str, shard_bytes: int) -> list[str]:
-    names: list[str] = []
-    file = None
+def _seconds(output: Path) -> dict[str, float]:
     try:
-        for number in parts.numbers():
-            table = parts.rows(number)
-            if table.num_rows == 0:
-                continue
-            if file is None or file.tell() >= shard_bytes:
-                if file is not None:
-                    file.close()
-                names.append(f"data-{len(names):05d}.jsonl")
-                file = (folder / names[-1]).open("wb")
-            statistics = _statistics(table)
-            lines = []
-            for i, (text, fields) in enumerate(
-                zip(table.column(TEXT).to_pylist(), table.column(FIELDS).to_pylist(), strict=True)
-            ):
-                line = restored(fields, text, text_key)
-                if statistics is not None:
-                    line = orjson.dumps({**orjson.loads(line), "stats": statistics[i]})
-                lines.append(line)
-            file.write(b"\n".join(lines) + b"\n")
-    finally:
-        if file is not None:
-            file.close()
-    if not names:
-        names = ["data-00000.jsonl"]
-        (folder / names[0]).touch()
-    return names
-
-
-def _write_parquet(folder: Path, parts: Parts, text_key: str, shard_bytes: int) -> list[str]:
-    names: list[str] = []
-    rows: list[dict[str, Any]] = []
-    size = 0
-
-    def flush() -> None:
-        nonlocal size
-        names.append(f"data-{len(names):05d}.parquet")
-        try:
-            table = pa.Table.from_pylist(rows)
-        except pa.ArrowException as error:
-            raise DataError(
-                f"the rows' fields have types that one Parquet column cannot hold: {error}. Write "
-                "format=jsonl."
-            ) from None
-        pq.write_table(table, folder / names[-1], compression="zstd")
-        rows.clear()
-        size = 0
-
-    for number in parts.numbers():
-        table = parts.rows(number)
-        statistics = _statistics(table)
-        texts, fields = table.column(TEXT).to_pylist(), table.column(FIELDS).to_pylist()
-        for i, (text, rest) in enumerate(zip(texts, fields, strict=True)):
-            row = orjson.loads(restored(rest, text, text_key))
-            if statistics is not None:
-                row["stats"] = statistics[i]
-            rows.append(row)
-            size += len(text)
-        if size >= shard_bytes:
-            flush()
-    if rows or not names:
-        flush()
-    return names
+        found: dict[str, float] = json.loads((output / _MEASURED).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sharpen.core.errors import storage_errors
@@ -43,6 +43,11 @@ class Segment:
 
     before: str = "read"
     """What its rows come from: ``read``, or the name of the operator before it."""
+
+    def ordered(self, order: Sequence[int]) -> Segment:
+        """The same with the operators in another order."""
+        operators = tuple(self.operators[i] for i in order)
+        return replace(self, operators=operators, names=tuple(self.names[i] for i in order))
 
 
 def segments_of(operators: Sequence[Operator]) -> list[Segment]:

@@ -8,104 +8,22 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-from sharpen.core.assets import ASSETS, asset_path
-from sharpen.core.errors import ConfigError, DataError, did_you_mean
+from sharpen.core.assets import asset_path
+from sharpen.core.errors import DataError
 from sharpen.core.files import atomic_write_text, sha256_file
 from sharpen.core.report import Section, Table, Text
 from sharpen.core.stage import RecipeContext, StageContext, StageResult, StageType
+from sharpen.data.config import DataConfig, SourceConfig
 from sharpen.data.formats import Document, encode_rows, normalize
 from sharpen.data.readers import find_files, locate_rows
 from sharpen.data.shards import write_dataset
 from sharpen.data.stdlib import docstring_examples, stdlib_texts
 from sharpen.models.tokenizer import Tokenizer, load_tokenizer
 
-__all__ = ["DATA", "DataConfig", "SourceConfig", "SplitConfig", "sample_texts", "split_rows"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SourceConfig:
-    """Where the rows come from: a path, or an asset."""
-
-    path: str | None = None
-    """A file or folder: JSONL (also .gz), Parquet, text, Python sources."""
-
-    asset: str | None = None
-    """A corpus of ``sharpen assets list``."""
-
-    view: Literal["docstrings", "text"] = "text"
-    """``python-stdlib``: whole files, or functions (prompt) with docstrings (completion)."""
-
-    def __post_init__(self) -> None:
-        """Exactly one of path and asset."""
-        if (self.path is None) == (self.asset is None):
-            raise ConfigError("give exactly one of path and asset.")
-        corpora = [a.name for a in ASSETS.values() if a.kind == "corpus"]
-        if self.asset is not None and self.asset not in corpora:
-            raise ConfigError(
-                f"asset {self.asset!r} is no corpus.{did_you_mean(self.asset, corpora)} "
-                f"Corpora: {', '.join(corpora)}."
-            )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SplitConfig:
-    """What is held out."""
-
-    valid: float = 0.05
-    """Share of the rows to hold out, at least; 0 holds out none."""
-
-    by: str | None = None
-    """Rows with equal values under this key stay on one side; default: every row for itself."""
-
-    def __post_init__(self) -> None:
-        """Check the range."""
-        if not 0 <= self.valid < 1:
-            raise ConfigError(f"valid={self.valid} must be at least 0 and below 1.")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DataConfig:
-    """From a source to token shards."""
-
-    source: SourceConfig
-    """Where the rows come from."""
-
-    format: Literal["text", "prompt_completion", "chat", "alpaca"] = "text"
-    """What a row is."""
-
-    split: SplitConfig = field(default_factory=SplitConfig)
-    """What is held out."""
-
-    dedup: Literal["exact", "none"] = "exact"
-    """Drop rows equal to an earlier one, before the split."""
-
-    max_tokens: int = 512
-    """Tokens of a sequence; longer examples are dropped, longer texts cut."""
-
-    packing: bool = True
-    """Several documents a sequence, attention kept inside each."""
-
-    mask_prompt: bool = True
-    """Learn only what the assistant (or the completion) says."""
-
-    template: Literal["auto", "none"] = "auto"
-    """``auto`` renders prompt and completion by the model's chat template, if it has one."""
-
-    limit: int | None = None
-    """At most so many rows of the source."""
-
-    on_bad_line: Literal["error", "skip"] = "error"
-    """What to do with a row that cannot be read or lacks a key."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if self.max_tokens < 8:
-            raise ConfigError(f"max_tokens={self.max_tokens} must be at least 8.")
-        if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"limit={self.limit} must be at least 1.")
+__all__ = ["DATA", "run_data", "sample_texts", "split_rows"]
 
 
 def split_rows(groups: Sequence[str], share: float, seed: int) -> list[bool]:
@@ -239,6 +157,8 @@ def _rows(
 ) -> Iterable[tuple[str, dict[str, Any]]]:
     """Rows of the source, each with the place it lies at."""
     source = config.source
+    if config.process and isinstance(context, StageContext):
+        return locate_rows(_processed(config, context, dropped))
     if source.asset is not None:
         root = asset_path(source.asset)
         found = docstring_examples(root) if source.view == "docstrings" else stdlib_texts(root)
@@ -249,7 +169,28 @@ def _rows(
     def count(_: str) -> None:
         dropped["unreadable"] += 1
 
-    return locate_rows(path, on_bad_line=config.on_bad_line, on_skip=count)
+    how: Literal["fail", "skip"] = "fail" if config.on_error == "fail" else "skip"
+    return locate_rows(path, on_error=how, on_skip=count)
+
+
+def _processed(config: DataConfig, context: StageContext, dropped: Counter[str]) -> Path:
+    """A folder of the rows that the recipe's operators leave."""
+    from sharpen.data.dataset import Dataset  # needs pyarrow
+    from sharpen.data.process import open_source, operators_of
+
+    source = open_source(config.source, context.resolve, limit=config.limit)
+    with context.progress("process") as bar:
+        result = Dataset(source, tuple(operators_of(config.process))).write(
+            context.work / "rows",
+            on_error=config.on_error,
+            order=config.order,
+            overwrite=True,
+            on_rows=bar.advance,
+        )
+    for name, tally in result.operators.items():
+        if tally.dropped:
+            dropped["unreadable" if name == "read" else name] += tally.dropped
+    return result.output
 
 
 def _read(
@@ -269,8 +210,8 @@ def _read(
                 by = config.split.by
                 group = str(number) if by is None else _group(raw, by, where)
             except DataError as error:
-                if config.on_bad_line == "error":
-                    raise DataError(f"{error} To leave such rows out: on_bad_line: skip.") from None
+                if config.on_error == "fail":
+                    raise DataError(f"{error} To leave such rows out: on_error: skip.") from None
                 dropped["malformed"] += 1
                 continue
             if config.dedup == "exact":
@@ -310,7 +251,12 @@ def _fit(document: Document, config: DataConfig, dropped: Counter[str]) -> list[
 
 
 def _fingerprint(config: DataConfig, context: RecipeContext) -> Any:
-    """The source's own bytes belong in the address."""
+    """The source's own bytes belong in the address, and what operators are."""
+    if config.process:
+        from sharpen.data.process import open_source, operators_of
+
+        described = [one.describe() for one in operators_of(config.process)]
+        return [open_source(config.source, context.resolve).fingerprint(), described]
     if config.source.asset is not None:
         return {"python": platform.python_version(), "build": platform.python_implementation()}
     path = context.resolve(config.source.path or "")

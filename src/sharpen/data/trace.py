@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from sharpen.core.errors import DataError, MissingFileError
 from sharpen.data.batch import Left
 
-__all__ = ["DROPPED", "EDITED", "Tally", "Trace", "excerpt", "why"]
+__all__ = ["DROPPED", "EDITED", "Tally", "Trace", "dropped_rows", "excerpt", "why"]
 
 DROPPED = pa.schema(
     [
@@ -55,6 +55,11 @@ class Tally:
     seconds: float = 0.0
     failed: int = 0
     """Rows that made it fail."""
+
+    @property
+    def dropped(self) -> int:
+        """Rows that it dropped, those that made it fail among them."""
+        return max(self.rows_in - self.rows_out, 0)
 
     def add(self, other: Tally) -> None:
         """Count another batch."""
@@ -143,6 +148,29 @@ def excerpt(before: str, after: str) -> tuple[str, str]:
     return before[start:end], after[start:end]
 
 
+def dropped_rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """Every row that was dropped.
+
+    Raises:
+        MissingFileError: no trace was written there.
+        DataError: the table is damaged.
+    """
+    path = _table_at(folder, "dropped")
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a readable table: {error}.") from None
+
+
+def _table_at(folder: Path, name: str) -> Path:
+    path = folder / f"{name}.parquet"
+    if not path.is_file():
+        raise MissingFileError(f"{folder} has no trace; write with trace=True.")
+    return path
+
+
 def why(folder: Path, id: str) -> list[dict[str, Any]]:
     """What the tables say of a row: its edits in order, then why it was dropped, if it was.
 
@@ -152,9 +180,7 @@ def why(folder: Path, id: str) -> list[dict[str, Any]]:
     """
     found: list[dict[str, Any]] = []
     for name in ("edited", "dropped"):
-        path = folder / f"{name}.parquet"
-        if not path.is_file():
-            raise MissingFileError(f"{folder} has no trace; write with trace=True.")
+        path = _table_at(folder, name)
         try:
             rows = pq.read_table(path, filters=[("id", "=", id)]).to_pylist()
         except (pa.ArrowException, OSError) as error:

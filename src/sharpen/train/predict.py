@@ -12,7 +12,8 @@ from sharpen.core.assets import ASSETS, asset_path
 from sharpen.core.errors import SharpenError
 from sharpen.core.model_spec import ModelSpec
 from sharpen.core.stage import Prediction, RecipeContext
-from sharpen.data.stages import DataConfig, sample_texts
+from sharpen.data.config import DataConfig
+from sharpen.data.stages import sample_texts
 from sharpen.models.tile_sizes import logits_tile, mlp_tile
 from sharpen.models.tokenizer import load_tokenizer
 from sharpen.plan.device import DeviceProfile, load_profile

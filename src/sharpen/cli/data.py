@@ -1,0 +1,265 @@
+"""``sharpen data``: clean a corpus by a recipe, and see why each row went."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sharpen.cli import data_models
+from sharpen.cli.common import Output, command, new_app
+from sharpen.cli.progress import bar, observe
+
+__all__ = ["app"]
+
+app = new_app("Clean a corpus by a recipe, find duplicates, and see why each row went.")
+data_models.register(app)
+
+Recipe = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="KEY=VALUE pairs by dotted path.", show_default=False),
+]
+Target = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Folder of the result.", show_default=False)
+]
+Workers = Annotated[
+    int | None, typer.Option(help="Threads; default one for each core.", show_default=False)
+]
+Overwrite = Annotated[bool, typer.Option(help="Replace a folder that holds something else.")]
+Folder = Annotated[Path, typer.Argument(help="Folder of a result.", show_default=False)]
+Stage = Annotated[str, typer.Option(help="The stage's name, if the recipe has several.")]
+OnError = Annotated[
+    str | None,
+    typer.Option(
+        help="Rows that cannot be read or make an operator fail: fail, skip or quarantine.",
+        show_default=False,
+    ),
+]
+
+
+@command(app, "run", example="sharpen data run examples/data/web_text.yaml --workers 2")
+def run(
+    file: Recipe,
+    overrides: Overrides = None,
+    output: Target = None,
+    stage: Stage = "data",
+    workers: Workers = None,
+    on_error: OnError = None,
+    overwrite: Overwrite = False,
+) -> Output:
+    """Carry out the data stage of a recipe; the same command goes on after a kill."""
+    from sharpen.data.process import load_data_recipe
+
+    given = list(overrides or ())
+    if on_error is not None:
+        given.append(f"{stage}.on_error={on_error}")
+    recipe = load_data_recipe(file, given, stage=stage)
+    with observe() as observer, bar(observer, "rows", None) as advance:
+        result = recipe.run(output, workers=workers, overwrite=overwrite, on_rows=advance)
+    return _result(result)
+
+
+def _result(result: Any) -> Output:
+    document = {
+        "rows_in": result.rows_in,
+        "rows_made": result.rows_made,
+        "rows_out": result.rows_out,
+        "rows_dropped": result.rows_dropped,
+        "rows_edited": result.rows_edited,
+        "rows_traced": result.rows_dropped,
+        "output": str(result.output),
+        "report": str(result.report),
+        "sha256": result.sha256,
+        "cached": result.cached,
+        "operators": {
+            name: {
+                "rows_in": t.rows_in,
+                "rows_out": t.rows_out,
+                "edited": t.edited,
+                "failed": t.failed,
+                "seconds": round(t.seconds, 4),
+            }
+            for name, t in result.operators.items()
+        },
+    }
+
+    def render(console: Any) -> None:
+        from rich.table import Table
+
+        from sharpen.core.report import format_value
+        from sharpen.data.report import COLUMNS, operator_rows
+
+        table = Table(*COLUMNS, box=None, header_style="bold")
+        for row in operator_rows(result.operators):
+            table.add_row(*map(format_value, row))
+        console.print(table)
+        share = result.rows_out / max(result.rows_in + result.rows_made, 1)
+        found = " (found there already)" if result.cached else ""
+        console.print(
+            f"{result.rows_out:,} of {result.rows_in + result.rows_made:,} rows are left "
+            f"({share:.1%}): {result.output}{found}"
+        )
+        if not result.rows_out:
+            worst = max(result.operators, key=lambda n: result.operators[n].dropped, default="read")
+            console.print(f"No row is left; most were dropped by '{worst}'.")
+
+    return Output(document, render)
+
+
+@command(app, "explain", example="sharpen data explain examples/data/web_text.yaml")
+def explain(file: Recipe, overrides: Overrides = None, stage: Stage = "data") -> Output:
+    """Check a recipe, and show the order of its operators and what each costs and passes."""
+    from sharpen.data.explain import explain_recipe
+    from sharpen.data.process import load_data_recipe
+
+    document = explain_recipe(load_data_recipe(file, overrides or (), stage=stage))
+
+    def render(console: Any) -> None:
+        from rich.table import Table
+
+        table = Table(
+            "operator", "kind", "ns a byte", "alone", "passes", box=None, header_style="bold"
+        )
+        for step in document["steps"]:
+            table.add_row(
+                step["operator"],
+                step["kind"],
+                "–" if step["ns_per_byte"] is None else f"{step['ns_per_byte']:.3g}",
+                "–" if step["ns_alone"] is None else f"{step['ns_alone']:.3g}",
+                "–" if step["passed"] is None else f"{step['passed']:.1%}",
+            )
+        console.print(table)
+        console.print(
+            f"measured on the first {document['rows']} rows; output: {document['output']}"
+        )
+
+    return Output(document, render)
+
+
+@command(app, "why", example="sharpen data why clean/web-text 12")
+def why(
+    folder: Folder, id: Annotated[str, typer.Argument(help="Of the row, as in the trace.")]
+) -> Output:
+    """Tell what happened to a row: its edits, and why it was dropped."""
+    from sharpen.data.trace import why as told
+
+    events = told(folder / "trace", id)
+    document = {"id": id, "events": events}
+
+    def render(console: Any) -> None:
+        for event in events:
+            fields = {k: v for k, v in event.items() if k not in ("what", "id", "operator")}
+            parts = ", ".join(f"{k} {v}" for k, v in fields.items())
+            console.print(f"{event['what']} by {event['operator']}: {parts}", markup=False)
+        if not events:
+            console.print("nothing was done to it, or there is no such row.")
+
+    return Output(document, render)
+
+
+@command(app, "trace", example="sharpen data trace clean/web-text --operator text_length")
+def trace(
+    folder: Folder,
+    operator: Annotated[
+        str | None, typer.Option(help="Only rows that this one dropped.", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Rows to show.")] = 20,
+) -> Output:
+    """Show how many rows each operator dropped, and the first of them."""
+    from sharpen.data.trace import dropped_rows
+
+    counts: Counter[str] = Counter()
+    rows: list[dict[str, Any]] = []
+    for row in dropped_rows(folder / "trace"):
+        counts[row["operator"]] += 1
+        if len(rows) < limit and operator in (None, row["operator"]):
+            rows.append(row)
+    document = {"dropped": dict(counts.most_common()), "rows": rows}
+
+    def render(console: Any) -> None:
+        from rich.table import Table
+
+        from sharpen.core.report import format_value
+
+        for name, count in counts.most_common():
+            console.print(f"{count:>8,}  {name}")
+        columns = ("id", "operator", "statistic", "value", "threshold", "kept_id", "reason")
+        table = Table(*columns, box=None, header_style="bold")
+        for row in rows:
+            table.add_row(*(format_value(row[name]) for name in columns))
+        console.print(table)
+
+    return Output(document, render)
+
+
+@command(app, "ops", example="sharpen data ops minhash_dedup")
+def ops(
+    name: Annotated[str | None, typer.Argument(help="One of them.", show_default=False)] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Only of this kind: filter, mapper …", show_default=False)
+    ] = None,
+) -> Output:
+    """List the operators, or show one's arguments."""
+    from sharpen.data.explain import describe_operators
+
+    rows = describe_operators(name, kind)
+
+    def render(console: Any) -> None:
+        from rich.table import Table
+
+        table = Table("operator", "kind", "what it does", box=None, header_style="bold")
+        for row in rows:
+            table.add_row(row["name"], row["kind"], row["summary"].replace("``", ""))
+        console.print(table)
+        if name is not None:
+            table = Table("argument", "type", "default", "", box=None, header_style="bold")
+            for argument in rows[0]["arguments"]:
+                default = "" if argument["required"] else str(argument["default"])
+                table.add_row(argument["name"], argument["type"], default, argument["meaning"])
+            console.print(table)
+
+    return Output(rows, render)
+
+
+@command(app, "dedup", example="sharpen data dedup corpus.jsonl -o unique --threshold 0.7")
+def dedup(
+    path: Annotated[str, typer.Argument(help="A file, folder or pattern.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the result.")],
+    threshold: Annotated[
+        float, typer.Option(help="Least share of common shingles of copies; 1 for equal texts.")
+    ] = 0.7,
+    verify: Annotated[
+        str, typer.Option(help="What copies must reach: signature, exact or none.")
+    ] = "signature",
+    keep: Annotated[
+        str, typer.Option(help="Which stays: first, longest, max:FIELD or min:FIELD.")
+    ] = "first",
+    text_key: Annotated[str, typer.Option(help="Where a row's text stands.")] = "text",
+    format: Annotated[str, typer.Option(help="jsonl or parquet.")] = "jsonl",
+    workers: Workers = None,
+    on_error: OnError = None,
+    overwrite: Overwrite = False,
+) -> Output:
+    """Keep one of each group of rows whose texts are equal or nearly so."""
+    from sharpen.data.process import load_data_recipe
+
+    operator: dict[str, Any] = {"exact_dedup": {"keep": keep}}
+    if threshold != 1:
+        operator = {"minhash_dedup": {"threshold": threshold, "verify": verify, "keep": keep}}
+    recipe = load_data_recipe(
+        {
+            "sharpen": 1,
+            "data": {
+                "source": {"path": path, "text_key": text_key},
+                "process": [operator],
+                "on_error": on_error or "fail",
+                "output": {"path": str(output), "format": format},
+            },
+        }
+    )
+    with observe() as observer, bar(observer, "rows", None) as advance:
+        result = recipe.run(workers=workers, overwrite=overwrite, on_rows=advance)
+    return _result(result)
