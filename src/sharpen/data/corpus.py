@@ -72,6 +72,19 @@ class Corpus:
         found = list(self._taken(TEXT, rows))
         return pa.chunked_array(found, pa.large_string()).combine_chunks().take(_back(rows))
 
+    def take(self, rows: Integers) -> Batch:
+        """Some rows, in the order in which they are asked for, without what is remembered."""
+        wanted = np.unique(rows)
+        found: list[pa.RecordBatch] = []
+        for _, start, batch in self.batches():
+            mine = wanted[
+                np.searchsorted(wanted, start) : np.searchsorted(wanted, start + len(batch))
+            ]
+            if len(mine) or not found:
+                found.append(batch.table.take(pa.array(mine - start)))
+        table = pa.Table.from_batches(found).combine_chunks().take(pa.array(_back(rows)))
+        return Batch(table.combine_chunks().to_batches()[0])
+
     def _taken(self, column: str, rows: Integers) -> Iterator[pa.Array]:
         """The values at the distinct rows, in order, part by part."""
         wanted = np.unique(rows)

@@ -188,7 +188,14 @@ class Dataset:
         with FileLock(work / "lock", str(output)):
             parts = self._run(work, settings, workers or os.cpu_count() or 1, on_rows)
             with storage_errors(output, doing="write"), atomic_dir(output) as folder:
-                files = write_rows(folder, parts[-1], format, self.source.text_key, shard_bytes)
+                files = write_rows(
+                    folder,
+                    parts[-1],
+                    format,
+                    self.source.text_key,
+                    shard_bytes=shard_bytes,
+                    keep_statistics=keep_statistics,
+                )
                 if trace:
                     write_trace(folder / "trace", parts)
                 files += _write_failed(folder, parts)
@@ -210,6 +217,7 @@ class Dataset:
         batches: Iterable[SourceBatch] = _checked(self.source) if strict else self.source
         found: list[Parts] = []
         done: list[Any] = []
+        later = "stats." in str([one.describe() for one in self.operators])
         for segment in segments_of(self.operators):
             done += [one.describe() for one in segment.operators]
             done += [segment.ends.describe()] if segment.ends is not None else [None]
@@ -222,7 +230,7 @@ class Dataset:
                 work / key,
                 workers=workers,
                 excerpts=settings["excerpts"],
-                keep_statistics=settings["keep_statistics"],
+                keep_statistics=settings["keep_statistics"] or later,
                 on_error=settings["on_error"],
                 on_done=(lambda rows: None) if found else on_rows,
             )

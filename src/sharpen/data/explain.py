@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
+import itertools
 import math
 import re
+import textwrap
+import time
 import typing
 from typing import Any
 
@@ -69,8 +73,6 @@ def _barrier(one: Any, rows: Batch | None) -> dict[str, Any]:
     """What is remembered costs; how many rows pass only all rows can tell."""
     cost = None
     if rows is not None and len(rows):
-        import time
-
         start = time.perf_counter()
         one.keys(rows)
         cost = (time.perf_counter() - start) / max(rows.texts.bytes, 1) * 1e9
@@ -134,14 +136,19 @@ def _name(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
 
 
-_FIELD = re.compile(r'^    (\w+): [^\n]*\n    """(.*?)"""', re.DOTALL | re.MULTILINE)
-
-
 def _meanings(kind: type) -> dict[str, str]:
     """What stands under each field in the source, a subclass's own words first."""
     found: dict[str, str] = {}
     for cls in reversed(kind.__mro__):
         if dataclasses.is_dataclass(cls):
-            for name, text in _FIELD.findall(inspect.getsource(cls)):
-                found[name] = " ".join(text.split())
+            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+            assert isinstance(tree, ast.ClassDef)
+            for one, following in itertools.pairwise(tree.body):
+                if (
+                    isinstance(one, ast.AnnAssign)
+                    and isinstance(one.target, ast.Name)
+                    and isinstance(following, ast.Expr)
+                    and isinstance(following.value, ast.Constant)
+                ):
+                    found[one.target.id] = " ".join(str(following.value.value).split())
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,13 @@ _STATS = "stats"
 
 
 def write_rows(
-    folder: Path, parts: Parts, format: Format, text_key: str, shard_bytes: int
+    folder: Path,
+    parts: Parts,
+    format: Format,
+    text_key: str,
+    *,
+    shard_bytes: int,
+    keep_statistics: bool = False,
 ) -> list[str]:
     """Write the rows of all parts in files of about so many bytes.
 
@@ -33,6 +39,7 @@ def write_rows(
         format: of the files.
         text_key: where a row's text goes.
         shard_bytes: a file is closed when it has reached so many.
+        keep_statistics: add what filters measured, as ``stats``.
 
     Returns:
         The names of the files, at least one.
@@ -41,15 +48,23 @@ def write_rows(
         DataError: JSON or Parquet cannot hold the rows.
     """
     write = _write_jsonl if format == "jsonl" else _write_parquet
-    return write(folder, parts, text_key, shard_bytes)
+    tables = (_table(parts.rows(number), keep_statistics) for number in parts.numbers())
+    return write(folder, tables, text_key, shard_bytes)
 
 
-def _write_jsonl(folder: Path, parts: Parts, text_key: str, shard_bytes: int) -> list[str]:
+def _table(rows: pa.RecordBatch, keep_statistics: bool) -> pa.RecordBatch:
+    if keep_statistics:
+        return rows
+    return rows.select([n for n in rows.schema.names if not n.startswith(STATISTICS)])
+
+
+def _write_jsonl(
+    folder: Path, tables: Iterable[pa.RecordBatch], text_key: str, shard_bytes: int
+) -> list[str]:
     names: list[str] = []
     file = None
     try:
-        for number in parts.numbers():
-            table = parts.rows(number)
+        for table in tables:
             if table.num_rows == 0 and names:
                 continue
             if file is None or file.tell() >= shard_bytes:
@@ -141,7 +156,9 @@ class _Shards:
         self._writer = None
 
 
-def _write_parquet(folder: Path, parts: Parts, text_key: str, shard_bytes: int) -> list[str]:
+def _write_parquet(
+    folder: Path, tables: Iterable[pa.RecordBatch], text_key: str, shard_bytes: int
+) -> list[str]:
     shards = _Shards(folder, shard_bytes)
     objects: list[dict[str, Any]] = []
     size = 0
@@ -160,8 +177,7 @@ def _write_parquet(folder: Path, parts: Parts, text_key: str, shard_bytes: int) 
         size = 0
 
     try:
-        for number in parts.numbers():
-            table = parts.rows(number)
+        for table in tables:
             if FIELDS in table.schema.names:
                 objects += _rows(table, text_key)
                 size += table.nbytes

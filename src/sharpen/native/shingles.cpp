@@ -126,6 +126,31 @@ void simhash(int64_t n, const int64_t* offsets, const uint8_t* data, const uint3
     }
 }
 
+// found: the hash of every run of `window` words of each text, by bytes; a text with fewer has none.
+// Words are [starts, ends) in data, those of a text between word_offsets [n + 1].
+void word_windows(int64_t n, const int64_t* word_offsets, const int64_t* starts,
+                  const int64_t* ends, const uint8_t* data, int64_t window, uint64_t* found) {
+    std::vector<uint64_t> tokens;
+    uint64_t gone = 1;
+    for (int64_t k = 0; k < window; ++k) gone *= RADIX;
+    for (int64_t i = 0; i < n; ++i) {
+        tokens.clear();
+        for (int64_t w = word_offsets[i]; w < word_offsets[i + 1]; ++w) {
+            uint64_t hash = BASIS;
+            for (const uint8_t* p = data + starts[w]; p < data + ends[w]; ++p)
+                hash = (hash ^ *p) * PRIME;
+            tokens.push_back(mixed(hash));
+        }
+        uint64_t hash = 0;
+        const int64_t count = tokens.size();
+        for (int64_t j = 0; j < count; ++j) {
+            hash = hash * RADIX + tokens[j];
+            if (j >= window) hash -= gone * tokens[j - window];
+            if (j >= window - 1) *found++ = mixed(hash);
+        }
+    }
+}
+
 // Join the groups of each pair; the least row is the root of its group.
 void join_pairs(int64_t pairs, const int64_t* one, const int64_t* other, int64_t* parents) {
     for (int64_t k = 0; k < pairs; ++k) {
