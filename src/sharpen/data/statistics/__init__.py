@@ -16,7 +16,7 @@ from sharpen.data.statistics.repetition import (
     word_repetition,
     words_in_list,
 )
-from sharpen.data.statistics.words import Words, hash_word, hash_words, refine
+from sharpen.data.statistics.words import Words, hash_word, hash_words, refine, strip_special
 
 __all__ = [
     "Characters",
@@ -35,6 +35,7 @@ __all__ = [
     "repeated_grams",
     "repeated_pieces",
     "repeated_words",
+    "strip_special",
     "top_gram",
     "word_repetition",
     "words_in_list",

@@ -26,7 +26,7 @@ from sharpen.data.statistics.characters import characters, is_special
 from sharpen.data.statistics.hashing import hash_text
 from sharpen.native.build import load
 
-__all__ = ["Words", "find_words", "hash_word", "refine"]
+__all__ = ["Words", "find_words", "hash_word", "refine", "strip_special"]
 
 Integers = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
@@ -73,7 +73,11 @@ class Words:
 
 def refine(word: str) -> str:
     """A word in lower case, without special characters at either end."""
-    word = word.lower()
+    return strip_special(word.lower())
+
+
+def strip_special(word: str) -> str:
+    """A word without special characters at either end."""
     first, last = 0, len(word)
     while first < last and is_special(word[first]):
         first += 1
