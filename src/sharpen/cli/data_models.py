@@ -1,4 +1,4 @@
-"""``sharpen data lm``: models that tell texts apart, trained on yours."""
+"""``sharpen data lm`` and ``quality``: models that tell texts apart, trained on yours."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ def register(app: typer.Typer) -> None:
     app.add_typer(language_models, name="lm")
     _lm_train(language_models)
     _lm_score(language_models)
+    quality = new_app("Classifiers of texts: train them on examples, score texts.")
+    app.add_typer(quality, name="quality")
+    _quality_train(quality)
+    _quality_score(quality)
 
 
 def _refuse_present(path: Path, force: bool) -> None:
@@ -93,6 +97,53 @@ def _lm_score(app: typer.Typer) -> None:
         held = load_model(model)
         columns = columns_of(corpus, text_key)
         return _quantiles("perplexity", (held.perplexities(texts) for texts in columns))
+
+
+def _quality_train(app: typer.Typer) -> None:
+    example = "sharpen data quality train --good books.jsonl --bad crawl.jsonl -o good.safetensors"
+
+    @command(app, "train", example=example)
+    def train(
+        good: Annotated[list[Path], typer.Option(help="Files of what is wanted.")],
+        bad: Annotated[list[Path], typer.Option(help="Files of what is not.")],
+        output: Target,
+        order: Annotated[int, typer.Option(help="Most words of an n-gram.")] = 2,
+        bits: Annotated[int, typer.Option(help="N-grams share 2^bits weights.")] = 18,
+        strength: Annotated[float, typer.Option(help="C: less shrinks weights more.")] = 100.0,
+        held_out: Annotated[float, typer.Option(help="Share of texts that judge the model.")] = 0.1,
+        seed: Annotated[int, typer.Option(help="Which texts those are.")] = 0,
+        text_key: TextKey = "text",
+        force: Force = False,
+    ) -> Output:
+        """Train a logistic regression on hashed n-grams, judged by texts that it has not seen."""
+        from sharpen.data.quality import train
+
+        _refuse_present(output, force)
+        settings = {"order": order, "bits": bits, "strength": strength, "held_out": held_out}
+        model = train(good, bad, **settings, seed=seed, text_key=text_key)  # type: ignore[arg-type]
+        model.save(output)
+        metrics = model.metrics.to_json()
+
+        def render(console: Any) -> None:
+            console.print(f"of {metrics['texts']:,} texts that were held out:")
+            for name in ("auc", "accuracy", "log_loss", "calibration_error"):
+                console.print(f"  {name.replace('_', ' ')} {metrics[name]:.4f}")
+            console.print(f"{output}")
+
+        document = {"output": str(output), "metrics": metrics, **model.about}
+        return Output({"format": 1, **document}, render)
+
+
+def _quality_score(app: typer.Typer) -> None:
+    @command(app, "score", example="sharpen data quality score good.safetensors corpus.jsonl")
+    def score(model: ModelFile, corpus: Corpus, text_key: TextKey = "text") -> Output:
+        """Scores of texts: which of them a bound of the filter would keep."""
+        from sharpen.data.columns import columns_of
+        from sharpen.data.quality import QualityModel
+
+        held = QualityModel.load(model)
+        columns = columns_of(corpus, text_key)
+        return _quantiles("quality_score", (held.score(texts) for texts in columns))
 
 
 def _quantiles(name: str, values: Any) -> Output:

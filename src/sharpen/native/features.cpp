@@ -1,0 +1,83 @@
+// Texts as sparse vectors of hashed n-grams, and products with them.
+// Twins: sharpen/data/quality/features.py.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+namespace {
+
+constexpr uint64_t RADIX = 0x9e3779b97f4a7c15ull;
+
+inline uint64_t mixed(uint64_t x) {  // the finalizer of SplitMix64
+    x ^= x >> 30;
+    x *= 0xbf58476d1ce4e5b9ull;
+    x ^= x >> 27;
+    x *= 0x94d049bb133111ebull;
+    return x ^ (x >> 31);
+}
+
+}  // namespace
+
+extern "C" {
+
+// Rows of 1 + log(count) of the n-grams of 1 .. order words by bucket, of length 1; words are the
+// hashes [word_offsets[n]] that are not 0. starts [n + 1]; buckets and values hold order times as
+// many as there are words.
+void hashed_words(int64_t n, const int64_t* word_offsets, const uint64_t* words, int64_t order,
+                  int64_t bits, int64_t* starts, uint32_t* buckets, float* values) {
+    std::vector<uint64_t> kept;
+    int64_t made = 0;
+    starts[0] = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        kept.clear();
+        for (int64_t w = word_offsets[i]; w < word_offsets[i + 1]; ++w)
+            if (words[w] != 0) kept.push_back(words[w]);
+        const int64_t begin = made, count = int64_t(kept.size());
+        for (int64_t j = 0; j < count; ++j) {
+            uint64_t hash = 0;
+            for (int64_t k = j; k < std::min(count, j + order); ++k) {
+                hash = hash * RADIX + kept[k];
+                buckets[made++] = uint32_t(mixed(hash) >> (64 - bits));
+            }
+        }
+        std::sort(buckets + begin, buckets + made);
+        int64_t last = begin - 1, end = made;
+        double squares = 0.0;
+        for (int64_t k = begin; k < end;) {
+            const int64_t first = k;
+            const uint32_t bucket = buckets[first];
+            while (k < end && buckets[k] == bucket) ++k;
+            const double value = 1.0 + std::log(double(k - first));
+            buckets[++last] = bucket;
+            values[last] = float(value);
+            squares += value * value;
+        }
+        made = last + 1;
+        const float scale = squares > 0.0 ? float(1.0 / std::sqrt(squares)) : 0.0f;
+        for (int64_t k = begin; k < made; ++k) values[k] *= scale;
+        starts[i + 1] = made;
+    }
+}
+
+// out [n]: rows times weights.
+void sparse_times(int64_t n, const int64_t* starts, const uint32_t* buckets, const float* values,
+                  const double* weights, double* out) {
+    for (int64_t i = 0; i < n; ++i) {
+        double sum = 0.0;
+        for (int64_t k = starts[i]; k < starts[i + 1]; ++k)
+            sum += double(values[k]) * weights[buckets[k]];
+        out[i] = sum;
+    }
+}
+
+// out [2^bits] is added the sum of the rows, each times its factor.
+void sparse_sum(int64_t n, const int64_t* starts, const uint32_t* buckets, const float* values,
+                const double* factors, double* out) {
+    for (int64_t i = 0; i < n; ++i)
+        for (int64_t k = starts[i]; k < starts[i + 1]; ++k)
+            out[buckets[k]] += double(values[k]) * factors[i];
+}
+
+}
