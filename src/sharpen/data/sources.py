@@ -25,7 +25,7 @@ from sharpen.data.readers import find_files, is_columnar, locate_file, record_ba
 
 __all__ = ["FileSource", "RowSource", "Source", "restored"]
 
-_ROWS, _BYTES = 2048, 16 << 20
+_ROWS, _BYTES = 2048, 4 << 20
 
 
 class Source(ABC):
