@@ -112,3 +112,14 @@ def test_what_cannot_be_read_ends_or_is_counted(folder: Path) -> None:
     found = call("run", "web_text.yaml", "--on-error", "skip")
     assert (found["rows_in"], found["operators"]["read"]["rows_out"]) == (28, 26)
     assert found["rows_in"] == found["rows_out"] + found["rows_dropped"]
+
+
+def test_a_corpus_is_analyzed(folder: Path) -> None:
+    found = call("analyze", "web_text.jsonl", "-o", "an", "--keep", "0.5")
+    assert found["rows"] == 26
+    assert Path(found["report"]).exists()
+    assert abs(found["kept_by_all"] - 0.5) < 0.5
+    assert "keep_0.5" in found["suggested"]
+    assert "is there already" in text("analyze", "web_text.jsonl", "-o", "an", code=2)
+    shown = text("analyze", "web_text.yaml", "-o", "an", "--overwrite", "--keep", "0.9")
+    assert "to keep 0.9" in shown

@@ -195,6 +195,74 @@ def trace(
     return Output(document, render)
 
 
+@command(app, "analyze", example="sharpen data analyze corpus.jsonl -o analysis --keep 0.9")
+def analyze(
+    source: Annotated[
+        str, typer.Argument(help="A recipe, or a file, folder or pattern.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the result.")],
+    keep: Annotated[
+        float | None,
+        typer.Option(help="Suggest thresholds that keep this share of rows.", show_default=False),
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(help="A field whose values are compared.", show_default=False)
+    ] = None,
+    text_key: Annotated[str, typer.Option(help="Where a row's text stands.")] = "text",
+    limit: Annotated[
+        int | None, typer.Option(help="At most so many rows.", show_default=False)
+    ] = None,
+    on_error: Annotated[str, typer.Option(help="Rows that cannot be read: fail or skip.")] = "fail",
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+) -> Output:
+    """Measure a corpus, nothing dropped: distributions, rows at thresholds, suggestions."""
+    from sharpen.data.analyze_folder import analyze_to, open_for_analysis
+
+    rows, operators = open_for_analysis(source, text_key=text_key, limit=limit)
+    with observe() as observer, bar(observer, "rows", None) as advance:
+        document = analyze_to(
+            output,
+            rows,
+            operators,
+            keep=keep,
+            by=by,
+            on_error=on_error,
+            workers=workers,
+            overwrite=overwrite,
+            on_rows=advance,
+        )
+
+    def render(console: Any) -> None:
+        from rich.table import Table
+
+        from sharpen.core.config import dump_yaml
+        from sharpen.core.report import format_value
+
+        quantiles = ("0.05", "0.5", "0.95")
+        table = Table(
+            "statistic", "mean", *quantiles, "dropped alone", box=None, header_style="bold"
+        )
+        for name, row in document["statistics"].items():
+            alone = document["dropped_alone"].get(name)
+            table.add_row(
+                name,
+                format_value(row["mean"]),
+                *(format_value(row["quantiles"][q]) for q in quantiles),
+                "–" if alone is None else f"{alone:.1%}",
+            )
+        console.print(table)
+        console.print(
+            f"{document['rows']:,} rows; all filters keep {document['kept_by_all']:.1%}. "
+            f"Report: {document['report'] or document['output']}"
+        )
+        for name, process in document["suggested"].items():
+            if keep is not None and name.startswith("keep"):
+                console.print(f"to {name.replace('_', ' ')}:\n{dump_yaml({'process': process})}")
+
+    return Output(document, render)
+
+
 @command(app, "ops", example="sharpen data ops minhash_dedup")
 def ops(
     name: Annotated[str | None, typer.Argument(help="One of them.", show_default=False)] = None,

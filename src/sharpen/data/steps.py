@@ -10,21 +10,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sharpen.core.errors import DataError, NotInstalledError
-from sharpen.data.batch import ID, Batch
-from sharpen.data.ops.base import Annotator, Filter, Mapper, Operator, Splitter
+from sharpen.core.errors import ConfigError, DataError, NotInstalledError
+from sharpen.data.batch import ID, STATISTICS, Batch, Mask
+from sharpen.data.ops.base import Annotator, Filter, Mapper, Operator, Splitter, Statistics
 from sharpen.data.trace import Tally, Trace
 
-__all__ = ["OnError", "apply_operators"]
+__all__ = ["OnError", "apply_operators", "measure_operators"]
 
 OnError = Literal["fail", "skip", "quarantine"]
 R = TypeVar("R")
+
+_KEEP = "keep."  # of columns that go along while rows may still be taken out
 
 
 @dataclass(slots=True)
@@ -99,6 +101,58 @@ def apply_operators(
     return state.batch, tallies
 
 
+def measure_operators(
+    batch: Batch, operators: Sequence[Operator], *, on_error: str = "fail"
+) -> tuple[Batch, int, dict[str, Mask]]:
+    """Take a batch through operators with filters that measure and drop nothing.
+
+    Args:
+        batch: the rows.
+        operators: none of which needs the whole data set.
+        on_error: ``skip`` leaves out rows that make an operator fail.
+
+    Returns:
+        The rows with all that was measured, how many failed, and the rows that each filter would
+        keep.
+
+    Raises:
+        DataError: an operator failed, with ``on_error="fail"``; it names the row.
+    """
+    state = _State(batch, Trace(0), "fail" if on_error == "fail" else "skip")
+    keeps: dict[str, Mask] = {}
+    names: set[str] = set()
+    for one in operators:
+        tally = Tally()
+        if isinstance(one, Filter):
+            statistics = _try(state, one.name, tally, one.measure)
+            columns = _columns(one, statistics)
+            if one.name in names:
+                raise ConfigError(f"'{one.name}' is measured twice; leave one out.")
+            names.add(one.name)
+            keep = one.keep(statistics)
+            state.batch = state.batch.with_statistics({**columns, f"{_KEEP}{one.name}": keep})
+        elif isinstance(one, Mapper):
+            _map(state, one, one.name, tally)
+        elif isinstance(one, Annotator):
+            state.replace(state.batch.with_fields(_try(state, one.name, tally, one.annotate)))
+        else:
+            assert isinstance(one, Splitter), one
+            _split(state, one, one.name, tally)
+    table = state.batch.table
+    for name in table.schema.names:
+        if name.startswith(STATISTICS + _KEEP):
+            column = table.column(name).to_numpy(zero_copy_only=False)
+            keeps[name.removeprefix(STATISTICS + _KEEP)] = column
+            table = table.drop_columns([name])
+    failed = sum(operator is not None for _, operator, *_ in state.trace.dropped)
+    return Batch(table), failed, keeps
+
+
+def _columns(one: Filter, statistics: Statistics) -> dict[str, Any]:
+    """What a filter measured, by the name of its column."""
+    return {(key if key == one.name else f"{one.name}.{key}"): v for key, v in statistics.items()}
+
+
 def _try(state: _State, name: str, tally: Tally, call: Callable[[Batch], R]) -> R:
     """``call`` on the batch; rows that make it fail are dropped first."""
     try:
@@ -147,9 +201,7 @@ def _filter(state: _State, one: Filter, name: str, keep_statistics: bool, tally:
             )
     state.alive &= keep
     if keep_statistics:
-        state.batch = state.batch.with_statistics(
-            {(key if key == one.name else f"{one.name}.{key}"): v for key, v in statistics.items()}
-        )
+        state.batch = state.batch.with_statistics(_columns(one, statistics))
 
 
 def _map(state: _State, one: Mapper, name: str, tally: Tally) -> None:
