@@ -192,14 +192,10 @@ def test_c4_lines_keeps_sentences(texts):
 
 
 def test_c4_counts_sentences():
-    texts = [
-        "One. Two! “Three?” 3.14 is one number... Five",
-        "これは一つ。これは二つ！",
-        "",
-        "no end",
-    ]
+    english = "One. Two! “Three?” 3.14 is one number...\nFive\n \n"
+    texts = [english, "これは一つ。これは二つ！", "", "no end", "One.  Two.  \nThree."]
     found = ops.c4_quality().measure(make_batch(texts))["sentences"]
-    assert found.tolist() == [4, 2, 0, 0]
+    assert found.tolist() == [5, 2, 0, 1, 3]
 
 
 def test_single_rules_of_lines():

@@ -132,10 +132,19 @@ class RemoveNonChineseCharacter(Mapper):
         return pc.replace_substring_regex(batch.texts.column, f"[^{kept}]+", "")
 
 
-def _without_words(text: str, drop: Callable[[str], bool]) -> str:
-    """Without some words, and without what parts them from the next; lines left empty go."""
+def _without_words(text: str, drop: Callable[[str], bool], maybe: Callable[[str], object]) -> str:
+    """Without some words, and without what parts them from the next; lines left empty go.
+
+    Args:
+        text: of any length.
+        drop: whether a word goes.
+        maybe: whether a line can have such a word; false is sure.
+    """
     lines = []
     for line in text.split("\n"):
+        if not maybe(line):
+            lines.append(line)
+            continue
         found = re.findall(r"([ \t]*)([^ \t]+)", line)
         kept = [(gap, word) for gap, word in found if not drop(word)]
         if len(kept) == len(found):
@@ -178,7 +187,10 @@ class RemoveLongWords(Mapper):
             wrong |= words.lengths > self.max
         before = np.concatenate([[0], np.cumsum(wrong)])
         which = pa.array(np.diff(before[words.offsets]) > 0)
-        return edit_where(batch.texts.column, which, lambda text: _without_words(text, self._drop))
+        longest = self.max if self.max is not None and self.min <= 1 else 0
+        maybe = re.compile(rf"[^ \t]{{{longest + 1}}}").search
+        edit = functools.partial(_without_words, drop=self._drop, maybe=maybe)
+        return edit_where(batch.texts.column, which, edit)
 
 
 @operator("remove_words_with_incorrect_substrings")
@@ -198,8 +210,9 @@ class RemoveWordsWithIncorrectSubstrings(Mapper):
         if not self.substrings:
             return batch.texts.column
         pieces = "|".join(map(re.escape, self.substrings))
-        drop = functools.partial(_without_words, drop=self._drop)
-        return edit_where_found(batch.texts.column, pieces, drop)
+        maybe = re.compile(pieces).search
+        edit = functools.partial(_without_words, drop=self._drop, maybe=maybe)
+        return edit_where_found(batch.texts.column, pieces, edit)
 
 
 # fmt: off

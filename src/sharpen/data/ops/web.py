@@ -32,7 +32,7 @@ from sharpen.data.statistics import (
     repeated_pieces,
     top_gram,
 )
-from sharpen.data.statistics.sentences import SENTENCE_PATTERN
+from sharpen.data.statistics.sentences import SENTENCE_INSIDE
 
 __all__ = ["C4Lines", "C4Quality", "FinewebQuality", "GopherQuality", "GopherRepetition"]
 
@@ -105,8 +105,8 @@ class GopherQuality(Filter):
         texts = batch.texts
         words, forms, lines = texts.words, texts.forms, texts.lines
         real = forms.with_letter_or_digit
+        listed = hash_words(self.stop_words)
         number, every = _sums(words.offsets, real), np.maximum(words.count, 1)
-        stop = np.isin(words.refined, hash_words(self.stop_words))
         return {
             "words": number,
             "word_length": _sums(words.offsets, words.lengths * real) / np.maximum(number, 1),
@@ -115,7 +115,7 @@ class GopherQuality(Filter):
             "bullet_lines": share_of_lines(lines, lines.begins_with(texts.data, *BULLETS)),
             "ellipsis_lines": share_of_lines(lines, lines.ends_with(texts.data, *ELLIPSES)),
             "alphabetic_words": _sums(words.offsets, forms.with_letter) / every,
-            "stop_words": _distinct(words.offsets, words.refined, stop),
+            "stop_words": _distinct(words.offsets, words.refined, listed),
         }
 
 
@@ -127,13 +127,15 @@ def _sums(offsets: npt.NDArray[np.int64], values: npt.NDArray[np.generic]) -> np
 def _distinct(
     offsets: npt.NDArray[np.int64],
     hashes: npt.NDArray[np.uint64],
-    which: npt.NDArray[np.bool_],
+    listed: npt.NDArray[np.uint64],
 ) -> npt.NDArray[np.int64]:
-    """[n] how many different hashes some of the words of each text have."""
-    places = np.nonzero(which)[0]
-    rows = np.searchsorted(offsets, places, side="right") - 1
-    pairs = np.unique(np.stack([rows.astype(np.uint64), hashes[places]], 1), axis=0)
-    return np.bincount(pairs[:, 0].astype(np.int64), minlength=len(offsets) - 1)
+    """[n] how many of the hashes of a list, in order, the words of each text have."""
+    words = np.nonzero(np.isin(hashes, listed))[0]
+    rows = np.searchsorted(offsets, words, side="right") - 1
+    seen = np.zeros((len(offsets) - 1, len(listed)), bool)
+    seen[rows, np.searchsorted(listed, hashes[words])] = True
+    found: npt.NDArray[np.int64] = seen.sum(1)
+    return found
 
 
 @operator("gopher_repetition")
@@ -289,7 +291,10 @@ def _words_of(lines: pa.Array) -> npt.NDArray[np.int64]:
 @operator("c4_quality")
 @dataclass(frozen=True, kw_only=True)
 class C4Quality(Filter):
-    """C4's rules of pages; ``c4_lines`` comes before it."""
+    """C4's rules of pages; ``c4_lines`` comes before it.
+
+    Every line ends a sentence.
+    """
 
     min_sentences: float = 5
     """Least number of sentences."""
@@ -308,8 +313,9 @@ class C4Quality(Filter):
     def measure(self, batch: Batch) -> Statistics:
         """See :class:`Filter`."""
         column = batch.texts.column
-        sentences = pc.count_substring_regex(column, SENTENCE_PATTERN).to_numpy()
-        found = {"sentences": sentences}
+        lines = batch.texts.lines
+        inside = pc.count_substring_regex(column, SENTENCE_INSIDE).to_numpy()
+        found = {"sentences": inside + lines.total(~lines.blank)}
         for phrase in self.without:
             times = pc.count_substring(column, phrase, ignore_case=True)
             found[f"times '{phrase}'"] = times.to_numpy()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 
-__all__ = ["SENTENCE_PATTERN", "sentence_ends"]
+__all__ = ["SENTENCE_INSIDE", "sentence_ends"]
 
 _RANGES = """
 21 2e 3f 589 61d-61f 6d4 700-702 7f9 837 839 83d-83e 964-965 104a-104b 1362 1367-1368
@@ -27,11 +27,11 @@ fe56-fe57 ff01 ff0e ff1f ff61 10a56-10a57 10f55-10f59 10f86-10f89 11047-11048
 """Code points in hexadecimal; the Khmer signs 17d6, 17d9 and 17da are not in the property, but end
 sentences, too."""
 
-SENTENCE_PATTERN = (
-    r"[.!?\x{2026}]+[\"')\]}\x{bb}\x{2019}\x{201d}]*(?:\s|$)"
-    r"|[\x{3002}\x{ff01}\x{ff1f}]+[\x{2019}\x{201d}\x{300d}\x{300f}]*"
+SENTENCE_INSIDE = (
+    r"(?:[.!?\x{2026}]+[\"')\]}\x{bb}\x{2019}\x{201d}]*[ \t]+"
+    r"|[\x{3002}\x{ff01}\x{ff1f}]+[\x{2019}\x{201d}\x{300d}\x{300f}]*)[^\s\x{85}\x{2028}\x{2029}]"
 )
-"""For RE2: the end of a sentence."""
+"""For RE2: the end of a sentence, and the beginning of the next on the same line."""
 
 
 @functools.cache
