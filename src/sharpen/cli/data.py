@@ -47,6 +47,9 @@ def run(
     output: Target = None,
     stage: Stage = "data",
     workers: Workers = None,
+    executor: Annotated[
+        str, typer.Option(help="Where batches are computed: threads, or a ray cluster.")
+    ] = "threads",
     on_error: OnError = None,
     overwrite: Overwrite = False,
 ) -> Output:
@@ -58,7 +61,13 @@ def run(
         given.append(f"{stage}.on_error={on_error}")
     recipe = load_data_recipe(file, given, stage=stage)
     with observe() as observer, bar(observer, "rows", None) as advance:
-        result = recipe.run(output, workers=workers, overwrite=overwrite, on_rows=advance)
+        result = recipe.run(
+            output,
+            executor=executor,  # type: ignore[arg-type]  # checked there
+            workers=workers,
+            overwrite=overwrite,
+            on_rows=advance,
+        )
     return _result(result)
 
 

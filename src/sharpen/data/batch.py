@@ -43,6 +43,10 @@ class Batch:
     def __init__(self, table: pa.RecordBatch) -> None:
         self.table = table
 
+    def __reduce__(self) -> tuple[type[Batch], tuple[pa.RecordBatch]]:
+        """What was measured does not go along to another process."""
+        return Batch, (self.table,)
+
     def __len__(self) -> int:
         """Number of rows."""
         return int(self.table.num_rows)

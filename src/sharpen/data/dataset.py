@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -25,7 +24,7 @@ from sharpen.core.errors import ConfigError, DataError, storage_errors
 from sharpen.core.files import FileLock, atomic_dir, atomic_write_json, sha256_file
 from sharpen.data.batch import SourceBatch
 from sharpen.data.corpus import Corpus
-from sharpen.data.engine import Segment, run_segment, segments_of
+from sharpen.data.engine import Executor, Segment, Threads, Work, run_segment, segments_of
 from sharpen.data.ops.base import Filter, Operator
 from sharpen.data.ordering import known_order
 from sharpen.data.parts import Counted, Parts
@@ -129,6 +128,7 @@ class Dataset:
         keep_statistics: bool = False,
         on_error: OnError = "fail",
         order: Literal["auto", "given"] = "auto",
+        executor: Literal["threads", "ray"] = "threads",
         workers: int | None = None,
         shard_bytes: int = 256 << 20,
         overwrite: bool = False,
@@ -147,7 +147,10 @@ class Dataset:
                 in ``quarantine.jsonl``.
             order: of filters that follow each other: ``auto`` puts those first that drop the most
                 for the least time; the rows that are kept are the same.
-            workers: threads; default one for each core.
+            executor: ``threads`` of this process, or tasks of a ``ray`` cluster; the rows are the
+                same.
+            workers: threads, default one for each core; or tasks at once, default as many as the
+                cluster has room for.
             shard_bytes: a file is closed when it has reached so many.
             overwrite: replace a folder that holds something else.
             on_rows: is told of rows that are done.
@@ -186,7 +189,11 @@ class Dataset:
                 f"{output} holds something else. Choose another folder, or overwrite it."
             )
         with FileLock(work / "lock", str(output)):
-            parts = self._run(work, settings, workers or os.cpu_count() or 1, on_rows)
+            pool = make_executor(executor, workers)
+            try:
+                parts = self._run(work, settings, pool, on_rows)
+            finally:
+                pool.close()
             with storage_errors(output, doing="write"), atomic_dir(output) as folder:
                 files = write_rows(
                     folder,
@@ -210,7 +217,7 @@ class Dataset:
         self,
         work: Path,
         settings: dict[str, Any],
-        workers: int,
+        executor: Executor,
         on_rows: Callable[[int], None],
     ) -> list[Parts]:
         strict = settings["on_error"] == "fail"
@@ -224,20 +231,32 @@ class Dataset:
             key = digest([settings, done])
             if settings["order"] == "auto":
                 segment, batches = _ordered(segment, batches, work / key, key)
-            parts = run_segment(
-                segment,
-                batches,
-                work / key,
-                workers=workers,
-                excerpts=settings["excerpts"],
-                keep_statistics=settings["keep_statistics"] or later,
-                on_error=settings["on_error"],
-                on_done=(lambda rows: None) if found else on_rows,
-            )
+            keep = settings["keep_statistics"] or later
+            each = Work(segment, settings["excerpts"], keep, settings["on_error"])
+            told = (lambda rows: None) if found else on_rows
+            parts = run_segment(each, batches, work / key, executor, told)
             found.append(parts)
             if segment.ends is not None:
                 batches = segment.ends.pass_on(Corpus(parts), segment.ends_name)
         return found
+
+
+def make_executor(name: str, workers: int | None) -> Executor:
+    """Where batches are computed.
+
+    Raises:
+        ConfigError: an unknown name.
+        DependencyNotInstalled: Ray is missing.
+    """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers={workers} must be at least 1.")
+    if name == "threads":
+        return Threads(workers)
+    if name == "ray":
+        from sharpen.data.ray_tasks import RayTasks
+
+        return RayTasks(workers)
+    raise ConfigError(f"executor={name!r} must be threads or ray.")
 
 
 def _ordered(

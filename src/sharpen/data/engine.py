@@ -10,10 +10,14 @@ The result depends on the files and the operators alone, not on threads, kills o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import pyarrow as pa
 
 from sharpen.core.errors import storage_errors
 from sharpen.data.batch import SourceBatch
@@ -24,7 +28,19 @@ from sharpen.data.parts import Counted, Parts
 from sharpen.data.steps import OnError, apply_operators
 from sharpen.data.trace import Tally, Trace
 
-__all__ = ["Segment", "run_segment", "segments_of"]
+__all__ = [
+    "Executor",
+    "Part",
+    "Segment",
+    "Threads",
+    "Work",
+    "run_segment",
+    "segments_of",
+    "write_part",
+]
+
+Part: TypeAlias = tuple[pa.RecordBatch, Trace, Counted]
+"""What a batch came to: its rows, why others went, and how many."""
 
 _AHEAD = 2  # batches that wait, for each thread
 
@@ -76,42 +92,28 @@ def _segment(
     return Segment(tuple(o for o, _ in here), tuple(n for _, n in here), ends, name, before)
 
 
-def run_segment(
-    segment: Segment,
-    batches: Iterable[SourceBatch],
-    folder: Path,
-    *,
-    workers: int,
-    excerpts: int,
-    keep_statistics: bool,
-    on_error: OnError,
-    on_done: Callable[[int], None],
-) -> Parts:
-    """Compute what parts of a segment are missing.
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is to be done with each batch of a segment; goes to other processes as it is."""
 
-    Args:
-        segment: the operators.
-        batches: all of them, numbered from 0.
-        folder: of its parts.
-        workers: threads.
-        excerpts: edits of each operator and batch of which the texts are kept.
-        keep_statistics: keep what filters measured.
-        on_error: of rows that make an operator fail.
-        on_done: is told the rows of each finished part.
+    segment: Segment
 
-    Raises:
-        DataError: an operator failed, with ``on_error="fail"``.
-        StorageError: the disk is full, or may not be written.
-    """
-    parts = Parts(folder)
-    with storage_errors(folder, doing="write"):
-        folder.mkdir(parents=True, exist_ok=True)
+    excerpts: int
+    """Edits of each operator and batch of which the texts are kept."""
 
-    def compute(given: SourceBatch) -> int:
-        trace = Trace(excerpts)
+    keep_statistics: bool
+    on_error: OnError
+
+    def compute(self, given: SourceBatch) -> Part:
+        """A batch through the operators.
+
+        Raises:
+            DataError: an operator failed, with ``on_error="fail"``.
+        """
+        segment, trace = self.segment, Trace(self.excerpts)
         for gone in given.left:
             trace.leave(gone)
-            if on_error == "quarantine" and gone.operator == "read":
+            if self.on_error == "quarantine" and gone.operator == "read":
                 trace.fail(gone.id, "read", gone.reason or "", gone.raw)
         for one in given.edited:
             trace.edit(one.id, segment.before, one.before, one.after)
@@ -121,8 +123,8 @@ def run_segment(
             segment.operators,
             segment.names,
             trace,
-            keep_statistics=keep_statistics,
-            on_error=on_error,
+            keep_statistics=self.keep_statistics,
+            on_error=self.on_error,
         )
         table = batch.table
         if segment.ends is not None:
@@ -140,25 +142,98 @@ def run_segment(
                 **dict(zip(segment.names, tallies, strict=True)),
             },
         )
-        with storage_errors(folder, doing="write"):
-            parts.write(given.number, table, trace, counted)
-        return counted.rows_in
+        return table, trace, counted
 
-    with ThreadPoolExecutor(workers) as pool:
-        pending: set[Future[int]] = set()
-        try:
-            for given in batches:
-                if parts.done(given.number):
-                    on_done(len(given.rows) + len(given.left))
-                    continue
-                pending.add(pool.submit(compute, given))
-                while len(pending) >= _AHEAD * workers:
-                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    for one in done:
-                        on_done(one.result())
-            for one in pending:
-                on_done(one.result())
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+
+class Executor(Protocol):
+    """Where batches are computed."""
+
+    slots: int
+    """Batches at once."""
+
+    def submit(self, work: Work, given: SourceBatch, parts: Parts) -> Future[Any]:
+        """Begin a batch."""
+
+    def collect(self, done: Future[Any], parts: Parts) -> int:
+        """See a batch to its end, its part written; returns the rows that went in."""
+
+    def close(self) -> None:
+        """Wait for what has begun, and give back what was taken."""
+
+
+class Threads:
+    """Batches on the threads of this process.
+
+    Args:
+        workers: threads; None is one for each core.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.slots = workers or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self.slots)
+
+    def submit(self, work: Work, given: SourceBatch, parts: Parts) -> Future[int]:
+        """See :class:`Executor`."""
+
+        def compute() -> int:
+            part = work.compute(given)
+            write_part(parts, given.number, part)
+            return part[2].rows_in
+
+        return self._pool.submit(compute)
+
+    def collect(self, done: Future[int], parts: Parts) -> int:
+        """See :class:`Executor`."""
+        return done.result()
+
+    def close(self) -> None:
+        """See :class:`Executor`."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def write_part(parts: Parts, number: int, part: Part) -> None:
+    """Write what a batch came to.
+
+    Raises:
+        StorageError: the disk is full, or may not be written.
+    """
+    with storage_errors(parts.folder, doing="write"):
+        parts.write(number, *part)
+
+
+def run_segment(
+    work: Work,
+    batches: Iterable[SourceBatch],
+    folder: Path,
+    executor: Executor,
+    on_done: Callable[[int], None],
+) -> Parts:
+    """Compute what parts of a segment are missing.
+
+    Args:
+        work: what to do with each batch.
+        batches: all of them, numbered from 0.
+        folder: of its parts.
+        executor: where.
+        on_done: is told the rows of each finished part.
+
+    Raises:
+        DataError: an operator failed, with ``on_error="fail"``.
+        StorageError: the disk is full, or may not be written.
+    """
+    parts = Parts(folder)
+    with storage_errors(folder, doing="write"):
+        folder.mkdir(parents=True, exist_ok=True)
+    pending: set[Future[Any]] = set()
+    for given in batches:
+        if parts.done(given.number):
+            on_done(len(given.rows) + len(given.left))
+            continue
+        pending.add(executor.submit(work, given, parts))
+        while len(pending) >= _AHEAD * executor.slots:
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for one in done:
+                on_done(executor.collect(one, parts))
+    for one in pending:
+        on_done(executor.collect(one, parts))
     return parts

@@ -19,7 +19,7 @@ import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sharpen.core.assets import asset_path
 from sharpen.core.config import Document, Marks, apply_overrides, from_dict, load_yaml
@@ -53,6 +53,7 @@ class DataRecipe:
         self,
         output: str | Path | None = None,
         *,
+        executor: Literal["threads", "ray"] = "threads",
         workers: int | None = None,
         overwrite: bool = False,
         on_rows: Callable[[int], None] = lambda rows: None,
@@ -61,7 +62,8 @@ class DataRecipe:
 
         Args:
             output: another folder than the recipe's.
-            workers: threads; default one for each core.
+            executor: ``threads`` or ``ray``.
+            workers: threads, default one for each core; or tasks at once.
             overwrite: replace a folder that holds something else.
             on_rows: is told of rows that are done.
         """
@@ -75,6 +77,7 @@ class DataRecipe:
             shard_bytes=wanted.shard_bytes,
             on_error=self.config.on_error,
             order=self.config.order,
+            executor=executor,
             workers=workers,
             overwrite=overwrite,
             on_rows=on_rows,

@@ -190,9 +190,9 @@ def _found(offsets: Integers, data: Bytes, paragraphs: bool) -> Pieces:
             end = start + len(piece.encode())
             left = len(piece.encode()) - len(piece.lstrip().encode())
             right = len(piece.encode()) - len(piece.rstrip().encode())
-            body = (start + left, end - right) if piece.strip() else (end, end)
+            inner = (start + left, end - right) if piece.strip() else (end, end)
             last = ord(piece[-1]) if piece else 0
-            rows.append((start, end, *body, len(piece), last, hash_text(piece)))
+            rows.append((start, end, *inner, len(piece), last, hash_text(piece)))
             start = end + gap
         counts.append(len(rows))
     columns = list(zip(*rows, strict=True)) if rows else [()] * 7
