@@ -27,6 +27,7 @@ __all__ = [
     "manpages",
     "own_pages",
     "reviews",
+    "universal",
 ]
 
 LANGUAGES = (
@@ -82,10 +83,31 @@ def mails() -> tuple[list[str], list[bool]]:
     return texts, labels
 
 
+# fmt: off
+_TAGS = (  # how tags of Brown begin, the first that fits, and what they are among Petrov's twelve
+    ("ap", "ADJ"), ("ab", "PRT"), ("at", "DET"), ("be", "VERB"), ("cc", "CONJ"), ("cd", "NUM"),
+    ("cs", "ADP"), ("do", "VERB"), ("dt", "DET"), ("ex", "DET"), ("hv", "VERB"), ("in", "ADP"),
+    ("jj", "ADJ"), ("md", "VERB"), ("np", "NOUN"), ("nn", "NOUN"), ("nr", "NOUN"), ("nil", "X"),
+    ("od", "ADJ"), ("pn", "NOUN"), ("pp", "PRON"), ("ql", "ADV"), ("rb", "ADV"), ("rn", "ADV"),
+    ("rp", "PRT"), ("to", "PRT"), ("uh", "PRT"), ("vb", "VERB"), ("wdt", "DET"), ("wp", "PRON"),
+    ("wq", "ADV"), ("wrb", "ADV"), ("fw", "X"),
+)
+# fmt: on
+
+
+def universal(tag: str) -> str:
+    """One of twelve parts of speech for a tag of Brown.
+
+    After Petrov, Das, McDonald, "A Universal Part-of-Speech Tagset", 2012, by the first part of a
+    tag alone; contractions count as their first word.
+    """
+    return next((found for begin, found in _TAGS if tag.startswith(begin)), ".")
+
+
 def reviews() -> tuple[list[str], list[bool]]:
     """200 sentences of film reviews (Pang and Lee), and which speak well of it."""
     found = []
-    for line in (folder("") / "pang_lee_polarity.cor").read_text().splitlines():
+    for line in (folder("") / "pang_lee_polarity.cor").read_text("cp1252").splitlines():
         label, _, text = line.partition(" ")
         found.append((text, "pos" in label))
     return [text for text, _ in found], [good for _, good in found]

@@ -14,7 +14,21 @@ from sharpen.data.ngram.model import NgramModel, load_model
 from sharpen.data.ops.base import Statistics, operator
 from sharpen.data.ops.characters import Range
 
-__all__ = ["FileModel", "Perplexity"]
+__all__ = ["FileModel", "Perplexity", "Stamp", "file_digest", "file_stamp"]
+
+Stamp = tuple[str, int, int]
+
+
+def file_stamp(path: str) -> Stamp:
+    """Name, time and size of a file: what tells it from what stood there before."""
+    state = Path(path).stat()
+    return path, state.st_mtime_ns, state.st_size
+
+
+@functools.lru_cache(maxsize=64)
+def file_digest(stamp: Stamp) -> str:
+    """What a file of a stamp holds."""
+    return f"sha256:{sha256_file(Path(stamp[0]))}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,23 +47,17 @@ class FileModel(Range):
             raise MissingFileError(f"{self.name}: there is no model {self.model}.")
 
     @property
-    def stamp(self) -> tuple[str, int, int]:
-        """What tells the file from what stood there before."""
-        state = Path(self.model).stat()
-        return self.model, state.st_mtime_ns, state.st_size
+    def stamp(self) -> Stamp:
+        """Of the model's file."""
+        return file_stamp(self.model)
 
     def describe(self) -> dict[str, Any]:
         """With the content of the model, by which the result is told from another's."""
-        return {**super().describe(), "model": _digest(self.stamp)}
-
-
-@functools.lru_cache(maxsize=64)
-def _digest(stamp: tuple[str, int, int]) -> str:
-    return f"sha256:{sha256_file(Path(stamp[0]))}"
+        return {**super().describe(), "model": file_digest(self.stamp)}
 
 
 @functools.lru_cache(maxsize=4)
-def _ngram(stamp: tuple[str, int, int]) -> NgramModel:
+def _ngram(stamp: Stamp) -> NgramModel:
     return load_model(stamp[0])
 
 

@@ -15,7 +15,7 @@ import xxhash
 from sharpen.core.errors import ConfigError
 from sharpen.data.batch import Batch
 from sharpen.data.ops.base import Bound, Statistics, operator
-from sharpen.data.ops.language_models import FileModel
+from sharpen.data.ops.language_models import FileModel, Stamp
 from sharpen.data.quality import QualityModel
 
 __all__ = ["QualityScore"]
@@ -24,7 +24,7 @@ _Keep = Literal["label", "pareto"]
 
 
 @functools.lru_cache(maxsize=4)
-def _quality(stamp: tuple[str, int, int]) -> QualityModel:
+def _quality(stamp: Stamp) -> QualityModel:
     return QualityModel.load(stamp[0])
 
 
