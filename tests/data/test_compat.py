@@ -182,6 +182,21 @@ def test_what_cannot_be_said_is_left_out_with_the_reason(tmp_path, step, why):
     assert why in found.left_out[0].why
 
 
+def test_sizes_are_bytes(tmp_path):
+    one = {"image_size_filter": {"min_size": "10 KB", "max_size": "2MiB", "any_or_all": "all"}}
+    other = {"image_deduplicator": {"method": "dhash"}}
+    assert steps(tmp_path, one, other, "image_deduplicator").recipe["data"]["process"] == [
+        {"image_size": {"min": 10 << 10, "max": 2 << 20, "strategy": "all"}},
+        {"image_dedup": {"method": "difference", "distance": 0}},
+        {"image_dedup": {"method": "dct", "distance": 0}},
+    ]
+    for step, why in (
+        ({"audio_size_filter": {"min_size": "many"}}, "'many' is no size"),
+        ({"image_deduplicator": {"method": "whash"}}, "'whash' has no counterpart"),
+    ):
+        assert why in steps(tmp_path, step).left_out[0].why
+
+
 def test_open_ends_become_the_next_number(tmp_path):
     one = {"special_characters_filter": {"max_ratio": 0.25, "max_closed_interval": False}}
     (step,) = steps(tmp_path, one).recipe["data"]["process"]

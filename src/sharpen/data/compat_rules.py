@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,9 @@ _LISTS = {
     "words_aug_group_sizes": "",
     "words_aug_join_char": "",
 }
+_MEDIA = {"any_or_all": "strategy"}
+_SIZE = {"min_size": "min", "max_size": "max"}
+_FOLDER = "Relative paths begin at folder, which is the working folder."
 _SPECIAL = "Special characters are told by Unicode categories, not by a list."
 _OWN_PATTERN = "Its own pattern differs; give pattern for yours, on RE2."
 _MINHASH_TOKENS = {"space": "space", "character": "characters"}
@@ -139,6 +143,29 @@ def _joined(arguments: dict[str, Any]) -> list[dict[str, Any]]:
 def _form(arguments: dict[str, Any]) -> list[dict[str, Any]]:
     form = arguments.get("normalization")
     return [{"normalization": form.upper()}] if form else [{}]
+
+
+def _bytes(arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    """Sizes such as ``10 MB`` as numbers of bytes."""
+    made = dict(arguments)
+    for bound in ("min", "max"):
+        found = re.fullmatch(r"\s*(\d+)\s*(?:([KMGTP])i?B)?\s*", str(made.get(bound, "0")), re.I)
+        if found is None:
+            raise NoCounterpart(f"{made[bound]!r} is no size.")
+        if bound in made:
+            unit = (found.group(2) or " ").upper()
+            made[bound] = int(found.group(1)) << (10 * " KMGTP".index(unit))
+    return [made]
+
+
+_IMAGE_METHODS = {"phash": "dct", "dhash": "difference", "ahash": "average"}
+
+
+def _image_method(arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    method = arguments["method"]
+    if method not in _IMAGE_METHODS:
+        raise NoCounterpart(f"the method '{method}' has no counterpart.")
+    return [{**arguments, "method": _IMAGE_METHODS[method]}]
 
 
 RULES: dict[str, Rule] = {
@@ -321,6 +348,31 @@ RULES: dict[str, Rule] = {
         note="Hashes are ours.",
         change=_tokens,
     ),
+    # Images and sounds.
+    "image_aspect_ratio_filter": Rule("image_aspect_ratio", {**_RATIO, **_MEDIA}, note=_FOLDER),
+    "image_shape_filter": Rule(
+        "image_shape",
+        {
+            **{name: name for name in ("min_width", "max_width", "min_height", "max_height")},
+            **_MEDIA,
+        },
+        note=_FOLDER,
+    ),
+    "image_size_filter": Rule("image_size", {**_SIZE, **_MEDIA}, note=_FOLDER, change=_bytes),
+    "audio_duration_filter": Rule(
+        "audio_duration",
+        {"min_duration": "min", "max_duration": "max", **_MEDIA},
+        note=_FOLDER,
+    ),
+    "audio_size_filter": Rule("audio_size", {**_SIZE, **_MEDIA}, note=_FOLDER, change=_bytes),
+    "image_deduplicator": Rule(
+        "image_dedup",
+        {"method": "method"},
+        {"consider_text": False},
+        defaults={"method": "phash", "distance": 0},
+        note=f"Hashes are ours. {_FOLDER}",
+        change=_image_method,
+    ),
     # Selectors.
     "topk_specified_field_selector": Rule(
         "topk_specified_field",
@@ -373,6 +425,8 @@ ADVICE: dict[str, str] = {
     "FILE, function: NAME, allow_code: true}.",
     "pii_redaction_mapper": "it masks paths and numbers of its own choice. Ours: mask_pii, "
     "mask_secrets.",
+    "audio_nmf_snr_filter": "its ratio comes from a factorization that begins at random; see "
+    "audio_snr, whose values differ.",
     "document_line_deduplicator": "it counts lines over the corpus; see line_dedup.",
     "text_action_filter": "it needs a parser of the language, which is a download.",
     "text_entity_dependency_filter": "it needs a parser of the language, which is a download.",
