@@ -45,6 +45,9 @@ def work(tmp_path, monkeypatch):
     (tmp_path / "tokenizer").mkdir()
     backend.save("tokenizer/tokenizer.json")
     (tmp_path / "edit.py").write_text("def process(text):\n    return text.title()\n")
+    (tmp_path / "tests.jsonl").write_text(json.dumps({"question": "What of it?"}) + "\n")
+    (tmp_path / "score.py").write_text("def score(image):\n    return 0.0\n")
+    (tmp_path / "tests.jsonl").write_text('{"question": "Where were they?"}\n')
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     return tmp_path
 

@@ -16,12 +16,16 @@ __all__ = ["EXAMPLES", "example", "markdown"]
 
 EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     "c4_lines": {"min_words": 3},
+    "decontaminate": {"against": ["tests.jsonl"], "text_keys": ["question"]},
     "fields_equal": {"first": "question", "second": "answer"},
     "flagged_words": {"words": ["casino", "jackpot"], "max": 0.01},
     "frequency_specified_field": {"field": "meta.domain", "count": 10},
     "general_field": {"condition": "10 < stars <= 3000 and meta.language == 'en'"},
     "gopher_quality": {"min_words": 50, "max_bullet_lines": 0.9},
     "group_by": {"by": ["meta.domain"], "separator": "\n\n", "aggregate": {"total": "sum:stars"}},
+    "image_classifier": {"path": "score.py", "max": 0.5, "allow_code": True},
+    "image_dedup": {"distance": 4},
+    "image_shape": {"min_width": 200, "min_height": 200, "strategy": "all"},
     "language": {"languages": ["en"], "backend": "script"},
     "listed_phrases": {"phrases": ["click here", "sign up"], "max": 2},
     "matches_num": {"pattern": "(?i)advertisement", "max": 2},

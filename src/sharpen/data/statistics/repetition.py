@@ -28,7 +28,7 @@ from sharpen.data.statistics.counts import Bytes, Integers, texts_of
 from sharpen.data.statistics.words import Words
 from sharpen.native.build import function, load
 
-__all__ = ["character_repetition", "word_repetition", "words_in_list"]
+__all__ = ["character_repetition", "listed_counts", "word_repetition", "words_in_list"]
 
 Ratios = npt.NDArray[np.float64]
 
@@ -85,18 +85,33 @@ def words_in_list(words: Words, listed: npt.NDArray[np.uint64]) -> Ratios:
         words: of a column.
         listed: hashes of refined words, by :func:`~sharpen.data.statistics.words.hash_words`.
     """
-    n = len(words.offsets) - 1
+    found, kept = listed_counts(words.offsets, words.refined, listed)
+    return found / np.maximum(kept, 1)
+
+
+def listed_counts(
+    offsets: npt.NDArray[np.int64],
+    hashes: npt.NDArray[np.uint64],
+    listed: npt.NDArray[np.uint64],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """[n] how many hashes of each text are in a list, and how many are not 0.
+
+    Args:
+        offsets: [n + 1] hashes before each text.
+        hashes: of words or runs of words.
+        listed: distinct.
+    """
+    n = len(offsets) - 1
     found, kept = np.zeros(n, np.int64), np.zeros(n, np.int64)
     library = load("text")
     if library is not None:
-        given = (words.offsets, words.refined, listed, found, kept)
-        before, refined, known, *results = (array.ctypes.data for array in given)
-        _listed(library)(n, before, refined, len(listed), known, *results)
-    else:
-        inside = np.concatenate([[0], np.cumsum(np.isin(words.refined, listed))])
-        found = np.diff(inside[words.offsets])
-        kept = words.count_refined
-    return found / np.maximum(kept, 1)
+        given = (offsets, hashes, listed, found, kept)
+        before, mine, known, *results = (array.ctypes.data for array in given)
+        _listed(library)(n, before, mine, len(listed), known, *results)
+        return found, kept
+    for values, out in ((np.isin(hashes, listed) & (hashes != 0), found), (hashes != 0, kept)):
+        out[:] = np.diff(np.concatenate([[0], np.cumsum(values)])[offsets])
+    return found, kept
 
 
 @functools.cache
