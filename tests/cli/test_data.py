@@ -123,3 +123,19 @@ def test_a_corpus_is_analyzed(folder: Path) -> None:
     assert "is there already" in text("analyze", "web_text.jsonl", "-o", "an", code=2)
     shown = text("analyze", "web_text.yaml", "-o", "an", "--overwrite", "--keep", "0.9")
     assert "to keep 0.9" in shown
+
+
+def test_a_recipe_of_data_juicer_is_translated_and_runs(folder: Path) -> None:
+    Path("dj.yaml").write_text(
+        "project_name: mine\ndataset_path: web_text.jsonl\nexport_path: out/rows.jsonl\n"
+        "process:\n  - clean_links_mapper:\n  - text_length_filter: {min_len: 60}\n"
+        "  - video_aesthetics_filter: {min_score: 0.4}\n"
+        "  - document_minhash_deduplicator: {jaccard_threshold: 0.7}\n"
+    )
+    found = call("import-recipe", "dj.yaml", "-o", "ours.yaml")
+    assert [one["where"] for one in found["left_out"]] == ["process[2].video_aesthetics_filter"]
+    result = call("run", "ours.yaml", "--output", "clean")
+    assert result["rows_in"] == 26
+    assert result["operators"]["minhash_dedup"]["rows_out"] == result["rows_out"] < 26
+    assert "is there already" in text("import-recipe", "dj.yaml", "-o", "ours.yaml", code=2)
+    assert "left out: process[2]" in text("import-recipe", "dj.yaml")

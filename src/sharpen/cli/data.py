@@ -301,6 +301,43 @@ def ops(
     return Output(rows, render)
 
 
+@command(app, "import-recipe", example="sharpen data import-recipe dj.yaml -o recipe.yaml")
+def import_recipe(
+    file: Annotated[Path, typer.Argument(help="A recipe of Data-Juicer.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write.", show_default=False)
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the file.")] = False,
+) -> Output:
+    """Translate a recipe of Data-Juicer, and say what cannot be translated and what differs."""
+    from sharpen.core.config import dump_yaml
+    from sharpen.core.errors import ConfigError
+    from sharpen.core.files import atomic_write_text
+    from sharpen.data.compat import import_recipe as translate
+
+    found = translate(file)
+    text = dump_yaml(found.recipe)
+    if output is not None:
+        if output.exists() and not overwrite:
+            raise ConfigError(f"{output} is there already; --overwrite replaces it.")
+        atomic_write_text(output, text)
+    document = {
+        "recipe": found.recipe,
+        "output": None if output is None else str(output),
+        "left_out": [{"where": one.where, "why": one.why} for one in found.left_out],
+        "notes": list(found.notes),
+    }
+
+    def render(console: Any) -> None:
+        console.print(text if output is None else f"wrote {output}", markup=False)
+        for one in found.left_out:
+            console.print(f"left out: {one.where}: {one.why}", markup=False)
+        for note in found.notes:
+            console.print(f"note: {note}", markup=False)
+
+    return Output(document, render)
+
+
 @command(app, "dedup", example="sharpen data dedup corpus.jsonl -o unique --threshold 0.7")
 def dedup(
     path: Annotated[str, typer.Argument(help="A file, folder or pattern.", show_default=False)],

@@ -17,7 +17,7 @@ import pyarrow as pa
 from sharpen.data.batch import ID, TEXT, Batch
 from sharpen.data.parts import Parts
 
-__all__ = ["KEY", "Corpus"]
+__all__ = ["KEY", "Corpus", "as_array"]
 
 KEY = "key."
 """Prefix of the columns of what is remembered."""
@@ -26,10 +26,15 @@ Integers = npt.NDArray[np.int64]
 
 
 class Corpus:
-    """The rows of finished parts, numbered from 0 in order."""
+    """The rows of finished parts, numbered from 0 in order.
 
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
+    Args:
+        parts: of the segment before.
+        own: the address of the run, for what is kept beyond it.
+    """
+
+    def __init__(self, parts: Parts, own: str = "") -> None:
+        self.parts, self.own = parts, own
         self._numbers = parts.numbers()
         sizes = [parts.rows(number).num_rows for number in self._numbers]
         self.starts: Integers = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -51,7 +56,7 @@ class Corpus:
         Returns:
             [n], or [n, width] bytes of binary values of a fixed size.
         """
-        found = [_array(rows.column(0)) for rows in self._columns(name)]
+        found = [as_array(rows.column(0)) for rows in self._columns(name)]
         return np.concatenate(found) if found else np.zeros(0)
 
     def arrays(self, name: str) -> Iterator[pa.Array]:
@@ -65,25 +70,32 @@ class Corpus:
 
     def gather(self, name: str, rows: Integers) -> npt.NDArray[Any]:
         """[len(rows)] or [len(rows), width] of what is remembered of some rows."""
-        return np.concatenate([_array(a) for a in self._taken(KEY + name, rows)])[_back(rows)]
+        return np.concatenate([as_array(a) for a in self._taken(KEY + name, rows)])[_back(rows)]
 
     def texts(self, rows: Integers) -> pa.Array:
         """[len(rows)] texts."""
         found = list(self._taken(TEXT, rows))
         return pa.chunked_array(found, pa.large_string()).combine_chunks().take(_back(rows))
 
-    def take(self, rows: Integers) -> Batch:
-        """Some rows, in the order in which they are asked for, without what is remembered."""
+    def take(self, rows: Integers, *, keys: bool = False) -> pa.RecordBatch:
+        """Some rows, in the order in which they are asked for.
+
+        Args:
+            rows: their numbers.
+            keys: ids and what is remembered instead of the rows themselves.
+        """
         wanted = np.unique(rows)
+        edges = np.searchsorted(wanted, self.starts)
         found: list[pa.RecordBatch] = []
-        for _, start, batch in self.batches():
-            mine = wanted[
-                np.searchsorted(wanted, start) : np.searchsorted(wanted, start + len(batch))
-            ]
+        for i, number in enumerate(self._numbers):
+            whole = self.parts.rows(number)
+            names = [n for n in whole.schema.names if n.startswith(KEY) is keys or n == ID]
+            mine = wanted[edges[i] : edges[i + 1]]
             if len(mine) or not found:
-                found.append(batch.table.take(pa.array(mine - start)))
+                found.append(whole.select(names).take(pa.array(mine - self.starts[i])))
         table = pa.Table.from_batches(found).combine_chunks().take(pa.array(_back(rows)))
-        return Batch(table.combine_chunks().to_batches()[0])
+        batches = table.combine_chunks().to_batches()
+        return batches[0] if batches else found[0].slice(0, 0)
 
     def _taken(self, column: str, rows: Integers) -> Iterator[pa.Array]:
         """The values at the distinct rows, in order, part by part."""
@@ -108,7 +120,8 @@ def _back(rows: Integers) -> npt.NDArray[np.intp]:
     return np.unique(rows, return_inverse=True)[1].reshape(-1)
 
 
-def _array(column: pa.Array) -> npt.NDArray[Any]:
+def as_array(column: pa.Array) -> npt.NDArray[Any]:
+    """[n] values, or [n, width] bytes of binary values of a fixed size."""
     if not pa.types.is_fixed_size_binary(column.type):
         return column.to_numpy(zero_copy_only=False).copy()  # type: ignore[no-any-return]
     width = column.type.byte_width

@@ -15,6 +15,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from sharpen.core.files import FileLock, atomic_dir, atomic_write_json, sha256_f
 from sharpen.data.batch import SourceBatch
 from sharpen.data.corpus import Corpus
 from sharpen.data.engine import Executor, Segment, Threads, Work, run_segment, segments_of
+from sharpen.data.ops.barrier import Deduplicator
 from sharpen.data.ops.base import Filter, Operator
 from sharpen.data.ordering import known_order
 from sharpen.data.parts import Counted, Parts
@@ -175,6 +177,9 @@ class Dataset:
             "order": order,
         }
         described = [one.describe() for one in self.operators]
+        own = digest([settings, described])
+        indexes = [one.open_index(own) for one in self.operators if isinstance(one, Deduplicator)]
+        settings["indexes"] = [one.fingerprint() for one in indexes if one is not None]
         form = {"format": format, "trace": trace, "shard_bytes": shard_bytes}
         key = digest([settings, described, form])
         work = output.with_name(output.name + ".work")
@@ -188,12 +193,19 @@ class Dataset:
             raise ConfigError(
                 f"{output} holds something else. Choose another folder, or overwrite it."
             )
-        with FileLock(work / "lock", str(output)):
+        with ExitStack() as locks:
+            locks.enter_context(FileLock(work / "lock", str(output)))
+            for index in indexes:
+                if index is not None:
+                    locks.enter_context(FileLock(index.folder / "lock", str(index.folder)))
             pool = make_executor(executor, workers)
             try:
-                parts = self._run(work, settings, pool, on_rows)
+                parts = self._run(work, settings, own, pool, on_rows)
             finally:
                 pool.close()
+            for one, segment in zip(segments_of(self.operators), parts, strict=True):
+                if isinstance(one.ends, Deduplicator):
+                    one.ends.remember(Corpus(segment, own))
             with storage_errors(output, doing="write"), atomic_dir(output) as folder:
                 files = write_rows(
                     folder,
@@ -217,6 +229,7 @@ class Dataset:
         self,
         work: Path,
         settings: dict[str, Any],
+        own: str,
         executor: Executor,
         on_rows: Callable[[int], None],
     ) -> list[Parts]:
@@ -237,7 +250,7 @@ class Dataset:
             parts = run_segment(each, batches, work / key, executor, told)
             found.append(parts)
             if segment.ends is not None:
-                batches = segment.ends.pass_on(Corpus(parts), segment.ends_name)
+                batches = segment.ends.pass_on(Corpus(parts, own), segment.ends_name)
         return found
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,12 +27,14 @@ import pyarrow.compute as pc
 from sharpen.core.errors import ConfigError
 from sharpen.data.batch import Batch, Edited, Left, Mask, SourceBatch
 from sharpen.data.corpus import Corpus
+from sharpen.data.dedup_index import DedupIndex, WithEarlier, write_entry
 from sharpen.data.ops.base import Miss, Operator
 
 __all__ = ["Barrier", "Copies", "CorpusMapper", "Deduplicator", "Selector", "numbers_of"]
 
 Integers = npt.NDArray[np.int64]
-_RANK = "rank"
+_RANK, _ENTRY = "rank", "index.entry"
+_NOT_MARKS = ("keep", "index", "verify", "cluster", "threshold", "distance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +88,31 @@ class Deduplicator(Barrier, ABC):
     """Which copy stays: ``first``, ``longest``, or the one with the greatest or least value of a
     field, ``max:FIELD`` or ``min:FIELD``; of equal ones the first."""
 
+    index: str | None = None
+    """A folder in which runs keep what stayed: rows that are copies of an earlier run's go, too."""
+
     def __post_init__(self) -> None:
         """Check which copy is to stay."""
         if self.keep not in ("first", "longest") and self.keep[:4] not in ("max:", "min:"):
             raise ConfigError(f"keep={self.keep!r} must be first, longest, max:FIELD or min:FIELD.")
+
+    def describe(self) -> dict[str, Any]:
+        """Without the place of the index; what is in it belongs to the run's address."""
+        return {**super().describe(), "index": self.index is not None}
+
+    def open_index(self, own: str) -> DedupIndex | None:
+        """What earlier runs kept.
+
+        Args:
+            own: the address of this run.
+
+        Raises:
+            ConfigError: the folder is the index of something else.
+        """
+        if self.index is None:
+            return None
+        about = {k: v for k, v in self.describe().items() if k not in _NOT_MARKS}
+        return DedupIndex(Path(self.index), about, own)
 
     def keys(self, batch: Batch) -> Mapping[str, pa.Array]:
         """See :class:`Barrier`."""
@@ -118,18 +142,30 @@ class Deduplicator(Barrier, ABC):
 
     def pass_on(self, rows: Corpus, name: str) -> Iterator[SourceBatch]:
         """See :class:`Barrier`."""
-        order = np.arange(len(rows))
-        if self.keep != "first" and len(rows):
+        index, n = self.open_index(rows.own), len(rows)
+        order = np.arange(n)
+        if self.keep != "first" and n:
             ranks = np.nan_to_num(rows.column(_RANK), nan=-np.inf)
             order = np.argsort(-ranks, kind="stable")
-        found = self.copies(rows, order)
-        gone = np.nonzero(found.of != np.arange(len(rows)))[0]
-        kept_ids = dict(
-            zip(gone.tolist(), rows.ids.take(pa.array(found.of[gone])).to_pylist(), strict=True)
-        )
+        earlier = index.read() if index is not None else []
+        earlier_ids: list[str] = []
+        whole = rows
+        if earlier:
+            whole = WithEarlier(rows, earlier)
+            earlier_ids = whole.earlier_ids
+            order = np.concatenate([np.arange(n, len(whole)), order])
+        found = self.copies(whole, order)
+        of = found.of[:n]
+        stay = of == np.arange(n)
+        if index is not None and not (entry := rows.parts.folder / _ENTRY).exists():
+            write_entry(entry, rows, np.nonzero(stay)[0])
+        gone = np.nonzero(~stay)[0]
+        kept_ids: dict[int, str] = {}
+        for row, other in zip(gone.tolist(), of[gone].tolist(), strict=True):
+            kept_ids[row] = earlier_ids[other - n] if other >= n else rows.ids[other].as_py()
         alike: dict[int, float] = {}
         if found.similarity is not None and len(gone):
-            values = found.similarity(gone, found.of[gone])
+            values = found.similarity(gone, of[gone])
             alike = dict(zip(gone.tolist(), values.tolist(), strict=True))
 
         def left(row: int, id: str) -> Left:
@@ -142,7 +178,13 @@ class Deduplicator(Barrier, ABC):
                 kept_id=kept_ids[row],
             )
 
-        yield from _without(rows, found.of == np.arange(len(rows)), left)
+        yield from _without(rows, stay, left)
+
+    def remember(self, rows: Corpus) -> None:
+        """Keep what stayed for later runs; of a run that is whole."""
+        index = self.open_index(rows.own)
+        if index is not None:
+            index.keep(rows.parts.folder / _ENTRY)
 
 
 @dataclass(frozen=True, kw_only=True)

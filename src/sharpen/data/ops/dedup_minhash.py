@@ -89,6 +89,8 @@ class MinhashDedup(Deduplicator):
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
         if (self.bands is None) != (self.rows is None):
             raise ConfigError("give both bands and rows, or neither.")
+        if self.index is not None and self.verify == "exact":
+            raise ConfigError("an index keeps no texts: use verify=signature with it.")
         bands, rows = self.plan
         if bands < 1 or rows < 1 or bands * rows > self.lanes:
             raise ConfigError(f"bands={bands} x rows={rows} must fit lanes={self.lanes}.")

@@ -105,7 +105,8 @@ class GroupBy(Barrier):
             yield self._batch(rows, groups[start : start + _ROWS], part, name)
 
     def _batch(self, rows: Corpus, groups: list[list[int]], part: int, name: str) -> SourceBatch:
-        members = rows.take(np.array([row for group in groups for row in group], np.int64))
+        flat = np.array([row for group in groups for row in group], np.int64)
+        members = Batch(rows.take(flat))
         ids, texts = members.ids.to_pylist(), members.texts.strings
         told: dict[str, list[Any]] = {new: [] for new in self.aggregate}
         columns = {new: members.field(how.partition(":")[2]) for new, how in self.aggregate.items()}
