@@ -312,7 +312,9 @@ RULES: dict[str, Rule] = {
         nulls=frozenset({"pattern"}),
         note="Without a pattern the last chunk ends with the text, and none lies inside another.",
     ),
-    "whitespace_normalization_mapper": Rule("whitespace_normalization"),
+    "whitespace_normalization_mapper": Rule(
+        "whitespace_normalization", note="Tabs stay, and so do characters of no width."
+    ),
     # Deduplicators.
     "document_deduplicator": Rule(
         "exact_dedup",

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sharpen.core.config import dump_yaml
+from sharpen.data.compat_rules import RULES
 from sharpen.data.explain import describe_operators
 
 __all__ = ["EXAMPLES", "example", "markdown"]
@@ -124,7 +125,9 @@ def _section(row: Mapping[str, Any]) -> list[str]:
                 f"| `{one['name']}` | `{kind}` | {_default(one)} | {_cell(one['meaning'])} |"
             )
         lines.append("")
-    return [*lines, f"Example: `{example(row['name'])}`", ""]
+    lines += [f"Example: `{example(row['name'])}`", ""]
+    theirs = [f"`{name}`" for name, rule in RULES.items() if rule.ours == row["name"]]
+    return [*lines, f"In Data-Juicer: {', '.join(theirs)}.", ""] if theirs else lines
 
 
 def markdown() -> str:

@@ -12,7 +12,7 @@ from sharpen.core.errors import DataError
 from sharpen.data.batch import Batch
 from sharpen.data.ops.base import Mapper, operator
 from sharpen.data.ops.cleaning import compiled
-from sharpen.data.ops.editing import edit_where_found
+from sharpen.data.ops.editing import edit_where_found, replace_where_has
 
 __all__ = ["ExpandMacro", "RemoveBibliography", "RemoveComments", "RemoveHeader"]
 
@@ -78,7 +78,7 @@ class RemoveHeader(Mapper):
     def edit(self, batch: Batch) -> pa.Array:
         """See :class:`Mapper`."""
         column = batch.texts.column
-        cut = pc.replace_substring_regex(column, _BEFORE, r"\1", max_replacements=1)
+        cut = replace_where_has(column, "\\", _BEFORE, r"\1", most=1)
         if not self.drop_no_head:
             return cut
         has = pc.match_substring_regex(column, _BEFORE)
@@ -92,7 +92,7 @@ class RemoveBibliography(Mapper):
 
     def edit(self, batch: Batch) -> pa.Array:
         """See :class:`Mapper`."""
-        return pc.replace_substring_regex(batch.texts.column, _REFERENCES, "", max_replacements=1)
+        return replace_where_has(batch.texts.column, "\\", _REFERENCES, "", most=1)
 
 
 @operator("remove_comments")
@@ -110,7 +110,7 @@ class RemoveComments(Mapper):
         """See :class:`Mapper`."""
         column = batch.texts.column
         if self.multiline:
-            column = pc.replace_substring_regex(column, _WHOLE_LINE, "")
+            column = replace_where_has(column, "%", _WHOLE_LINE, "")
         if self.inline:
-            column = pc.replace_substring_regex(column, _AFTER_TEXT, r"\1")
+            column = replace_where_has(column, "%", _AFTER_TEXT, r"\1")
         return column

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from sharpen.core.errors import ConfigError
 from sharpen.data.batch import Batch
 from sharpen.data.ops.base import Mapper, operator
-from sharpen.data.ops.editing import edit_where_found
+from sharpen.data.ops.editing import edit_where_found, replace_where_has
 
 __all__ = ["CleanHtml", "RemoveTableText"]
 
@@ -39,10 +39,8 @@ class CleanHtml(Mapper):
     def edit(self, batch: Batch) -> pa.Array:
         """See :class:`Mapper`."""
         column = batch.texts.column
-        if not pc.any(pc.match_substring_regex(column, "[<&]")).as_py():
-            return column
         for pattern, place in ((_UNSEEN, ""), (_ENDS, "\n"), (_ITEM, "\n* "), (_TAG, "")):
-            column = pc.replace_substring_regex(column, pattern, place)
+            column = replace_where_has(column, "<", pattern, place)
         return edit_where_found(column, _ENTITY, html.unescape)
 
 
