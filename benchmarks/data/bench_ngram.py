@@ -1,16 +1,21 @@
-"""Language models of n-grams: training beside NLTK's, scores beside KenLM's.
+r"""Language models of n-grams: training beside NLTK's, scores beside KenLM's.
 
-    BENCH_CORPORA=FOLDER BENCH_PEERS_PYTHON=/path/to/python python -m benchmarks.data.bench_ngram
+    BENCH_CORPORA=FOLDER BENCH_PEERS_PYTHON=/path/to/python BENCH_LMPLZ=/path/to/lmplz \
+        python -m benchmarks.data.bench_ngram
 
-KenLM's trainer is no part of its Python package, so that training is compared with NLTK's
-``KneserNeyInterpolated``, which has one discount for all counts: another, simpler smoothing. Both
-sides run on one thread and are measured in CPU seconds, alternating.
+Training is compared with lmplz, KenLM's trainer, which its Python package does not build: ``pip
+download --no-binary :all: kenlm==0.3.0``, unpack, ``cmake``, ``make lmplz``. lmplz writes an ARPA
+file and may keep counts on a disk; it is given memory enough, and ours is measured with such a file
+and with its own. NLTK's ``KneserNeyInterpolated`` has one discount for all counts: another, simpler
+smoothing. CPU seconds, alternating; ours runs on one thread.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -48,6 +53,45 @@ def _large() -> dict[str, Any]:
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
     found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _beside_lmplz(texts: list[str]) -> dict[str, Any]:
+    """The same models by lmplz: CPU seconds of each, and the largest gap of a word's score."""
+    from sharpen.data.ngram import read_arpa, train, write_arpa
+
+    lines = [" ".join(line.split()) for text in texts for line in text.splitlines()]
+    found: dict[str, Any] = {"words": sum(len(line.split()) + 1 for line in lines)}
+    for name, prune in (("whole", [0]), ("pruned", [0, 0, 1])):
+        row: dict[str, list[float]] = {"lmplz": [], "sharpen, ARPA": [], "sharpen, own file": []}
+        with tempfile.TemporaryDirectory() as folder:
+            source, theirs = Path(folder) / "in.txt", Path(folder) / "theirs.arpa"
+            source.write_text("\n".join(lines) + "\n")
+            line = [os.environ["BENCH_LMPLZ"], "-o", "5", "-S", "2G", "-T", folder]
+            line += ["--text", str(source), "--arpa", str(theirs)]
+            line += ["--prune", *map(str, prune)] if len(prune) > 1 else []
+            for _ in range(3):
+                before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                subprocess.run(line, check=True, capture_output=True)
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                row["lmplz"].append(
+                    after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+                )
+                begin = time.process_time()
+                model = train(source, 5, prune=prune, lines=True)
+                trained = time.process_time() - begin
+                begin = time.process_time()
+                write_arpa(model, Path(folder) / "ours.arpa")
+                row["sharpen, ARPA"].append(trained + time.process_time() - begin)
+                begin = time.process_time()
+                model.save(Path(folder) / "ours.bin")
+                row["sharpen, own file"].append(trained + time.process_time() - begin)
+            peer = read_arpa(theirs)
+        assert peer.ngrams == model.ngrams
+        some = [line.split() for line in lines[::100]]
+        gap = max(float(np.abs(model.scores(s) - peer.scores(s)).max()) for s in some)
+        assert gap < 1e-4, gap
+        found[name] = {"cpu_s": row, "largest_gap_a_word": gap, "ngrams": model.ngrams}
     return found
 
 
@@ -123,6 +167,8 @@ def main() -> int:
         if peer
         else None,
     }
+    if "BENCH_LMPLZ" in os.environ and not args.quick:
+        results["lmplz"] = _beside_lmplz(texts)
     if not args.quick:
         whole = [_ours_train(texts, 5) for _ in range(3)]
         counted = sum(len(text.split()) + 1 for text in texts)

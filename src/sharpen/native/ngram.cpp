@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -387,6 +388,28 @@ void ngram_texts(int64_t order, int64_t words, const float* unigrams, const int6
         scores[i] = score;
         lengths[i] = length;
     }
+}
+
+// Lines of an ARPA file for n n-grams of `order` words: their ids [n, order] and values [n, 2], of
+// which a backoff of 0 is left out. Returns the bytes of text, which must have room for 40 and the
+// words, with a space each, of every n-gram.
+int64_t ngram_lines(int64_t n, int64_t order, const uint32_t* ids, const float* values,
+                    const uint64_t* offsets, const uint8_t* bytes, char* text) {
+    char* p = text;
+    for (int64_t i = 0; i < n; ++i) {
+        p += std::snprintf(p, 20, "%.9g\t", double(values[2 * i]));
+        for (int64_t k = 0; k < order; ++k) {
+            const uint32_t id = ids[i * order + k];
+            const uint64_t size = offsets[id + 1] - offsets[id];
+            if (k) *p++ = ' ';
+            std::memcpy(p, bytes + offsets[id], size);
+            p += size;
+        }
+        if (values[2 * i + 1] != 0.0f)
+            p += std::snprintf(p, 20, "\t%.9g", double(values[2 * i + 1]));
+        *p++ = '\n';
+    }
+    return p - text;
 }
 
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import tempfile
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -69,6 +70,38 @@ KENLM = [
 ]
 
 
+# lmplz of KenLM 0.3.0: lmplz -o 3 --discount_fallback [--prune 0 0 1], then the scores of words.
+LEARNED = [
+    "the cat sat on the mat",
+    "the dog sat on the rug",
+    "a cat and a dog ran",
+    "the cat ran to the dog",
+    "a dog sat on a mat and a cat sat on a rug",
+    "the rug and the mat",
+    "on the mat the dog ran to a cat",
+    "the cat is the cat",
+]
+LMPLZ = {
+    (0,): {
+        "the cat sat on a rug": [
+            *(-0.456158, -1.215604, -0.99143, -0.527181, -0.494632, -0.669687, -0.470009)
+        ],
+        "a bird sat on the cat": [
+            *(-1.087756, -1.508558, -1.286231, -0.891105, -0.635558, -1.273681, -0.853137)
+        ],
+        "": [-1.093439],
+    },
+    (0, 0, 1): {
+        "the cat sat on a rug": [
+            *(-0.456158, -1.174375, -1.231556, -0.527181, -0.494632, -0.885294, -0.837655)
+        ],
+        "a bird sat on the cat": [
+            *(-1.087756, -1.397066, -1.286231, -0.891105, -0.635558, -1.234322, -0.966128)
+        ],
+    },
+}
+
+
 @pytest.fixture(params=["native", "twin"])
 def way(request, monkeypatch):
     if request.param == "twin":
@@ -102,7 +135,7 @@ class Reference:
     @staticmethod
     def _discounts(adjusted: list[int]) -> list[float]:
         t = [adjusted.count(k) for k in range(5)]
-        if 0 in t[1:]:
+        if 0 in t[1:4]:
             return [0, 0.5, 1, 1.5]
         y = t[1] / (t[1] + 2 * t[2])
         found = [0, *(k - (k + 1) * y * t[k + 1] / t[k] for k in (1, 2, 3))]
@@ -157,12 +190,20 @@ def test_kernels_and_twins_make_the_same_model(corpus, order, lines):
         patch.setenv("SHARPEN_NATIVE", "0")
         other = train(text, order, lines=lines)
         scores = other.scores(["a", "é", "nothing", "b"])
+        lines = written(other)
     assert np.array_equal(one.data, other.data)
     assert np.array_equal(one.places, other.places)
     assert np.array_equal(one.unigrams, other.unigrams)
     assert all(np.array_equal(a, b) for a, b in zip(one.tables, other.tables, strict=True))
     assert one.scores(["a", "é", "nothing", "b"]) == pytest.approx(scores, abs=1e-12)
     assert one.about == other.about
+    assert written(one) == lines
+
+
+def written(model: NgramModel) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        write_arpa(model, Path(folder) / "m.arpa")
+        return (Path(folder) / "m.arpa").read_bytes()
 
 
 def test_discounts_are_those_of_the_paper():
@@ -171,6 +212,14 @@ def test_discounts_are_those_of_the_paper():
     wanted = (1 - 2 * y * 5 / 10, 2 - 3 * y * 3 / 5, 3 - 4 * y * 2 / 3)
     assert discounts(adjusted) == pytest.approx(wanted)
     assert discounts(np.array([1, 1, 2])) == (0.5, 1.0, 1.5)
+
+
+@pytest.mark.parametrize("prune", LMPLZ)
+def test_training_gives_what_lmplz_gives(prune, way):
+    model = train(LEARNED, 3, prune=prune)
+    assert model.ngrams == [15, 34, 7 if prune[-1] else 48]
+    for text, wanted in LMPLZ[prune].items():
+        assert model.scores(text.split()) == pytest.approx(wanted, abs=2e-6)
 
 
 @pytest.mark.parametrize(("arpa", "text", "wanted"), KENLM)

@@ -15,6 +15,8 @@ that is 0::
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import gzip
 import io
 import re
@@ -30,6 +32,7 @@ from sharpen.core.errors import FileFormatError, MissingFileError, storage_error
 from sharpen.core.files import atomic_write_bytes
 from sharpen.data.ngram.model import NgramModel, build_model
 from sharpen.data.ngram.tables import NONE, find, insert, keys_of
+from sharpen.native.build import load
 
 __all__ = ["read_arpa", "write_arpa"]
 
@@ -45,14 +48,15 @@ def write_arpa(model: NgramModel, path: str | Path) -> None:
         StorageError: the disk is full, or may not be written.
     """
     path = Path(path)
-    names = sorted(model.ids, key=model.ids.__getitem__)
     text = io.BytesIO()
     text.write(b"\\data\\\n")
     for n, count in enumerate(model.ngrams, start=1):
         text.write(b"ngram %d=%d\n" % (n, count))
-    words = np.arange(len(names), dtype=np.uint32)[:, None]  # [m, n] of the n-grams of each order
+    words = np.arange(model.ngrams[0], dtype=np.uint32)[
+        :, None
+    ]  # [m, n] of the n-grams of each order
     values = model.unigrams
-    number = np.arange(len(names))  # by place in the table
+    number = np.arange(model.ngrams[0])  # by place in the table
     for n in range(1, model.order + 1):
         if n > 1:
             table = model.tables[n - 2]
@@ -66,14 +70,47 @@ def write_arpa(model: NgramModel, path: str | Path) -> None:
             number = np.full(len(table), -1)
             number[held[order]] = np.arange(len(held))
         text.write(b"\n\\%d-grams:\n" % n)
-        for ids, (probability, backoff) in zip(words.tolist(), values.tolist(), strict=True):
-            line = b"%.9g\t%s" % (probability, b" ".join([names[i] for i in ids]))
-            text.write(line + (b"\t%.9g\n" % backoff if backoff else b"\n"))
+        text.write(_lines(model, words, values))
     text.write(b"\n\\end\\\n")
     packed = path.name.lower().endswith(".gz")
     data = gzip.compress(text.getvalue(), 6, mtime=0) if packed else text.getvalue()
     with storage_errors(path):
         atomic_write_bytes(path, data)
+
+
+def _lines(
+    model: NgramModel, words: npt.NDArray[np.uint32], values: npt.NDArray[np.float32]
+) -> bytes:
+    """The lines of m n-grams.
+
+    Args:
+        model: whose words they are.
+        words: [m, n] ids.
+        values: [m, 2] log10 of probability and backoff.
+    """
+    library = load("ngram")
+    if library is None:
+        names = sorted(model.ids, key=model.ids.__getitem__)
+        lines = []
+        for ids, (probability, backoff) in zip(words.tolist(), values.tolist(), strict=True):
+            line = b"%.9g\t%s" % (probability, b" ".join([names[i] for i in ids]))
+            lines.append(line + (b"\t%.9g\n" % backoff if backoff else b"\n"))
+        return b"".join(lines)
+    count, n = words.shape
+    lengths = np.diff(model.offsets).astype(np.int64)
+    text = np.empty(count * (40 + n) + int(lengths[words].sum()), np.uint8)
+    words, values = np.ascontiguousarray(words), np.ascontiguousarray(values)
+    given = (words, values, model.offsets, model.data, text)
+    size = _native(library)(count, n, *(array.ctypes.data for array in given))
+    return text[:size].tobytes()
+
+
+@functools.cache
+def _native(library: ctypes.CDLL) -> Any:
+    found = library["ngram_lines"]
+    found.argtypes = [*[ctypes.c_int64] * 2, *[ctypes.c_void_p] * 5]
+    found.restype = ctypes.c_int64
+    return found
 
 
 def read_arpa(path: str | Path) -> NgramModel:

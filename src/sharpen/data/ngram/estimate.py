@@ -18,8 +18,9 @@ highest order, the adjusted count of an n-gram is::
 and below the words all of the vocabulary but ``<s>`` are equally likely, ``<unk>`` among them. An
 n-gram that is pruned gives its whole adjusted count to gamma, so that probabilities sum to 1.
 
-Differs from the papers: where a corpus is so small that a t_k is 0 or a D_k is outside [0, k], the
-discounts of that order are 0.5, 1 and 1.5.
+Differs from the papers: where a corpus is so small that t_1, t_2 or t_3 is 0 or a D_k is outside
+[0, k], the discounts of that order are 0.5, 1 and 1.5, as those of KenLM's lmplz with
+``--discount_fallback``.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Estimated:
 def discounts(adjusted: npt.NDArray[Any]) -> tuple[float, float, float]:
     """D_1, D_2 and D_3 of an order, from its adjusted counts."""
     t = np.bincount(np.minimum(adjusted, 5), minlength=6)[:5].astype(float)
-    if not t[1:].all():
+    if not t[1:4].all():
         return _FALLBACK
     y = t[1] / (t[1] + 2 * t[2])
     one, two, three = (k - (k + 1) * y * t[k + 1] / t[k] for k in (1, 2, 3))
