@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.data.datajuicer_section import datajuicer_equality
+
 __all__ = ["SECTIONS"]
 
 
@@ -14,6 +16,14 @@ def ngram(document: dict[str, Any], where: str) -> str:
     r = document["results"]
     train, score, large, versions = r["training"], r["scoring"], r["documentation"], r["versions"]
     nltk = train["tokens"] / statistics.median(train["nltk_cpu_s"])
+    names = {"lmplz": "lmplz", "sharpen, ARPA": "ours with an ARPA file"}
+    names["sharpen, own file"] = "with its own file"
+    lmplz = []
+    for title in ("whole", "pruned"):
+        spent = r["lmplz"][title]["cpu_s"].items()
+        told = ", ".join(f"{names[key]} {statistics.median(each):.2f}" for key, each in spent)
+        lmplz.append(f"{title}, {told}")
+    gap = max(r["lmplz"][name]["largest_gap_a_word"] for name in ("whole", "pruned"))
     lines = [
         "| million words a CPU second, one thread | Sharpen | peer | ratio |",
         "| --- | ---: | ---: | ---: |",
@@ -24,11 +34,14 @@ def ngram(document: dict[str, Any], where: str) -> str:
         f"{versions['kenlm']} | {score['sharpen_tokens_per_s'] / 1e6:.1f} | "
         f"{score['kenlm_tokens_per_s'] / 1e6:.1f} | {score['ratio']:.2f} x |",
         "",
+        f"Order 5 on the {r['lmplz']['words'] / 1e6:.2f} million words and ends of Brown beside "
+        f"KenLM's own trainer, CPU seconds: {'; '.join(lmplz)}. The models are the same: a word's "
+        f"scores differ by {gap:.1g} at most.",
+        "",
         f"The scores of a word differ by {score['largest_gap_a_word']:.1g} at most. Order 5 on "
         f"{large['tokens'] / 1e6:.1f} million words of manuals: {large['cpu_s']:.1f} CPU seconds, "
         f"{sum(large['ngrams']) / 1e6:.1f} million n-grams, "
-        f"{(large['rss_peak'] - large['rss_before']) / 2**20:.0f} MiB beside the texts. KenLM's "
-        f"own trainer is not in its Python package and was not measured. {where}; "
+        f"{(large['rss_peak'] - large['rss_before']) / 2**20:.0f} MiB beside the texts. {where}; "
         "`benchmarks/data/bench_ngram.py`.",
     ]
     return "\n".join(lines)
@@ -101,8 +114,84 @@ def language(document: dict[str, Any], where: str) -> str:
     return "\n".join(lines)
 
 
+def bitcipher(document: dict[str, Any], where: str) -> str:
+    """Parts of speech beside word2vec and SVD, and time."""
+    r, versions = document["results"], document["results"]["versions"]
+    rows, large = r["rows"], r["large"]
+    lines = [
+        "| vectors of Brown | dimensions | parts of speech | of unseen words | CPU s |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, row in rows.items():
+        label = name
+        if name == "shuffled":
+            label = f"{_MAIN}, codes dealt at random"
+        elif name not in r.get("claims", {}):
+            label = f"bit-cipher, {name}"
+        spent = f"{statistics.median(row['cpu_s']):.2f}" if "cpu_s" in row else ""
+        lines.append(
+            f"| {label} | {row['dimensions']} | {row['accuracy']:.1%} | "
+            f"{row['accuracy_unseen']:.1%} | {spent} |"
+        )
+    base = rows["concat, window 1, 100"]
+    claims = [
+        f"{'less' if c['times_less_cpu'] > 1 else 'more'} CPU time than {name} by "
+        f"{max(c['times_less_cpu'], 1 / c['times_less_cpu']):.0f} x and {c['points']:+.1f} points"
+        for name, c in r["claims"].items()
+    ]
+    timed = [
+        f"{name} {statistics.median(row['cpu_s']):.1f} CPU s, "
+        f"{statistics.median(row['wall_s']):.1f} s by the clock"
+        for name, row in large["rows"].items()
+    ]
+    lines += [
+        "",
+        f"Of {base['tokens']:,} words of every fifth document; classifiers learned from the "
+        f"others. The most frequent tag of all is right for {base['majority']:.1%}, each word's "
+        f"own for {base['word_majority']:.1%}. {_MAIN}: {'; '.join(claims)}. gensim "
+        f"{versions['gensim']}, scikit-learn {versions['scikit-learn']}; one thread.",
+        "",
+        f"{large['words'] / 1e6:.1f} million words of manuals, on two cores that others used, too "
+        f"(load {large['load_average'][0]:.0f}): {'; '.join(timed)}. {where}; "
+        "`benchmarks/data/bench_bitcipher.py`.",
+    ]
+    return "\n".join(lines)
+
+
+_MAIN = "bit-cipher, concat, window 1, 100"
+
+
+def bitcipher_lm(document: dict[str, Any], where: str) -> str:
+    """Losses of language models by the start of their embedding."""
+    r, config = document["results"], document["config"]
+    lines = [
+        f"| start of the embedding | held-out loss after {r['steps']} steps | steps to the loss of "
+        "random values | CPU s to make |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for name, row in r["rows"].items():
+        final, steps = row["final"], [s for s in row["steps_to_random"] if s == s]
+        reached = f"{statistics.mean(steps):.0f}" if len(steps) == len(final) else "not reached"
+        spent = f"{r['cpu_s'][name]:.2f}" if name in r["cpu_s"] else ""
+        lines.append(
+            f"| {name} | {statistics.mean(final):.3f} ({min(final):.3f} to {max(final):.3f}) | "
+            f"{reached} | {spent} |"
+        )
+    lines += [
+        "",
+        f"A decoder of {config['layers']} layers and width {config['width']} with a tied embedding "
+        f"on Brown, {config['vocabulary']:,} tokens, batches of {config['batch']} x "
+        f"{config['context']}, {config['seeds']} seeds, nats a token. {where}; "
+        "`benchmarks/data/bench_bitcipher_lm.py`.",
+    ]
+    return "\n".join(lines)
+
+
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any], str], str]]] = {
+    "data_bitcipher": ("data_bitcipher", bitcipher),
+    "data_bitcipher_lm": ("data_bitcipher_lm", bitcipher_lm),
     "data_language": ("data_language", language),
+    "data_datajuicer_equality": ("data_datajuicer_equality", datajuicer_equality),
     "data_ngram": ("data_ngram", ngram),
     "data_quality": ("data_quality", quality),
 }
