@@ -77,6 +77,13 @@ def test_nothing_new_is_made(texts):
     assert [made.count("\n") for made in found] == [text.count("\n") for text in texts]
 
 
+def test_letters_digits_and_white_space_are_compared():
+    one = ops.remove_repeat_sentences()
+    every = [chr(p) for p in range(0x110000) if not 0xD800 <= p < 0xE000]
+    kept = [c for c in every if c.isalnum() or c.isspace()]
+    assert one._key("a" + "".join(every) + "b") == "a" + "".join(kept) + "b"
+
+
 def test_no_length_is_refused():
     with pytest.raises(ConfigError, match="min_length=0"):
         ops.remove_repeat_sentences(min_length=0)

@@ -180,9 +180,7 @@ class MaskSecrets(Mapper):
 
     def edit(self, batch: Batch) -> pa.Array:
         """See :class:`Mapper`."""
-        column = batch.texts.column
-        for pattern in _KEYS:
-            column = _masked(column, pattern, self.repl, None)
+        column = _masked(batch.texts.column, "|".join(_KEYS), self.repl, None)
         matcher = compiled(_ASSIGNED)
 
         def masked(match: Any) -> str:

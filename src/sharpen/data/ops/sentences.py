@@ -22,6 +22,7 @@ __all__ = ["RemoveRepeatSentences", "SentenceSplit", "sentences_of"]
 _END = re.compile(r"[.!?…]+[\"')\]}»’”]*(?=\s|$)|[。！？]+[’”」』》）]*")
 _WORD = re.compile(r"\S+\Z")
 _LOOK = 64  # characters before and after an end
+_SPECIAL = re.compile(r"[^\w\s]|_")  # neither str.isalnum nor str.isspace
 _BLANK = re.compile(r"\n\s*\n")
 # fmt: off
 _ABBREVIATIONS = frozenset((
@@ -101,7 +102,7 @@ class RemoveRepeatSentences(Mapper):
         key = sentence.strip()
         key = key.lower() if self.lowercase else key
         if self.ignore_special_character:
-            key = "".join(c for c in key if c.isalnum() or c.isspace())
+            key = _SPECIAL.sub("", key)
         return key
 
     def _once(self, text: str) -> str:
