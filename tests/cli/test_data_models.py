@@ -1,4 +1,4 @@
-"""``sharpen data lm`` and ``quality``, as their commands are registered."""
+"""``sharpen data lm``, ``quality`` and ``bitcipher``, as their commands are registered."""
 
 from __future__ import annotations
 
@@ -56,6 +56,17 @@ def test_a_classifier_is_trained_and_scores(corpus: Path) -> None:
     assert "held out" in call(*line, "--held-out", 0.3, "--force")
     scored = json.loads(call("quality", "score", "m.safetensors", "good.jsonl", "--json"))
     assert scored["quantiles"]["0.05"] > 0.5
+
+
+def test_word_vectors_are_made_and_asked(corpus: Path) -> None:
+    line = ["bitcipher", "fit", corpus, "-o", "v.safetensors", "--bits", 4, "--min-count", 2]
+    found = json.loads(call(*line, "--mode", "concat", "--window", 1, "--json"))
+    assert (found["words"], found["dimensions"]) == (6, 8)
+    assert "6 words, 4 dimensions" in call(*line, "--force")
+    similar = json.loads(call("bitcipher", "similar", "v.safetensors", "cat", "--n", 2, "--json"))
+    assert len(similar["similar"]) == 2
+    assert similar["similar"][0]["word"] in call("bitcipher", "similar", "v.safetensors", "cat")
+    assert "one of sum, concat" in call(*line, "--force", "--mode", "mean", code=2)
 
 
 def test_a_file_is_not_replaced_unasked(corpus: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ngram", "quality", "language"])
+@pytest.mark.parametrize("name", ["ngram", "quality", "language", "bitcipher", "bitcipher_lm"])
 def test_a_quick_benchmark_runs(name: str, repository: Path, tmp_path: Path) -> None:
     hidden = ("BENCH_CORPORA", "BENCH_PEERS_PYTHON")
     environment = {key: value for key, value in os.environ.items() if key not in hidden}

@@ -1,4 +1,4 @@
-"""``sharpen data lm`` and ``quality``: models that tell texts apart, trained on yours."""
+"""``sharpen data lm``, ``quality`` and ``bitcipher``: models of texts, trained on yours."""
 
 from __future__ import annotations
 
@@ -33,6 +33,10 @@ def register(app: typer.Typer) -> None:
     app.add_typer(quality, name="quality")
     _quality_train(quality)
     _quality_score(quality)
+    bitcipher = new_app("Word vectors from codes, without training.")
+    app.add_typer(bitcipher, name="bitcipher")
+    _bitcipher_fit(bitcipher)
+    _bitcipher_similar(bitcipher)
 
 
 def _refuse_present(path: Path, force: bool) -> None:
@@ -144,6 +148,61 @@ def _quality_score(app: typer.Typer) -> None:
         held = QualityModel.load(model)
         columns = columns_of(corpus, text_key)
         return _quantiles("quality_score", (held.score(texts) for texts in columns))
+
+
+def _bitcipher_fit(app: typer.Typer) -> None:
+    @command(app, "fit", example="sharpen data bitcipher fit corpus.jsonl -o words.safetensors")
+    def fit(
+        corpus: Corpus,
+        output: Target,
+        bits: Annotated[int, typer.Option(help="Bits of a code.")] = 100,
+        window: Annotated[int, typer.Option(help="Words on each side that count.")] = 4,
+        mode: Annotated[str, typer.Option(help="sum, or concat: a block for each offset.")] = "sum",
+        weight: Annotated[str, typer.Option(help="Of a count: log, ppmi or count.")] = "log",
+        min_count: Annotated[int, typer.Option(help="Leave out rarer words.")] = 5,
+        max_vocab: Annotated[int | None, typer.Option(help="At most so many words.")] = None,
+        lowercase: Annotated[
+            bool, typer.Option("--lowercase", help="Take upper and lower case for equal.")
+        ] = False,
+        force: Force = False,
+    ) -> Output:
+        """Make a vector for each frequent word of a corpus, in one pass."""
+        from sharpen.core.config import from_dict
+        from sharpen.data.bitcipher import BitCipher
+
+        _refuse_present(output, force)
+        settings = {"bits": bits, "window": window, "mode": mode, "weight": weight}
+        rest = {"min_count": min_count, "max_vocab": max_vocab, "lowercase": lowercase}
+        vectors = from_dict(BitCipher, {**settings, **rest}).fit(corpus)
+        vectors.save(output)
+        document = {"output": str(output), "words": len(vectors)}
+        document["dimensions"] = vectors.vectors.shape[1]
+
+        def render(console: Any) -> None:
+            console.print(f"{document['words']:,} words, {document['dimensions']} dimensions")
+            console.print(f"{output}")
+
+        return Output({"format": 1, **document, **settings, **rest}, render)
+
+
+def _bitcipher_similar(app: typer.Typer) -> None:
+    @command(app, "similar", example="sharpen data bitcipher similar words.safetensors kernel")
+    def similar(
+        model: ModelFile,
+        word: Annotated[str, typer.Argument(help="The word.", show_default=False)],
+        n: Annotated[int, typer.Option(help="How many.", min=1)] = 10,
+    ) -> Output:
+        """The words whose vectors point most nearly the same way."""
+        from sharpen.data.bitcipher import WordVectors
+
+        found = WordVectors.load(model).most_similar(word, n)
+
+        def render(console: Any) -> None:
+            for other, cosine in found:
+                console.print(f"{cosine:.3f}  {other}", markup=False)
+
+        rows = [{"word": other, "cosine": cosine} for other, cosine in found]
+        return Output({"format": 1, "word": word, "similar": rows}, render)
 
 
 def _quantiles(name: str, values: Any) -> Output:
