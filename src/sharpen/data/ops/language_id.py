@@ -35,7 +35,7 @@ class Language(Filter):
     """Least probability of the language, or share of letters of its script."""
 
     backend: str = "ngram"
-    """What tells languages apart: see :mod:`sharpen.data.language.base`."""
+    """``ngram`` or ``fasttext`` with a model, ``lingua``, ``pycld2``; ``script`` tells scripts."""
 
     model: str | None = None
     """File of the backends ``ngram`` and ``fasttext``."""
