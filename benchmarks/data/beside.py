@@ -17,13 +17,13 @@ def has_peers() -> bool:
     return "BENCH_PEERS_PYTHON" in os.environ
 
 
-def ask_peer(task: str, given: dict[str, Any]) -> dict[str, Any]:
-    """What a task of ``peers.py`` came to; one thread."""
+def ask_peer(task: str, given: dict[str, Any], program: str = "peers.py") -> dict[str, Any]:
+    """What a task of a program of this folder came to; one thread."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "in.json", Path(folder) / "out.json"
         source.write_text(json.dumps(given))
-        program = str(Path(__file__).with_name("peers.py"))
-        line = [os.environ["BENCH_PEERS_PYTHON"], program, task, str(source), str(target)]
+        path = str(Path(__file__).with_name(program))
+        line = [os.environ["BENCH_PEERS_PYTHON"], path, task, str(source), str(target)]
         quiet = subprocess.DEVNULL
         subprocess.run(line, check=True, stderr=None if os.environ.get("BENCH_LOUD") else quiet)
         found: dict[str, Any] = json.loads(target.read_text())
