@@ -10,7 +10,8 @@ Global Optimization 13, 1998::
       2. hyper-parameters of largest posterior density      (model)
       3. x = argmax of the acquisition over the space       (acquisition, candidates)
 
-    acquisition "auto": log EI; exact noisy EI where the losses are noisy
+    acquisition "auto": log EI; exact noisy EI where the losses are noisy. Among real numbers, steps
+    near the best trial, with a model of its own, take turns with others (local)
     hyper "bayes": 16 draws of the hyper-parameters, and the mean of the acquisition over them
     slopes and earlier studies join the model of the loss (:mod:`sharpen.search.gp.joint`)
     warp: coordinates bent before the kernel sees them, the bend learnt with the rest
@@ -60,11 +61,11 @@ from sharpen.search.gp.bridge import check_botorch
 from sharpen.search.gp.candidates import maximize
 from sharpen.search.gp.entropy import joint_entropy, sample_optima
 from sharpen.search.gp.features import Features
+from sharpen.search.gp.local import LocalSteps, Region
 from sharpen.search.gp.model import GaussianProcess
 from sharpen.search.gp.surrogates import (
     NOISY,
     Fitted,
-    ModelOptimizer,
     believe,
     one_thread,
 )
@@ -83,14 +84,15 @@ _MINIMA = 16
 _AIM = 0.01  # by how much, in standard deviations of the losses, "pi" is to improve
 
 
-class GP(ModelOptimizer):
+class GP(LocalSteps):
     """Bayesian optimization; see the module for the method.
 
     Args:
         space: what to search over.
         objectives: one.
         constraints: any number.
-        acquisition: ``auto``, ``log_ei``, ``noisy_ei``, ``pi``, ``kg`` (knowledge gradient on the
+        acquisition: ``auto`` (log EI or noisy EI; among real numbers three steps of four are near
+            the best trial), ``log_ei``, ``noisy_ei``, ``pi``, ``kg`` (knowledge gradient on the
             evaluated points, minima of drawn functions and the best raw points), ``mes``, ``jes``,
             ``pes`` (needs the extra ``botorch``), ``ucb`` or ``ts`` (Thompson sampling).
         kernel: ``matern52`` or ``rbf``.
@@ -214,7 +216,10 @@ class GP(ModelOptimizer):
         with one_thread():
             losses = self._losses(rng)
             models = self._all_models(losses)
-            found = self._search(models, losses, rng)
+            region = None
+            if self.acquisition == "auto" and self.takes_related:
+                region = self._region(models, losses, number, self.n_init)
+            found = self._search(models, losses, rng, region)
         return self._new(found, self._is_noisy(models), rng)
 
     def _is_noisy(self, models: dict[str, Fitted]) -> bool:
@@ -222,18 +227,30 @@ class GP(ModelOptimizer):
         return models["loss"].model.hyper.noise > NOISY
 
     def _search(
-        self, models: dict[str, Fitted], losses: Floats, rng: np.random.Generator
+        self,
+        models: dict[str, Fitted],
+        losses: Floats,
+        rng: np.random.Generator,
+        region: Region | None = None,
     ) -> list[dict[str, Any]]:
-        """Configurations where the acquisition function is large, best first."""
+        """Configurations, of a region if there is one, of a large acquisition, best first."""
+        anchors = self._anchors(losses)
+        lower, upper = None, None
+        if region is not None:
+            models = {**models, "loss": region.model}
+            lower, upper = region.lower, region.upper
+            anchors = np.concatenate([region.centre[None], anchors]).clip(lower, upper)
         acquisition, screen = self._acquisition(models, losses, rng)
         return maximize(
             acquisition,
             self._features,
-            self._anchors(losses),
+            anchors,
             rng,
             screen=screen,
             samples=self.samples,
             restarts=self.restarts,
+            lower=lower,
+            upper=upper,
         )
 
     def _initial(self, number: int) -> dict[str, Any]:

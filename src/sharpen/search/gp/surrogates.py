@@ -216,13 +216,16 @@ class ModelOptimizer(ArrayOptimizer):
         noise: Floats | None,
         bend: bool,
         alike: int | None = None,
+        kernel: str | None = None,
     ) -> Fitted:
         """The model of one output over features; ``alike`` as in the priors of its lengthscales.
+
+        Another ``kernel`` than the optimizer's may be given.
 
         The factor of the trials that the hyper-parameters were fitted to is kept; later ones are
         appended to it, all at once, so that the result does not depend on when they were told.
         """
-        due = due_of(len(x))
+        due, kernel = due_of(len(x)), kernel or self.kernel
         mark = _mark(x[:due], values[:due], *([] if noise is None else [noise[:due]]))
         features = torch.from_numpy(x)
         kept = self._fits.get((kind, due))
@@ -232,7 +235,7 @@ class ModelOptimizer(ArrayOptimizer):
             transform = OutputTransform.fit(values[:due], bend=bend)
             known = _variance(transform, values[:due], noise)
             targets = torch.from_numpy(transform(values[:due]))
-            hypers = self._hypers(features[:due], targets, groups, known, alike)
+            hypers = self._hypers(features[:due], targets, groups, known, alike, kernel)
             self._fits = {k: v for k, v in self._fits.items() if k[0] != kind}
             self._fits[(kind, due)] = (mark, hypers, transform)
         targets = torch.from_numpy(transform(values))
@@ -244,7 +247,7 @@ class ModelOptimizer(ArrayOptimizer):
                     features[:due],
                     targets[:due],
                     hyper,
-                    kernel=self.kernel,
+                    kernel=kernel,
                     noise=None if known is None else known[:due],
                 )
                 for hyper in hypers
@@ -308,10 +311,11 @@ class ModelOptimizer(ArrayOptimizer):
         groups: npt.NDArray[np.int64],
         known: Tensor | None,
         alike: int | None,
+        kernel: str,
     ) -> list[Hyperparameters]:
         """The densest hyper-parameters and, where they are wanted, draws of them."""
         options: dict[str, Any] = {
-            "kernel": self.kernel,
+            "kernel": kernel,
             "noise": known,
             "learn_noise": known is None or self.noise is None,
             "warped": self._features.moving if self.warp else None,
