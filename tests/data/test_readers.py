@@ -1,8 +1,11 @@
+import bz2
 import gzip
 import json
 import logging
+import lzma
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from sharpen.core.errors import DataError, MissingFileError
@@ -78,11 +81,14 @@ def test_a_damaged_gzip_is_named_with_the_last_good_line(tmp_path: Path) -> None
     text = b"".join(json.dumps({"n": i * 7919 % 1013}).encode() + b"\n" for i in range(20_000))
     whole = gzip.compress(text)
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"x\.jsonl\.gz is damaged after line \d+"):
+    with pytest.raises(DataError, match=r"x\.jsonl\.gz:\d+: the file is damaged from"):
         rows(path)
     path.write_bytes(b"not gzip at all")
-    with pytest.raises(DataError, match="damaged after line 0"):
-        rows(path, on_error="skip")
+    with pytest.raises(DataError, match=r"x\.jsonl\.gz:1: the file is damaged"):
+        rows(path)
+    told: list[str] = []
+    assert list(read_rows(path, on_error="skip", on_skip=told.append)) == []
+    assert len(told) == 1
     broken = bytearray(whole)
     broken[100:140] = b"\xff" * 40
     path.write_bytes(broken)
@@ -121,6 +127,71 @@ def test_an_empty_file_has_no_rows_and_a_missing_one_is_named(tmp_path: Path) ->
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingFileError, match="no file of a known kind"):
         find_files(tmp_path / "empty")
-    (tmp_path / "x.csv").write_text("a,b")
+    (tmp_path / "x.docx").write_text("a,b")
     with pytest.raises(DataError, match=r"of no known kind; known: \.jsonl"):
-        rows(tmp_path / "x.csv")
+        rows(tmp_path / "x.docx")
+
+
+PACKERS = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda data: pa.compress(data, codec="zstd", asbytes=True),
+}
+
+
+@pytest.mark.parametrize("packing", ["", *PACKERS])
+def test_files_are_read_however_they_are_packed(tmp_path: Path, packing: str) -> None:
+    pack = PACKERS.get(packing, bytes)
+    wanted = [{"text": 'größe, "so"\nnew', "n": "1"}, {"text": "", "n": "x"}]
+    lines = "".join(json.dumps(row) + "\n" for row in wanted)
+    table = 'text,n\n"größe, ""so""\nnew",1\n,x\n'
+    for name, content in (
+        ("a.jsonl", lines),
+        ("a.ndjson", lines),
+        ("a.json", json.dumps(wanted)),
+        ("a.csv", table),
+        ("a.tsv", table.replace("größe, ", "größe; ").replace(",", "\t").replace(";", ",")),
+    ):
+        path = tmp_path / (name + packing)
+        path.write_bytes(pack(content.encode()))
+        assert rows(path) == wanted, name
+        if packing and len(path.read_bytes()) > 40:
+            path.write_bytes(path.read_bytes()[:-20])
+            with pytest.raises(DataError, match=name):
+                rows(path)
+    (tmp_path / f"page.md{packing}").write_bytes(pack(b"# Title\r\n"))
+    (page,) = rows(tmp_path / f"page.md{packing}")
+    assert page["text"] == "# Title\n"
+
+
+def test_rows_of_tables_and_documents_that_do_not_fit_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"a,b\n1,2\n1\n1,2,3\n\xff,2\n")
+    told: list[str] = []
+    assert list(read_rows(path, on_error="skip", on_skip=told.append)) == [{"a": "1", "b": "2"}]
+    assert [one.split(": ", 1)[1] for one in told] == [
+        "row 2: 1 values for 2 names.",
+        "row 3: 3 values for 2 names.",
+        "row 4: it is not UTF-8.",
+    ]
+    path = tmp_path / "x.json"
+    path.write_text('[{"a": 1}, 5]')
+    with pytest.raises(DataError, match="row 2: a row must be an object, got 5"):
+        rows(path)
+    path.write_text('{"a": 1}')
+    assert rows(path) == [{"a": 1}]
+    path.write_text('{"a": ')
+    with pytest.raises(DataError, match="not valid JSON"):
+        rows(path)
+
+
+def test_a_line_that_is_too_long_is_left_out_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sharpen.data.readers._MAX_LINE", 100)
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"a": 1}\n{"a": "' + "x" * 350 + '"}\n{"a": 2}\n')
+    told: list[str] = []
+    assert list(read_rows(path, on_error="skip", on_skip=told.append)) == [{"a": 1}, {"a": 2}]
+    assert "x.jsonl:2: the line is longer than 100 bytes" in told[0]

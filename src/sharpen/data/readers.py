@@ -1,18 +1,23 @@
-"""Readers: JSONL, Parquet, plain text and source trees, as a stream of rows.
+"""Readers: JSONL, JSON, CSV, Parquet, Arrow, plain text and source trees, as a stream of rows.
 
-A row is a dict. Text files and sources give one row a file, with ``text`` and ``path``. Where a row
-lies is said as ``file:line``, or ``file: row n`` for Parquet.
+A row is a dict. Text files and sources give one row a file, with ``text`` and ``path``. All but
+Parquet and Arrow may be packed (.gz, .bz2, .xz, .zst). Where a row lies is said as ``file:line``,
+or ``file: row n``. A file that is damaged ends with a row that says so.
 """
 
 from __future__ import annotations
 
+import bz2
+import csv
 import gzip
+import io
 import json
 import logging
+import lzma
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 from sharpen.core.errors import DataError, DependencyNotInstalled, MissingFileError
 
@@ -27,10 +32,19 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 Row = dict[str, Any]
-_TEXT = (".txt", ".md", ".rst", ".py")
+# fmt: off
+_CODE = (
+    ".c", ".cc", ".cpp", ".cs", ".css", ".cu", ".go", ".h", ".hpp", ".html", ".java", ".jl", ".js",
+    ".kt", ".lua", ".php", ".pl", ".py", ".r", ".rb", ".rs", ".scala", ".sh", ".sql", ".swift",
+    ".tex", ".ts",
+)
+# fmt: on
+_TEXT = (".txt", ".md", ".rst", *_CODE)
 _COLUMNAR = (".parquet", ".arrow")
-_KNOWN = (".jsonl", ".jsonl.gz", *_COLUMNAR, *_TEXT)
-_MAX_LINE = 256 << 20
+_KNOWN = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", *_COLUMNAR, *_TEXT)
+_PACKED = (".gz", ".bz2", ".xz", ".zst")
+_MAX_LINE, _MAX_DOCUMENT = 256 << 20, 1 << 30
+_DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, ValueError)
 
 
 def find_files(path: Path) -> list[Path]:
@@ -53,8 +67,12 @@ def find_files(path: Path) -> list[Path]:
 
 
 def _kind(path: Path) -> str | None:
+    """The ending that says what a file holds, without that of its packing."""
     name = path.name.lower()
-    return next((kind for kind in _KNOWN if name.endswith(kind)), None)
+    packed = next((end for end in _PACKED if name.endswith(end)), "")
+    name = name.removesuffix(packed)
+    kind = next((kind for kind in _KNOWN if name.endswith(kind)), None)
+    return None if packed and kind in _COLUMNAR else kind
 
 
 def read_rows(
@@ -66,8 +84,8 @@ def read_rows(
     """Stream the rows of a file, or of every known file below a folder.
 
     Args:
-        path: ``.jsonl``, ``.jsonl.gz``, ``.parquet``, ``.txt``, ``.md``, ``.rst``, ``.py``, or a
-            folder of such.
+        path: ``.jsonl``, ``.json``, ``.csv``, ``.tsv``, ``.parquet``, ``.arrow``, ``.txt``,
+            ``.md``, ``.rst`` or sources, packed or not, or a folder of such.
         on_error: what to do with a line or file that cannot be read.
         on_skip: is told why a line was skipped.
 
@@ -107,23 +125,108 @@ def locate_file(file: Path) -> Iterator[Result]:
     """Every row of one file of a known kind, those that cannot be read among them.
 
     Raises:
-        DataError: the rest of the file cannot be read.
+        DataError: it cannot be opened.
     """
     return _READERS[_kind(file) or ""](file)
 
 
 def _jsonl(file: Path) -> Iterator[Result]:
     number = 0
-    try:
-        with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as lines:
+    with _opened(file) as lines:
+        try:
             while line := lines.readline(_MAX_LINE + 1):
                 number += 1
-                if len(line) > _MAX_LINE:
-                    raise DataError(f"{file}:{number}: the line is longer than {_MAX_LINE} bytes.")
-                if line.strip():
-                    yield f"{file}:{number}", *_json_row(line)
-    except (EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{file} is damaged after line {number}: {error}.") from None
+                where = f"{file}:{number}"
+                if len(line) > _MAX_LINE and not line.endswith(b"\n"):
+                    yield where, {}, f"the line is longer than {_MAX_LINE} bytes.", None
+                    while line and not line.endswith(b"\n"):
+                        line = lines.readline(_MAX_LINE)
+                elif line.strip():
+                    yield where, *_json_row(line)
+        except _DAMAGED as error:
+            yield f"{file}:{number + 1}", {}, f"the file is damaged from here on: {error}.", None
+
+
+def _opened(file: Path) -> BinaryIO:
+    """A file's bytes, unpacked.
+
+    Raises:
+        DataError: it cannot be opened.
+        DependencyNotInstalled: no package for what it is packed with.
+    """
+    try:
+        if file.suffix == ".gz":
+            return cast(BinaryIO, gzip.open(file, "rb"))
+        if file.suffix == ".bz2":
+            return cast(BinaryIO, bz2.open(file, "rb"))
+        if file.suffix == ".xz":
+            return cast(BinaryIO, lzma.open(file, "rb"))
+        if file.suffix == ".zst":
+            try:
+                import pyarrow
+            except ModuleNotFoundError:
+                raise DependencyNotInstalled.for_feature("reading .zst", "data") from None
+            return io.BufferedReader(pyarrow.input_stream(str(file), compression="zstd"))
+        return file.open("rb")
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror or error}.") from None
+
+
+def _json(file: Path) -> Iterator[Result]:
+    """One document: a list of objects, or a single one."""
+    with _opened(file) as source:
+        try:
+            data = source.read(_MAX_DOCUMENT + 1)
+        except _DAMAGED as error:
+            yield str(file), {}, f"the file is damaged: {error}.", None
+            return
+    if len(data) > _MAX_DOCUMENT:
+        told = f"a document may have {_MAX_DOCUMENT} bytes; write one object a line (.jsonl)."
+        yield str(file), {}, told, None
+        return
+    try:
+        found = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        yield str(file), {}, f"not valid JSON: {error}.", None
+        return
+    for number, row in enumerate(found if isinstance(found, list) else [found], start=1):
+        where = f"{file}: row {number}"
+        if isinstance(row, dict):
+            yield where, row, None, None
+        else:
+            yield where, {}, f"a row must be an object, got {row!r:.60}.", str(row)
+
+
+def _table(file: Path) -> Iterator[Result]:
+    """Comma or tab separated values under a line of names; all are text."""
+    csv.field_size_limit(_MAX_LINE)
+    mark = "\t" if file.name.lower().removesuffix(file.suffix).endswith(".tsv") else ","
+    mark = "\t" if file.suffix == ".tsv" else mark
+    with io.TextIOWrapper(_opened(file), "utf-8-sig", "surrogateescape", newline="") as lines:
+        reader = csv.reader(lines, delimiter=mark, strict=True)
+        number = 0
+        names: list[str] = []
+        while True:
+            try:
+                values = next(reader, None)
+            except (csv.Error, *_DAMAGED) as error:
+                where = f"{file}:{reader.line_num}"
+                yield where, {}, f"not valid from here on: {error}.", None
+                return
+            if values is None:
+                return
+            if not names:
+                names = values
+                continue
+            number += 1
+            where = f"{file}: row {number}"
+            if len(values) != len(names):
+                told = f"{len(values)} values for {len(names)} names."
+                yield where, {}, told, mark.join(values)
+            elif any("\udc80" <= c <= "\udcff" for value in values for c in value):
+                yield where, {}, "it is not UTF-8.", None
+            else:
+                yield where, dict(zip(names, values, strict=True)), None, None
 
 
 def _json_row(line: bytes) -> tuple[Row, str | None, str | None]:
@@ -175,24 +278,38 @@ def record_batches(file: Path, rows: int) -> Iterator[Any]:
 
 def _columnar(file: Path) -> Iterator[Result]:
     number = 0
-    for batch in record_batches(file, 1024):
-        for row in batch.to_pylist():
-            number += 1
-            yield f"{file}: row {number}", row, None, None
+    try:
+        for batch in record_batches(file, 1024):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{file}: row {number}", row, None, None
+    except DataError as error:
+        yield f"{file}: row {number + 1}", {}, str(error), None
 
 
 def _text(file: Path) -> Iterator[Result]:
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        with _opened(file) as source:
+            data = source.read(_MAX_DOCUMENT + 1)
+        if len(data) > _MAX_DOCUMENT:
+            yield str(file), {}, f"a text may have {_MAX_DOCUMENT} bytes.", None
+            return
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         yield str(file), {}, f"byte {error.start} is not UTF-8.", None
+        return
+    except _DAMAGED as error:
+        yield str(file), {}, f"the file is damaged: {error}.", None
         return
     yield str(file), {"text": text.replace("\r\n", "\n"), "path": file.name}, None, None
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Result]]] = {
     ".jsonl": _jsonl,
-    ".jsonl.gz": _jsonl,
+    ".ndjson": _jsonl,
+    ".json": _json,
+    ".csv": _table,
+    ".tsv": _table,
     **dict.fromkeys(_COLUMNAR, _columnar),
     **dict.fromkeys(_TEXT, _text),
 }

@@ -119,18 +119,28 @@ class FileSource(Source):
                 number += 1
                 count += len(made)
 
-    def _columns(self, file: Path, first: int) -> Iterator[_Columns]:
-        for table in record_batches(file, self._rows):
+    def _columns(self, file: Path, first: int) -> Iterator[_Building | _Columns]:
+        place = 0
+        tables = record_batches(file, self._rows)
+        while True:
+            try:
+                table = next(tables, None)
+            except DataError as error:  # what follows is one row that cannot be read
+                yield from self._building([(f"{file}: row {place + 1}", {}, str(error), "")], first)
+                return
+            if table is None:
+                return
             start = 0
             while start < table.num_rows:
                 some = table.slice(start)
                 if self.limit is not None:
                     some = some.slice(0, max(self.limit - first, 0))
-                made = _Columns(file, some, start, first, self.text_key, self._bytes)
+                made = _Columns(file, some, place, first, self.text_key, self._bytes)
                 if not len(made):
                     return
                 yield made
                 start += len(made)
+                place += len(made)
                 first += len(made)
 
 
