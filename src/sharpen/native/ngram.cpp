@@ -134,10 +134,12 @@ private:
 };
 
 inline int64_t find(const Slot* table, uint64_t places, uint64_t key) {
-    for (uint64_t i = place_of(mixed(key), places);; i = i + 1 == places ? 0 : i + 1) {
+    uint64_t i = place_of(mixed(key), places);
+    for (uint64_t seen = 0; seen < places; ++seen, i = i + 1 == places ? 0 : i + 1) {
         if (table[i].key == key) return int64_t(i);
         if (table[i].key == EMPTY) return -1;
     }
+    return -1;  // a damaged table, without an empty slot
 }
 
 struct Model {

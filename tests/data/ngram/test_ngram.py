@@ -292,7 +292,7 @@ def test_reserved_words_and_line_ends_part_sentences(way):
     assert train(["a <s> b </s>\na\fc"], 2, lines=True).about["sentences"] == 3
 
 
-def test_a_damaged_file_is_refused(tmp_path):
+def test_a_damaged_file_is_refused(tmp_path, way):
     path = tmp_path / "m.bin"
     MODEL.save(path)
     whole = path.read_bytes()
@@ -312,6 +312,14 @@ def test_a_damaged_file_is_refused(tmp_path):
     )
     with pytest.raises(FileFormatError, match="do not fit"):
         NgramModel.load(path)
+    table = MODEL.tables[0]
+    full = table.copy()
+    full["key"][full["key"] == (1 << 64) - 1] = (99 << 32) + 7  # no slot is empty
+    path.write_bytes(whole.replace(table.tobytes(), full.tobytes()))
+    odd = NgramModel.load(path)
+    assert len(odd.scores(["a", "b", "unknown"])) == 4  # it comes to an end
+    with pytest.raises(FileFormatError, match="n-grams of 2 words are damaged"):
+        write_arpa(odd, tmp_path / "m.arpa")
     with pytest.raises(MissingFileError):
         load_model(tmp_path / "nothing.bin")
     with pytest.raises(MissingFileError):

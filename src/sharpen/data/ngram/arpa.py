@@ -46,24 +46,30 @@ def write_arpa(model: NgramModel, path: str | Path) -> None:
 
     Raises:
         StorageError: the disk is full, or may not be written.
+        FileFormatError: the model came from a damaged file.
     """
     path = Path(path)
     text = io.BytesIO()
     text.write(b"\\data\\\n")
     for n, count in enumerate(model.ngrams, start=1):
         text.write(b"ngram %d=%d\n" % (n, count))
-    words = np.arange(model.ngrams[0], dtype=np.uint32)[
+    words = np.arange(len(model.unigrams), dtype=np.uint32)[
         :, None
     ]  # [m, n] of the n-grams of each order
     values = model.unigrams
-    number = np.arange(model.ngrams[0])  # by place in the table
+    number = np.arange(len(model.unigrams))  # by place in the table
     for n in range(1, model.order + 1):
         if n > 1:
             table = model.tables[n - 2]
             held = np.nonzero(table["key"] != _EMPTY)[0]
             keys = table["key"][held]
-            context = number[keys >> np.uint64(32)]
+            context = keys >> np.uint64(32)
             last = (keys & np.uint64(NONE)).astype(np.uint32)
+            if (context >= len(number)).any() or (last >= len(model.unigrams)).any():
+                raise FileFormatError(f"the n-grams of {n} words are damaged.")
+            context = number[context]
+            if (context < 0).any():
+                raise FileFormatError(f"n-grams of {n} words lack their first {n - 1}.")
             order = np.lexsort((last, context))
             words = np.concatenate([words[context[order]], last[order, None]], 1)
             values = np.stack([table["probability"], table["backoff"]], 1)[held[order]]

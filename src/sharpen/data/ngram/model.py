@@ -249,29 +249,24 @@ class NgramModel:
             found = np.asarray(whole[place:end]).view(base)
             arrays.append(found.reshape(length, *kind.shape))
             place = end
-        if len(arrays) != order + 3 or place != len(whole):
+        if len(arrays) != order + 3 or place != len(whole) or not all(map(len, arrays)):
             raise FileFormatError(f"{path} is damaged: it is not as long as its header says.")
         offsets, data, places, unigrams, *tables = arrays
-        _check(path, offsets, data, places, unigrams, tables)
+        _check(path, offsets, data, places, unigrams)
         return cls(offsets, data, places, unigrams, tuple(tables), closed, about)
 
 
-def _check(
-    path: Path, offsets: Any, data: Any, places: Any, unigrams: Any, tables: Sequence[Any]
-) -> None:
+def _check(path: Path, offsets: Any, data: Any, places: Any, unigrams: Any) -> None:
     """Refuse what would lead a kernel outside its arrays, or around in them for ever."""
     words = len(offsets) - 1
     ids = places["id"][places["id"] != NONE]
-    free = bool((places["id"] == NONE).any())
-    empty = np.uint64(0xFFFFFFFFFFFFFFFF)
     good = (
         words >= 3
         and len(unigrams) == words
         and bool((offsets[1:] >= offsets[:-1]).all())
         and int(offsets[-1]) == len(data)
-        and free
+        and len(ids) < len(places)
         and bool((ids < words).all())
-        and all(bool((table["key"] == empty).any()) for table in tables)
     )
     if not good:
         raise FileFormatError(f"{path} is damaged: its tables do not fit each other.")

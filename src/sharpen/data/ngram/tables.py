@@ -85,9 +85,9 @@ def find(keys: Keys, table: npt.NDArray[Any]) -> Ids:
         return slots
     held = table["key"]
     for k, key in enumerate(keys.tolist()):
-        i = _place(_mixed(key), len(table))
-        while (at := int(held[i])) not in (key, _EMPTY):
-            i = (i + 1) % len(table)
+        i, seen = _place(_mixed(key), len(table)), 0
+        while (at := int(held[i])) not in (key, _EMPTY) and seen < len(table):
+            i, seen = (i + 1) % len(table), seen + 1
         slots[k] = i if at == key else NONE
     return slots
 
