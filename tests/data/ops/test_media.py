@@ -6,6 +6,8 @@ import base64
 import io
 import json
 import math
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -118,6 +120,15 @@ def test_files_that_cannot_be_read_are_rows_that_fail(folder):
     assert "must hold paths, not [3]" in reasons[3]
     with pytest.raises(DataError, match=r"row 1: DataError: gone\.png"):
         data.write(folder / "other")
+
+
+def test_an_image_that_claims_to_be_huge_is_refused(folder):
+    raw = bytearray((folder / "wide.png").read_bytes())
+    raw[16:24] = struct.pack(">II", 30000, 30000)  # width and height, in the first chunk
+    raw[29:33] = struct.pack(">I", zlib.crc32(raw[12:29]))
+    (folder / "bomb.png").write_bytes(raw)
+    with pytest.raises(DataError, match=r"bomb\.png is no image that can be read: .*exceeds limit"):
+        kept(ops.image_shape(folder=str(folder)), ["bomb.png"])
 
 
 def test_an_image_can_stand_in_the_row(folder):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import re
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ __all__ = [
     "PythonSyntax",
 ]
 
+_quiet = threading.Lock()
 _BLOCK = r"/\*[^*]*\*+(?:[^/*][^*]*\*+)*/"
 _LEADING = r"\A(?:(?://|#|--)[^\n]*(?:\n|\z)|\n)+"
 _ENCODED = (
@@ -157,7 +159,7 @@ class PythonSyntax(Range):
 
 def _parses(text: str) -> bool:
     try:
-        with warnings.catch_warnings():
+        with _quiet, warnings.catch_warnings():  # which are of the process, not of the thread
             warnings.simplefilter("ignore")
             ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
