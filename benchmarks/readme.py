@@ -26,6 +26,7 @@ PAGES = (
     *("README.md", "docs/plan/plan.md", "docs/train/train.md", "docs/train/long_sequences.md"),
     *("docs/compress/quantize.md", "docs/compress/mixllm.md", "docs/compress/locret.md"),
     *(
+        "docs/data/bitcipher.md",
         "docs/data/models.md",
         "docs/plan/serving.md",
         "docs/serve/bench.md",
