@@ -66,7 +66,7 @@ def test_checking_has_codes_for_missing_and_changed_bytes(
     [
         (["path", "tinny"], "Did you mean 'tiny'"),
         (["check", "tinny"], "no asset is called 'tinny'"),
-        (["list", "--kind", "song"], "--kind is model or corpus, got 'song'"),
+        (["list", "--kind", "song"], "--kind is model, corpus or embedding, got 'song'"),
     ],
 )
 def test_unknown_names_and_kinds_are_code_2(invoke: Invoke, words: list[str], message: str) -> None:

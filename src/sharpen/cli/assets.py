@@ -17,14 +17,16 @@ Names = Annotated[list[str] | None, typer.Argument(help="Names; default all.", s
 
 @command(app, "list", example="sharpen assets list --kind model")
 def list_all(
-    kind: Annotated[str | None, typer.Option(help="Only this kind: model or corpus.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Only this kind: model, corpus or embedding.")
+    ] = None,
 ) -> Output:
     """List the known assets and whether each is installed."""
     from sharpen.core.assets import check_asset, list_assets
     from sharpen.core.errors import ConfigError
 
-    if kind not in (None, "model", "corpus"):
-        raise ConfigError(f"--kind is model or corpus, got {kind!r}.")
+    if kind not in (None, "model", "corpus", "embedding"):
+        raise ConfigError(f"--kind is model, corpus or embedding, got {kind!r}.")
     rows = []
     for asset in list_assets(kind):
         status = check_asset(asset.name, verify=False)

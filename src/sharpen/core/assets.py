@@ -34,7 +34,7 @@ class Asset:
     name: str
     """The name recipes use."""
 
-    kind: Literal["model", "corpus"]
+    kind: Literal["model", "corpus", "embedding"]
     """What it is."""
 
     origin: Literal["package", "stdlib", "bundled"]
@@ -107,6 +107,18 @@ ASSETS: dict[str, Asset] = {
             source="a small Llama-layout model trained by this project; see its model card",
         ),
         Asset(
+            name="wordllama",
+            kind="embedding",
+            origin="package",
+            distribution="wordllama",
+            version="0.4.0.post1",
+            file="wordllama/weights/l2_supercat_256.safetensors",
+            bytes=16_384_096,
+            sha256="64b47a2dc493cb8e85944076601189739852d7b64e0e1eedcb1937a251cd9fd5",
+            licence="MIT",
+            source="token vectors, 256 wide, distilled from large models by WordLlama",
+        ),
+        Asset(
             name="python-stdlib",
             kind="corpus",
             origin="stdlib",
@@ -118,7 +130,7 @@ ASSETS: dict[str, Asset] = {
 
 
 def list_assets(kind: str | None = None) -> list[Asset]:
-    """Every known asset, or those of one kind (``model`` or ``corpus``), in table order."""
+    """Every known asset, or those of one kind, in table order."""
     return [asset for asset in ASSETS.values() if kind in (None, asset.kind)]
 
 
