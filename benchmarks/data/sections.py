@@ -75,8 +75,9 @@ def quality(document: dict[str, Any], where: str) -> str:
         "",
         f"{r['mails']['texts']:,} e-mails, spam or not, in five folds, n-grams of one and two "
         f"words, one thread; scikit-learn {peers['scikit-learn']}, fastText "
-        f"{peers['fasttext-wheel']}. {r['reviews']['texts']} sentences of film reviews are too "
-        f"few for any of them: accuracy {', '.join(reviews)}. {where}; "
+        f"{peers['fasttext-wheel']}. C is {document['config']['C']:.0f} for both regressions; "
+        f"fastText's settings were not searched. {r['reviews']['texts']} sentences of film "
+        f"reviews are too few for any of them: accuracy {', '.join(reviews)}. {where}; "
         "`benchmarks/data/bench_quality.py`.",
     ]
     return "\n".join(lines)
