@@ -438,3 +438,70 @@ def test_annotators_add_fields_and_words_are_filtered(tmp_path: Path) -> None:
             "reason": "it is c",
         }
     ]
+
+
+SLOW = """
+import sys, time
+from dataclasses import dataclass
+from sharpen.data import Dataset, ops
+from sharpen.data.ops import Mapper, operator
+from sharpen.data.sources import FileSource
+
+@operator("slow_copy")
+@dataclass(frozen=True, kw_only=True)
+class SlowCopy(Mapper):
+    def edit(self, batch):
+        time.sleep(0.05)
+        return batch.texts.column
+
+if sys.argv[3] == "limit":
+    import resource, signal
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
+ds = Dataset(FileSource(sys.argv[1], rows=20)).apply(SlowCopy(), ops.text_length(min=20))
+print("begun", flush=True)
+ds.write(sys.argv[2], workers=2, on_error="fail")
+"""
+
+
+def test_interrupted_it_goes_on_where_it_was(tmp_path):
+    path = write_rows(tmp_path / "in.jsonl", rows(1500))
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, str(path), str(out), "-"], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    process.wait(20)
+    process.stdout.close()
+    assert process.returncode != 0
+    assert not out.exists()
+    work = out.with_name("out.work")
+    finished = list(work.glob("*/[0-9]*.json"))
+    assert finished
+    times = {p: p.stat().st_mtime_ns for p in finished}
+    script = [sys.executable, "-c", SLOW, str(path), str(out), "-"]
+    again = subprocess.Popen(script, stdout=subprocess.DEVNULL)
+    while again.poll() is None and not out.exists():
+        kept = {p: p.stat().st_mtime_ns for p in times if p.exists()}
+        assert all(times[p] == kept[p] for p in kept)  # what was done is not done again
+        time.sleep(0.02)
+    assert again.wait(20) == 0
+    assert len(read_output(out)) == sum(len(r["text"]) >= 20 for r in rows(1500))
+    assert not work.exists()
+
+
+def test_a_full_disk_is_said_and_nothing_half_written(tmp_path):
+    path = write_rows(tmp_path / "in.jsonl", rows(100))
+    out = tmp_path / "out"
+    script = [sys.executable, "-c", SLOW, str(path), str(out), "limit"]
+    done = subprocess.run(script, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "StorageError" in done.stderr
+    assert not out.exists()
+    assert not list(tmp_path.glob("out.work/*/[0-9]*.json"))
+    script[-1] = "-"
+    subprocess.run(script, check=True, capture_output=True)
+    assert read_output(out)

@@ -299,3 +299,27 @@ def test_the_standard_library_is_a_source(tmp_path: Path, model: Path) -> None:
         out="text",
     )
     assert result.results["train"]["tokens"] > 1000
+
+
+def test_operators_clean_the_rows_before_they_become_tokens(tmp_path: Path, model: Path) -> None:
+    long = "A sentence that is long enough to be kept by the filter, number"
+    rows = [{"text": f"{long} {i}. See https://a.example/{i}"} for i in range(6)]
+    rows += [{"text": "short"}, dict(rows[2])]
+    process = ["clean_links", {"text_length": {"min": 20}}, "exact_dedup"]
+    result = run(tmp_path, model, rows, format="text", process=process, split={"valid": 0.0})
+    assert result.results["dropped"] == {"exact_dedup": 1, "text_length": 1}
+    found = [text for text, _ in texts(tmp_path, "train", model)]
+    assert len(found) == 6
+    assert not any("example" in text for text in found)
+    context = RecipeContext(model=str(model), seed=0, stages={}, folder=tmp_path)
+    configs = [
+        from_dict(
+            DataConfig, {"source": {"path": "rows.jsonl"}, "format": "text", "process": p}
+        )
+        for p in (process, process[:2], [])
+    ]
+    assert DATA.fingerprint is not None
+    prints = [json.dumps(DATA.fingerprint(config, context)) for config in configs]
+    assert len(set(prints)) == 3
+    with pytest.raises(ConfigError, match=r"process\[0\]: .*Did you mean 'clean_links'"):
+        from_dict(DataConfig, {"source": {"path": "rows.jsonl"}, "process": ["clean_link"]})
