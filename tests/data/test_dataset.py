@@ -440,6 +440,15 @@ def test_annotators_add_fields_and_words_are_filtered(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+def test_what_was_written_is_read_without_its_trace(tmp_path, format):
+    path = write_rows(tmp_path / "in.jsonl", [{"text": PROSE * (i % 3)} for i in range(9)])
+    ds = Dataset.read(path).apply(ops.text_length(min=1))
+    ds.write(tmp_path / "out", format=format, trace=True)
+    again = Dataset.read(tmp_path / "out").write(tmp_path / "again")
+    assert (again.rows_in, again.rows_out) == (6, 6)
+
+
 SLOW = """
 import sys, time
 from dataclasses import dataclass

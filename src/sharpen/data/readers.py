@@ -54,6 +54,8 @@ def find_files(path: Path) -> list[Path]:
         MissingFileError: nothing there, or a folder without a readable file.
         DataError: a file of an unknown kind.
     """
+    if path.is_dir() and (own := _written(path)):
+        return own
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.is_file() and _kind(p) is not None)
         if not found:
@@ -64,6 +66,16 @@ def find_files(path: Path) -> list[Path]:
     if _kind(path) is None:
         raise DataError(f"{path} is of no known kind; known: {', '.join(_KNOWN)}.")
     return [path]
+
+
+def _written(folder: Path) -> list[Path]:
+    """The files of rows in a folder that a data set was written to; its other files are no rows."""
+    try:
+        told = json.loads((folder / "manifest.json").read_text())
+        names = list(told["files"]) if "counted" in told else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [folder / name for name in names if name.startswith("data-")]
 
 
 def _kind(path: Path) -> str | None:
