@@ -121,6 +121,9 @@ def test_a_corpus_is_analyzed(folder: Path) -> None:
     assert abs(found["kept_by_all"] - 0.5) < 0.5
     assert "keep_0.5" in found["suggested"]
     assert "is there already" in text("analyze", "web_text.jsonl", "-o", "an", code=2)
+    best = call("hpo", "an", "--quality", "stopwords", "--trials", "20")
+    assert best["trials"] == 20
+    assert "of the rows are kept" in text("hpo", "an", "--quality", "stopwords", "--trials", "5")
     shown = text("analyze", "web_text.yaml", "-o", "an", "--overwrite", "--keep", "0.9")
     assert "to keep 0.9" in shown
 

@@ -272,6 +272,44 @@ def analyze(
     return Output(document, render)
 
 
+@command(app, "hpo", example="sharpen data hpo analysis --quality stopwords --keep 0.5")
+def hpo(
+    folder: Annotated[Path, typer.Argument(help="Folder of an analysis.", show_default=False)],
+    quality: Annotated[
+        str, typer.Option(help="The statistic that says how good a row is.", show_default=False)
+    ],
+    keep: Annotated[float, typer.Option(help="Wanted share of the rows.")] = 0.5,
+    weight: Annotated[
+        float, typer.Option(help="Of keeping it, against one deviation of quality.")
+    ] = 1.0,
+    less_is_better: Annotated[
+        bool, typer.Option(help="Rows are better with less of it, as with perplexity.")
+    ] = False,
+    trials: Annotated[int, typer.Option(help="Trials.")] = 200,
+    optimizer: Annotated[str, typer.Option(help="See sharpen search algorithms.")] = "tpe",
+    seed: Annotated[int, typer.Option(help="Of the search.")] = 0,
+) -> Output:
+    """Search thresholds that leave the best rows, on what an analysis measured."""
+    from dataclasses import asdict
+
+    from sharpen.core.config import dump_yaml
+    from sharpen.data.thresholds import ThresholdProblem, load_measured, search_thresholds
+
+    problem = ThresholdProblem(
+        load_measured(folder), quality, keep=keep, weight=weight, less_is_better=less_is_better
+    )
+    found = search_thresholds(problem, trials=trials, seed=seed, optimizer=optimizer)
+
+    def render(console: Any) -> None:
+        console.print(dump_yaml({"process": found.process}), markup=False)
+        console.print(
+            f"{found.kept:.1%} of the rows are kept, {found.quality:+.2f} deviations of "
+            f"{quality} from all rows; {found.trials} trials."
+        )
+
+    return Output(asdict(found), render)
+
+
 @command(app, "ops", example="sharpen data ops minhash_dedup")
 def ops(
     name: Annotated[str | None, typer.Argument(help="One of them.", show_default=False)] = None,
