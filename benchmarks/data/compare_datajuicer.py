@@ -151,9 +151,9 @@ def _same_words(text: str, ours: Any, theirs: Any) -> bool:
 
 
 def _lost_before_comments(text: str, ours: Any, theirs: Any) -> bool:
-    """Whether theirs is ours without some characters, marks of comments apart."""
-    rest = iter(ours.replace("%", ""))
-    return all(character in rest for character in theirs.replace("%", ""))
+    """Whether theirs is ours without some characters, marks of comments and spaces apart."""
+    rest = iter("".join(ours.replace("%", "").split()))
+    return all(character in rest for character in "".join(theirs.replace("%", "").split()))
 
 
 _SPACES = dict.fromkeys(
@@ -224,7 +224,7 @@ def datajuicer_pairs(lists: str) -> list[Pair]:
         Pair(
             peer="remove_comments_mapper",
             ours="remove_comments",
-            reason="the character before a comment stays, and a comment may be empty",
+            reason="the character before a comment stays, a comment may be empty, and so may lines",
             explained=_lost_before_comments,
         ),
         Pair(peer="remove_header_mapper", ours="remove_header"),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["edit_each", "edit_where", "edit_where_found", "replace_where_has"]
+__all__ = ["edit_each", "edit_where", "edit_where_found", "replace_where_found"]
 
 
 def edit_where(column: pa.Array, which: pa.Array, edit: Callable[[str], str]) -> pa.Array:
@@ -29,22 +29,21 @@ def edit_where_found(column: pa.Array, pattern: str, edit: Callable[[str], str])
     return edit_where(column, pc.match_substring_regex(column, pattern), edit)
 
 
-def replace_where_has(
-    column: pa.Array, mark: str, pattern: str, place: str, *, most: int | None = None
-) -> pa.Array:
-    r"""[n] large strings with a pattern of RE2 replaced in those that have a mark it needs.
+def replace_where_found(column: pa.Array, pattern: str, place: str) -> pa.Array:
+    r"""[n] large strings with a pattern of RE2 replaced; the column itself if it is nowhere.
+
+    To look whether a pattern matches is faster than to replace it, so that this pays where few
+    texts have it.
 
     Args:
         column: [n] large strings.
-        mark: what every match has in it; to look for it is faster than to match.
         pattern: what is replaced.
-        place: what takes its place; ``\\1`` is the first group.
-        most: replacements in a text.
+        place: what takes its place; ``\1`` is the first group.
     """
-    which = pc.match_substring(column, mark)
+    which = pc.match_substring_regex(column, pattern)
     if not pc.any(which).as_py():
         return column
-    made = pc.replace_substring_regex(column.filter(which), pattern, place, max_replacements=most)
+    made = pc.replace_substring_regex(column.filter(which), pattern, place)
     return pc.replace_with_mask(column, which, made)
 
 

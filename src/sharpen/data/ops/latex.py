@@ -12,7 +12,7 @@ from sharpen.core.errors import DataError
 from sharpen.data.batch import Batch
 from sharpen.data.ops.base import Mapper, operator
 from sharpen.data.ops.cleaning import compiled
-from sharpen.data.ops.editing import edit_where_found, replace_where_has
+from sharpen.data.ops.editing import edit_where, edit_where_found, replace_where_found
 
 __all__ = ["ExpandMacro", "RemoveBibliography", "RemoveComments", "RemoveHeader"]
 
@@ -24,13 +24,13 @@ _COMMAND = r"\\[a-zA-Z0-9]+"
 _MOST = 16 << 20  # code points; macros inside macros double at each step
 
 _HEADINGS = "chapter|part|section|subsection|subsubsection|paragraph|subparagraph"
-_BEFORE = rf"(?s)\A.*?(\\(?:{_HEADINGS})\b\*?(?:\[.*?\])?\{{.*?\}})"
+_HEADING = rf"(?s)\\(?:{_HEADINGS})\b\*?(?:\[.*?\])?\{{.*?\}}"
 _REFERENCES = (
     r"(?s)(?:\\appendix|\\begin\{(?:references|REFERENCES|thebibliography)\}"
-    r"|\\bibliography\{.*\}).*"
+    r"|\\bibliography\{.*\})"
 )
 _WHOLE_LINE = r"(?m)^%.*\n?"
-_AFTER_TEXT = r"(?m)^((?:[^%\\\n]|\\.)+)%.*$"
+_AFTER_TEXT = r"(?m)((?:^|[^%\\\n])(?:\\.)+|[^%\\\n])%.*"
 
 
 @operator("expand_macro")
@@ -67,6 +67,12 @@ def _put_in(text: str, values: dict[str, str]) -> str:
     return made
 
 
+def _start(pattern: str, text: str) -> int:
+    """Where a pattern first matches, which it does."""
+    found: int = compiled(pattern).search(text).start()
+    return found
+
+
 @operator("remove_header")
 @dataclass(frozen=True, kw_only=True)
 class RemoveHeader(Mapper):
@@ -78,11 +84,9 @@ class RemoveHeader(Mapper):
     def edit(self, batch: Batch) -> pa.Array:
         """See :class:`Mapper`."""
         column = batch.texts.column
-        cut = replace_where_has(column, "\\", _BEFORE, r"\1", most=1)
-        if not self.drop_no_head:
-            return cut
-        has = pc.match_substring_regex(column, _BEFORE)
-        return pc.if_else(has, cut, pa.scalar("", pa.large_string()))
+        has = pc.match_substring_regex(column, _HEADING)
+        cut = edit_where(column, has, lambda text: text[_start(_HEADING, text) :])
+        return pc.if_else(has, cut, pa.scalar("", pa.large_string())) if self.drop_no_head else cut
 
 
 @operator("remove_bibliography")
@@ -92,7 +96,9 @@ class RemoveBibliography(Mapper):
 
     def edit(self, batch: Batch) -> pa.Array:
         """See :class:`Mapper`."""
-        return replace_where_has(batch.texts.column, "\\", _REFERENCES, "", most=1)
+        return edit_where_found(
+            batch.texts.column, _REFERENCES, lambda text: text[: _start(_REFERENCES, text)]
+        )
 
 
 @operator("remove_comments")
@@ -110,7 +116,7 @@ class RemoveComments(Mapper):
         """See :class:`Mapper`."""
         column = batch.texts.column
         if self.multiline:
-            column = replace_where_has(column, "%", _WHOLE_LINE, "")
+            column = replace_where_found(column, _WHOLE_LINE, "")
         if self.inline:
-            column = replace_where_has(column, "%", _AFTER_TEXT, r"\1")
+            column = replace_where_found(column, _AFTER_TEXT, r"\1")
         return column

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from sharpen.core.errors import ConfigError
 from sharpen.data.batch import Batch
 from sharpen.data.ops.base import Mapper, operator
-from sharpen.data.ops.editing import edit_where_found, replace_where_has
+from sharpen.data.ops.editing import edit_where_found, replace_where_found
 
 __all__ = ["CleanHtml", "RemoveTableText"]
 
@@ -40,7 +40,7 @@ class CleanHtml(Mapper):
         """See :class:`Mapper`."""
         column = batch.texts.column
         for pattern, place in ((_UNSEEN, ""), (_ENDS, "\n"), (_ITEM, "\n* "), (_TAG, "")):
-            column = replace_where_has(column, "<", pattern, place)
+            column = replace_where_found(column, pattern, place)
         return edit_where_found(column, _ENTITY, html.unescape)
 
 
