@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,6 +41,33 @@ OnError = Annotated[
 ]
 
 
+class _NoPandas:
+    """Says that there is no pandas."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+        """See :class:`importlib.abc.MetaPathFinder`."""
+        if name == "pandas":
+            raise ModuleNotFoundError(name, name=name)
+
+
+def _start_arrow() -> None:
+    """Let PyArrow start without pandas, which no command of this group needs.
+
+    It imports pandas when it is given its first list, a third of the time in which a command
+    starts; where it finds none, it does not look again.
+    """
+    sys.meta_path.insert(0, _NoPandas)
+    try:
+        import pyarrow
+
+        pyarrow.array([0])
+    except ModuleNotFoundError:
+        return  # of pyarrow itself; who needs it says so
+    finally:
+        sys.meta_path.remove(_NoPandas)
+
+
 @command(app, "run", example="sharpen data run examples/data/web_text.yaml --workers 2")
 def run(
     file: Recipe,
@@ -54,6 +82,7 @@ def run(
     overwrite: Overwrite = False,
 ) -> Output:
     """Carry out the data stage of a recipe; the same command goes on after a kill."""
+    _start_arrow()
     from sharpen.data.process import load_data_recipe
 
     given = list(overrides or ())
@@ -121,6 +150,7 @@ def _result(result: Any) -> Output:
 @command(app, "explain", example="sharpen data explain examples/data/web_text.yaml")
 def explain(file: Recipe, overrides: Overrides = None, stage: Stage = "data") -> Output:
     """Check a recipe, and show the order of its operators and what each costs and passes."""
+    _start_arrow()
     from sharpen.data.explain import explain_recipe
     from sharpen.data.process import load_data_recipe
 
@@ -226,6 +256,7 @@ def analyze(
     overwrite: Overwrite = False,
 ) -> Output:
     """Measure a corpus, nothing dropped: distributions, rows at thresholds, suggestions."""
+    _start_arrow()
     from sharpen.data.analyze_folder import analyze_to, open_for_analysis
 
     rows, operators = open_for_analysis(source, text_key=text_key, limit=limit)
@@ -396,6 +427,7 @@ def dedup(
     overwrite: Overwrite = False,
 ) -> Output:
     """Keep one of each group of rows whose texts are equal or nearly so."""
+    _start_arrow()
     from sharpen.data.process import load_data_recipe
 
     operator: dict[str, Any] = {"exact_dedup": {"keep": keep}}

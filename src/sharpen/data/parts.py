@@ -80,10 +80,7 @@ class Parts:
         return sorted(int(p.stem) for p in self.folder.glob("*.json") if p.stem.isdigit())
 
     def write(self, number: int, table: pa.RecordBatch, trace: Trace, counted: Counted) -> None:
-        """A part, its record last.
-
-        The files need no flush: after a loss of power the run begins anew if one is damaged.
-        """
+        """A part, its record last."""
         dropped, edited = trace.tables()
         for kind, rows in (
             ("arrow", table),

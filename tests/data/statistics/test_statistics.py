@@ -177,3 +177,16 @@ def test_what_is_no_column_of_texts_is_refused():
     with pytest.raises(DataError, match="must hold strings, not int64"):
         Texts(pa.array([1, 2]))
     assert characters().bits.nbytes == 0x110000
+
+
+def test_tables_of_characters_are_kept_and_made_again_if_they_are_damaged(tmp_path, monkeypatch):
+    from sharpen.data.statistics.characters import characters
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = characters.__wrapped__()
+    (kept,) = (tmp_path / "sharpen" / "data").glob("characters-*.npy")
+    for content in (kept.read_bytes(), b"damaged", kept.read_bytes()[:1000]):
+        kept.write_bytes(content)
+        found = characters.__wrapped__()
+        assert np.array_equal(found.bits, made.bits)
+        assert np.array_equal(found.lower, made.lower)

@@ -10,12 +10,18 @@ the digits 0 to 9. Data-Juicer counts much the same by a list.
 from __future__ import annotations
 
 import functools
+import io
+import platform
 import sys
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from sharpen.core.errors import StorageError
+from sharpen.core.files import atomic_write_bytes, cache_home
 
 __all__ = ["LINE_ENDS", "Characters", "characters", "is_special"]
 
@@ -24,6 +30,8 @@ ALNUM, ALPHA, DIGIT, SPACE, UPPER, SPECIAL, LINE = (1 << i for i in range(7))
 LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 """What ``str.splitlines`` parts at; ``\\r\\n`` is one end."""
 
+_VERSION = 1  # raised when the tables change
+_KEPT = np.dtype([("bits", np.uint8), ("lower", np.uint32)])
 _SURROGATES = slice(0xD800, 0xE000)
 _PARTS = (range(0x20000), range(0xE0000, 0xE1000))  # elsewhere nothing is special; a test looks
 
@@ -49,7 +57,25 @@ def is_special(character: str) -> bool:
 
 @functools.cache
 def characters() -> Characters:
-    """The tables of this Python; they are made once, in 0.1 s."""
+    """The tables of this Python; they are made once, in 0.1 s, and kept in the user's cache."""
+    version = f"{unicodedata.unidata_version}-{platform.python_version()}-{_VERSION}"
+    path = cache_home() / "data" / f"characters-{version}.npy"
+    with suppress(OSError, ValueError):
+        kept = np.load(path)
+        if kept.shape == (sys.maxunicode + 1,) and kept.dtype == _KEPT:
+            fields = np.ascontiguousarray(kept["bits"]), np.ascontiguousarray(kept["lower"])
+            return Characters(*fields)
+    made = _made()
+    kept = np.empty(len(made.bits), _KEPT)
+    kept["bits"], kept["lower"] = made.bits, made.lower
+    stream = io.BytesIO()
+    np.save(stream, kept)
+    with suppress(StorageError):  # they are made again then
+        atomic_write_bytes(path, stream.getvalue())
+    return made
+
+
+def _made() -> Characters:
     points = np.arange(sys.maxunicode + 1, dtype=np.uint32)
     each = points.view("U1")
     bits = np.zeros(len(points), np.uint8)
