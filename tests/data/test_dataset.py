@@ -440,6 +440,34 @@ def test_annotators_add_fields_and_words_are_filtered(tmp_path: Path) -> None:
     ]
 
 
+def test_a_recipe_that_begins_like_another_goes_on_from_its_cache(tmp_path):
+    path = write_rows(tmp_path / "in.jsonl", rows(300))
+    cache = tmp_path / "cache"
+    begin = (ops.clean_links(), ops.text_length(min=20), ops.checkpoint())
+    source = FileSource(path, rows=50)
+    one = Dataset(source).apply(*begin, ops.words_num(min=8)).write(tmp_path / "a", cache=cache)
+    folders = {p.name: p.stat().st_ino for p in cache.iterdir() if p.is_dir()}
+    assert len(folders) == 2
+    two = Dataset(source).apply(*begin, ops.words_num(min=20))
+    cached = two.write(tmp_path / "b", cache=cache, trace=True)
+    plain = two.write(tmp_path / "c", trace=True)
+    assert (cached.sha256, cached.rows_dropped) == (plain.sha256, plain.rows_dropped)
+    assert cached.rows_in == 300
+    assert cached.operators["text_length"].rows_out == plain.operators["text_length"].rows_out
+    now = {p.name: p.stat().st_ino for p in cache.iterdir() if p.is_dir()}
+    assert len(now) == 3
+    assert folders.items() <= now.items()
+    assert not list(tmp_path.glob("*.work"))
+    again = Dataset(source).apply(*begin, ops.words_num(min=8))
+    assert again.write(tmp_path / "d", cache=cache).sha256 == one.sha256
+    other = Dataset(source).apply(ops.text_length(min=21))
+    other.write(tmp_path / "e", cache=cache, cache_bytes=1)
+    left = [p for p in cache.iterdir() if p.is_dir()]
+    assert len(left) <= 1  # its own may stay until it ends
+    with pytest.raises(ConfigError, match="cache_bytes=-1"):
+        other.write(tmp_path / "f", cache=cache, cache_bytes=-1)
+
+
 @pytest.mark.parametrize("format", ["jsonl", "parquet"])
 def test_what_was_written_is_read_without_its_trace(tmp_path, format):
     path = write_rows(tmp_path / "in.jsonl", [{"text": PROSE * (i % 3)} for i in range(9)])

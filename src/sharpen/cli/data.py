@@ -79,6 +79,13 @@ def run(
         str, typer.Option(help="Where batches are computed: threads, or a ray cluster.")
     ] = "threads",
     on_error: OnError = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder in which what operators came to is kept for other recipes.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> Output:
     """Carry out the data stage of a recipe; the same command goes on after a kill."""
@@ -94,6 +101,7 @@ def run(
             output,
             executor=executor,  # type: ignore[arg-type]  # checked there
             workers=workers,
+            cache=cache,
             overwrite=overwrite,
             on_rows=advance,
         )

@@ -25,12 +25,21 @@ from sharpen.core.errors import ConfigError, DataError, storage_errors
 from sharpen.core.files import FileLock, atomic_dir, atomic_write_json, sha256_file
 from sharpen.data.batch import SourceBatch
 from sharpen.data.corpus import Corpus
-from sharpen.data.engine import Executor, Segment, Threads, Work, run_segment, segments_of
+from sharpen.data.engine import (
+    Executor,
+    Segment,
+    Threads,
+    Work,
+    is_complete,
+    run_segment,
+    segments_of,
+)
 from sharpen.data.ops.barrier import Deduplicator
 from sharpen.data.ops.base import Filter, Operator
 from sharpen.data.ordering import known_order
 from sharpen.data.parts import Counted, Parts
 from sharpen.data.report import write_report
+from sharpen.data.segment_cache import SegmentCache
 from sharpen.data.sources import FileSource, Source
 from sharpen.data.steps import OnError
 from sharpen.data.trace import Tally, why
@@ -133,6 +142,8 @@ class Dataset:
         executor: Literal["threads", "ray"] = "threads",
         workers: int | None = None,
         shard_bytes: int = 256 << 20,
+        cache: str | Path | None = None,
+        cache_bytes: int = 20 << 30,
         overwrite: bool = False,
         on_rows: Callable[[int], None] = lambda rows: None,
     ) -> Result:
@@ -154,6 +165,9 @@ class Dataset:
             workers: threads, default one for each core; or tasks at once, default as many as the
                 cluster has room for.
             shard_bytes: a file is closed when it has reached so many.
+            cache: a folder in which what operators came to is kept, up to each that must know all
+                rows (a ``checkpoint`` is one): another recipe that begins alike goes on from there.
+            cache_bytes: of the cache; what was not used for longest goes.
             overwrite: replace a folder that holds something else.
             on_rows: is told of rows that are done.
 
@@ -200,7 +214,8 @@ class Dataset:
                     locks.enter_context(FileLock(index.folder / "lock", str(index.folder)))
             pool = make_executor(executor, workers)
             try:
-                parts = self._run(work, settings, own, pool, on_rows)
+                kept = None if cache is None else SegmentCache(Path(cache), cache_bytes, locks)
+                parts = self._run(work, settings, own, pool, kept, on_rows)
             finally:
                 pool.close()
             for one, segment in zip(segments_of(self.operators), parts, strict=True):
@@ -223,6 +238,8 @@ class Dataset:
                 atomic_write_json(folder / _MEASURED, seconds)
                 write_report(folder, manifest["counted"], _result(folder, manifest).operators)
             shutil.rmtree(work, ignore_errors=True)
+            if kept is not None:
+                kept.shrink()
         return _result(output, manifest)
 
     def _run(
@@ -231,6 +248,7 @@ class Dataset:
         settings: dict[str, Any],
         own: str,
         executor: Executor,
+        cache: SegmentCache | None,
         on_rows: Callable[[int], None],
     ) -> list[Parts]:
         strict = settings["on_error"] == "fail"
@@ -238,16 +256,21 @@ class Dataset:
         found: list[Parts] = []
         done: list[Any] = []
         later = "stats." in str([one.describe() for one in self.operators])
+        keep = settings["keep_statistics"] or later
         for segment in segments_of(self.operators):
             done += [one.describe() for one in segment.operators]
             done += [segment.ends.describe()] if segment.ends is not None else [None]
-            key = digest([settings, done])
-            if settings["order"] == "auto":
-                segment, batches = _ordered(segment, batches, work / key, key)
-            keep = settings["keep_statistics"] or later
-            each = Work(segment, settings["excerpts"], keep, settings["on_error"])
+            key = digest([settings, keep, done])
+            folder = work / key if cache is None else cache.folder(key)
             told = (lambda rows: None) if found else on_rows
-            parts = run_segment(each, batches, work / key, executor, told)
+            if is_complete(folder):
+                parts = Parts(folder)
+                told(parts.counted().rows_in)
+            else:
+                if settings["order"] == "auto":
+                    segment, batches = _ordered(segment, batches, folder, key)
+                each = Work(segment, settings["excerpts"], keep, settings["on_error"])
+                parts = run_segment(each, batches, folder, executor, told)
             found.append(parts)
             if segment.ends is not None:
                 batches = segment.ends.pass_on(Corpus(parts, own), segment.ends_name)

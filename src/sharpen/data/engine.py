@@ -34,6 +34,7 @@ __all__ = [
     "Segment",
     "Threads",
     "Work",
+    "is_complete",
     "run_segment",
     "segments_of",
     "write_part",
@@ -42,6 +43,7 @@ __all__ = [
 Part: TypeAlias = tuple[pa.RecordBatch, Trace, Counted]
 """What a batch came to: its rows, why others went, and how many."""
 
+_COMPLETE = "complete"
 _AHEAD = 2  # batches that wait, for each thread
 
 
@@ -236,4 +238,11 @@ def run_segment(
                 on_done(executor.collect(one, parts))
     for one in pending:
         on_done(executor.collect(one, parts))
+    with storage_errors(folder, doing="write"):
+        (folder / _COMPLETE).touch()
     return parts
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether all parts of a segment are there, so that nothing need be read for it."""
+    return (folder / _COMPLETE).exists()

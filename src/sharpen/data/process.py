@@ -55,6 +55,7 @@ class DataRecipe:
         *,
         executor: Literal["threads", "ray"] = "threads",
         workers: int | None = None,
+        cache: str | Path | None = None,
         overwrite: bool = False,
         on_rows: Callable[[int], None] = lambda rows: None,
     ) -> Result:
@@ -64,6 +65,7 @@ class DataRecipe:
             output: another folder than the recipe's.
             executor: ``threads`` or ``ray``.
             workers: threads, default one for each core; or tasks at once.
+            cache: a folder in which what operators came to is kept for other recipes.
             overwrite: replace a folder that holds something else.
             on_rows: is told of rows that are done.
         """
@@ -79,6 +81,7 @@ class DataRecipe:
             order=self.config.order,
             executor=executor,
             workers=workers,
+            cache=cache,
             overwrite=overwrite,
             on_rows=on_rows,
         )
