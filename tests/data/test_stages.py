@@ -313,9 +313,7 @@ def test_operators_clean_the_rows_before_they_become_tokens(tmp_path: Path, mode
     assert not any("example" in text for text in found)
     context = RecipeContext(model=str(model), seed=0, stages={}, folder=tmp_path)
     configs = [
-        from_dict(
-            DataConfig, {"source": {"path": "rows.jsonl"}, "format": "text", "process": p}
-        )
+        from_dict(DataConfig, {"source": {"path": "rows.jsonl"}, "format": "text", "process": p})
         for p in (process, process[:2], [])
     ]
     assert DATA.fingerprint is not None
