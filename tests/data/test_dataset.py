@@ -25,7 +25,7 @@ import pytest
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.data import Dataset, ops
 from sharpen.data.batch import Batch
-from sharpen.data.ops import Annotator, OneOf, operator
+from sharpen.data.ops import Annotator, OneOf
 from sharpen.data.ordering import choose_order
 from sharpen.data.sources import FileSource
 
@@ -396,20 +396,22 @@ def test_killed_at_any_time_it_ends_in_the_same_bytes(tmp_path):
     assert not out.with_name("out.work").exists()
 
 
-@operator("test_annotator")
 @dataclass(frozen=True, kw_only=True)
 class _Length(Annotator):
     """Writes the length beside and inside of other fields."""
+
+    name = "test_annotator"
 
     def annotate(self, batch: Batch) -> dict[str, list[Any]]:
         lengths = [len(text) for text in batch.texts.strings]
         return {"length": lengths, "meta.length": lengths}
 
 
-@operator("test_one_of")
 @dataclass(frozen=True, kw_only=True)
 class _Kind(OneOf):
     """Keeps two kinds."""
+
+    name = "test_one_of"
 
     @property
     def allowed(self) -> tuple[str, ...]:
@@ -509,13 +511,15 @@ def test_interrupted_it_goes_on_where_it_was(tmp_path):
     )
     assert process.stdout is not None
     process.stdout.readline()
-    time.sleep(0.5)
+    work = out.with_name("out.work")
+    while len(list(work.glob("*/[0-9]*.json"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     process.wait(20)
     process.stdout.close()
     assert process.returncode != 0
     assert not out.exists()
-    work = out.with_name("out.work")
     finished = list(work.glob("*/[0-9]*.json"))
     assert finished
     times = {p: p.stat().st_mtime_ns for p in finished}

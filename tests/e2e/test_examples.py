@@ -15,6 +15,8 @@ from sharpen.core.study import load_study
 from sharpen.models import load_model, load_tokenizer
 
 TESTED = {
+    "data/web_text.jsonl",
+    "data/web_text.yaml",
     "discover_optimizer.py",  # with the programs of optimizers
     "finetune/intents.jsonl",
     "finetune/methods.yaml",
@@ -43,6 +45,15 @@ def test_no_example_is_left_out(repository: Path) -> None:
     root = repository / "examples"
     files = [p for p in root.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     assert {str(p.relative_to(root)) for p in files} == TESTED
+
+
+def test_web_pages_are_cleaned_and_accounted_for(work: Path) -> None:
+    done = sharpen("data", "run", "examples/data/web_text.yaml", "--json", cwd=work)
+    assert done.returncode == 0, done.stderr
+    told = document(done)
+    assert told["rows_in"] == told["rows_out"] + told["rows_traced"] == 26
+    again = document(sharpen("data", "run", "examples/data/web_text.yaml", "--json", cwd=work))
+    assert (again["cached"], again["sha256"]) == (True, told["sha256"])
 
 
 def test_the_study_finds_a_valley_and_its_trials_are_exported(work: Path) -> None:

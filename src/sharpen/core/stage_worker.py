@@ -191,8 +191,11 @@ class _Channel:
 
     def emit(self, event: dict[str, Any]) -> None:
         data = (json.dumps(event, default=str) + "\n").encode()
-        while data:
-            data = data[os.write(self.handle, data) :]
+        try:
+            while data:
+                data = data[os.write(self.handle, data) :]
+        except BrokenPipeError:  # the parent is dead, and the kernel about to kill this process
+            os._exit(1)
 
     @contextmanager
     def progress(self, description: str, total: float | None) -> Iterator[_Bar]:
