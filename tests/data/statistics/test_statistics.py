@@ -180,7 +180,7 @@ def test_what_is_no_column_of_texts_is_refused():
 
 
 def test_tables_of_characters_are_kept_and_made_again_if_they_are_damaged(tmp_path, monkeypatch):
-    from sharpen.data.statistics.characters import characters
+    from sharpen.data.statistics.characters import _characters as characters
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made = characters.__wrapped__()
@@ -190,3 +190,18 @@ def test_tables_of_characters_are_kept_and_made_again_if_they_are_damaged(tmp_pa
         found = characters.__wrapped__()
         assert np.array_equal(found.bits, made.bits)
         assert np.array_equal(found.lower, made.lower)
+
+
+def test_threads_that_are_first_get_the_same_tables():
+    from concurrent.futures import ThreadPoolExecutor
+    from importlib import import_module
+
+    module = import_module("sharpen.data.statistics.characters")  # not the function of the name
+    for make, cached in (
+        (module.characters, module._characters),
+        (module.unchanged, module._unchanged),
+    ):
+        cached.cache_clear()
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _, make=make: make(), range(8)))
+        assert all(one is found[0] for one in found)

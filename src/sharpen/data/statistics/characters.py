@@ -13,6 +13,7 @@ import functools
 import io
 import platform
 import sys
+import threading
 import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ import numpy.typing as npt
 from sharpen.core.errors import StorageError
 from sharpen.core.files import atomic_write_bytes, cache_home
 
-__all__ = ["LINE_ENDS", "Characters", "characters", "is_special"]
+__all__ = ["LINE_ENDS", "Characters", "characters", "is_special", "unchanged"]
 
 # Bits, as in native/text.cpp.
 ALNUM, ALPHA, DIGIT, SPACE, UPPER, SPECIAL, LINE = (1 << i for i in range(7))
@@ -32,6 +33,7 @@ LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 
 _VERSION = 1  # raised when the tables change
 _KEPT = np.dtype([("bits", np.uint8), ("lower", np.uint32)])
+_lock = threading.Lock()  # of two threads that are first, one must wait
 _SURROGATES = slice(0xD800, 0xE000)
 _PARTS = (range(0x20000), range(0xE0000, 0xE1000))  # elsewhere nothing is special; a test looks
 
@@ -55,9 +57,28 @@ def is_special(character: str) -> bool:
     )  # unassigned and private code points are not: nobody knows what they are
 
 
-@functools.cache
 def characters() -> Characters:
-    """The tables of this Python; they are made once, in 0.1 s, and kept in the user's cache."""
+    """The tables of this Python; they are made once, in 0.1 s, and kept in the user's cache.
+
+    There is one object for all threads, and it stays: kernels are given its addresses.
+    """
+    with _lock:
+        return _characters()
+
+
+def unchanged() -> npt.NDArray[np.uint32]:
+    """[0x110000] each code point itself; one array for all threads, which stays."""
+    with _lock:
+        return _unchanged()
+
+
+@functools.cache
+def _unchanged() -> npt.NDArray[np.uint32]:
+    return np.arange(sys.maxunicode + 1, dtype=np.uint32)
+
+
+@functools.cache
+def _characters() -> Characters:
     version = f"{unicodedata.unidata_version}-{platform.python_version()}-{_VERSION}"
     path = cache_home() / "data" / f"characters-{version}.npy"
     with suppress(OSError, ValueError):

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sharpen.data.statistics.characters import characters
+from sharpen.data.statistics.characters import characters, unchanged
 from sharpen.data.statistics.column import Texts
 from sharpen.data.statistics.counts import texts_of
 from sharpen.data.statistics.hashing import hash_points, mixed
@@ -47,7 +47,7 @@ class Shingling:
     @property
     def fold(self) -> npt.NDArray[np.uint32]:
         """[0x110000] the code point that each counts as."""
-        return characters().lower if self.lowercase else _same()
+        return characters().lower if self.lowercase else unchanged()
 
     def native(self) -> tuple[int, bool, bool, int]:
         """What kernels are told."""
@@ -77,11 +77,6 @@ class Shingling:
         if self.tokens == "words":
             text = text.replace("\n", " ").replace("\t", " ")
         return [token for token in text.split(" ") if token]
-
-
-@functools.cache
-def _same() -> npt.NDArray[np.uint32]:
-    return np.arange(0x110000, dtype=np.uint32)
 
 
 def shingle_sets(texts: Texts, shingling: Shingling) -> tuple[Integers, Hashes]:
