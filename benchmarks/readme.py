@@ -27,6 +27,7 @@ PAGES = (
     *("docs/compress/quantize.md", "docs/compress/mixllm.md", "docs/compress/locret.md"),
     *(
         "docs/data/bitcipher.md",
+        "docs/data/clean.md",
         "docs/data/datajuicer.md",
         "docs/data/models.md",
         "docs/plan/serving.md",

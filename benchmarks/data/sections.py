@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.data.clean_sections import minhash, recipe
 from benchmarks.data.datajuicer_section import datajuicer_equality
 
 __all__ = ["SECTIONS"]
@@ -192,7 +193,9 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any], str], str]]] = {
     "data_bitcipher": ("data_bitcipher", bitcipher),
     "data_bitcipher_lm": ("data_bitcipher_lm", bitcipher_lm),
     "data_language": ("data_language", language),
+    "data_minhash": ("data_minhash", minhash),
     "data_datajuicer_equality": ("data_datajuicer_equality", datajuicer_equality),
     "data_ngram": ("data_ngram", ngram),
     "data_quality": ("data_quality", quality),
+    "data_recipe": ("data_recipe", recipe),
 }
