@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,9 +79,9 @@ class ImageFilter(MediaFilter):
         """See :class:`MediaFilter`."""
         return self.measure_image(open_image(data, name))
 
+    @abstractmethod
     def measure_image(self, image: Image) -> Measured:
         """Statistics of an image."""
-        raise NotImplementedError
 
 
 @operator("image_shape")
