@@ -1,0 +1,348 @@
+"""Operations: plain functions that record what they are given and what they give.
+
+Inside an operation's body all values are plain. What the body reads of other nodes is noticed: a
+parameter that is used without being an input would get no feedback, so that is an error, or (with
+``allow_external=True``) makes it an input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial, update_wrapper
+from typing import Any, overload
+
+from sharpen.core.errors import ConfigError
+from sharpen.text.error_report import error_report
+from sharpen.text.errors import ExecutionError, UndeclaredInputError
+from sharpen.text.node import READS, RECORDING, Call, Node, Operation, reading
+from sharpen.text.tape import current_tape
+
+__all__ = ["ErrorNode", "Op", "bundle", "op", "record"]
+
+_CONTAINERS = (list, tuple, dict, set)
+
+
+class ErrorNode(Node):
+    """Stands for the output of an operation that raised; its value is the report of the error."""
+
+    __slots__ = ()
+
+
+def _as_node(value: Any) -> Node:
+    if isinstance(value, Node):
+        return value
+    if type(value) in _CONTAINERS and _holds_nodes(value):
+        return _collected(value)
+    return Node(value)
+
+
+def _holds_nodes(value: Any) -> bool:
+    if isinstance(value, Node):
+        return True
+    if type(value) is dict:
+        return any(_holds_nodes(item) for item in value.values())
+    return type(value) in _CONTAINERS and any(_holds_nodes(item) for item in value)
+
+
+@cache
+def _collector(kind: Callable[..., Any], keys: tuple[Any, ...]) -> Operation:
+    def collect(*items: Any) -> Any:
+        return dict(zip(keys, items, strict=True)) if kind is dict else kind(items)
+
+    return Operation(kind.__name__, f"a {kind.__name__} of its inputs", function=collect)
+
+
+def _collected(value: Any) -> Node:
+    """A list, tuple, set or dict that holds nodes, as one node made of them."""
+    kind: Any = type(value)
+    keys = tuple(value) if kind is dict else ()
+    items = tuple(value.values()) if keys else tuple(value)
+    names = tuple(str(k) for k in keys) or tuple(f"item_{i}" for i in range(len(items)))
+    return record(_collector(kind, keys), items, names)
+
+
+def _new(
+    operation: Operation,
+    inputs: tuple[Node, ...],
+    names: tuple[str, ...],
+    value: Any,
+    kind: type[Node] = Node,
+) -> Node:
+    if not RECORDING.get():
+        return kind(value)
+    needs_grad = any(node.needs_grad for node in inputs)
+    made = kind(value, call=Call(operation, inputs, names), needs_grad=needs_grad)
+    tape = current_tape()
+    if tape is not None:
+        tape.add(made)
+    return made
+
+
+def _plain(inputs: Sequence[Node]) -> list[Any]:
+    reads = READS.get()
+    if reads is not None:
+        reads.extend(inputs)
+    return [node._value for node in inputs]
+
+
+def record(operation: Operation, inputs: Sequence[Any], names: tuple[str, ...]) -> Node:
+    """Run ``operation`` on inputs and record it.
+
+    Args:
+        operation: its function takes the plain values of the inputs by position.
+        inputs: nodes or plain values.
+        names: one for each input.
+
+    Raises:
+        ExecutionError: the function raised.
+    """
+    nodes = tuple([_as_node(value) for value in inputs])
+    function = operation.function
+    assert function is not None, f"{operation.name} cannot be run"
+    try:
+        value = function(*_plain(nodes))
+    except Exception as error:
+        report = error_report(error, operation.name, None)
+        raise ExecutionError(_new(operation, nodes, names, report, ErrorNode)) from error
+    return _new(operation, nodes, names, value)
+
+
+class Op:
+    """A function whose calls are recorded; made by :func:`op`."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        operation: Operation,
+        *,
+        catch: bool = True,
+        allow_external: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        update_wrapper(self, function)
+        self.function = function
+        self.operation = operation
+        self.catch = catch
+        self.allow_external = allow_external
+        self.timeout = timeout
+        self.is_async = inspect.iscoroutinefunction(function)
+        parameters = list(inspect.signature(function).parameters.values())
+        self._positional = tuple(
+            p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        )
+        self._rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "args")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it on nodes or plain values.
+
+        Returns:
+            A node; of a coroutine function, a coroutine that gives one.
+
+        Raises:
+            ExecutionError: the function raised; ``.node`` takes feedback.
+            UndeclaredInputError: it read a parameter that is not among its inputs.
+        """
+        return self._run(self.function, self._positional, args, kwargs)
+
+    def __get__(self, owner: Any, kind: type | None = None) -> Any:
+        """Bound to an object, which is no input: its parameters must be given as inputs."""
+        if owner is None:
+            return self
+        return _Bound(self, owner)
+
+    def _run(
+        self,
+        function: Callable[..., Any],
+        positional: tuple[str, ...],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        hidden: Mapping[str, Node] | None = None,
+    ) -> Any:
+        """Run ``function``; ``hidden`` are inputs of the record that it is not given."""
+        names, count = positional[: len(args)], len(args)
+        names += tuple([f"{self._rest}_{i}" for i in range(count - len(names))])
+        nodes = [_as_node(value) for value in args]
+        if kwargs:
+            names += tuple(kwargs)
+            nodes.extend([_as_node(value) for value in kwargs.values()])
+        plain = _plain(nodes)
+        if hidden:
+            names += tuple(hidden)
+            nodes.extend(hidden.values())
+            _plain(tuple(hidden.values()))
+        call = partial(function, *plain[:count], **dict(zip(kwargs, plain[count:], strict=True)))
+        inputs = tuple(nodes)
+        if self.is_async:
+            return self._run_async(call, inputs, names)
+        with reading() as reads:
+            try:
+                value = call()
+            except Exception as error:
+                raise self._failure(error, inputs, names, reads) from error
+            value = _unwrapped(value)
+        return self._finished(inputs, names, value, reads)
+
+    async def _run_async(
+        self, call: Callable[[], Any], inputs: tuple[Node, ...], names: tuple[str, ...]
+    ) -> Node:
+        with reading() as reads:
+            try:
+                value = await asyncio.wait_for(call(), self.timeout)
+            except TimeoutError:
+                late = TimeoutError(f"{self.operation.name} took more than {self.timeout:g} s.")
+                raise self._failure(late, inputs, names, reads) from late
+            except Exception as error:
+                raise self._failure(error, inputs, names, reads) from error
+            value = _unwrapped(value)
+        return self._finished(inputs, names, value, reads)
+
+    def _failure(
+        self, error: Exception, inputs: tuple[Node, ...], names: tuple[str, ...], reads: list[Node]
+    ) -> Exception:
+        """What to raise: the error itself where it is the caller's, else what takes feedback."""
+        called_wrongly = isinstance(error, TypeError) and not _body_ran(error, self.function)
+        if not self.catch or called_wrongly or isinstance(error, UndeclaredInputError):
+            return error
+        inputs, names = self._with_external(inputs, names, reads)
+        report = error_report(error, self.operation.name, self.function)
+        return ExecutionError(_new(self.operation, inputs, names, report, ErrorNode))
+
+    def _finished(
+        self, inputs: tuple[Node, ...], names: tuple[str, ...], value: Any, reads: list[Node]
+    ) -> Node:
+        if reads:
+            inputs, names = self._with_external(inputs, names, reads)
+        return _new(self.operation, inputs, names, value)
+
+    def _with_external(
+        self, inputs: tuple[Node, ...], names: tuple[str, ...], reads: list[Node]
+    ) -> tuple[tuple[Node, ...], tuple[str, ...]]:
+        known = {id(node) for node in inputs}
+        external = {id(n): n for n in reads if n.needs_grad and id(n) not in known}
+        if not external:
+            return inputs, names
+        if not self.allow_external:
+            read = ", ".join(repr(node) for node in external.values())
+            raise UndeclaredInputError(
+                f"the operation '{self.operation.name}' read {read}, which is not among its inputs,"
+                " so that feedback would not reach it. Give it as an argument, or declare"
+                " op(allow_external=True)."
+            )
+        more = tuple(external.values())
+        return inputs + more, names + tuple(f"external_{i}" for i in range(len(more)))
+
+    def __repr__(self) -> str:
+        return f"<op {self.operation.name}>"
+
+
+class _Bound:
+    """An operation that is a method, with its object."""
+
+    __slots__ = ("op", "owner")
+
+    def __init__(self, op: Op, owner: Any) -> None:
+        self.op = op
+        self.owner = owner
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        op = self.op
+        return op._run(partial(op.function, self.owner), op._positional[1:], args, kwargs)
+
+
+def _body_ran(error: BaseException, function: Callable[..., Any]) -> bool:
+    code = getattr(function, "__code__", None)
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code is code:
+            return True
+        trace = trace.tb_next
+    return code is None
+
+
+def _unwrapped(value: Any) -> Any:
+    """The plain value of what an operation gives, also of nodes within containers."""
+    if isinstance(value, Node):
+        return value.value
+    if type(value) is dict and _holds_nodes(value):
+        return {key: _unwrapped(item) for key, item in value.items()}
+    if type(value) in _CONTAINERS and _holds_nodes(value):
+        return type(value)(_unwrapped(item) for item in value)
+    return value
+
+
+@overload
+def op(function: Callable[..., Any], /) -> Op: ...
+@overload
+def op(
+    *,
+    name: str | None = None,
+    doc: str | None = None,
+    catch: bool = True,
+    allow_external: bool = False,
+    timeout: float | None = None,
+    kind: str = "function",
+    vjp: Callable[..., Any] | None = None,
+    backward: Callable[..., Any] | None = None,
+) -> Callable[[Callable[..., Any]], Op]: ...
+def op(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    doc: str | None = None,
+    catch: bool = True,
+    allow_external: bool = False,
+    timeout: float | None = None,
+    kind: str = "function",
+    vjp: Callable[..., Any] | None = None,
+    backward: Callable[..., Any] | None = None,
+) -> Any:
+    """Make calls of a function operations of the program that is recorded.
+
+    Args:
+        function: the function, or coroutine function.
+        name: how listings call it; the function's name without one.
+        doc: one line on what it does, for optimizers that read; the first line of its docstring
+            without one.
+        catch: turn an exception of the function into an
+            :class:`~sharpen.text.errors.ExecutionError` whose node takes feedback.
+        allow_external: make parameters that it reads from elsewhere its inputs, instead of an
+            error.
+        timeout: seconds after which a coroutine is stopped.
+        kind: ``llm`` for a call of a language model, whose feedback is written by a model too.
+        vjp: its derivative, see :class:`~sharpen.text.node.Operation`.
+        backward: how words of feedback pass through it.
+
+    Raises:
+        ConfigError: it is no function, or a timeout of a function that cannot be stopped.
+    """
+    if function is None:
+        return partial(
+            op,
+            name=name,
+            doc=doc,
+            catch=catch,
+            allow_external=allow_external,
+            timeout=timeout,
+            kind=kind,
+            vjp=vjp,
+            backward=backward,
+        )
+    if not inspect.isroutine(function):
+        raise ConfigError(f"@op needs a function, got {function!r}.")
+    if timeout is not None and not inspect.iscoroutinefunction(function):
+        raise ConfigError(
+            f"timeout={timeout:g} of '{function.__name__}': only a coroutine function can be"
+            " stopped. Write it with `async def`."
+        )
+    called = name or function.__name__
+    said = inspect.getdoc(function) or ""
+    line = doc if doc is not None else (said.splitlines()[0] if said else f"the function {called}")
+    operation = Operation(called, line, kind=kind, function=function, vjp=vjp, backward=backward)
+    return Op(function, operation, catch=catch, allow_external=allow_external, timeout=timeout)
+
+
+bundle = op
+"""The same under the name that Trace gives it."""
