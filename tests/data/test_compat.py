@@ -228,7 +228,10 @@ process: []
 """
     found = imported(tmp_path, text)
     assert found.recipe["data"] == {
-        "source": {"path": "a.jsonl"},
+        "source": {
+            "mix": [{"path": "a.jsonl", "weight": 0.5}, {"path": "b.jsonl", "weight": 1.0}],
+            "column": None,
+        },
         "limit": 50,
         "process": [
             {"required_fields": {"fields": ["url"], "types": {"url": "string", "n": "number"}}}
@@ -237,15 +240,19 @@ process: []
         "output": {"path": "out", "format": "parquet", "shard_bytes": 1000},
     }
     assert [one.where for one in found.left_out] == [
-        *("dataset.configs", "dataset.configs", "text_keys", "validators[1]"),
+        *("dataset.configs", "text_keys", "validators[1]"),
         *("hpo_config", "suffixes", "colour"),
     ]
 
 
 def test_weights_of_paths_are_told_apart(tmp_path):
     found = imported(tmp_path, "dataset_path: '0.5 a.jsonl 0.5 b.jsonl'\nprocess: []")
-    assert found.recipe["data"]["source"] == {"path": "a.jsonl"}
-    assert "2 sources" in found.left_out[0].why
+    mix = [{"path": "a.jsonl"}, {"path": "b.jsonl"}]
+    assert found.recipe["data"]["source"] == {"mix": mix, "column": None}
+    assert "max_samples and a seed" in found.left_out[0].why
+    keys = imported(tmp_path, "dataset_path: 'a.jsonl b.jsonl'\ntext_keys: body\nprocess: []")
+    assert [one["text_key"] for one in keys.recipe["data"]["source"]["mix"]] == ["body", "body"]
+    assert not keys.left_out
     nothing = imported(tmp_path, "process: []")
     assert "no file is named" in nothing.left_out[0].why
 

@@ -1,4 +1,5 @@
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +255,7 @@ def test_data_without_a_label_is_refused(tmp_path: Path, model: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SourceConfig(), "exactly one of path and asset"),
+        (lambda: SourceConfig(), "exactly one of path, asset and mix"),
         (lambda: SourceConfig(path="a", asset="python-stdlib"), "exactly one"),
         (lambda: SourceConfig(asset="python-stdlb"), "Did you mean 'python-stdlib'"),
         (lambda: SourceConfig(asset="smollm2-135m-instruct"), "is no corpus"),
@@ -279,7 +280,7 @@ def test_the_address_follows_the_sources_bytes(tmp_path: Path) -> None:
     write(tmp_path / "rows.jsonl", PAIRS[1:])
     assert DATA.fingerprint(config, context) != first
     corpus = DataConfig(source=SourceConfig(asset="python-stdlib"))
-    assert "python" in DATA.fingerprint(corpus, context)
+    assert platform.python_version() in DATA.fingerprint(corpus, context)
 
 
 def test_the_standard_library_is_a_source(tmp_path: Path, model: Path) -> None:
@@ -299,6 +300,31 @@ def test_the_standard_library_is_a_source(tmp_path: Path, model: Path) -> None:
         out="text",
     )
     assert result.results["train"]["tokens"] > 1000
+
+
+def test_sources_are_mixed_in_the_stage_with_operators_and_without(
+    tmp_path: Path, model: Path
+) -> None:
+    for name, count in (("a", 40), ("b", 100)):
+        write(tmp_path / f"{name}.jsonl", [{"text": f"{name} says {i}"} for i in range(count)])
+    mix = [{"path": "a.jsonl", "weight": 1}, {"path": "[b].jsonl", "weight": 2}]
+    for out, process in (("plain", []), ("cleaned", [{"text_length": {"min": 3}}])):
+        run(
+            *(tmp_path, model, []),
+            source={"mix": mix},
+            format="text",
+            process=process,
+            split={"valid": 0.0},
+            out=out,
+        )
+        found = [text for text, _ in texts(tmp_path, "train", model, out)]
+        assert sum(text.startswith("a") for text in found) == 40
+        assert sum(text.startswith("b") for text in found) == 81  # (80 + 1/2) / 2 < 40 + 1/2
+    chat = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    write(tmp_path / "c.jsonl", [chat])
+    source = {"mix": [{"path": "c.jsonl", "name": "one"}, {"path": "c.jsonl", "name": "two"}]}
+    done = run(tmp_path, model, [], source=source, format="chat", split={"valid": 0.0}, out="chat")
+    assert done.results["dropped"] == {"duplicate": 1}
 
 
 def test_operators_clean_the_rows_before_they_become_tokens(tmp_path: Path, model: Path) -> None:

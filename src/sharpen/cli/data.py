@@ -186,6 +186,47 @@ def explain(file: Recipe, overrides: Overrides = None, stage: Stage = "data") ->
     return Output(document, render)
 
 
+@command(app, "lint", example="sharpen data lint examples/data/web_text.yaml")
+def lint(
+    source: Annotated[
+        str, typer.Argument(help="A recipe, or a file, folder or pattern.", show_default=False)
+    ],
+    text_key: Annotated[str, typer.Option(help="Where a row's text stands, in files.")] = "text",
+    limit: Annotated[
+        int | None, typer.Option(help="At most so many rows of each source.", show_default=False)
+    ] = None,
+) -> Output:
+    """Read all sources: fields, types, and the first bad rows; exit code 1 if there are any."""
+    _start_arrow()
+    from dataclasses import asdict
+
+    from sharpen.data.lint import lint as read_all
+    from sharpen.data.lint import sources_of
+
+    sources, folder = sources_of(source, text_key=text_key)
+    with observe() as observer, bar(observer, "rows", None) as advance:
+        reports = read_all(sources, folder, limit=limit, on_rows=advance)
+
+    def render(console: Any) -> None:
+        from rich.table import Table
+
+        for one in reports:
+            console.print(
+                f"{one.name}: {one.rows:,} rows, {one.characters:,} characters; "
+                f"{one.bad:,} rows cannot be read",
+                markup=False,
+            )
+            for told in one.first_bad:
+                console.print(f"  {told}", markup=False)
+            table = Table("field", "types", box=None, header_style="bold")
+            for name, types in one.fields.items():
+                table.add_row(name, ", ".join(f"{k} {n:,}" for k, n in types.items() if n))
+            console.print(table)
+
+    bad = any(one.bad for one in reports)
+    return Output({"sources": [asdict(one) for one in reports]}, render, exit_code=int(bad))
+
+
 @command(app, "why", example="sharpen data why clean/web-text 12")
 def why(
     folder: Folder, id: Annotated[str, typer.Argument(help="Of the row, as in the trace.")]

@@ -98,7 +98,7 @@ def import_recipe(path: str | Path) -> ImportedRecipe:
         raise ConfigError(f"{path} is no recipe of Data-Juicer: it has no list 'process'.")
     left: list[LeftOut] = []
     notes: list[str] = []
-    data: dict[str, Any] = {"source": _source(given, left)}
+    data: dict[str, Any] = {"source": _source(given, left, notes)}
     limit = (given.get("dataset") or {}).get("max_sample_num")
     if limit:
         data["limit"] = limit
@@ -137,36 +137,56 @@ _READ = frozenset(
 )
 
 
-def _source(given: Mapping[str, Any], left: list[LeftOut]) -> dict[str, Any]:
-    configs = (given.get("dataset") or {}).get("configs") or []
-    paths = [one.get("path") for one in configs if one.get("type", "local") == "local"]
+def _paths(text: str) -> list[dict[str, Any]]:
+    """``0.3 a.jsonl 0.7 b.jsonl`` as sources."""
+    found: list[dict[str, Any]] = []
+    weight: float | None = None
+    for part in text.split():
+        if part.replace(".", "", 1).isdigit():
+            weight = float(part)
+        else:
+            found.append({"path": part} if weight is None else {"path": part, "weight": weight})
+            weight = None
+    return found
+
+
+def _source(given: Mapping[str, Any], left: list[LeftOut], notes: list[str]) -> dict[str, Any]:
+    dataset = given.get("dataset") or {}
+    configs = list(dataset.get("configs") or [])
     where = "dataset.configs"
     if not configs:
         where = "dataset_path"
-        paths = [
-            part
-            for part in str(given.get("dataset_path") or "").split()
-            if not part.replace(".", "", 1).isdigit()  # a weight
-        ]
+        configs = _paths(str(given.get("dataset_path") or ""))
+    named: list[dict[str, Any]] = []
     for one in configs:
         if one.get("type", "local") != "local":
             kind = one.get("type")
             left.append(LeftOut(where, f"a source of type '{kind}': download it, and name files."))
-    if len(paths) > 1:
+        elif one.get("path"):
+            named.append(one)
+    if not named:
+        left.append(LeftOut(where, "no file is named; fill in source: {path: ...}."))
+    source: dict[str, Any] = {"path": str(named[0]["path"]) if named else "corpus.jsonl"}
+    if len(named) > 1:
+        source = {"mix": [{"path": str(one["path"])} for one in named], "column": None}
+    weights = [float(one.get("weight", 1)) for one in named]
+    if len(named) > 1 and dataset.get("max_sample_num"):
+        for one, weight in zip(source["mix"], weights, strict=True):
+            one["weight"] = weight
+        notes.append(f"{where}: rows are mixed by their weights in order, not drawn.")
+    elif any(weight != 1 for weight in weights):
         left.append(
             LeftOut(
                 where,
-                f"{len(paths)} sources, of which the first is taken; put the files into one "
-                "folder. Weights have no counterpart.",
+                "a weight without max_sample_num draws that share of a source's rows: give "
+                "max_samples and a seed.",
             )
         )
-    if not paths:
-        left.append(LeftOut(where, "no file is named; fill in source: {path: ...}."))
-    source: dict[str, Any] = {"path": str(paths[0]) if paths else "corpus.jsonl"}
     keys = given.get("text_keys", "text")
     every = [keys] if isinstance(keys, str) else list(keys or ["text"])
     if every[0] != "text":
-        source["text_key"] = every[0]
+        for one in (source, *source.get("mix", ())):
+            one["text_key"] = every[0]
     if len(every) > 1:
         left.append(LeftOut("text_keys", f"only the first is read: {every[0]}."))
     return source

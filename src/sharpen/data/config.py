@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,30 +14,79 @@ __all__ = ["DataConfig", "OutputConfig", "SourceConfig", "SplitConfig"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceConfig:
-    """Where the rows come from: a path, or an asset."""
+    """Where the rows come from: a path, an asset, or a mix of such."""
 
     path: str | None = None
-    """A file or folder: JSONL (also .gz), Parquet, text, Python sources."""
+    """A file, a folder, or a pattern."""
 
     asset: str | None = None
     """A corpus of ``sharpen assets list``."""
 
+    mix: list[SourceConfig] = field(default_factory=list)
+    """Several sources, mixed by their ``weight``; without weights one after the other."""
+
     text_key: str = "text"
-    """Where a row's text stands that operators work on; ``a.b`` is ``b`` of the object ``a``."""
+    """Where a row's text stands that operators work on; ``a.b`` is ``b`` of the object ``a``. Of a
+    mix: where the texts of all its sources come out."""
 
     view: Literal["docstrings", "text"] = "text"
     """``python-stdlib``: whole files, or functions (prompt) with docstrings (completion)."""
 
+    max_samples: int | None = None
+    """At most so many rows: the first, or a draw if there is a ``seed``."""
+
+    seed: int | None = None
+    """Of the draw of ``max_samples`` rows."""
+
+    weight: float | None = None
+    """Share of this source's rows in a mix, against the others' weights."""
+
+    name: str | None = None
+    """Of this source of a mix; default: of the file, the folder or the asset."""
+
+    column: str | None = "source"
+    """Of a mix: the field that says which source a row is of; null for none."""
+
     def __post_init__(self) -> None:
-        """Exactly one of path and asset."""
-        if (self.path is None) == (self.asset is None):
-            raise ConfigError("give exactly one of path and asset.")
+        """Exactly one of path, asset and mix."""
+        if [self.path is None, self.asset is None, not self.mix].count(False) != 1:
+            raise ConfigError("give exactly one of path, asset and mix.")
         corpora = [a.name for a in ASSETS.values() if a.kind == "corpus"]
         if self.asset is not None and self.asset not in corpora:
             raise ConfigError(
                 f"asset {self.asset!r} is no corpus.{did_you_mean(self.asset, corpora)} "
                 f"Corpora: {', '.join(corpora)}."
             )
+        if self.max_samples is not None and self.max_samples < 1:
+            raise ConfigError(f"max_samples={self.max_samples} must be at least 1.")
+        if self.seed is not None and self.max_samples is None:
+            raise ConfigError("a seed draws max_samples rows; give max_samples, too.")
+        if self.weight is not None and not 0 < self.weight < math.inf:
+            raise ConfigError(f"weight={self.weight:g} must be above 0.")
+        if self.mix:
+            self._check_mix()
+
+    def _check_mix(self) -> None:
+        if self.max_samples is not None:
+            raise ConfigError("max_samples is given for each source of a mix; of all: data.limit.")
+        if any(one.mix for one in self.mix):
+            raise ConfigError("a mix has no mix inside; put its sources into the one mix.")
+        if len({one.weight is None for one in self.mix}) > 1:
+            raise ConfigError("give every source of the mix a weight, or none of them.")
+        names = [one.label for one in self.mix]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"two sources of the mix are '{twice}'; give each a name.")
+
+    @property
+    def label(self) -> str:
+        """What a source of a mix is called."""
+        if self.name is not None:
+            return self.name
+        if self.asset is not None:
+            return self.asset
+        assert self.path is not None
+        return next((p for p in reversed(self.path.split("/")) if p and "*" not in p), self.path)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,6 +183,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        if self.source.weight is not None or self.source.name is not None:
+            raise ConfigError("name and weight belong to a source of a mix: source.mix.")
         if self.max_tokens < 8:
             raise ConfigError(f"max_tokens={self.max_tokens} must be at least 8.")
         if self.limit is not None and self.limit < 1:

@@ -52,6 +52,7 @@ _VERSION = 1
 
 _MANIFEST, _MEASURED, _REPORT = "manifest.json", "measured.json", "report.html"
 _QUARANTINE = "quarantine.jsonl"
+_TOLD = 5  # bad rows that an error names
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,7 +348,8 @@ def _write_failed(folder: Path, parts: list[Parts]) -> list[str]:
 def _checked(source: Source) -> Iterable[SourceBatch]:
     for batch in source:
         if batch.left:
-            raise DataError(f"{batch.left[0].reason} To leave such rows out: on_error=skip.")
+            told = [left.reason or "" for left in batch.left[:_TOLD]]
+            raise DataError("\n".join(told) + " To leave such rows out: on_error=skip.")
         yield batch
 
 

@@ -15,21 +15,18 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sharpen.core.assets import asset_path
 from sharpen.core.config import Document, Marks, apply_overrides, from_dict, load_yaml
 from sharpen.core.errors import ConfigError
-from sharpen.core.stage import resolve_path
 from sharpen.data.config import DataConfig, SourceConfig
 from sharpen.data.dataset import Dataset, Result
+from sharpen.data.mixing import open_rows, resolve_source
 from sharpen.data.ops.base import Operator, operator_type
 from sharpen.data.sources import FileSource, RowSource, Source
-from sharpen.data.stdlib import docstring_examples, stdlib_texts
 
 __all__ = ["DataRecipe", "load_data_recipe", "open_source", "operators_of"]
 
@@ -127,46 +124,27 @@ def load_data_recipe(
         fields = {k: v for k, v in fields.items() if k not in ("uses", "after", "seed")}
         operators_of(fields.get("process") or [], path=(stage, "process"), marks=marks)
     config = from_dict(DataConfig, fields, path=(stage,), marks=marks)
-    rows = open_source(config.source, lambda path: _resolved(path, folder), limit=config.limit)
+    rows = open_source(config.source, folder, limit=config.limit)
     return DataRecipe(name, config, Dataset(rows, tuple(operators_of(config.process))))
 
 
-def _resolved(path: str, folder: Path | None) -> Path:
-    """A path or pattern against the working folder, else against the recipe's."""
-    if any(mark in path for mark in "*?["):
-        here = Path(path)
-        if folder is not None and not here.is_absolute() and not any(Path().glob(path)):
-            return folder / here
-        return here
-    return Path(resolve_path(path, folder))
-
-
-def open_source(
-    config: SourceConfig, resolve: Callable[[str], Path], *, limit: int | None = None
-) -> Source:
+def open_source(config: SourceConfig, folder: Path | None, *, limit: int | None = None) -> Source:
     """The rows of a recipe's source.
 
     Args:
-        config: a path or an asset.
-        resolve: finds a path of the recipe.
+        config: a path, an asset or a mix.
+        folder: of the recipe; paths start at the working folder, else there.
         limit: at most so many rows.
 
     Raises:
         MissingFileError: nothing is there.
         AssetNotInstalled: the asset is not there.
     """
-    if config.path is not None:
-        return FileSource(resolve(config.path), text_key=config.text_key, limit=limit)
-    assert config.asset is not None
-    root = asset_path(config.asset)
-    view = docstring_examples if config.view == "docstrings" else stdlib_texts
-    version = [config.asset, config.view, platform.python_version()]
-    return RowSource(
-        lambda: ((row["module"], row) for row in view(root)),
-        version,
-        text_key=config.text_key,
-        limit=limit,
-    )
+    if config.path is not None and config.max_samples is None:  # keeps columns of Parquet
+        return FileSource(
+            resolve_source(config.path, folder), text_key=config.text_key, limit=limit
+        )
+    return RowSource(open_rows(config, folder), text_key=config.text_key, limit=limit)
 
 
 def operators_of(

@@ -15,18 +15,20 @@ import json
 import logging
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 from sharpen.core.errors import DataError, DependencyNotInstalled, MissingFileError
 
 __all__ = [
+    "Located",
     "find_files",
     "is_columnar",
     "locate_file",
     "locate_rows",
     "read_rows",
+    "readable",
     "record_batches",
 ]
 
@@ -117,23 +119,17 @@ def locate_rows(
     on_skip: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[str, Row]]:
     """As :func:`read_rows`, each row with the place it lies at."""
-    for file in find_files(Path(path)):
-        for where, row, error, _ in locate_file(file):
-            if error is None:
-                yield where, row
-            elif on_error == "fail":
-                raise DataError(f"{where}: {error} To leave such lines out: on_error: skip.")
-            else:
-                _log.warning("skipped: %s: %s", where, error)
-                if on_skip is not None:
-                    on_skip(f"{where}: {error}")
+    files = find_files(Path(path))
+    yield from readable(
+        (one for file in files for one in locate_file(file)), on_error=on_error, on_skip=on_skip
+    )
 
 
-Result = tuple[str, Row, str | None, str | None]
+Located = tuple[str, Row, str | None, str | None]
 """Where a row lies, the row, what is wrong with it, and what stands there then."""
 
 
-def locate_file(file: Path) -> Iterator[Result]:
+def locate_file(file: Path) -> Iterator[Located]:
     """Every row of one file of a known kind, those that cannot be read among them.
 
     Raises:
@@ -142,7 +138,29 @@ def locate_file(file: Path) -> Iterator[Result]:
     return _READERS[_kind(file) or ""](file)
 
 
-def _jsonl(file: Path) -> Iterator[Result]:
+def readable(
+    located: Iterable[Located],
+    *,
+    on_error: Literal["fail", "skip"] = "fail",
+    on_skip: Callable[[str], None] | None = None,
+) -> Iterator[tuple[str, Row]]:
+    """Rows that can be read, each with the place it lies at; see :func:`read_rows`.
+
+    Raises:
+        DataError: a bad line (file, line, reason), unless skipped.
+    """
+    for where, row, error, _ in located:
+        if error is None:
+            yield where, row
+        elif on_error == "fail":
+            raise DataError(f"{where}: {error} To leave such lines out: on_error: skip.")
+        else:
+            _log.warning("skipped: %s: %s", where, error)
+            if on_skip is not None:
+                on_skip(f"{where}: {error}")
+
+
+def _jsonl(file: Path) -> Iterator[Located]:
     number = 0
     with _opened(file) as lines:
         try:
@@ -184,7 +202,7 @@ def _opened(file: Path) -> BinaryIO:
         raise DataError(f"cannot read {file}: {error.strerror or error}.") from None
 
 
-def _json(file: Path) -> Iterator[Result]:
+def _json(file: Path) -> Iterator[Located]:
     """One document: a list of objects, or a single one."""
     with _opened(file) as source:
         try:
@@ -209,7 +227,7 @@ def _json(file: Path) -> Iterator[Result]:
             yield where, {}, f"a row must be an object, got {row!r:.60}.", str(row)
 
 
-def _table(file: Path) -> Iterator[Result]:
+def _table(file: Path) -> Iterator[Located]:
     """Comma or tab separated values under a line of names; all are text."""
     csv.field_size_limit(_MAX_LINE)
     mark = "\t" if file.name.lower().removesuffix(file.suffix).endswith(".tsv") else ","
@@ -288,7 +306,7 @@ def record_batches(file: Path, rows: int) -> Iterator[Any]:
         raise DataError(f"{file} is not a readable {kind} file: {error}.") from None
 
 
-def _columnar(file: Path) -> Iterator[Result]:
+def _columnar(file: Path) -> Iterator[Located]:
     number = 0
     try:
         for batch in record_batches(file, 1024):
@@ -299,7 +317,7 @@ def _columnar(file: Path) -> Iterator[Result]:
         yield f"{file}: row {number + 1}", {}, str(error), None
 
 
-def _text(file: Path) -> Iterator[Result]:
+def _text(file: Path) -> Iterator[Located]:
     try:
         with _opened(file) as source:
             data = source.read(_MAX_DOCUMENT + 1)
@@ -316,7 +334,7 @@ def _text(file: Path) -> Iterator[Result]:
     yield str(file), {"text": text.replace("\r\n", "\n"), "path": file.name}, None, None
 
 
-_READERS: dict[str, Callable[[Path], Iterator[Result]]] = {
+_READERS: dict[str, Callable[[Path], Iterator[Located]]] = {
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
     ".json": _json,

@@ -9,7 +9,7 @@ document). Parquet and Arrow files keep their columns.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ import orjson
 import pyarrow as pa
 
 from sharpen.core.errors import DataError
-from sharpen.core.files import sha256_file
 from sharpen.data.batch import FIELDS, ID, STATISTICS, TEXT, Batch, Left, Mask, SourceBatch
 from sharpen.data.corpus import KEY
-from sharpen.data.readers import find_files, is_columnar, locate_file, record_batches
+from sharpen.data.mixing import FileRows, Rows, matching_files
+from sharpen.data.readers import Located, is_columnar, locate_file, record_batches
 
 __all__ = ["FileSource", "RowSource", "Source", "restored"]
 
@@ -61,9 +61,7 @@ class Source(ABC):
             DataError: what follows cannot be read.
         """
 
-    def _building(
-        self, located: Iterable[tuple[str, dict[str, Any], str | None, str | None]], first: int
-    ) -> Iterator[_Building]:
+    def _building(self, located: Iterable[Located], first: int) -> Iterator[_Building]:
         """Batches of rows that are each an object, whose first row has the number ``first``."""
         made = _Building(self.text_key)
         for count, (where, row, error, raw) in enumerate(located, start=first):
@@ -91,17 +89,11 @@ class FileSource(Source):
 
     def __init__(self, path: str | Path, **options: Any) -> None:
         super().__init__(**options)
-        path = Path(path)
-        if any(mark in str(path) for mark in "*?[") and not path.exists():
-            base = Path(path.anchor or ".")
-            found = sorted(base.glob(str(path.relative_to(base) if path.anchor else path)))
-            self.files = [file for one in found for file in find_files(one)] or find_files(path)
-        else:
-            self.files = find_files(path)
+        self.files = matching_files(Path(path))
 
     def fingerprint(self) -> Any:
         """See :class:`Source`."""
-        return [[file.name, sha256_file(file)] for file in self.files]
+        return FileRows(self.files).fingerprint()
 
     def __iter__(self) -> Iterator[SourceBatch]:
         """See :class:`Source`."""
@@ -145,31 +137,24 @@ class FileSource(Source):
 
 
 class RowSource(Source):
-    """Rows that a function makes.
+    """Rows that are each an object.
 
     Args:
-        rows: gives each row's place and the row, the same ones each time.
-        version: plain data that changes when they do.
+        rows: the same ones each time.
         options: as of :class:`Source`.
     """
 
-    def __init__(
-        self,
-        make: Callable[[], Iterable[tuple[str, dict[str, Any]]]],
-        version: Any,
-        **options: Any,
-    ) -> None:
+    def __init__(self, rows: Rows, **options: Any) -> None:
         super().__init__(**options)
-        self._make, self._version = make, version
+        self._rows_of = rows
 
     def fingerprint(self) -> Any:
         """See :class:`Source`."""
-        return self._version
+        return self._rows_of.fingerprint()
 
     def __iter__(self) -> Iterator[SourceBatch]:
         """See :class:`Source`."""
-        located = ((where, dict(row), None, None) for where, row in self._make())
-        for number, made in enumerate(self._building(located, 0)):
+        for number, made in enumerate(self._building(self._rows_of.located(), 0)):
             yield SourceBatch(number, made.batch(), made.left)
 
 

@@ -5,22 +5,20 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import platform
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from sharpen.core.assets import asset_path
 from sharpen.core.errors import DataError
-from sharpen.core.files import atomic_write_text, sha256_file
+from sharpen.core.files import atomic_write_text
 from sharpen.core.report import Section, Table, Text
 from sharpen.core.stage import RecipeContext, StageContext, StageResult, StageType
 from sharpen.data.config import DataConfig, SourceConfig
 from sharpen.data.formats import Document, encode_rows, normalize
-from sharpen.data.readers import find_files, locate_rows
+from sharpen.data.mixing import open_rows
+from sharpen.data.readers import locate_rows, readable
 from sharpen.data.shards import write_dataset
-from sharpen.data.stdlib import docstring_examples, stdlib_texts
 from sharpen.models.tokenizer import Tokenizer, load_tokenizer
 
 __all__ = ["DATA", "run_data", "sample_texts", "split_rows"]
@@ -132,6 +130,8 @@ def _write(
 
 
 def _name(source: SourceConfig) -> str:
+    if source.mix:
+        return " and ".join(_name(one) for one in source.mix)
     return source.path or f"the asset {source.asset} ({source.view})"
 
 
@@ -156,21 +156,15 @@ def _rows(
     config: DataConfig, context: RecipeContext | StageContext, dropped: Counter[str]
 ) -> Iterable[tuple[str, dict[str, Any]]]:
     """Rows of the source, each with the place it lies at."""
-    source = config.source
     if config.process and isinstance(context, StageContext):
         return locate_rows(_processed(config, context, dropped))
-    if source.asset is not None:
-        root = asset_path(source.asset)
-        found = docstring_examples(root) if source.view == "docstrings" else stdlib_texts(root)
-        return ((row["module"], row) for row in found)
-    assert source.path is not None
-    path = context.resolve(source.path)
 
     def count(_: str) -> None:
         dropped["unreadable"] += 1
 
     how: Literal["fail", "skip"] = "fail" if config.on_error == "fail" else "skip"
-    return locate_rows(path, on_error=how, on_skip=count)
+    located = open_rows(config.source, context.folder).located()
+    return readable(located, on_error=how, on_skip=count)
 
 
 def _processed(config: DataConfig, context: StageContext, dropped: Counter[str]) -> Path:
@@ -178,7 +172,7 @@ def _processed(config: DataConfig, context: StageContext, dropped: Counter[str])
     from sharpen.data.dataset import Dataset  # needs pyarrow
     from sharpen.data.process import open_source, operators_of
 
-    source = open_source(config.source, context.resolve, limit=config.limit)
+    source = open_source(config.source, context.folder, limit=config.limit)
     with context.progress("process") as bar:
         result = Dataset(source, tuple(operators_of(config.process))).write(
             context.work / "rows",
@@ -256,11 +250,8 @@ def _fingerprint(config: DataConfig, context: RecipeContext) -> Any:
         from sharpen.data.process import open_source, operators_of
 
         described = [one.describe() for one in operators_of(config.process)]
-        return [open_source(config.source, context.resolve).fingerprint(), described]
-    if config.source.asset is not None:
-        return {"python": platform.python_version(), "build": platform.python_implementation()}
-    path = context.resolve(config.source.path or "")
-    return [[p.name, sha256_file(p)] for p in find_files(path)]
+        return [open_source(config.source, context.folder).fingerprint(), described]
+    return open_rows(config.source, context.folder).fingerprint()
 
 
 def _report(summary: dict[str, Any]) -> list[Section]:
