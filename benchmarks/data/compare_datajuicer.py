@@ -1,11 +1,11 @@
 """Whether our operators say what Data-Juicer's and datatrove's say, row by row, and why not.
 
-Both sides get the same texts: manuals of Linux and Python, and odd ones (all kinds of line ends,
-emoji, combining marks, tables, LaTeX, HTML). Of each operator the result holds how many rows have
-the same statistic, text or fate, and how many of the others a stated reason explains; where the
-reason can be computed it is: a row counts as explained only if the peer's value is the formula's
-with the peer's own list, or both texts are equal but for white space. CPU seconds are those of
-the operator alone, one thread on both sides.
+Both sides get the same texts: manuals of Linux and Python, manual pages, e-mails, and odd ones (all
+kinds of line ends, emoji, combining marks, tables, LaTeX, HTML). Of each operator the result holds
+how many rows have the same statistic, text or fate, and how many of the others a stated reason
+explains; where the reason can be computed it is: a row counts as explained only if the peer's value
+is the formula's with the peer's own list, or both texts are equal but for white space. CPU seconds
+are those of the operator alone, one thread on both sides.
 
     BENCH_CORPORA=DIR BENCH_PEERS_PYTHON=PYTHON python -m benchmarks.data.compare_datajuicer
 """
@@ -25,7 +25,7 @@ import orjson
 import pyarrow as pa
 from benchmarks.common import arguments, save
 from benchmarks.data.beside import ask_peer, has_peers
-from benchmarks.data.corpora import documentation, own_pages
+from benchmarks.data.corpora import documentation, mails, manpages, own_pages
 
 from sharpen.data import ops
 from sharpen.data.batch import FIELDS, ID, TEXT, Batch
@@ -84,6 +84,16 @@ def odd_texts() -> list[str]:
         *("supercalifragilisticexpialidocious ", "the of and ", "kernel ", "and and "),
     )
     return ["".join(rng.choices(pieces, k=rng.randrange(60))) for _ in range(400)]
+
+
+def real_texts() -> list[str]:
+    """5,000 of manuals, manual pages and e-mails, drawn with a seed."""
+    found = []
+    for source, count in ((documentation(), 3000), (mails()[0], 1500), (manpages("en"), 500)):
+        texts = [text for text in source if text.strip()]
+        random.Random(0).shuffle(texts)
+        found += texts[:count]
+    return found
 
 
 def _special_list(special: frozenset[str]) -> Callable[[str, bool], str]:
@@ -449,9 +459,7 @@ def main() -> None:
     if args.quick:
         texts, odd = own_pages()[:20], odd_texts()[:50]
     else:
-        texts = [text for text in documentation() if text.strip()]
-        random.Random(0).shuffle(texts)
-        texts, odd = texts[:3000], odd_texts()
+        texts, odd = real_texts(), odd_texts()
     results = compare(texts, odd)
     size = sum(map(len, texts)) + sum(map(len, odd))
     config = {"texts": len(texts), "odd_texts": len(odd), "characters": size}

@@ -38,7 +38,7 @@ def datajuicer_equality(document: dict[str, Any], where: str) -> str:
     lines += [
         "",
         f"Data-Juicer {versions['py-data-juicer']}; {config['texts']:,} manuals of Linux and "
-        f"Python and {config['odd_texts']} odd texts, "
+        f"Python, manual pages and e-mails, and {config['odd_texts']} odd texts, "
         f"{config['characters'] / 1e6:.1f} million characters; one thread on both sides. Of "
         f"{len(juicer)} comparisons {sum(row['equal'] == row['rows'] for row in juicer)} agree in "
         f"every row, and {sum(row['other_fates'] for row in fates)} of "
