@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-__all__ = ["minhash", "recipe"]
+__all__ = ["minhash", "minhash_recall", "recipe"]
 
 
 def recipe(document: dict[str, Any], where: str) -> str:
@@ -92,4 +92,28 @@ def minhash(document: dict[str, Any], where: str) -> str:
         "",
         f"{where}; `benchmarks/data/bench_minhash.py`.",
     ]
+    return "\n".join(lines)
+
+
+def minhash_recall(document: dict[str, Any], where: str) -> str:
+    """Pairs that become candidates, against the formula."""
+    r = document["results"]
+    whole, every = r["default_seed"], r["all_seeds"]
+    bands, rows = r["bands"]
+    lines = [
+        f"Of {whole['pairs']:,} real texts and their edited copies with exact similarities of 0.7 "
+        f"or more, {whole['found']:.4f} become candidates in {bands} bands of {rows} lanes; the "
+        f"formula says {whole['formula']:.4f}, chance leaves it {whole['low']:.4f} to "
+        f"{whole['high']:.4f}. With {r['seeds']} other seeds {every['found']:.4f} "
+        f"({every['low']:.4f} to {every['high']:.4f}). By similarity, all seeds:",
+        "",
+        "| exact similarity | pairs | found | formula | chance |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for row in r["by_similarity"]:
+        lines.append(
+            f"| {row['from']:g} to {row['to']:g} | {row['pairs']:,} | {row['found']:.3f} | "
+            f"{row['formula']:.3f} | {row['low']:.3f} to {row['high']:.3f} |"
+        )
+    lines += ["", f"{where}; `benchmarks/data/bench_minhash_recall.py`."]
     return "\n".join(lines)

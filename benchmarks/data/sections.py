@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.data.clean_sections import minhash, recipe
+from benchmarks.data.clean_sections import minhash, minhash_recall, recipe
 from benchmarks.data.datajuicer_section import datajuicer_equality
 
 __all__ = ["SECTIONS"]
@@ -194,6 +194,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any], str], str]]] = {
     "data_bitcipher_lm": ("data_bitcipher_lm", bitcipher_lm),
     "data_language": ("data_language", language),
     "data_minhash": ("data_minhash", minhash),
+    "data_minhash_recall": ("data_minhash_recall", minhash_recall),
     "data_datajuicer_equality": ("data_datajuicer_equality", datajuicer_equality),
     "data_ngram": ("data_ngram", ngram),
     "data_quality": ("data_quality", quality),

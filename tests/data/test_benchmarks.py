@@ -14,7 +14,16 @@ import pytest
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["ngram", "quality", "language", "bitcipher", "bitcipher_lm", "minhash", "recipe"],
+    [
+        "ngram",
+        "quality",
+        "language",
+        "bitcipher",
+        "bitcipher_lm",
+        "minhash",
+        "minhash_recall",
+        "recipe",
+    ],
 )
 def test_a_quick_benchmark_runs(name: str, repository: Path, tmp_path: Path) -> None:
     hidden = ("BENCH_CORPORA", "BENCH_PEERS_PYTHON", "BENCH_DATAJUICER_PYTHON")
