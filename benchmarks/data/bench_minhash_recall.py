@@ -8,8 +8,7 @@ of r lanes a pair becomes a candidate with probability 1 - (1 - s^r)^b; the shar
 against the mean of that over the pairs, with the interval of 95% that chance leaves it. Once from
 file to file by ``minhash_dedup`` with its default seed, and with further seeds of the lanes by
 their bands. The lanes themselves: the mean of (share of equal lanes - s) in standard errors, and
-its root
-mean square against sqrt(s (1 - s) / lanes).
+its root mean square against sqrt(s (1 - s) / lanes).
 """
 
 from __future__ import annotations
