@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -165,3 +167,27 @@ def test_derivatives_are_measured_only_when_asked() -> None:
     x.zero_feedback()
     known(x).backward(2.0, st.ScalarPropagator())
     assert x.messages == [24.0]
+
+
+RECORD = json.loads((Path(__file__).parent / "data" / "trace_opt_sections.json").read_text())
+
+
+@pytest.mark.parametrize("number", range(len(RECORD["cases"])))
+def test_sections_are_those_of_trace_opt(number: int) -> None:
+    case = RECORD["cases"][number]
+    made: list[st.Node] = []
+    for kind, given_value in case["program"]:
+        if kind == "op":
+            made.append(combine(*[made[k] for k in given_value]))
+        else:
+            made.append(st.Parameter(given_value) if kind == "parameter" else st.node(given_value))
+    graph = st.minimal_subgraph(made[-1])
+    index = {node: k for k, node in enumerate(made)}
+    ours = {
+        "variables": sorted(index[node] for node in graph.variables),
+        "code": sorted(index[node] for node in graph.code),
+        "inputs": sorted(index[node] for node in graph.inputs),
+        "others": sorted(index[node] for node in graph.others),
+        "outputs": [index[graph.output]] if graph.code else [],
+    }
+    assert ours == case["sections"]

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from sharpen.core.lazy import exports
 
 if TYPE_CHECKING:
+    from sharpen.core.lm.budget import Budget
+    from sharpen.core.lm.client import LM
+    from sharpen.core.lm.scripted import Scripted
     from sharpen.text.errors import (
         BackwardTwiceError,
         ExecutionError,
@@ -18,46 +21,82 @@ if TYPE_CHECKING:
         UndeclaredInputError,
     )
     from sharpen.text.feedback import Feedback
-    from sharpen.text.node import Node, no_trace, node
+    from sharpen.text.llm_op import LLM
+    from sharpen.text.losses import MetricLoss, TextLoss, textsum
+    from sharpen.text.nodes import Node, no_trace, node
+    from sharpen.text.optimizers.base import StepReport, TextOptimizer
+    from sharpen.text.optimizers.opro import OPRO
+    from sharpen.text.optimizers.optoprime import OptoPrime
+    from sharpen.text.optimizers.textgrad import TGD, TextGrad
     from sharpen.text.parameter import Parameter
     from sharpen.text.record import Op, bundle, op
     from sharpen.text.scalar import ScalarPropagator
     from sharpen.text.subgraph import Subgraph, minimal_subgraph
     from sharpen.text.sweep import Propagator
     from sharpen.text.tape import Tape
+    from sharpen.text.textual import TextGradient, TextualPropagator
 
 _MODULES = {
     "errors": ["BackwardTwiceError", "ExecutionError", "GraphFreedError", "UndeclaredInputError"],
     "feedback": ["Feedback"],
-    "node": ["Node", "no_trace", "node"],
+    "nodes": ["Node", "no_trace", "node"],
     "parameter": ["Parameter"],
     "record": ["Op", "bundle", "op"],
     "scalar": ["ScalarPropagator"],
     "subgraph": ["Subgraph", "minimal_subgraph"],
     "sweep": ["Propagator"],
     "tape": ["Tape"],
+    "llm_op": ["LLM"],
+    "losses": ["MetricLoss", "TextLoss", "textsum"],
+    "textual": ["TextGradient", "TextualPropagator"],
+    "optimizers.base": ["StepReport", "TextOptimizer"],
+    "optimizers.optoprime": ["OptoPrime"],
+    "optimizers.opro": ["OPRO"],
+    "optimizers.textgrad": ["TGD", "TextGrad"],
 }
 
 __all__ = [
+    "LLM",
+    "LM",
+    "OPRO",
+    "TGD",
     "BackwardTwiceError",
+    "Budget",
     "ExecutionError",
     "Feedback",
     "GraphFreedError",
+    "MetricLoss",
     "Node",
     "Op",
+    "OptoPrime",
     "Parameter",
     "Propagator",
     "ScalarPropagator",
+    "Scripted",
+    "StepReport",
     "Subgraph",
     "Tape",
+    "TextGrad",
+    "TextGradient",
+    "TextLoss",
+    "TextOptimizer",
+    "TextualPropagator",
     "UndeclaredInputError",
     "bundle",
     "minimal_subgraph",
     "no_trace",
     "node",
     "op",
+    "textsum",
 ]
 
+_CORE = {
+    "LM": "sharpen.core.lm.client",
+    "Budget": "sharpen.core.lm.budget",
+    "Scripted": "sharpen.core.lm.scripted",
+}
+
 __getattr__ = exports(
-    __name__, {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
+    __name__,
+    _CORE | {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names},
 )

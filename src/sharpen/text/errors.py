@@ -18,7 +18,7 @@ from sharpen.core.errors import ConfigError
 from sharpen.core.errors import ExecutionError as CoreExecutionError
 
 if TYPE_CHECKING:
-    from sharpen.text.node import Node
+    from sharpen.text.nodes import Node
 
 __all__ = ["BackwardTwiceError", "ExecutionError", "GraphFreedError", "UndeclaredInputError"]
 

@@ -88,11 +88,13 @@ class Feedback:
 
 
 def as_feedback(value: Any) -> Feedback:
-    """Feedback from what a user gives: words, a number, or :class:`Feedback` itself.
+    """Feedback from what a user gives: words, a number, :class:`Feedback` itself, or nothing.
 
     Raises:
         ConfigError: none of these.
     """
+    if value is None:
+        return Feedback()
     if isinstance(value, Feedback):
         return value
     if isinstance(value, str):

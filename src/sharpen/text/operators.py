@@ -12,7 +12,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sharpen.text.node import Node, Operation
+    from sharpen.text.nodes import Node, Operation
 
 __all__ = ["Operators"]
 
@@ -80,7 +80,7 @@ def _apply(name: str, *inputs: Any) -> Node:
 
 @cache
 def _operation(name: str) -> Operation:
-    from sharpen.text.node import Operation
+    from sharpen.text.nodes import Operation
 
     function, doc = BUILTIN[name]
     return Operation(name, doc, function=function, vjp=DERIVATIVES.get(name))
@@ -225,7 +225,7 @@ class Operators:
 
     def call(self, method: str, *args: Any) -> Node:
         """Call a method of the value, recorded: ``node.call("split", ",")``."""
-        from sharpen.text.node import Operation
+        from sharpen.text.nodes import Operation
         from sharpen.text.record import record
 
         operation = Operation(

@@ -10,7 +10,7 @@ from sharpen.core.errors import ConfigError, SharpenError
 from sharpen.core.parameters import Parameter as SpaceParameter
 from sharpen.text.coerce import KINDS, Kind, coerce, kind_of
 from sharpen.text.feedback import Feedback
-from sharpen.text.node import Node
+from sharpen.text.nodes import Node
 
 __all__ = ["Parameter"]
 

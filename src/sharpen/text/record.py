@@ -14,14 +14,17 @@ from functools import cache, partial, update_wrapper
 from typing import Any, overload
 
 from sharpen.core.errors import ConfigError
+from sharpen.core.lm.errors import BudgetExhausted, ServiceError
 from sharpen.text.error_report import error_report
 from sharpen.text.errors import ExecutionError, UndeclaredInputError
-from sharpen.text.node import READS, RECORDING, Call, Node, Operation, reading
+from sharpen.text.nodes import READS, RECORDING, Call, Node, Operation, reading
 from sharpen.text.tape import current_tape
 
 __all__ = ["ErrorNode", "Op", "bundle", "op", "record"]
 
 _CONTAINERS = (list, tuple, dict, set)
+_NOT_OF_THE_PROGRAM = (UndeclaredInputError, BudgetExhausted, ServiceError)
+"""Errors that no change of a parameter would mend."""
 
 
 class ErrorNode(Node):
@@ -203,7 +206,7 @@ class Op:
     ) -> Exception:
         """What to raise: the error itself where it is the caller's, else what takes feedback."""
         called_wrongly = isinstance(error, TypeError) and not _body_ran(error, self.function)
-        if not self.catch or called_wrongly or isinstance(error, UndeclaredInputError):
+        if not self.catch or called_wrongly or isinstance(error, _NOT_OF_THE_PROGRAM):
             return error
         inputs, names = self._with_external(inputs, names, reads)
         report = error_report(error, self.operation.name, self.function)
@@ -312,7 +315,7 @@ def op(
             error.
         timeout: seconds after which a coroutine is stopped.
         kind: ``llm`` for a call of a language model, whose feedback is written by a model too.
-        vjp: its derivative, see :class:`~sharpen.text.node.Operation`.
+        vjp: its derivative, see :class:`~sharpen.text.nodes.Operation`.
         backward: how words of feedback pass through it.
 
     Raises:

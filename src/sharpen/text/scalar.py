@@ -13,7 +13,7 @@ from typing import Any
 
 from sharpen.core.errors import ConfigError
 from sharpen.text.feedback import Feedback
-from sharpen.text.node import Node
+from sharpen.text.nodes import Node
 from sharpen.text.sweep import Propagator
 
 __all__ = ["ScalarPropagator"]

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sharpen.text.node import Node
+from sharpen.text.nodes import Node
 from sharpen.text.parameter import Parameter
 from sharpen.text.sweep import ancestors
 

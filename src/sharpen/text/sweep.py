@@ -18,7 +18,7 @@ from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
 from sharpen.text.feedback import Feedback
-from sharpen.text.node import Node
+from sharpen.text.nodes import Node
 from sharpen.text.parameter import Parameter
 
 __all__ = ["Propagator", "ancestors", "deliver", "sweep"]

@@ -9,7 +9,7 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Self
 
-from sharpen.text.node import Node
+from sharpen.text.nodes import Node
 
 __all__ = ["Tape", "current_tape"]
 

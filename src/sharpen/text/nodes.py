@@ -147,7 +147,11 @@ class Node(Operators):
         return self.call_record is None
 
     def backward(
-        self, feedback: Any, propagator: Propagator[Any] | None = None, *, retain: bool = False
+        self,
+        feedback: Any = None,
+        propagator: Propagator[Any] | None = None,
+        *,
+        retain: bool = False,
     ) -> None:
         """Send feedback on this output back to the parameters it depends on.
 
@@ -155,7 +159,8 @@ class Node(Operators):
         optimizer that steps propagates it in its own way; with one it is propagated at once.
 
         Args:
-            feedback: words, a number, or a :class:`~sharpen.text.Feedback`.
+            feedback: words, a number, or a :class:`~sharpen.text.Feedback`; None where the output
+                is itself a judgement.
             propagator: how it travels (see :mod:`sharpen.text.sweep`).
             retain: let feedback be sent back from this output again.
 

@@ -1,0 +1,150 @@
+"""A recorded program as text: a line of code for each operation, and the values by name.
+
+Names of parameters are the user's; what an operation made is ``<operation>_<k>``, numbered within
+the listing; what comes from elsewhere is named after the argument it is given as. Two runs of one
+program give the same text, byte for byte.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sharpen.text.nodes import Node
+from sharpen.text.parameter import Parameter
+from sharpen.text.subgraph import Subgraph
+
+__all__ = ["Listing", "elided", "list_program", "name_parameters", "shown", "typed"]
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_NOT_IN_NAMES = re.compile(r"\W+")
+
+
+def shown(value: Any) -> str:
+    """A value as text; the same for equal values in every process."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (set, frozenset)):
+        return "{" + ", ".join(sorted(map(shown, value))) + "}" if value else "set()"
+    return _ADDRESS.sub("", repr(value))
+
+
+def elided(text: str, limit: int) -> str:
+    """The beginning and the end of a text that is longer than ``limit`` characters."""
+    if len(text) <= limit:
+        return text
+    head = (limit + 1) // 2
+    tail = limit - head
+    left_out = len(text) - limit
+    end = text[-tail:] if tail else ""
+    return f"{text[:head]} [... {left_out} characters left out ...] {end}"
+
+
+def typed(name: str, value: Any, kind: str | None = None, limit: int | None = None) -> str:
+    """``(type) name = value``; the source of code follows on its own lines."""
+    if kind == "code":
+        return f"(code) {name}:\n{value}"
+    text = shown(value)
+    return f"({type(value).__name__}) {name} = {text if limit is None else elided(text, limit)}"
+
+
+def name_parameters(parameters: Sequence[Parameter]) -> dict[int, str]:
+    """By id, a name for each: its own, or ``parameter_<k>``; repeated names get a number."""
+    taken: set[str] = set()
+    return {p.id: _unique(p.name or f"parameter_{k}", taken) for k, p in enumerate(parameters)}
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    tried, k = name, 1
+    while tried in taken:
+        tried, k = f"{name}_{k}", k + 1
+    taken.add(tried)
+    return tried
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A program's text, in parts; each a list of names with values, in order of creation."""
+
+    code: tuple[str, ...]
+    """``name = operation(argument=name, ...)``, in an order in which it can run."""
+
+    documentation: tuple[str, ...]
+    """One line for each operation that is used."""
+
+    variables: tuple[tuple[str, Parameter], ...]
+    inputs: tuple[tuple[str, Any], ...]
+    others: tuple[tuple[str, Any], ...]
+    outputs: tuple[tuple[str, Any], ...]
+
+
+def list_program(graph: Subgraph, names: Mapping[int, str] | None = None) -> Listing:
+    """The text of a minimal subgraph.
+
+    Args:
+        graph: what to list.
+        names: of parameters, by id; without, as :func:`name_parameters` gives them.
+    """
+    called = dict(names if names is not None else name_parameters(graph.variables))
+    taken = set(called.values())
+    arguments = _argument_names(graph.code)
+    for node in graph.nodes:
+        if node.id in called:
+            continue
+        if node.name:
+            wanted = node.name
+        elif node.operation is not None:
+            wanted = _numbered(_plain(node.operation.name), taken)
+        else:
+            wanted = arguments.get(node.id, "input")
+        called[node.id] = _unique(wanted, taken)
+    documentation = {
+        node.operation.name: f"{node.operation.name}: {node.operation.doc}"
+        for node in graph.code
+        if node.operation is not None
+    }
+    return Listing(
+        code=tuple(_line(node, called) for node in graph.code),
+        documentation=tuple(documentation.values()),
+        variables=tuple((called[p.id], p) for p in graph.variables),
+        inputs=_values(graph.inputs, called),
+        others=_values(graph.others, called),
+        outputs=_values([graph.output] if graph.output in graph.code else [], called),
+    )
+
+
+def _values(nodes: Iterable[Node], names: Mapping[int, str]) -> tuple[tuple[str, Any], ...]:
+    return tuple((names[node.id], node._value) for node in nodes)
+
+
+def _plain(name: str) -> str:
+    return _NOT_IN_NAMES.sub("_", name).strip("_") or "value"
+
+
+def _numbered(name: str, taken: set[str]) -> str:
+    k = 0
+    while f"{name}_{k}" in taken:
+        k += 1
+    return f"{name}_{k}"
+
+
+def _argument_names(code: Iterable[Node]) -> dict[int, str]:
+    """By id of a node, the name of the argument it is first given as."""
+    found: dict[int, str] = {}
+    for node in code:
+        assert node.call_record is not None
+        for parent, name in zip(node.call_record.inputs, node.call_record.names, strict=True):
+            found.setdefault(parent.id, _plain(name))
+    return found
+
+
+def _line(node: Node, names: Mapping[int, str]) -> str:
+    record = node.call_record
+    assert record is not None
+    given = ", ".join(
+        f"{argument}={names[parent.id]}"
+        for argument, parent in zip(record.names, record.inputs, strict=True)
+    )
+    return f"{names[node.id]} = {record.operation.name}({given})"

@@ -1,0 +1,1 @@
+"""Optimizers of programs: each reads feedback and changes parameters."""
