@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from sharpen.core.errors import SharpenError
     from sharpen.core.executor import Local
     from sharpen.core.feedback import Feedback, Trial
+    from sharpen.core.lm.client import LM
+    from sharpen.core.lm.scripted import Scripted
     from sharpen.core.parameters import Bool, Categorical, Fixed, Float, Int, Ordinal
     from sharpen.core.problem import Constraint, Fidelity, Objective, Problem, problem
     from sharpen.core.ray_executor import Ray
@@ -40,6 +42,7 @@ _EXPORTS = {
     "Gt": "sharpen.core.conditions",
     "In": "sharpen.core.conditions",
     "Int": "sharpen.core.parameters",
+    "LM": "sharpen.core.lm.client",
     "Local": "sharpen.core.executor",
     "Lt": "sharpen.core.conditions",
     "Ne": "sharpen.core.conditions",
@@ -50,6 +53,7 @@ _EXPORTS = {
     "Problem": "sharpen.core.problem",
     "Ray": "sharpen.core.ray_executor",
     "Run": "sharpen.core.run",
+    "Scripted": "sharpen.core.lm.scripted",
     "SharpenError": "sharpen.core.errors",
     "Space": "sharpen.core.space",
     "Study": "sharpen.core.study",
@@ -76,6 +80,7 @@ _ROOMS = (
 )
 
 __all__ = [
+    "LM",
     "Between",
     "Bool",
     "Budget",
@@ -99,6 +104,7 @@ __all__ = [
     "Problem",
     "Ray",
     "Run",
+    "Scripted",
     "SharpenError",
     "Space",
     "Study",

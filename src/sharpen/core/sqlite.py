@@ -1,4 +1,4 @@
-"""The SQLite file of a store: its transactions, and errors people can act on.
+"""A SQLite file that processes share: its transactions, and errors people can act on.
 
 Every change is one immediate transaction; writers queue on a lock file beside the database, which
 shares the disk more evenly than SQLite's own busy waiting. The journal is a write-ahead log: a
@@ -13,8 +13,9 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -33,12 +34,43 @@ from sharpen.core.errors import (
 )
 from sharpen.core.leases import is_lost
 
-__all__ = ["SqliteDatabase"]
+__all__ = ["Schema", "SqliteDatabase"]
 
 T = TypeVar("T")
-_APPLICATION_ID = 0x53687270  # "Shrp": tells our files from other programs' SQLite files
 _BUSY_S = 90.0
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "glusterfs", "ceph", "beegfs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schema:
+    """What a file holds."""
+
+    tables: sa.MetaData
+
+    format: int
+    """Its version."""
+
+    application_id: int
+    """Tells such files from others: four letters."""
+
+    migrations: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    """Statements that bring a file of an earlier version to the next."""
+
+    what: str
+    """Such a file, in words."""
+
+    option: str
+    """What a user gives another file by."""
+
+
+STORE = Schema(
+    tables=TABLES,
+    format=FORMAT,
+    application_id=0x53687270,  # "Shrp"
+    migrations=MIGRATIONS,
+    what="store",
+    option="--store",
+)
 
 
 def _path_of(url: str | Path) -> Path | None:
@@ -71,13 +103,15 @@ class SqliteDatabase:
     Args:
         url: see :func:`sharpen.core.store.open_store`.
         create: whether to make a file that does not exist.
+        schema: what it holds.
     """
 
     clock: sa.ColumnElement[float] = sa.bindparam(
         "clock", callable_=time.monotonic, type_=sa.Float()
     )
 
-    def __init__(self, url: str | Path, *, create: bool = True) -> None:
+    def __init__(self, url: str | Path, *, create: bool = True, schema: Schema = STORE) -> None:
+        self.schema = schema
         self.path = _path_of(url)
         self.url = "sqlite://" if self.path is None else f"sqlite:///{self.path}"
         self._threads = threading.RLock()
@@ -88,11 +122,10 @@ class SqliteDatabase:
             self._check_file(self.path, create)
         self._prepare()
 
-    @staticmethod
-    def _check_file(path: Path, create: bool) -> None:
+    def _check_file(self, path: Path, create: bool) -> None:
         if not path.exists():
             if not create:
-                raise MissingFileError(f"no such store: {path}")
+                raise MissingFileError(f"no such {self.schema.what}: {path}")
             with storage_errors(path.parent, doing="create"):
                 path.parent.mkdir(parents=True, exist_ok=True)
         elif path.is_dir():
@@ -104,13 +137,17 @@ class SqliteDatabase:
                 "Choose a local folder."
             )
         if path.exists() and not os.access(path, os.W_OK):
-            raise StorageError(f"no permission to write {path}. Choose another --store.")
+            raise StorageError(
+                f"no permission to write {path}. Choose another {self.schema.option}."
+            )
 
     def _connect(self) -> sa.Engine:
         """This process's engine; a forked child makes its own and leaves the parent's alone."""
         if self._engine is None or self._pid != os.getpid():
             if self._engine is not None and self.path is None:
-                raise ConfigError("a store in memory belongs to the process that made it.")
+                raise ConfigError(
+                    f"a {self.schema.what} in memory belongs to the process that made it."
+                )
             self._pid = os.getpid()
             self._lock_handle = None
             options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}
@@ -130,29 +167,30 @@ class SqliteDatabase:
 
     def _prepare(self) -> None:
         """Make the tables, or check that they are ours."""
+        schema = self.schema
         with self._errors(), self._turn(), self._connect().connect() as connection:
             version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
             program = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
             tables = sa.inspect(connection).get_table_names()
-            if tables and program != _APPLICATION_ID:
+            if tables and program != schema.application_id:
                 raise FileFormatError(f"{self.path} is a SQLite file of another program.")
-            if version > FORMAT:
+            if version > schema.format:
                 raise FileFormatError(
                     f"{self.path} was written by a newer version (format {version}; this one "
-                    f"reads {FORMAT}). Update sharpen."
+                    f"reads {schema.format}). Update sharpen."
                 )
             if self.path is not None:
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
             if not tables:
                 with _transaction(connection):
-                    TABLES.create_all(connection)
-                    connection.exec_driver_sql(f"PRAGMA application_id={_APPLICATION_ID}")
-                    connection.exec_driver_sql(f"PRAGMA user_version={FORMAT}")
-            elif version < FORMAT:
+                    schema.tables.create_all(connection)
+                    connection.exec_driver_sql(f"PRAGMA application_id={schema.application_id}")
+                    connection.exec_driver_sql(f"PRAGMA user_version={schema.format}")
+            elif version < schema.format:
                 with _transaction(connection):
-                    for statement in MIGRATIONS[version]:
+                    for statement in schema.migrations[version]:
                         connection.exec_driver_sql(statement)
-                    connection.exec_driver_sql(f"PRAGMA user_version={FORMAT}")
+                    connection.exec_driver_sql(f"PRAGMA user_version={schema.format}")
 
     def close(self) -> None:
         """Close the connections of this process."""
@@ -208,8 +246,8 @@ class SqliteDatabase:
                 except BlockingIOError:
                     if time.monotonic() > deadline:
                         raise BusyError(
-                            f"the store {self.path} was locked by another process for {_BUSY_S:g} "
-                            "seconds. Is one of its processes stopped?"
+                            f"the {self.schema.what} {self.path} was locked by another process for "
+                            f"{_BUSY_S:g} seconds. Is one of its processes stopped?"
                         ) from None
                     time.sleep(random.uniform(0.0005, 0.003))
             try:
@@ -226,24 +264,25 @@ class SqliteDatabase:
 
     def _translate(self, error: sa.exc.DBAPIError) -> Exception:
         name = getattr(error.orig, "sqlite_errorname", "")
+        what, option = self.schema.what, self.schema.option
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
             return FileFormatError(
-                f"the store {self.path} is damaged ({error.orig}). Restore it from a copy, or "
-                "choose another --store; 'sqlite3 FILE .recover' saves what is readable."
+                f"the {what} {self.path} is damaged ({error.orig}). Restore it from a copy, or "
+                f"choose another {option}; 'sqlite3 FILE .recover' saves what is readable."
             )
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             return BusyError(
-                f"the store {self.path} was locked by another program for {_BUSY_S:g} seconds."
+                f"the {what} {self.path} was locked by another program for {_BUSY_S:g} seconds."
             )
         if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
             return StorageError(
-                f"cannot write the store {self.path}: {error.orig}. Is the disk full? Free space "
+                f"cannot write the {what} {self.path}: {error.orig}. Is the disk full? Free space "
                 "and run the same command again; it resumes."
             )
         if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
             return StorageError(
-                f"no permission to write the store {self.path} ({error.orig}). "
-                "Choose another --store."
+                f"no permission to write the {what} {self.path} ({error.orig}). "
+                f"Choose another {option}."
             )
         return error
 
