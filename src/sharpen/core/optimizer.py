@@ -21,6 +21,7 @@ from sharpen.core.errors import ConfigError, DependencyNotInstalled, did_you_mea
 from sharpen.core.feedback import Feedback, TextFeedback, TracePoint, Trial
 from sharpen.core.problem import Constraint, Fidelity, Objective, as_feedback, check_names
 from sharpen.core.space import Space
+from sharpen.core.text_parameter import Text
 
 __all__ = [
     "Candidate",
@@ -58,6 +59,9 @@ class Capabilities:
 
     context: bool = False
     """Conditions that the problem does not control."""
+
+    text: bool = False
+    """Free text (:class:`~sharpen.core.text_parameter.Text`), which has no coordinates."""
 
     max_dimensions: int | None = None
     """Most coordinates; None is any number."""
@@ -381,6 +385,8 @@ def _lacks(
         return "forbidden combinations"
     if contexts is not None and not able.context:
         return "contexts"
+    if not able.text and any(isinstance(p, Text) for p in space.values()):
+        return "free text"
     if able.max_dimensions is not None and space.dimensions > able.max_dimensions:
         return f"{space.dimensions} parameters (it takes {able.max_dimensions})"
     if able.max_cardinality is not None and space.cardinality > able.max_cardinality:

@@ -11,6 +11,7 @@ from sharpen.core.conditions import parse_condition
 from sharpen.core.config import Marks, from_dict
 from sharpen.core.errors import ConfigError, SpaceError, did_you_mean
 from sharpen.core.parameters import Bool, Categorical, Fixed, Float, Int, Ordinal, Parameter
+from sharpen.core.text_parameter import Text
 
 __all__ = ["fail_at", "read_parameter"]
 
@@ -35,6 +36,7 @@ _TYPES: dict[str, type] = {
     "fixed": Fixed,
     "permutation": Permutation,
     "subset": Subset,
+    "text": Text,
 }
 
 

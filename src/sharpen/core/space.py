@@ -86,7 +86,7 @@ class Space(Mapping[str, Parameter]):
             if not isinstance(parameter, Parameter):
                 raise SpaceError(
                     f"the parameter '{name}' is {parameter!r}. Use Float, Int, Categorical, "
-                    "Ordinal, Bool, Permutation or Subset, or Fixed for a constant."
+                    "Ordinal, Bool, Permutation, Subset or Text, or Fixed for a constant."
                 )
             self._check_names(parameter.condition, f"the condition of '{name}'")
         self._order = self._sorted_by_dependency()
