@@ -195,3 +195,41 @@ def test_a_line_that_is_too_long_is_left_out_alone(
     told: list[str] = []
     assert list(read_rows(path, on_error="skip", on_skip=told.append)) == [{"a": 1}, {"a": 2}]
     assert "x.jsonl:2: the line is longer than 100 bytes" in told[0]
+
+
+def saved(folder: Path, names: list[str], **state: object) -> None:
+    """A data set as ``datasets`` saves it: streams of Arrow, their names in ``state.json``."""
+    folder.mkdir(parents=True)
+    for name in names:
+        table = pa.table({"text": [f"{name} {i}" for i in range(3)]})
+        with (
+            pa.OSFile(str(folder / name), "wb") as sink,
+            pa.ipc.new_stream(sink, table.schema) as writer,
+        ):
+            writer.write_table(table, max_chunksize=2)
+    files = [{"filename": name} for name in names]
+    (folder / "state.json").write_text(json.dumps({"_data_files": files, **state}))
+    (folder / "dataset_info.json").write_text("{}")
+
+
+def test_data_sets_of_hugging_face_are_read_in_their_order(tmp_path: Path) -> None:
+    names = ["data-1.arrow", "data-0.arrow"]
+    saved(tmp_path / "plain", names)
+    assert rows(tmp_path / "plain") == [{"text": f"{name} {i}"} for name in names for i in range(3)]
+    saved(tmp_path / "chosen", names, _indices_data_files=[{"filename": "indices.arrow"}])
+    with pytest.raises(DataError, match="call flatten_indices"):
+        rows(tmp_path / "chosen")
+    saved(tmp_path / "both" / "train", names)
+    saved(tmp_path / "both" / "test", names)
+    (tmp_path / "both" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    with pytest.raises(DataError, match=r"has the splits test, train: name one, such as .*/train"):
+        rows(tmp_path / "both")
+    assert len(rows(tmp_path / "both" / "test")) == 6
+
+
+def test_ranges_of_numbers_are_patterns(tmp_path: Path) -> None:
+    for i in (8, 9, 10):
+        (tmp_path / f"a-{i:03d}.jsonl").write_text(json.dumps({"n": i}))
+    assert rows(tmp_path / "a-{008..010}.jsonl") == [{"n": 8}, {"n": 9}, {"n": 10}]
+    with pytest.raises(MissingFileError, match="a-011"):
+        rows(tmp_path / "a-{008..011}.jsonl")

@@ -23,13 +23,24 @@ import pyarrow as pa
 from sharpen.core.errors import DataError
 from sharpen.data.statistics import Texts
 
-__all__ = ["FIELDS", "ID", "STATISTICS", "TEXT", "Batch", "Edited", "Left", "SourceBatch"]
+__all__ = ["FIELDS", "ID", "STATISTICS", "TEXT", "Batch", "Edited", "Left", "SourceBatch", "str_of"]
 
 ID, TEXT, FIELDS = "_id", "_text", "_fields"
 STATISTICS = "stats."
 """Prefix of the columns that filters measured."""
 
 Mask = npt.NDArray[np.bool_]
+
+
+def str_of(value: Any) -> str:
+    """What JSON has no form for, as text.
+
+    Raises:
+        TypeError: it is bytes.
+    """
+    if isinstance(value, bytes | memoryview):
+        raise TypeError("it holds bytes, which only columns of Parquet and members of tar can hold")
+    return str(value)
 
 
 class Batch:

@@ -17,7 +17,7 @@ class SourceConfig:
     """Where the rows come from: a path, an asset, or a mix of such."""
 
     path: str | None = None
-    """A file, a folder, or a pattern."""
+    """A file, a folder, or a pattern; or an address of such (``s3://``, ``https://`` ...)."""
 
     asset: str | None = None
     """A corpus of ``sharpen assets list``."""
@@ -113,8 +113,11 @@ class OutputConfig:
     """Folder; default ``clean/<name of the recipe>``. A relative path starts at the working
     folder."""
 
-    format: Literal["jsonl", "parquet"] = "jsonl"
-    """``data-00000.jsonl``, or ``.parquet``."""
+    format: Literal["jsonl", "parquet", "webdataset"] = "jsonl"
+    """``data-00000.jsonl``, ``.parquet``, or ``.tar`` of samples."""
+
+    upload: str | None = None
+    """An address to which the finished folder is copied, too, such as ``s3://bucket/clean``."""
 
     trace: bool = True
     """Whether to write why each row went."""

@@ -109,7 +109,7 @@ class Dataset:
         """Rows of a file, a folder or a pattern.
 
         Args:
-            path: JSONL (also .gz), Parquet, text or sources.
+            path: of JSONL, JSON, CSV, Parquet, Arrow, tar, text or sources; or an address of such.
             text_key: where a row's text stands; ``a.b`` is ``b`` of the object ``a``.
             limit: at most so many rows.
 
@@ -152,7 +152,7 @@ class Dataset:
 
         Args:
             output: folder, which must not exist unless it holds the same result.
-            format: ``data-00000.jsonl``, or ``.parquet``.
+            format: ``data-00000.jsonl``, ``.parquet``, or ``webdataset``: ``.tar`` of samples.
             trace: also write why each row went.
             excerpts: edits of each operator and batch of which texts are kept in the trace.
             keep_statistics: add what filters measured to the rows, as ``stats``.
@@ -348,8 +348,9 @@ def _write_failed(folder: Path, parts: list[Parts]) -> list[str]:
 def _checked(source: Source) -> Iterable[SourceBatch]:
     for batch in source:
         if batch.left:
-            told = [left.reason or "" for left in batch.left[:_TOLD]]
-            raise DataError("\n".join(told) + " To leave such rows out: on_error=skip.")
+            first, *others = [left.reason or "" for left in batch.left[:_TOLD]]
+            told = [f"{first} To leave such rows out: on_error=skip.", *others]
+            raise DataError("\n".join(told))
         yield batch
 
 

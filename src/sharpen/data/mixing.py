@@ -14,7 +14,6 @@ each source.
 from __future__ import annotations
 
 import heapq
-import itertools
 import logging
 import platform
 import random
@@ -27,7 +26,9 @@ from sharpen.core.assets import asset_path
 from sharpen.core.files import sha256_file
 from sharpen.core.stage import resolve_path
 from sharpen.data.config import SourceConfig
-from sharpen.data.readers import Located, find_files, locate_file
+from sharpen.data.finding import File, expanded, is_pattern, matching_files
+from sharpen.data.readers import Located, locate_file
+from sharpen.data.remote import RemoteFile, is_address
 from sharpen.data.stdlib import docstring_examples, stdlib_texts
 
 __all__ = [
@@ -36,7 +37,6 @@ __all__ = [
     "FileRows",
     "MixedRows",
     "Rows",
-    "matching_files",
     "open_rows",
     "resolve_source",
     "turns",
@@ -59,11 +59,14 @@ class Rows(Protocol):
 class FileRows:
     """Rows of files, one after the other."""
 
-    files: Sequence[Path]
+    files: Sequence[File]
 
     def fingerprint(self) -> Any:
         """See :class:`Rows`."""
-        return [[file.name, sha256_file(file)] for file in self.files]
+        return [
+            file.version() if isinstance(file, RemoteFile) else [file.name, sha256_file(file)]
+            for file in self.files
+        ]
 
     def located(self) -> Iterator[Located]:
         """See :class:`Rows`."""
@@ -257,29 +260,21 @@ def open_rows(config: SourceConfig, folder: Path | None) -> Rows:
     return rows if config.max_samples is None else DrawnRows(rows, config.max_samples, config.seed)
 
 
-def resolve_source(path: str, folder: Path | None) -> Path:
-    """A path or pattern against the working folder, else against another.
+def resolve_source(path: str, folder: Path | None) -> str | Path:
+    """A path or pattern against the working folder, else against another; addresses as they are.
 
     Raises:
         MissingFileError: a path without a pattern is in neither.
     """
-    if any(mark in path for mark in "*?["):
+    if is_address(path):
+        return path
+    if is_pattern(path):
         here = Path(path)
-        if folder is not None and not here.is_absolute() and not any(Path().glob(path)):
+        if (
+            folder is not None
+            and not here.is_absolute()
+            and not any(any(Path().glob(one)) for one in expanded(path))
+        ):
             return folder / here
         return here
     return resolve_path(path, folder)
-
-
-def matching_files(path: Path) -> list[Path]:
-    """The files at a path, which may be a folder or a pattern such as ``corpus/*.jsonl.gz``.
-
-    Raises:
-        MissingFileError: nothing is there.
-        DataError: a file of an unknown kind.
-    """
-    if any(mark in str(path) for mark in "*?[") and not path.exists():
-        base = Path(path.anchor or ".")
-        found = sorted(base.glob(str(path.relative_to(base) if path.anchor else path)))
-        return list(itertools.chain.from_iterable(map(find_files, found))) or find_files(path)
-    return find_files(path)

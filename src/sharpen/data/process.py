@@ -26,6 +26,7 @@ from sharpen.data.config import DataConfig, SourceConfig
 from sharpen.data.dataset import Dataset, Result
 from sharpen.data.mixing import open_rows, resolve_source
 from sharpen.data.ops.base import Operator, operator_type
+from sharpen.data.remote import upload
 from sharpen.data.sources import FileSource, RowSource, Source
 
 __all__ = ["DataRecipe", "load_data_recipe", "open_source", "operators_of"]
@@ -56,7 +57,9 @@ class DataRecipe:
         overwrite: bool = False,
         on_rows: Callable[[int], None] = lambda rows: None,
     ) -> Result:
-        """Carry it out; see :meth:`Dataset.write` for what is raised.
+        """Carry it out, and copy the result to ``output.upload``.
+
+        See :meth:`Dataset.write` for what is raised, and :func:`~sharpen.data.remote.upload`.
 
         Args:
             output: another folder than the recipe's.
@@ -67,7 +70,7 @@ class DataRecipe:
             on_rows: is told of rows that are done.
         """
         wanted = self.config.output
-        return self.dataset.write(
+        result = self.dataset.write(
             output or self.output,
             format=wanted.format,
             trace=wanted.trace,
@@ -82,6 +85,9 @@ class DataRecipe:
             overwrite=overwrite,
             on_rows=on_rows,
         )
+        if wanted.upload is not None:
+            upload(result.output, wanted.upload)
+        return result
 
 
 def load_data_recipe(

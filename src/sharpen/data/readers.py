@@ -1,8 +1,9 @@
-"""Readers: JSONL, JSON, CSV, Parquet, Arrow, plain text and source trees, as a stream of rows.
+"""Readers: JSONL, JSON, CSV, Parquet, Arrow, tar, plain text and source trees, as rows in a stream.
 
 A row is a dict. Text files and sources give one row a file, with ``text`` and ``path``. All but
 Parquet and Arrow may be packed (.gz, .bz2, .xz, .zst). Where a row lies is said as ``file:line``,
-or ``file: row n``. A file that is damaged ends with a row that says so.
+or ``file: row n``. A file that is damaged ends with a row that says so. A folder that Hugging
+Face's ``datasets`` saved is read in the order of its files.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ import logging
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 from sharpen.core.errors import DataError, DependencyNotInstalled, MissingFileError
+from sharpen.data.finding import COLUMNAR, PACKED, TEXTS, File, find_files, kind_of, matching_files
+from sharpen.data.remote import RemoteFile
+from sharpen.data.tar import tar_rows
 
 __all__ = [
     "Located",
@@ -34,59 +39,10 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 Row = dict[str, Any]
-# fmt: off
-_CODE = (
-    ".c", ".cc", ".cpp", ".cs", ".css", ".cu", ".go", ".h", ".hpp", ".html", ".java", ".jl", ".js",
-    ".kt", ".lua", ".php", ".pl", ".py", ".r", ".rb", ".rs", ".scala", ".sh", ".sql", ".swift",
-    ".tex", ".ts",
-)
-# fmt: on
-_TEXT = (".txt", ".md", ".rst", *_CODE)
-_COLUMNAR = (".parquet", ".arrow")
-_KNOWN = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", *_COLUMNAR, *_TEXT)
-_PACKED = (".gz", ".bz2", ".xz", ".zst")
+_ARROW = b"ARROW1"  # how a file begins that is no stream
 _MAX_LINE, _MAX_DOCUMENT = 256 << 20, 1 << 30
+_MAX_UNPACKED, _MAX_RATIO = 1 << 30, 200  # a packed tar file may unpack to the greater of both
 _DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, ValueError)
-
-
-def find_files(path: Path) -> list[Path]:
-    """The data files at ``path``: itself, or those below a folder, sorted.
-
-    Raises:
-        MissingFileError: nothing there, or a folder without a readable file.
-        DataError: a file of an unknown kind.
-    """
-    if path.is_dir() and (own := _written(path)):
-        return own
-    if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.is_file() and _kind(p) is not None)
-        if not found:
-            raise MissingFileError(f"{path} has no file of a known kind: {', '.join(_KNOWN)}.")
-        return found
-    if not path.exists():
-        raise MissingFileError(f"no such data file or folder: {path}")
-    if _kind(path) is None:
-        raise DataError(f"{path} is of no known kind; known: {', '.join(_KNOWN)}.")
-    return [path]
-
-
-def _written(folder: Path) -> list[Path]:
-    """The files of rows in a folder that a data set was written to; its other files are no rows."""
-    try:
-        told = json.loads((folder / "manifest.json").read_text())
-        names = list(told["files"]) if "counted" in told else []
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-    return [folder / name for name in names if name.startswith("data-")]
-
-
-def _kind(path: Path) -> str | None:
-    """The ending that says what a file holds, without that of its packing."""
-    name = path.name.lower()
-    packed = next((end for end in _PACKED if name.endswith(end)), "")
-    name = name.removesuffix(packed)
-    kind = next((kind for kind in _KNOWN if name.endswith(kind)), None)
-    return None if packed and kind in _COLUMNAR else kind
 
 
 def read_rows(
@@ -98,8 +54,9 @@ def read_rows(
     """Stream the rows of a file, or of every known file below a folder.
 
     Args:
-        path: ``.jsonl``, ``.json``, ``.csv``, ``.tsv``, ``.parquet``, ``.arrow``, ``.txt``,
-            ``.md``, ``.rst`` or sources, packed or not, or a folder of such.
+        path: ``.jsonl``, ``.json``, ``.csv``, ``.tsv``, ``.parquet``, ``.arrow``, ``.tar``,
+            ``.txt``, ``.md``, ``.rst`` or sources, packed or not; or a folder, a pattern or an
+            address of such.
         on_error: what to do with a line or file that cannot be read.
         on_skip: is told why a line was skipped.
 
@@ -119,7 +76,7 @@ def locate_rows(
     on_skip: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[str, Row]]:
     """As :func:`read_rows`, each row with the place it lies at."""
-    files = find_files(Path(path))
+    files = matching_files(path)
     yield from readable(
         (one for file in files for one in locate_file(file)), on_error=on_error, on_skip=on_skip
     )
@@ -129,13 +86,13 @@ Located = tuple[str, Row, str | None, str | None]
 """Where a row lies, the row, what is wrong with it, and what stands there then."""
 
 
-def locate_file(file: Path) -> Iterator[Located]:
+def locate_file(file: File) -> Iterator[Located]:
     """Every row of one file of a known kind, those that cannot be read among them.
 
     Raises:
         DataError: it cannot be opened.
     """
-    return _READERS[_kind(file) or ""](file)
+    return _READERS[kind_of(file) or ""](file)
 
 
 def readable(
@@ -160,7 +117,7 @@ def readable(
                 on_skip(f"{where}: {error}")
 
 
-def _jsonl(file: Path) -> Iterator[Located]:
+def _jsonl(file: File) -> Iterator[Located]:
     number = 0
     with _opened(file) as lines:
         try:
@@ -177,32 +134,51 @@ def _jsonl(file: Path) -> Iterator[Located]:
             yield f"{file}:{number + 1}", {}, f"the file is damaged from here on: {error}.", None
 
 
-def _opened(file: Path) -> BinaryIO:
+@contextmanager
+def _opened(file: File) -> Iterator[BinaryIO]:
     """A file's bytes, unpacked.
 
     Raises:
         DataError: it cannot be opened.
         DependencyNotInstalled: no package for what it is packed with.
     """
-    try:
-        if file.suffix == ".gz":
-            return cast(BinaryIO, gzip.open(file, "rb"))
-        if file.suffix == ".bz2":
-            return cast(BinaryIO, bz2.open(file, "rb"))
-        if file.suffix == ".xz":
-            return cast(BinaryIO, lzma.open(file, "rb"))
-        if file.suffix == ".zst":
-            try:
-                import pyarrow
-            except ModuleNotFoundError:
-                raise DependencyNotInstalled.for_feature("reading .zst", "data") from None
-            return io.BufferedReader(pyarrow.input_stream(str(file), compression="zstd"))
-        return file.open("rb")
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror or error}.") from None
+    with ExitStack() as stack:
+        try:
+            raw = stack.enter_context(file.open("rb"))
+        except OSError as error:
+            if isinstance(error, MissingFileError):
+                raise
+            raise DataError(f"cannot read {file}: {error.strerror or error}.") from None
+        yield stack.enter_context(_unpacked(raw, file.suffix.lower()))
 
 
-def _json(file: Path) -> Iterator[Located]:
+def _unpacked(raw: BinaryIO, suffix: str) -> BinaryIO:
+    if suffix in (".gz", ".tgz"):
+        return cast(BinaryIO, gzip.open(raw, "rb"))
+    if suffix == ".bz2":
+        return cast(BinaryIO, bz2.open(raw, "rb"))
+    if suffix == ".xz":
+        return cast(BinaryIO, lzma.open(raw, "rb"))
+    if suffix == ".zst":
+        try:
+            import pyarrow
+        except ModuleNotFoundError:
+            raise DependencyNotInstalled.for_feature("reading .zst", "data") from None
+        return io.BufferedReader(pyarrow.input_stream(raw, compression="zstd"))
+    return raw
+
+
+def _tar(file: File) -> Iterator[Located]:
+    """Samples of an archive."""
+    most = None
+    if file.name.lower().endswith((".tgz", *PACKED)):
+        size = file.size if isinstance(file, RemoteFile) else file.stat().st_size
+        most = max(_MAX_UNPACKED, _MAX_RATIO * size) if size is not None else 1 << 40
+    with _opened(file) as stream:
+        yield from tar_rows(str(file), stream, most)
+
+
+def _json(file: File) -> Iterator[Located]:
     """One document: a list of objects, or a single one."""
     with _opened(file) as source:
         try:
@@ -227,12 +203,15 @@ def _json(file: Path) -> Iterator[Located]:
             yield where, {}, f"a row must be an object, got {row!r:.60}.", str(row)
 
 
-def _table(file: Path) -> Iterator[Located]:
+def _table(file: File) -> Iterator[Located]:
     """Comma or tab separated values under a line of names; all are text."""
     csv.field_size_limit(_MAX_LINE)
     mark = "\t" if file.name.lower().removesuffix(file.suffix).endswith(".tsv") else ","
     mark = "\t" if file.suffix == ".tsv" else mark
-    with io.TextIOWrapper(_opened(file), "utf-8-sig", "surrogateescape", newline="") as lines:
+    with (
+        _opened(file) as raw,
+        io.TextIOWrapper(raw, "utf-8-sig", "surrogateescape", newline="") as lines,
+    ):
         reader = csv.reader(lines, delimiter=mark, strict=True)
         number = 0
         names: list[str] = []
@@ -274,12 +253,12 @@ def _json_row(line: bytes) -> tuple[Row, str | None, str | None]:
     return row, None, None
 
 
-def is_columnar(file: Path) -> bool:
+def is_columnar(file: File) -> bool:
     """Whether a file holds columns."""
-    return _kind(file) in _COLUMNAR
+    return kind_of(file) in COLUMNAR
 
 
-def record_batches(file: Path, rows: int) -> Iterator[Any]:
+def record_batches(file: File, rows: int) -> Iterator[Any]:
     """A file of columns as Arrow's record batches, of so many rows at most.
 
     Raises:
@@ -291,22 +270,37 @@ def record_batches(file: Path, rows: int) -> Iterator[Any]:
         import pyarrow.parquet
     except ModuleNotFoundError:
         raise DependencyNotInstalled.for_feature("reading Parquet", "data") from None
-    try:
-        if _kind(file) == ".parquet":
-            yield from pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=rows)
-            return
-        with pyarrow.memory_map(str(file)) as source:
-            reader = pyarrow.ipc.open_file(source)
-            for number in range(reader.num_record_batches):
-                batch = reader.get_batch(number)
-                for start in range(0, batch.num_rows, rows):
-                    yield batch.slice(start, rows)
-    except (pyarrow.ArrowException, OSError) as error:
-        kind = "Parquet" if _kind(file) == ".parquet" else "Arrow"
-        raise DataError(f"{file} is not a readable {kind} file: {error}.") from None
+    with ExitStack() as stack:
+        path = stack.enter_context(file.copied()) if isinstance(file, RemoteFile) else file
+        try:
+            if kind_of(file) == ".parquet":
+                with pyarrow.parquet.ParquetFile(path) as table:
+                    yield from table.iter_batches(batch_size=rows)
+                return
+            with pyarrow.memory_map(str(path)) as source:
+                for batch in _arrow(source):
+                    for start in range(0, batch.num_rows, rows):
+                        yield batch.slice(start, rows)
+        except (pyarrow.ArrowException, OSError) as error:
+            kind = "Parquet" if kind_of(file) == ".parquet" else "Arrow"
+            raise DataError(f"{file} is not a readable {kind} file: {error}.") from None
 
 
-def _columnar(file: Path) -> Iterator[Located]:
+def _arrow(source: Any) -> Iterator[Any]:
+    """The batches of a file, or of a stream in a file."""
+    from pyarrow import ipc
+
+    begin = source.read(len(_ARROW))
+    source.seek(0)
+    if begin != _ARROW:
+        yield from ipc.open_stream(source)
+        return
+    reader = ipc.open_file(source)
+    for number in range(reader.num_record_batches):
+        yield reader.get_batch(number)
+
+
+def _columnar(file: File) -> Iterator[Located]:
     number = 0
     try:
         for batch in record_batches(file, 1024):
@@ -317,7 +311,7 @@ def _columnar(file: Path) -> Iterator[Located]:
         yield f"{file}: row {number + 1}", {}, str(error), None
 
 
-def _text(file: Path) -> Iterator[Located]:
+def _text(file: File) -> Iterator[Located]:
     try:
         with _opened(file) as source:
             data = source.read(_MAX_DOCUMENT + 1)
@@ -334,12 +328,13 @@ def _text(file: Path) -> Iterator[Located]:
     yield str(file), {"text": text.replace("\r\n", "\n"), "path": file.name}, None, None
 
 
-_READERS: dict[str, Callable[[Path], Iterator[Located]]] = {
+_READERS: dict[str, Callable[[File], Iterator[Located]]] = {
     ".jsonl": _jsonl,
     ".ndjson": _jsonl,
     ".json": _json,
     ".csv": _table,
     ".tsv": _table,
-    **dict.fromkeys(_COLUMNAR, _columnar),
-    **dict.fromkeys(_TEXT, _text),
+    ".tar": _tar,
+    **dict.fromkeys(COLUMNAR, _columnar),
+    **dict.fromkeys(TEXTS, _text),
 }

@@ -18,9 +18,10 @@ import orjson
 import pyarrow as pa
 
 from sharpen.core.errors import DataError
-from sharpen.data.batch import FIELDS, ID, STATISTICS, TEXT, Batch, Left, Mask, SourceBatch
+from sharpen.data.batch import FIELDS, ID, STATISTICS, TEXT, Batch, Left, Mask, SourceBatch, str_of
 from sharpen.data.corpus import KEY
-from sharpen.data.mixing import FileRows, Rows, matching_files
+from sharpen.data.finding import File, matching_files
+from sharpen.data.mixing import FileRows, Rows
 from sharpen.data.readers import Located, is_columnar, locate_file, record_batches
 
 __all__ = ["FileSource", "RowSource", "Source", "restored"]
@@ -79,7 +80,7 @@ class FileSource(Source):
     """Rows of files.
 
     Args:
-        path: a file, a folder, or a pattern such as ``corpus/*.jsonl.gz``.
+        path: a file, a folder, or a pattern such as ``corpus/*.jsonl.gz``; or an address of such.
         options: as of :class:`Source`.
 
     Raises:
@@ -89,7 +90,7 @@ class FileSource(Source):
 
     def __init__(self, path: str | Path, **options: Any) -> None:
         super().__init__(**options)
-        self.files = matching_files(Path(path))
+        self.files = matching_files(path)
 
     def fingerprint(self) -> Any:
         """See :class:`Source`."""
@@ -111,7 +112,7 @@ class FileSource(Source):
                 number += 1
                 count += len(made)
 
-    def _columns(self, file: Path, first: int) -> Iterator[_Building | _Columns]:
+    def _columns(self, file: File, first: int) -> Iterator[_Building | _Columns]:
         place = 0
         tables = record_batches(file, self._rows)
         while True:
@@ -180,7 +181,7 @@ class _Building:
             text, error = _text(row, self._key)
         if error is None:
             try:
-                fields = orjson.dumps(row, default=_plain)
+                fields = orjson.dumps(row, default=str_of)
                 self.size += len(text.encode())
             except (TypeError, ValueError) as reason:
                 error = f"cannot be written as JSON: {reason}."
@@ -202,17 +203,11 @@ class _Building:
         return Batch(pa.RecordBatch.from_pydict(columns))
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes | memoryview):
-        raise TypeError("bytes; only columns of Parquet can hold them beside a top-level text")
-    return str(value)
-
-
 class _Columns:
     """As many rows of a file of columns as a batch takes."""
 
     def __init__(
-        self, file: Path, table: pa.RecordBatch, place: int, first: int, key: str, size: int
+        self, file: File, table: pa.RecordBatch, place: int, first: int, key: str, size: int
     ) -> None:
         names = table.schema.names
         if key not in names:

@@ -1,4 +1,4 @@
-"""What is left of a data set, as JSONL or Parquet, and the tables of why the rest went."""
+"""What is left of a data set, as JSONL, Parquet or tar, and the tables of why the rest went."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sharpen.core.errors import DataError
-from sharpen.data.batch import FIELDS, ID, STATISTICS, TEXT
+from sharpen.data.batch import FIELDS, ID, STATISTICS, TEXT, str_of
 from sharpen.data.parts import Parts
 from sharpen.data.sources import restored
+from sharpen.data.tar_writer import TarShards
 from sharpen.data.trace import DROPPED, EDITED
 
 __all__ = ["Format", "write_rows", "write_trace"]
 
-Format = Literal["jsonl", "parquet"]
+Format = Literal["jsonl", "parquet", "webdataset"]
 _STATS = "stats"
 
 
@@ -42,12 +43,12 @@ def write_rows(
         keep_statistics: add what filters measured, as ``stats``.
 
     Returns:
-        The names of the files, at least one.
+        The names of the files, at least one but for tar.
 
     Raises:
-        DataError: JSON or Parquet cannot hold the rows.
+        DataError: the format cannot hold the rows.
     """
-    write = _write_jsonl if format == "jsonl" else _write_parquet
+    write = {"jsonl": _write_jsonl, "parquet": _write_parquet, "webdataset": _write_tar}[format]
     tables = (_table(parts.rows(number), keep_statistics) for number in parts.numbers())
     return write(folder, tables, text_key, shard_bytes)
 
@@ -92,13 +93,6 @@ def _lines(table: pa.RecordBatch, text_key: str) -> Iterator[bytes]:
             ) from None
 
 
-def str_of(value: Any) -> str:
-    """What JSON has no form for, as text; bytes are refused."""
-    if isinstance(value, bytes | memoryview):
-        raise TypeError("it holds bytes")
-    return str(value)
-
-
 def _rows(table: pa.RecordBatch, text_key: str) -> Iterator[dict[str, Any]]:
     """Rows as objects, with what filters measured under ``stats``."""
     measured = _measured(table)
@@ -129,6 +123,22 @@ def _columns(table: pa.RecordBatch, text_key: str, *, measured: bool) -> pa.Tabl
         inner = [n.removeprefix(STATISTICS) for n in stats]
         arrays.append(pa.StructArray.from_arrays([table.column(n) for n in stats], inner))
     return pa.Table.from_arrays(arrays, labels)
+
+
+def _write_tar(
+    folder: Path, tables: Iterable[pa.RecordBatch], text_key: str, shard_bytes: int
+) -> list[str]:
+    shards = TarShards(folder, shard_bytes)
+    try:
+        for table in tables:
+            for row in _rows(table, text_key):
+                try:
+                    shards.write(row)
+                except (TypeError, ValueError) as error:
+                    raise DataError(f"a row cannot be a sample of a tar file: {error}.") from None
+    finally:
+        shards.close()
+    return shards.names
 
 
 class _Shards:

@@ -78,6 +78,8 @@ def test_rows_with_a_question_of_the_test_go(tmp_path):
 def test_what_cannot_be_looked_for_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="needs against"):
         ops.decontaminate()
+    with pytest.raises(ConfigError, match="copy evaluation sets to this machine"):
+        ops.decontaminate(against=("s3://bucket/test.jsonl",))
     with pytest.raises(MissingFileError, match="nowhere"):
         ops.decontaminate(against=("nowhere.jsonl",))
     path = write(tmp_path / "t.jsonl", [{"question": "what"}])

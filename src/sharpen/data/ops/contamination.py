@@ -19,6 +19,7 @@ from sharpen.core.errors import ConfigError, DataError
 from sharpen.data.batch import Batch
 from sharpen.data.ops.base import Bound, Filter, Statistics, operator
 from sharpen.data.ops.language_models import Stamp, file_digest, file_stamp
+from sharpen.data.remote import is_address
 from sharpen.data.sources import FileSource
 from sharpen.data.statistics import Words
 from sharpen.data.statistics.repetition import listed_counts
@@ -99,6 +100,8 @@ class Decontaminate(Filter):
         if self.size < 1 or self.least < 1:
             raise ConfigError(f"size={self.size} and least={self.least} must be at least 1.")
         for path in self.against:
+            if is_address(path):
+                raise ConfigError(f"against: {path}: copy evaluation sets to this machine.")
             FileSource(path)
 
     @property
