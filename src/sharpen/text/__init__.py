@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from sharpen.text.feedback import Feedback
     from sharpen.text.llm_op import LLM
     from sharpen.text.losses import MetricLoss, TextLoss, textsum
-    from sharpen.text.nodes import Node, no_trace, node
+    from sharpen.text.nodes import Node, Operation, no_trace, node
     from sharpen.text.optimizers.base import StepReport, TextOptimizer
     from sharpen.text.optimizers.opro import OPRO
     from sharpen.text.optimizers.optoprime import OptoPrime
+    from sharpen.text.optimizers.search_proposer import SearchProposer
     from sharpen.text.optimizers.textgrad import TGD, TextGrad
     from sharpen.text.parameter import Parameter
     from sharpen.text.record import Op, bundle, op
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "errors": ["BackwardTwiceError", "ExecutionError", "GraphFreedError", "UndeclaredInputError"],
     "feedback": ["Feedback"],
-    "nodes": ["Node", "no_trace", "node"],
+    "nodes": ["Node", "Operation", "no_trace", "node"],
     "parameter": ["Parameter"],
     "record": ["Op", "bundle", "op"],
     "scalar": ["ScalarPropagator"],
@@ -52,6 +53,7 @@ _MODULES = {
     "optimizers.base": ["StepReport", "TextOptimizer"],
     "optimizers.optoprime": ["OptoPrime"],
     "optimizers.opro": ["OPRO"],
+    "optimizers.search_proposer": ["SearchProposer"],
     "optimizers.textgrad": ["TGD", "TextGrad"],
 }
 
@@ -68,11 +70,13 @@ __all__ = [
     "MetricLoss",
     "Node",
     "Op",
+    "Operation",
     "OptoPrime",
     "Parameter",
     "Propagator",
     "ScalarPropagator",
     "Scripted",
+    "SearchProposer",
     "StepReport",
     "Subgraph",
     "Tape",

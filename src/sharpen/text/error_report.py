@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import linecache
+import re
+import textwrap
 import traceback
 from collections.abc import Callable
 from types import CodeType
@@ -11,6 +14,7 @@ from typing import Any
 __all__ = ["error_report"]
 
 _AROUND = 3
+_DEF = re.compile(r"\s*(async\s+)?def\s")
 _MAX_CHARS = 2000
 
 
@@ -43,15 +47,17 @@ def _marked(error: BaseException, code: CodeType) -> list[str]:
     at = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code is code]
     if not at:
         return []
-    try:
-        source, first = inspect.getsourcelines(code)
-    except (OSError, TypeError):
-        return [f"at line {at[-1] - code.co_firstlineno + 1} of it"]
-    body = max(first, 1)
-    marked = at[-1] - body
-    low, high = max(0, marked - _AROUND), min(len(source), marked + _AROUND + 1)
+    source = linecache.getlines(code.co_filename)
+    first = code.co_firstlineno - 1
+    body = inspect.getblock(source[first:]) if source else []
+    if not body:
+        return [f"at line {at[-1] - first} of it"]
+    above = next((k for k, line in enumerate(body) if _DEF.match(line)), 0)  # decorators
+    body, marked = body[above:], at[-1] - code.co_firstlineno - above
+    low, high = max(0, marked - _AROUND), min(len(body), marked + _AROUND + 1)
+    body = textwrap.dedent("".join(body)).splitlines()
     width = len(str(high))
     return [
-        f"{'>' if i == marked else ' '} {i + 1:>{width}} {source[i].rstrip()}"
+        f"{'>' if i == marked else ' '} {i + 1:>{width}} {body[i].rstrip()}"
         for i in range(low, high)
     ]

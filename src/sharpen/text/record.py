@@ -147,7 +147,12 @@ class Op:
             ExecutionError: the function raised; ``.node`` takes feedback.
             UndeclaredInputError: it read a parameter that is not among its inputs.
         """
-        return self._run(self.function, self._positional, args, kwargs)
+        function, hidden = self._what_runs()
+        return self._run(function, self._positional, args, kwargs, hidden)
+
+    def _what_runs(self) -> tuple[Callable[..., Any], Mapping[str, Node]]:
+        """The function, and inputs of the record that it is not given."""
+        return self.function, {}
 
     def __get__(self, owner: Any, kind: type | None = None) -> Any:
         """Bound to an object, which is no input: its parameters must be given as inputs."""
@@ -161,7 +166,7 @@ class Op:
         positional: tuple[str, ...],
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
-        hidden: Mapping[str, Node] | None = None,
+        hidden: Mapping[str, Node],
     ) -> Any:
         """Run ``function``; ``hidden`` are inputs of the record that it is not given."""
         names, count = positional[: len(args)], len(args)
@@ -183,7 +188,7 @@ class Op:
             try:
                 value = call()
             except Exception as error:
-                raise self._failure(error, inputs, names, reads) from error
+                raise self._failure(error, call, inputs, names, reads) from error
             value = _unwrapped(value)
         return self._finished(inputs, names, value, reads)
 
@@ -195,21 +200,28 @@ class Op:
                 value = await asyncio.wait_for(call(), self.timeout)
             except TimeoutError:
                 late = TimeoutError(f"{self.operation.name} took more than {self.timeout:g} s.")
-                raise self._failure(late, inputs, names, reads) from late
+                raise self._failure(late, call, inputs, names, reads) from late
             except Exception as error:
-                raise self._failure(error, inputs, names, reads) from error
+                raise self._failure(error, call, inputs, names, reads) from error
             value = _unwrapped(value)
         return self._finished(inputs, names, value, reads)
 
     def _failure(
-        self, error: Exception, inputs: tuple[Node, ...], names: tuple[str, ...], reads: list[Node]
+        self,
+        error: Exception,
+        call: Callable[..., Any],
+        inputs: tuple[Node, ...],
+        names: tuple[str, ...],
+        reads: list[Node],
     ) -> Exception:
         """What to raise: the error itself where it is the caller's, else what takes feedback."""
-        called_wrongly = isinstance(error, TypeError) and not _body_ran(error, self.function)
+        while isinstance(call, partial):
+            call = call.func
+        called_wrongly = isinstance(error, TypeError) and not _body_ran(error, call)
         if not self.catch or called_wrongly or isinstance(error, _NOT_OF_THE_PROGRAM):
             return error
         inputs, names = self._with_external(inputs, names, reads)
-        report = error_report(error, self.operation.name, self.function)
+        report = error_report(error, self.operation.name, call)
         return ExecutionError(_new(self.operation, inputs, names, report, ErrorNode))
 
     def _finished(
@@ -223,7 +235,11 @@ class Op:
         self, inputs: tuple[Node, ...], names: tuple[str, ...], reads: list[Node]
     ) -> tuple[tuple[Node, ...], tuple[str, ...]]:
         known = {id(node) for node in inputs}
-        external = {id(n): n for n in reads if n.needs_grad and id(n) not in known}
+        external = {
+            id(node): node
+            for node in reads
+            if node.needs_grad and id(node) not in known and not _stems_from(node, known)
+        }
         if not external:
             return inputs, names
         if not self.allow_external:
@@ -250,8 +266,23 @@ class _Bound:
         self.owner = owner
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        op = self.op
-        return op._run(partial(op.function, self.owner), op._positional[1:], args, kwargs)
+        function, hidden = self.op._what_runs()
+        bound = partial(function, self.owner)
+        return self.op._run(bound, self.op._positional[1:], args, kwargs, hidden)
+
+
+def _stems_from(node: Node, known: set[int]) -> bool:
+    """Whether all parameters behind a node are known, as in a function that calls itself."""
+    waiting, seen = [node], {node.id}
+    while waiting:
+        one = waiting.pop()
+        if one.is_root and id(one) not in known:
+            return False
+        for parent in one.inputs:
+            if parent.needs_grad and parent.id not in seen:
+                seen.add(parent.id)
+                waiting.append(parent)
+    return True
 
 
 def _body_ran(error: BaseException, function: Callable[..., Any]) -> bool:
@@ -285,6 +316,7 @@ def op(
     catch: bool = True,
     allow_external: bool = False,
     timeout: float | None = None,
+    trainable: bool = False,
     kind: str = "function",
     vjp: Callable[..., Any] | None = None,
     backward: Callable[..., Any] | None = None,
@@ -298,6 +330,7 @@ def op(
     catch: bool = True,
     allow_external: bool = False,
     timeout: float | None = None,
+    trainable: bool = False,
     kind: str = "function",
     vjp: Callable[..., Any] | None = None,
     backward: Callable[..., Any] | None = None,
@@ -314,6 +347,8 @@ def op(
         allow_external: make parameters that it reads from elsewhere its inputs, instead of an
             error.
         timeout: seconds after which a coroutine is stopped.
+        trainable: make its source a parameter (``.parameter``) that optimizers rewrite; see
+            :mod:`sharpen.text.code`.
         kind: ``llm`` for a call of a language model, whose feedback is written by a model too.
         vjp: its derivative, see :class:`~sharpen.text.nodes.Operation`.
         backward: how words of feedback pass through it.
@@ -329,6 +364,7 @@ def op(
             catch=catch,
             allow_external=allow_external,
             timeout=timeout,
+            trainable=trainable,
             kind=kind,
             vjp=vjp,
             backward=backward,
@@ -344,7 +380,13 @@ def op(
     said = inspect.getdoc(function) or ""
     line = doc if doc is not None else (said.splitlines()[0] if said else f"the function {called}")
     operation = Operation(called, line, kind=kind, function=function, vjp=vjp, backward=backward)
-    return Op(function, operation, catch=catch, allow_external=allow_external, timeout=timeout)
+    if trainable:
+        from sharpen.text.code import CodeOp
+
+        made: type[Op] = CodeOp
+    else:
+        made = Op
+    return made(function, operation, catch=catch, allow_external=allow_external, timeout=timeout)
 
 
 bundle = op
