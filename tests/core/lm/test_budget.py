@@ -86,7 +86,7 @@ def test_a_reply_without_usage_counts_as_the_most_it_may_have_taken() -> None:
         (RuntimeError("?"), False),
     ],
 )
-def test_failed_calls_count_and_their_tokens_where_they_may_have_been_worked_on(
+def test_failed_calls_count_where_they_may_have_been_worked_on(
     error: Exception, is_free: bool
 ) -> None:
     budget = Budget(max_tokens=1000)
@@ -94,7 +94,7 @@ def test_failed_calls_count_and_their_tokens_where_they_may_have_been_worked_on(
     with pytest.raises(type(error)):
         lm("Hi")
     most = prompt_bound(ChatRequest("Hi")) + 100
-    assert budget.spent == Spent(calls=1, tokens=0 if is_free else most)
+    assert budget.spent == (Spent() if is_free else Spent(calls=1, tokens=most))
     assert (lm.usage.calls, lm.usage.failed, lm.usage.unknown) == (1, 1, int(not is_free))
 
 

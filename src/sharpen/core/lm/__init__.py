@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sharpen.core.lm.backends import open_engine, scheme_names
     from sharpen.core.lm.budget import Budget, Spent
     from sharpen.core.lm.cache import CachedEngine, CacheStats, ReplyCache, default_cache
+    from sharpen.core.lm.cassettes import CassetteEngine
     from sharpen.core.lm.client import LM
     from sharpen.core.lm.errors import (
         AccessError,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         ServiceError,
         UnexpectedPrompt,
     )
+    from sharpen.core.lm.http import OpenAIEngine
     from sharpen.core.lm.messages import (
         ChatRequest,
         ChatResponse,
@@ -44,6 +46,7 @@ _MODULES = {
     "BudgetExhausted": "errors",
     "CacheStats": "cache",
     "CachedEngine": "cache",
+    "CassetteEngine": "cassettes",
     "CassetteMiss": "errors",
     "ChatRequest": "messages",
     "ChatResponse": "messages",
@@ -51,6 +54,7 @@ _MODULES = {
     "Message": "messages",
     "Meter": "meter",
     "MeteredEngine": "meter",
+    "OpenAIEngine": "http",
     "Price": "prices",
     "Prices": "prices",
     "ReplyCache": "cache",
@@ -78,6 +82,7 @@ __all__ = [
     "BudgetExhausted",
     "CacheStats",
     "CachedEngine",
+    "CassetteEngine",
     "CassetteMiss",
     "ChatRequest",
     "ChatResponse",
@@ -85,6 +90,7 @@ __all__ = [
     "Message",
     "Meter",
     "MeteredEngine",
+    "OpenAIEngine",
     "Price",
     "Prices",
     "ReplyCache",

@@ -4,7 +4,8 @@ A call is counted before it is made, with the most that it may take: the tokens 
 at most their bytes (a token of a byte-level vocabulary has at least one) and a little for the chat
 template, those of its replies at most ``n * max_tokens``. When the reply is there, the count is
 corrected to what the engine says; where it says nothing, or the call may have been worked on
-without a reply, the larger count stays. A call is a request with its retries.
+without a reply, the larger count stays. Every retry is a call; one that was refused before anything
+was done (no connection, HTTP 429) is not counted.
 
 Threads share an object; processes share a file, which also keeps the count between runs. A process
 that is killed leaves its calls under way counted as the most they may have taken.
@@ -195,6 +196,16 @@ class Budget:
             )
 
         self._change(correct)
+
+    def cancel(self, reserved: Reservation) -> None:
+        """Take back the count of a call that was refused before anything was done."""
+        self._change(
+            lambda spent: Spent(
+                calls=spent.calls - 1,
+                tokens=spent.tokens - reserved.tokens,
+                cost=max(0.0, spent.cost - reserved.cost),
+            )
+        )
 
     def _change(self, change: Callable[[Spent], Spent]) -> None:
         if self.file is not None:

@@ -54,14 +54,24 @@ class ServiceError(SharpenError, ConnectionError):
     Attributes:
         status: of HTTP, where it answered.
         may_have_cost: whether it may have worked on the request all the same.
+        is_transient: whether the same request may be answered later.
+        after_s: seconds after which it wants to be asked again, where it said so.
     """
 
     def __init__(
-        self, message: str, status: int | None = None, *, may_have_cost: bool = False
+        self,
+        message: str,
+        status: int | None = None,
+        *,
+        may_have_cost: bool = False,
+        is_transient: bool = False,
+        after_s: float | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.may_have_cost = may_have_cost
+        self.is_transient = is_transient
+        self.after_s = after_s
 
 
 class AccessError(ServiceError):
@@ -71,7 +81,15 @@ class AccessError(ServiceError):
 
 
 class RequestError(DataError):
-    """An endpoint refuses this request; the same again would be refused again."""
+    """An endpoint refuses this request; the same again would be refused again.
+
+    Attributes:
+        status: of HTTP.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ReplyError(DataError):

@@ -205,7 +205,8 @@ class Engine(Protocol):
 
     What an engine may also have: ``scope``, a text that parts its replies in a cache from those of
     another engine with a model of the same name; ``stream(request)``, an iterator of pieces of the
-    reply; ``close()``.
+    reply; ``attempt(request)`` and ``retry(attempt, request)``, which ``complete`` is made of, so
+    that each try can be counted; ``close()``.
     """
 
     model: str

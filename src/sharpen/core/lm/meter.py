@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sharpen.core.errors import ConfigError
@@ -22,13 +23,13 @@ class Totals:
     """What the calls of a client took; what a cache answered is not among them."""
 
     calls: int = 0
-    """Requests that reached the engine, failed ones too."""
+    """Requests to the engine, with every retry."""
 
     cache_hits: int = 0
     """Requests that the cache answered."""
 
     failed: int = 0
-    """Calls that ended without a reply."""
+    """Of the calls, those that ended without a reply."""
 
     unknown: int = 0
     """Calls of which the engine did not say the tokens; they are missing from the counts."""
@@ -119,24 +120,34 @@ class MeteredEngine(ThreadedEngine):
         self._price = prices.find(inner.model) if prices is not None else None
 
     def complete(self, request: ChatRequest) -> ChatResponse:
-        """The reply; raises what the engine raises.
+        """The reply; raises what the engine raises. Each try of an engine that retries is a call.
 
         Raises:
             BudgetExhausted: the call could exceed a limit; it was not made.
             ConfigError: what the budget needs to know is not there.
         """
+        retry = getattr(self._inner, "retry", None)
+        if retry is None:
+            return self._counted(self._inner.complete, request)
+        attempt = self._inner.attempt  # type: ignore[attr-defined]
+        found: ChatResponse = retry(lambda one: self._counted(attempt, one), request)
+        return found
+
+    def _counted(
+        self, call: Callable[[ChatRequest], ChatResponse], request: ChatRequest
+    ) -> ChatResponse:
         budget, reserved = self._budget, None
         if budget is not None:
             most = budget.tokens_of(request)
             reserved = budget.reserve(sum(most), budget.cost_of(self._price, self.model, most))
         try:
-            response = self._inner.complete(request)
+            response = call(request)
         except BaseException as error:
             free = isinstance(error, _FREE) or (
                 isinstance(error, ServiceError) and not error.may_have_cost
             )
             if budget is not None and reserved is not None and free:
-                budget.settle(reserved, 0, 0.0)
+                budget.cancel(reserved)
             self._meter.fail(free=free)
             raise
         usage = response.usage
