@@ -28,6 +28,7 @@ COMMANDS = {
     "monitor": "Tell whether what a served model is asked has drifted.",
     "chat": "Talk with a model in the terminal.",
     "search": "Run, join and inspect studies.",
+    "text": "Programs made of calls to language models.",
     "ui": "Show studies and runs in the browser, live.",
     "bench": "Measure what training costs on this machine.",
     "assets": "List, locate and verify models and corpora that ship in packages.",
