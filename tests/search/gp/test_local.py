@@ -129,7 +129,7 @@ def test_the_model_of_the_region_has_the_kernel_of_the_likelier_losses(
     groups = optimizer._features.groups
     likelihoods = {}
     for name in ("matern52", "rbf"):
-        fitted = optimizer._fit(f"own {name}", x, groups, losses, None, True, kernel=name)
+        fitted = optimizer._fit(f"own {name}", x, groups, losses, None, True, kernels=(name,))
         likelihoods[name] = float(fitted.model.log_likelihood())
     found = optimizer._likelier(rows, losses).model
     assert found.kernel == max(likelihoods, key=lambda name: likelihoods[name]) == kernel

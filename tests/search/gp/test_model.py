@@ -9,7 +9,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern
 
 from sharpen.core.errors import ConfigError
 from sharpen.search.gp.hyper import LogPosterior, fit
-from sharpen.search.gp.model import GaussianProcess, Hyperparameters
+from sharpen.search.gp.model import GaussianProcess, Hyperparameters, Moments
 
 P = 3
 LENGTHSCALES = torch.tensor([0.3, 0.8, 1.5], dtype=torch.float64)
@@ -102,7 +102,7 @@ def test_a_fit_is_a_maximum_and_finds_lengthscales_and_noise() -> None:
         + torch.from_numpy(Matern([0.2, 2.0], nu=2.5)(x))
         + 0.01 * torch.eye(120, dtype=torch.float64)
     ) @ torch.from_numpy(rng.normal(size=120))
-    found = fit(torch.from_numpy(x), y, np.arange(2), evaluations=200)
+    [found] = fit(torch.from_numpy(x), y, np.arange(2), evaluations=200)
     assert 0.1 < float(found.lengthscales[0]) < 0.4
     assert float(found.lengthscales[1]) > 0.8
     assert 0.005 < found.noise < 0.02
@@ -117,10 +117,10 @@ def test_a_fit_is_a_maximum_and_finds_lengthscales_and_noise() -> None:
 def test_noise_vanishes_where_there_is_none_and_is_not_learnt_where_it_is_known() -> None:
     x, y = data(60)
     y = (y - y.mean()) / y.std()
-    assert fit(x, y, np.arange(3)).noise < 1e-4
+    assert fit(x, y, np.arange(3))[0].noise < 1e-4
     shaken = y + 0.3 * torch.from_numpy(np.random.default_rng(0).normal(size=60))
-    assert fit(x, shaken, np.arange(3)).noise > 0.02
-    known = fit(
+    assert fit(x, shaken, np.arange(3))[0].noise > 0.02
+    [known] = fit(
         x,
         shaken,
         np.arange(3),
@@ -185,3 +185,65 @@ def test_repeated_points_need_jitter_and_nan_is_an_error() -> None:
     np.testing.assert_allclose(twice.posterior(x)[0], y, atol=1e-3)
     with pytest.raises(ConfigError, match="not positive definite"):
         GaussianProcess(x * math.nan, y, hyper)
+
+
+def moments_by_differences(model: GaussianProcess, others: torch.Tensor | None) -> None:
+    at = np.random.default_rng(9).random((4, model.features.shape[1]))
+    found = Moments(model, others)(at)
+    mean, variance = model.posterior(torch.from_numpy(at))
+    np.testing.assert_allclose(found.mean, mean.reshape(4, -1), atol=1e-12)
+    np.testing.assert_allclose(found.variance, variance, atol=1e-12)
+    if others is not None:
+        expected = model.covariance(torch.from_numpy(at), others)
+        np.testing.assert_allclose(found.covariance, expected, atol=1e-12)
+    rng = np.random.default_rng(1)
+    weights = [rng.normal(size=v.shape) for v in (found.mean, found.variance, found.covariance)]
+
+    def total(points: np.ndarray) -> float:
+        new = Moments(model, others)(points)
+        parts = zip(weights, (new.mean, new.variance, new.covariance), strict=True)
+        return float(sum((w * v).sum() for w, v in parts))
+
+    by_points = found.back(weights[0], weights[1], weights[2] if others is not None else None)
+    for i, j in np.ndindex(*at.shape):
+        step = np.zeros_like(at)
+        step[i, j] = 1e-6
+        change = (total(at + step) - total(at - step)) / 2e-6
+        assert by_points[i, j] == pytest.approx(change, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("kernel", ["matern52", "rbf"])
+@pytest.mark.parametrize("is_warped", [False, True])
+@pytest.mark.parametrize("columns", [0, 3])
+def test_moments_are_the_posterior_and_give_its_derivatives(
+    kernel: str, is_warped: bool, columns: int
+) -> None:
+    x, y = data(12)
+    if columns:
+        y = y[:, None] * torch.arange(1, columns + 1)
+    warp = (
+        torch.tensor([[0.7, 1.0, 2.0], [1.5, 1.0, 0.8]], dtype=torch.float64) if is_warped else None
+    )
+    lengthscales = torch.tensor([0.3, 0.6, 1.2], dtype=torch.float64)
+    hyper = Hyperparameters(lengthscales=lengthscales, scale=1.5, noise=0.01, warp=warp)
+    model = GaussianProcess(x, y, hyper, kernel=kernel)
+    moments_by_differences(model, None)
+    moments_by_differences(model, data(5, 4)[0])
+
+
+def test_two_kernels_are_fitted_at_once_as_each_is_alone() -> None:
+    x, y = data(25)
+    y = (y - y.mean()) / y.std()
+    together = fit(x, y, np.arange(3), kernels=("matern52", "rbf"))
+    for kernel, found in zip(("matern52", "rbf"), together, strict=True):
+        [alone] = fit(x, y, np.arange(3), kernels=(kernel,))
+        np.testing.assert_allclose(found.lengthscales, alone.lengthscales, rtol=1e-3)
+        assert found.scale == pytest.approx(alone.scale, rel=1e-3)
+    density = LogPosterior(x, y, np.arange(3), kernels=("matern52", "rbf"))
+    rows = np.array([0, 2, 3])
+    theta = density.starts[rows] + 0.1
+    value, gradient = density(theta, rows)
+    for kernel, part in (("matern52", slice(0, 1)), ("rbf", slice(1, 3))):
+        expected = LogPosterior(x, y, np.arange(3), kernels=(kernel,))(theta[part])
+        np.testing.assert_allclose(value[part], expected[0])
+        np.testing.assert_allclose(gradient[part], expected[1])

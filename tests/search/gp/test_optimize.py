@@ -87,3 +87,25 @@ def test_bounds_of_each_restart_may_hold_a_coordinate() -> None:
     x, _ = minimize_all(rosenbrock, given, low, high)
     assert x[1, 2] == given[1, 2]
     assert x[0, 2] != given[0, 2]
+
+
+def test_a_race_leaves_the_better_half_again_and_again() -> None:
+    counts = []
+
+    def counted(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        counts.append(list(rows))
+        return rosenbrock(x, rows)
+
+    given = starts(8, 5, -2, 2)
+    low, high = np.full(5, -2.0), np.full(5, 2.0)
+    x, f = minimize_all(counted, given, low, high, evaluations=30, race=5)
+    sizes = [8] * 5 + [4] * 5 + [2] * 5 + [1] * 15
+    assert [len(rows) for rows in counts] == sizes[: len(counts)]
+    assert len(counts) > 15
+    # Each restart goes as it would alone, as long as it goes.
+    for count, going in ((5, counts[4]), (10, counts[9]), (30, counts[-1])):
+        alone = minimize_all(rosenbrock, given, low, high, evaluations=count)[1]
+        assert set(going) >= set(np.argsort(alone)[: len(going) // 2])
+    assert f[counts[-1][0]] == f.min()
+    assert (f <= rosenbrock(given, np.arange(8))[0]).all()
+    assert f == pytest.approx(rosenbrock(x, np.arange(8))[0])

@@ -15,7 +15,7 @@ from sharpen.core.problem import Constraint, Fidelity, Objective, TrialContext
 from sharpen.core.space import Space
 from sharpen.problems import Synthetic, synthetic
 from sharpen.search.gp import GP
-from sharpen.search.gp.optimizer import ACQUISITIONS
+from sharpen.search.gp.acquire import ACQUISITIONS
 from sharpen.search.gp.surrogates import due_of
 from sharpen.search.gp.turbo import TuRBO
 from sharpen.testing import OptimizerConformance
@@ -272,10 +272,12 @@ def test_hyperparameters_are_fitted_at_every_trial_and_later_at_each_tenth_more(
     assert all(due_of(n) <= n <= 1.11 * due_of(n) for n in range(2, 600))
     optimizer = GP(SQUARE, n_init=4)
     play(optimizer, bowl, 21)
-    kept = optimizer._fits[("loss", 20)][1] if ("loss", 20) in optimizer._fits else None
+    kept = optimizer._fits["loss"]
     optimizer.ask()
-    assert ("loss", 20) in optimizer._fits
-    assert kept is None or optimizer._fits[("loss", 20)][1] is kept
+    assert optimizer._fits["loss"] is kept
+    assert [len(model) for model in kept.models] == [20]
+    play(optimizer, bowl, 2)
+    assert [len(model) for model in optimizer._fits["loss"].models] == [22]
 
 
 def test_an_exhausted_space_repeats_and_a_space_with_values_left_does_not() -> None:

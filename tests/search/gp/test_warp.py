@@ -73,7 +73,7 @@ def test_a_learnt_warp_predicts_better_where_the_objective_is_bent() -> None:
 
     scores, hypers = [], []
     for warped in (None, np.array([0])):
-        hypers.append(fit(x, bent(x), np.zeros(1, dtype=np.int64), warped=warped))
+        hypers += fit(x, bent(x), np.zeros(1, dtype=np.int64), warped=warped)
         mean, variance = GaussianProcess(x, bent(x), hypers[-1]).posterior(at)
         z = (mean - bent(at)) / variance.sqrt()
         scores.append(float((-(z**2) - variance.log()).mean() / 2))

@@ -31,17 +31,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from scipy.special import log_ndtr
 from torch import Tensor
 
 from sharpen.search.gp.envelope import log_expected_rise
-from sharpen.search.gp.model import GaussianProcess
-from sharpen.search.gp.normal import LOG_SQRT_2PI, log_h
+from sharpen.search.gp.model import GaussianProcess, Moments
+from sharpen.search.gp.normal import LOG_SQRT_2PI, log_improvement
 
 __all__ = [
     "Acquisition",
+    "Smooth",
     "constrained",
     "knowledge_gradient",
     "log_expected_improvement",
@@ -51,13 +55,64 @@ __all__ = [
     "noisy_expected_improvement",
     "sample_minima",
     "upper_confidence_bound",
+    "value_and_slopes",
 ]
+
+Floats = npt.NDArray[np.float64]
 
 Acquisition = Callable[[Tensor], Tensor]
 """Of [q, p] features; gives [q] values, more is better, through which gradients flow."""
 
 _LEAST_SD = 1e-10
 _MOST_LINES = 50
+
+
+class _ByHand(torch.autograd.Function):
+    """Values whose gradients are known already."""
+
+    @staticmethod
+    def forward(ctx: Any, points: Tensor, acquisition: Smooth) -> Tensor:
+        value, gradient = acquisition.slopes(points.numpy())
+        ctx.save_for_backward(torch.from_numpy(gradient))
+        return torch.from_numpy(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        [gradient] = ctx.saved_tensors
+        return gradients[0][:, None] * gradient, None
+
+
+class Smooth:
+    """An acquisition with its gradient in closed form.
+
+    Args:
+        function: of [q, p] points; gives [q] values, and what gives their [q, p] gradients.
+    """
+
+    def __init__(self, function: Callable[[Floats], tuple[Floats, Callable[[], Floats]]]) -> None:
+        self._function = function
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """See :data:`Acquisition`."""
+        if points.requires_grad:
+            value: Tensor = _ByHand.apply(points, self)  # type: ignore[no-untyped-call]
+            return value
+        return torch.from_numpy(self._function(points.numpy())[0])
+
+    def slopes(self, points: Floats) -> tuple[Floats, Floats]:
+        """[q] values and [q, p] gradients at [q, p] points."""
+        value, gradient = self._function(points)
+        return value, gradient()
+
+
+def value_and_slopes(acquisition: Acquisition, points: Floats) -> tuple[Floats, Floats]:
+    """[q] values and [q, p] gradients at [q, p] points, by autograd where nothing else is known."""
+    if isinstance(acquisition, Smooth):
+        return acquisition.slopes(points)
+    at = torch.from_numpy(points).requires_grad_()
+    value = acquisition(at)
+    [gradient] = torch.autograd.grad(value.sum(), at)
+    return value.detach().numpy(), gradient.numpy()
 
 
 def _mean_and_sd(model: GaussianProcess, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,15 +124,26 @@ def _mean_and_sd(model: GaussianProcess, points: Tensor) -> tuple[Tensor, Tensor
 
 def log_expected_improvement(model: GaussianProcess, best: Tensor | float) -> Acquisition:
     """The logarithm of EI below ``best``, one number or [k] for as many columns of the targets."""
+    moments, least = Moments(model), np.asarray(best, dtype=np.float64)
 
-    def value(points: Tensor) -> Tensor:
-        mean, sd = _mean_and_sd(model, points)
-        log_ei = sd.log() + log_h((best - mean) / sd)
-        if mean.shape[1] == 1:
-            return log_ei[:, 0]
-        return torch.logsumexp(log_ei, 1) - math.log(mean.shape[1])
+    def value(points: Floats) -> tuple[Floats, Callable[[], Floats]]:
+        at = moments(points)
+        variance = np.maximum(at.variance, _LEAST_SD**2)
+        log_ei, by_mean, by_variance = log_improvement(at.mean, variance[:, None], least)
+        # The mean over columns, without underflow.
+        most = log_ei.max(axis=1, keepdims=True)
+        share = np.exp(log_ei - most)
+        total = share.sum(axis=1, keepdims=True)
+        found = most + np.log(total / log_ei.shape[1])
 
-    return value
+        def gradient() -> Floats:
+            part = share / total
+            slope = (part * by_variance).sum(axis=1) * (at.variance >= _LEAST_SD**2)
+            return at.back(part * by_mean, slope, None)
+
+        return found[:, 0], gradient
+
+    return Smooth(value)
 
 
 def log_probability_of_improvement(model: GaussianProcess, best: float) -> Acquisition:
@@ -137,25 +203,38 @@ def sample_minima(
 
 def log_feasibility(model: GaussianProcess, bound: float = 0.0) -> Acquisition:
     """The logarithm of the probability that the function is at most ``bound``."""
+    moments = Moments(model)
 
-    def value(points: Tensor) -> Tensor:
-        mean, sd = _mean_and_sd(model, points)
-        share: Tensor = torch.special.log_ndtr((bound - mean) / sd)
-        return share.mean(1)
+    def value(points: Floats) -> tuple[Floats, Callable[[], Floats]]:
+        at = moments(points)
+        variance = np.maximum(at.variance, _LEAST_SD**2)[:, None]
+        sd = np.sqrt(variance)
+        z = (bound - at.mean) / sd
+        share = log_ndtr(z)
 
-    return value
+        def gradient() -> Floats:
+            ratio = np.exp(z * z * -0.5 - LOG_SQRT_2PI - share) / z.shape[1]
+            slope = (-0.5 * ratio * z / variance).sum(axis=1) * (at.variance >= _LEAST_SD**2)
+            return at.back(-ratio / sd, slope, None)
+
+        return share.mean(axis=1), gradient
+
+    return Smooth(value)
 
 
 def constrained(parts: Sequence[Acquisition]) -> Acquisition:
     """The sum of logarithms: the expected improvement times every probability."""
+    if len(parts) == 1:
+        return parts[0]
+    smooth = [part for part in parts if isinstance(part, Smooth)]
+    if len(smooth) < len(parts):
+        return lambda points: torch.stack([part(points) for part in parts]).sum(0)
 
-    def value(points: Tensor) -> Tensor:
-        total = parts[0](points)
-        for part in parts[1:]:
-            total = total + part(points)
-        return total
+    def value(points: Floats) -> tuple[Floats, Callable[[], Floats]]:
+        values, gradients = zip(*(part._function(points) for part in smooth), strict=True)
+        return np.sum(values, axis=0), lambda: np.sum([g() for g in gradients], axis=0)
 
-    return value
+    return Smooth(value)
 
 
 def knowledge_gradient(
@@ -170,29 +249,47 @@ def knowledge_gradient(
         with_point: whether the point itself joins the set after the measurement, as noisy EI has it
             (the least mean so far is then over the set without it).
     """
+    moments = Moments(model, others)
     with torch.no_grad():
-        known = -model.posterior(others)[0].reshape(len(others), -1).mean(1)
-        other_half = model.half(others)
+        known = -model.posterior(others)[0].reshape(len(others), -1).mean(1).numpy()
 
-    def value(points: Tensor) -> Tensor:
-        half = model.half(points)
-        covariance = model.prior(points, others) - half.mT @ other_half
-        variance = (model.prior_variance - (half * half).sum(0)).clamp(min=_LEAST_SD**2)
-        spread = (variance + noise).sqrt()[:, None]
-        slopes = covariance / spread
-        heights = known.expand(len(points), -1)
-        if not with_point:
-            return log_expected_rise(heights, slopes)
-        mean = -model.posterior(points)[0].reshape(len(points), -1).mean(1, keepdim=True)
-        own = variance[:, None] / spread
-        if noise == 0:
-            slopes = torch.zeros_like(slopes)
-        rise = log_expected_rise(torch.cat([heights, mean], 1), torch.cat([slopes, own], 1))
-        # What lies above the best known already, if the point's own mean does.
-        above = (mean[:, 0] - known.max()).clamp(min=0)
-        return torch.where(above > 0, torch.log(rise.exp() + above), rise)
+    def value(points: Floats) -> tuple[Floats, Callable[[], Floats]]:
+        at = moments(points)
+        variance = np.maximum(at.variance, _LEAST_SD**2)[:, None]
+        spread = np.sqrt(variance + noise)
+        tells = not with_point or noise > 0  # of the others
+        slopes = at.covariance / spread if tells else np.zeros_like(at.covariance)
+        heights = np.broadcast_to(known, slopes.shape)
+        if with_point:
+            mean = -at.mean.mean(axis=1, keepdims=True)
+            heights = np.concatenate([heights, mean], axis=1)
+            slopes = np.concatenate([slopes, variance / spread], axis=1)
+        rise, by_height, by_slope = log_expected_rise(heights, slopes)
+        found, whole = rise, np.ones(len(rise))
+        if with_point:
+            # What lies above the best known already, if the point's own mean does.
+            above = np.maximum(mean[:, 0] - known.max(), 0)
+            is_above = above > 0
+            if is_above.any():
+                found = np.where(is_above, np.logaddexp(rise, np.log(above + ~is_above)), rise)
+                whole = np.exp(rise - found)
 
-    return value
+        def gradient() -> Floats:
+            by_lines = by_slope * whole[:, None]
+            m = len(known)
+            by_mean, by_variance = np.zeros_like(at.mean), np.zeros(len(found))
+            if tells:
+                by_variance -= (by_lines[:, :m] * slopes[:, :m]).sum(axis=1)
+            if with_point:
+                own = by_height[:, m] * whole + is_above * np.exp(-np.where(is_above, found, 0.0))
+                by_mean -= own[:, None] / at.mean.shape[1]
+                by_variance += by_lines[:, m] * (2 * spread - variance / spread)[:, 0]
+            by_variance *= (at.variance >= _LEAST_SD**2) / (2 * spread[:, 0] ** 2)
+            return at.back(by_mean, by_variance, by_lines[:, :m] / spread if tells else None)
+
+        return found, gradient
+
+    return Smooth(value)
 
 
 def noisy_expected_improvement(model: GaussianProcess, seen: Tensor, noise: float) -> Acquisition:

@@ -26,7 +26,7 @@ import torch
 
 from sharpen.core.collections import Permutation, Subset
 from sharpen.core.parameters import Parameter
-from sharpen.search.gp.acquisition import Acquisition
+from sharpen.search.gp.acquisition import Acquisition, value_and_slopes
 from sharpen.search.gp.features import Features
 from sharpen.search.gp.optimize import minimize_all
 
@@ -38,6 +38,7 @@ Ints = npt.NDArray[np.int64]
 _DISTANCES = (0.1, 0.01, 0.001)  # of points near a known one, in shares of the range
 _SWEEPS = 10  # most changes of discrete parameters in one round
 _SCREENED = 32
+_RACE = 8  # evaluations that leave half of the restarts in a space of real numbers
 _MOST_CHANGES = 64  # of one collection
 
 
@@ -88,6 +89,7 @@ def maximize(
             upper,
             evaluations=evaluations,
             tolerance=1e-7,
+            race=_RACE,
         )
         order = np.argsort(loss, kind="stable")
         return features.space.decode(x[order])
@@ -164,16 +166,12 @@ def _descent(acquisition: Acquisition, fixed: Floats | None, moving: Ints) -> An
 
     def function(z: Floats, rows: Ints) -> tuple[Floats, Floats]:
         if fixed is None:
-            points = torch.from_numpy(z).requires_grad_()
-        else:
-            whole = fixed[rows]
-            whole[:, moving] = z
-            points = torch.from_numpy(whole).requires_grad_()
-        value = acquisition(points)
-        value.sum().backward()  # type: ignore[no-untyped-call]
-        assert points.grad is not None
-        gradient = points.grad.numpy()
-        return -value.detach().numpy(), -(gradient if fixed is None else gradient[:, moving])
+            value, gradient = value_and_slopes(acquisition, z)
+            return -value, -gradient
+        whole = fixed[rows]
+        whole[:, moving] = z
+        value, gradient = value_and_slopes(acquisition, whole)
+        return -value, -gradient[:, moving]
 
     return function
 

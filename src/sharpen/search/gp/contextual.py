@@ -58,6 +58,8 @@ class AtContext(GaussianProcess):
         context: [c] features of the context.
     """
 
+    is_plain = False
+
     def __init__(self, model: GaussianProcess, context: Tensor) -> None:
         self.__dict__.update(model.__dict__)
         self._context = context
@@ -83,6 +85,8 @@ class OverContexts(GaussianProcess):
         contexts: [m, c] features of the contexts.
         weights: [m] that sum to 1.
     """
+
+    is_plain = False
 
     def __init__(self, model: GaussianProcess, contexts: Tensor, weights: Tensor) -> None:
         self.__dict__.update(model.__dict__)

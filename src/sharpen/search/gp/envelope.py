@@ -18,74 +18,69 @@ sets of n lines.
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
+from scipy.special import log_ndtr
 
-from sharpen.search.gp.normal import LOG_SQRT_2PI, log_h
+from sharpen.search.gp.normal import LOG_SQRT_2PI, log_h_values
 
 __all__ = ["log_expected_rise"]
 
-
-class _LogExpectedRise(torch.autograd.Function):
-    """log(E[max_i a_i + b_i Z] - max_i a_i), with the gradient by the envelope theorem."""
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        high = a[..., :, None] - a[..., None, :]  # a_i - a_j
-        steep = b[..., None, :] - b[..., :, None]  # b_j - b_i
-        cross = high / steep
-        infinite = torch.full_like(cross, math.inf)
-        hi = torch.where(steep > 0, cross, infinite).min(-1).values
-        lo = torch.where(steep < 0, cross, -infinite).max(-1).values
-        # Of parallel lines the first of the highest stands for all.
-        order = torch.arange(a.shape[-1])
-        earlier = order[None, :] < order[:, None]
-        hidden = (steep == 0) & ((high < 0) | ((high == 0) & earlier))
-        top = (lo < hi) & ~hidden.any(-1)
-        # Two lines that cross the same one at one place: the steeper comes after.
-        meets = torch.where(steep > 0, cross, infinite) == hi[..., None]
-        step = torch.where(meets, steep, -infinite).max(-1).values
-        term = torch.where(top & hi.isfinite(), step.log() + log_h(-hi.abs()), -infinite[..., 0])
-        value = torch.logsumexp(term, -1)
-        # Lines that are highest on one side of 0 have shares and tilts as small as the value; what
-        # is left belongs to the line that is highest at 0, so that no small difference is taken.
-        right = lo >= 0
-        near, beyond = torch.where(right, lo, -hi), torch.where(right, hi, -lo)
-        share = _log_difference(torch.special.log_ndtr(-near), torch.special.log_ndtr(-beyond))
-        tilt = _log_difference(-near * near / 2 - LOG_SQRT_2PI, -beyond * beyond / 2 - LOG_SQRT_2PI)
-        first = (top & (lo <= 0) & (hi >= 0)).to(torch.int64).argmax(-1, keepdim=True)
-        side = top.scatter(-1, first, False) & value.isfinite()[..., None]
-        zero = torch.zeros_like(share)
-        share = torch.where(side, torch.exp(share - value[..., None]), zero)
-        tilt = torch.where(side, torch.exp(tilt - value[..., None]), zero)
-        tilt = torch.where(right, tilt, -tilt)
-        share.scatter_(-1, first, -share.sum(-1, keepdim=True))
-        tilt.scatter_(-1, first, -tilt.sum(-1, keepdim=True))
-        ctx.save_for_backward(share, tilt)
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        share, tilt = ctx.saved_tensors
-        return share * gradients[0][..., None], tilt * gradients[0][..., None]
+Floats = npt.NDArray[np.float64]
 
 
-def _log_difference(larger: Tensor, smaller: Tensor) -> Tensor:
-    """log(e^larger - e^smaller)."""
-    return larger + torch.log(-torch.expm1(smaller - larger))
-
-
-def log_expected_rise(a: Tensor, b: Tensor) -> Tensor:
-    """log(E[max_i (a_i + b_i Z)] - max_i a_i) for Z ~ N(0, 1).
+@np.errstate(divide="ignore", invalid="ignore", over="ignore")
+def log_expected_rise(a: Floats, b: Floats) -> tuple[Floats, Floats, Floats]:
+    """log(E[max_i (a_i + b_i Z)] - max_i a_i) for Z ~ N(0, 1), and its derivatives.
 
     Args:
-        a: [..., n] heights of the lines at 0.
-        b: [..., n] their slopes.
+        a: [q, n] heights of the lines at 0.
+        b: [q, n] their slopes.
 
     Returns:
-        [...]; minus infinity where one line stays highest.
+        [q] values, minus infinity where one line stays highest; [q, n] derivatives by the heights
+        and by the slopes.
     """
-    value: Tensor = _LogExpectedRise.apply(a, b)  # type: ignore[no-untyped-call]
-    return value
+    high = a[:, :, None] - a[:, None, :]  # a_i - a_j
+    steep = b[:, None, :] - b[:, :, None]  # b_j - b_i
+    cross = high / steep
+    is_later = steep > 0
+    after = np.where(is_later, cross, math.inf)
+    hi = after.min(axis=2)
+    lo = np.where(steep < 0, cross, -math.inf).max(axis=2)
+    top = lo < hi
+    parallel = steep == 0
+    if parallel.sum() > a.size:
+        # Of parallel lines the first of the highest stands for all.
+        order = np.arange(a.shape[1])
+        earlier = order[None, :] < order[:, None]
+        hidden = parallel & ((high < 0) | ((high == 0) & earlier))
+        top &= ~hidden.any(axis=2)
+    # Two lines that cross the same one at one place: the steeper comes after.
+    step = np.where(is_later & (after == hi[:, :, None]), steep, -math.inf).max(axis=2)
+    term = np.where(top & np.isfinite(hi), np.log(step) + log_h_values(-np.abs(hi)), -math.inf)
+    most = term.max(axis=1)
+    most = np.where(np.isfinite(most), most, 0.0)
+    value = most + np.log(np.exp(term - most[:, None]).sum(axis=1))
+    # Lines that are highest on one side of 0 have shares and tilts as small as the value; what is
+    # left belongs to the line that is highest at 0, so that no small difference is taken.
+    right = lo >= 0
+    near, beyond = np.where(right, lo, -hi), np.where(right, hi, -lo)
+    share = _log_difference(log_ndtr(-near), log_ndtr(-beyond))
+    tilt = _log_difference(-near * near / 2 - LOG_SQRT_2PI, -beyond * beyond / 2 - LOG_SQRT_2PI)
+    rows, first = np.arange(len(a)), (top & (lo <= 0) & (hi >= 0)).argmax(axis=1)
+    side = top & np.isfinite(value)[:, None]
+    side[rows, first] = False
+    share = np.where(side, np.exp(share - value[:, None]), 0.0)
+    tilt = np.where(side, np.exp(tilt - value[:, None]), 0.0)
+    tilt = np.where(right, tilt, -tilt)
+    share[rows, first] = -share.sum(axis=1)
+    tilt[rows, first] = -tilt.sum(axis=1)
+    return value, share, tilt
+
+
+def _log_difference(larger: Floats, smaller: Floats) -> Floats:
+    """log(e^larger - e^smaller)."""
+    found: Floats = larger + np.log(-np.expm1(smaller - larger))
+    return found

@@ -15,6 +15,7 @@ Differs from the book: None. Time O(n^3) an evaluation.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -31,6 +32,7 @@ from sharpen.search.gp.warp import warp, warp_slopes
 __all__ = ["LogPosterior", "densest", "fit"]
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 _BOUNDS = {
     "lengthscale": (2.5e-2, 1e3),
@@ -46,20 +48,20 @@ def fit(
     targets: Tensor,
     groups: npt.NDArray[np.int64],
     *,
-    kernel: str = "matern52",
+    kernels: Sequence[str] = ("matern52",),
     noise: Tensor | None = None,
     learn_noise: bool = True,
     warped: npt.NDArray[np.int64] | None = None,
     alike: int | None = None,
     evaluations: int = 60,
-) -> Hyperparameters:
-    """Hyper-parameters of the largest posterior density.
+) -> list[Hyperparameters]:
+    """Hyper-parameters of the largest posterior density, of each of some kernels.
 
     Args:
         features: [n, p] float64 points.
         targets: [n] float64 standardized values.
         groups: [p] which lengthscale each feature has.
-        kernel: ``matern52`` or ``rbf``.
+        kernels: ``matern52`` or ``rbf``, once or both.
         noise: [n] known variances; None is none.
         learn_noise: whether there may be noise beside the known one.
         warped: [m] features in [0, 1] whose warp is learnt; None is none.
@@ -70,13 +72,13 @@ def fit(
         features,
         targets,
         groups,
-        kernel=kernel,
+        kernels=kernels,
         noise=noise,
         learn_noise=learn_noise,
         warped=warped,
         alike=alike,
     )
-    return posterior.hyperparameters(densest(posterior, evaluations))
+    return [posterior.hyperparameters(row) for row in densest(posterior, evaluations)]
 
 
 class Density(Protocol):
@@ -85,14 +87,16 @@ class Density(Protocol):
     starts: Floats
     low: Floats
     high: Floats
+    problems: int
+    """How many densities it is, each with as many of the starts, one behind the other."""
 
-    def __call__(self, theta: Floats, rows: object = None) -> tuple[Floats, Floats]:
-        """[b] values and [b, k] gradients of [b, k] rows."""
+    def __call__(self, theta: Floats, rows: Ints) -> tuple[Floats, Floats]:
+        """[b] values and [b, k] gradients of [b, k] rows, by the starts [b] they come from."""
 
 
 def densest(posterior: Density, evaluations: int = 60) -> Floats:
-    """[k] the row of the largest density that a search finds; see :func:`fit`."""
-    best, value = minimize_all(
+    """[problems, k] rows of the largest density that a search finds; see :func:`fit`."""
+    found, value = minimize_all(
         posterior,
         posterior.starts,
         posterior.low,
@@ -100,21 +104,23 @@ def densest(posterior: Density, evaluations: int = 60) -> Floats:
         evaluations=evaluations,
         tolerance=1e-6,
     )
-    found: Floats = best[int(np.argmin(value))]
-    return found
+    value = value.reshape(posterior.problems, -1)
+    best: Floats = found.reshape(*value.shape, -1)[np.arange(len(value)), value.argmin(axis=1)]
+    return best
 
 
 class LogPosterior:
     """The negative log density of hyper-parameters given data, with its gradient.
 
     Arguments are those of :func:`fit`. Called with [b, g + 2 + 2m] rows of log lengthscales, log s,
-    log e, log a and log b, it gives [b] values and [b, g + 2 + 2m] gradients.
+    log e, log a and log b, and the starts [b] they come from, ascending, it gives [b] values and
+    [b, g + 2 + 2m] gradients, of the first kernel where no starts are given.
 
     Args:
         features: see :func:`fit`, like those that follow.
         targets: likewise.
         groups: likewise.
-        kernel: likewise.
+        kernels: likewise.
         noise: likewise.
         learn_noise: likewise.
         warped: likewise.
@@ -124,7 +130,8 @@ class LogPosterior:
     Attributes:
         low: [g + 2 + 2m] least values.
         high: [g + 2 + 2m] largest values.
-        starts: [2, g + 2 + 2m] where a search for the best ones begins.
+        starts: [2 problems, g + 2 + 2m] where a search for the best ones begins.
+        problems: how many kernels there are.
         prior_mean: [g + 2 + 2m] of the normal priors; for log e a normal that covers its range.
         lengthscale_prior: the prior of the first g.
     """
@@ -135,7 +142,7 @@ class LogPosterior:
         targets: Tensor,
         groups: npt.NDArray[np.int64],
         *,
-        kernel: str = "matern52",
+        kernels: Sequence[str] = ("matern52",),
         noise: Tensor | None = None,
         learn_noise: bool = True,
         warped: npt.NDArray[np.int64] | None = None,
@@ -143,24 +150,26 @@ class LogPosterior:
         integrated_mean: bool = False,
     ) -> None:
         self._x, self._y = features, targets
-        self._index, self._groups = groups, torch.from_numpy(groups)
+        self._index = groups
         self._count = count = int(groups.max()) + 1 if len(groups) else 0
-        self._profile, self._integrated = profile(kernel), integrated_mean
+        self._owners = np.eye(count)[groups]
+        self._profiles, self._integrated = [profile(name) for name in kernels], integrated_mean
+        self.problems = len(self._profiles)
         self._warped = np.empty(0, dtype=np.int64) if warped is None else warped
         n, m = len(targets), len(self._warped)
         self._noise = torch.zeros(n, dtype=torch.float64) if noise is None else noise
+        self._sides = torch.stack([torch.ones_like(targets), targets], 1)
         self.lengthscale_prior = LengthscalePrior(count, alike)
         centre = self.lengthscale_prior.centre
         kinds = ["lengthscale"] * count + ["scale", "noise"] + ["warp"] * (2 * m)
         self.low, self.high = (np.log([_BOUNDS[kind][k] for kind in kinds]) for k in (0, 1))
         if not learn_noise:
             self.high[count + 1] = self.low[count + 1]
-        self.starts = np.array(
-            [
-                [*[centre] * count, 0.0, math.log(1e-4), *[0.0] * (2 * m)],
-                [*[centre - 1.2] * count, 0.0, math.log(1e-2), *[0.0] * (2 * m)],
-            ]
-        )
+        starts = [
+            [*[centre] * count, 0.0, math.log(1e-4), *[0.0] * (2 * m)],
+            [*[centre - 1.2] * count, 0.0, math.log(1e-2), *[0.0] * (2 * m)],
+        ]
+        self.starts = np.array(starts * self.problems)
         self.prior_mean = np.array([*[centre] * count, 0.0, math.log(1e-4), *[0.0] * (2 * m)])
         warp_sd = math.sqrt(_WARP_VARIANCE)
         self._other_sd = np.array([1.0, 4.0, *[warp_sd] * (2 * m)])
@@ -174,7 +183,7 @@ class LogPosterior:
     def prior_misfit(self, away: Floats) -> Floats:
         """[b] negative log density of the normal priors, up to a constant, ``away`` their mean."""
         scales, others = np.split(away, [self._count], axis=1)
-        shared = self.lengthscale_prior.misfit(torch.from_numpy(scales)).numpy()
+        shared = self.lengthscale_prior.misfit(scales)
         found: Floats = shared + ((others / self._other_sd) ** 2).sum(axis=1) / 2
         return found
 
@@ -194,64 +203,90 @@ class LogPosterior:
 
     @torch.no_grad()
     def __call__(
-        self, theta: Floats, rows: object = None, *, gradients: bool = True
+        self, theta: Floats, rows: Ints | None = None, *, gradients: bool = True
     ) -> tuple[Floats, Floats]:
         """See the class; without gradients, those given are 0."""
         count, n, m = self._count, len(self._y), len(self._warped)
-        t = torch.from_numpy(np.ascontiguousarray(theta))
-        scale, noise = t[:, count].exp(), t[:, count + 1].exp()
-        shapes = t[:, count + 2 :].exp()
+        powers = np.exp(theta)
+        scale, noise = powers[:, count], powers[:, count + 1]
+        units = torch.from_numpy((1 / powers[:, :count])[:, None, self._index])
+        shapes = torch.from_numpy(powers[:, None, count + 2 :])
         x = self._x
         if m:
-            a, b = shapes[:, None, :m], shapes[:, None, m:]
-            x = x.expand(len(t), -1, -1).clone()
-            x[:, :, self._warped] = warp(self._x[:, self._warped], a, b)
-        inverse_scales = (-t[:, :count]).exp()[:, self._groups].unsqueeze(1)
-        scaled = x * inverse_scales
-        k, slope, _ = self._profile(squared_distances(scaled, scaled))
-        signal = scale[:, None, None] * k
-        covariance = signal.clone()
-        covariance.diagonal(dim1=1, dim2=2).add_(self._noise + noise[:, None])
-        factor, failed = torch.linalg.cholesky_ex(covariance)
-        factor[failed > 0] = torch.eye(n, dtype=torch.float64)
+            x = x.expand(len(theta), -1, -1).clone()
+            x[:, :, self._warped] = warp(
+                self._x[:, self._warped], shapes[:, :, :m], shapes[:, :, m:]
+            )
+        scaled = x * units
+        k, slope = self._correlations(squared_distances(scaled, scaled), rows)
+        covariance = k.mul_(torch.from_numpy(scale)[:, None, None])
+        errors = self._noise + torch.from_numpy(noise)[:, None]
+        covariance.diagonal(dim1=1, dim2=2).add_(errors)
+        factor, info = torch.linalg.cholesky_ex(covariance)
+        failed = info.numpy() > 0
+        if failed.any():
+            factor[torch.from_numpy(failed)] = torch.eye(n, dtype=torch.float64)
+        sides = self._sides.expand(len(theta), -1, -1)
         if gradients:
             inverse = torch.cholesky_inverse(factor)
-            ones, by_y = inverse.sum(2), inverse @ self._y
+            solved = inverse @ sides
         else:
-            sides = torch.stack([torch.ones_like(self._y), self._y], 1).expand(len(t), -1, -1)
-            ones, by_y = torch.cholesky_solve(sides, factor).unbind(2)
-        mean = (ones @ self._y) / (ones.sum(1) + 1)
-        weights = by_y - mean[:, None] * ones
-        value = 0.5 * ((self._y - mean[:, None]) * weights).sum(1) + 0.5 * mean**2
-        value += factor.diagonal(dim1=1, dim2=2).log().sum(1) + n / 2 * math.log(2 * math.pi)
-        size = 1 + ones.sum(1)
+            solved = torch.cholesky_solve(sides, factor)
+        products = (solved.mT @ sides).numpy()  # of 1 and y by K^-1
+        size = 1 + products[:, 0, 0]
+        mean = products[:, 0, 1] / size
+        value: Floats = 0.5 * (products[:, 1, 1] - mean * products[:, 0, 1])
+        value += factor.diagonal(dim1=1, dim2=2).log().sum(1).numpy()
+        value += n / 2 * math.log(2 * math.pi)
         if self._integrated:
-            value += 0.5 * size.log()
-        # The priors, as the module gives them.
-        away = t[:, :count] - self.lengthscale_prior.centre
-        value += self.lengthscale_prior.misfit(away) + t[:, count] ** 2 / 2
-        value += noise_misfit(noise)
-        value += (t[:, count + 2 :] ** 2).sum(1) / (2 * _WARP_VARIANCE)
-        value[failed > 0] = math.inf
+            value += 0.5 * np.log(size)
+        misfit, gradient = self._priors(theta, noise)
+        value += misfit
+        value[failed] = math.inf
         if not gradients:
-            return value.numpy(), np.zeros_like(theta)
-        outer = inverse - weights[:, :, None] * weights[:, None, :]
+            return value, np.zeros_like(theta)
+        # outer = d value / d K, twice: K^-1 - w w' with w = K^-1 (y - m), and its trace with K.
+        ones, weights = solved[:, :, 0], solved[:, :, 1]
+        weights = weights - torch.from_numpy(mean)[:, None] * ones
+        outer = torch.baddbmm(inverse, weights[:, :, None], weights[:, None], alpha=-1)
+        trace = n - products[:, 1, 1] + 2 * mean * products[:, 0, 1] - mean**2 * (size - 1)
         if self._integrated:
-            outer -= ones[:, :, None] * ones[:, None, :] / size[:, None, None]
-        h = outer * slope * scale[:, None, None]
-        by_point = 2 * (scaled * h.sum(2, keepdim=True) - h @ scaled)
+            outer -= ones[:, :, None] * ones[:, None, :] / torch.from_numpy(size)[:, None, None]
+            trace -= (size - 1) / size
+        diagonal = outer.diagonal(dim1=1, dim2=2)
+        gradient[:, count] += 0.5 * (trace - (diagonal * errors).sum(1).numpy())
+        gradient[:, count + 1] += 0.5 * noise * diagonal.sum(1).numpy()
+        h = outer.mul_(slope)
+        by_point = scaled * h.sum(2, keepdim=True) - h @ scaled
+        by_point *= torch.from_numpy(2 * scale)[:, None, None]
         by_feature = -(scaled * by_point).sum(1)
-        gradient = torch.zeros_like(t)
-        gradient[:, :count].index_add_(1, self._groups, by_feature)
-        gradient[:, count] = 0.5 * (outer * signal).sum((1, 2))
-        gradient[:, count + 1] = 0.5 * noise * outer.diagonal(dim1=1, dim2=2).sum(1)
+        gradient[:, :count] += by_feature.numpy() @ self._owners
         if m:
-            moved = (by_point * inverse_scales)[:, :, self._warped]
-            for place, slopes in enumerate(warp_slopes(self._x[:, self._warped], a, b)):
-                at = count + 2 + place * m
-                gradient[:, at : at + m] = (moved * slopes).sum(1) * shapes[:, place * m :][:, :m]
-            gradient[:, count + 2 :] += t[:, count + 2 :] / _WARP_VARIANCE
-        gradient[:, :count] += self.lengthscale_prior.slope(away)
-        gradient[:, count] += t[:, count]
-        gradient[:, count + 1] += noise * noise_slope(noise)
-        return value.numpy(), gradient.numpy()
+            moved = (by_point * units)[:, :, self._warped]
+            slopes = warp_slopes(self._x[:, self._warped], shapes[:, :, :m], shapes[:, :, m:])
+            by_shape = torch.cat([(moved * each).sum(1) for each in slopes], 1) * shapes[:, 0]
+            gradient[:, count + 2 :] += by_shape.numpy()
+        return value, gradient
+
+    def _correlations(self, squares: Tensor, rows: Ints | None) -> tuple[Tensor, Tensor]:
+        """[b, n, n] kernel values and their slopes, each matrix by the kernel of its start."""
+        if rows is None or self.problems == 1:
+            return self._profiles[0](squares)[:2]
+        each = len(self.starts) // self.problems
+        ends = np.searchsorted(rows, each * np.arange(1, self.problems)).tolist()
+        parts = [of(u) for of, u in zip(self._profiles, squares.tensor_split(ends), strict=True)]
+        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+    def _priors(self, theta: Floats, noise: Floats) -> tuple[Floats, Floats]:
+        """[b] negative logarithms of the priors' densities, up to a constant, and gradients."""
+        count = self._count
+        gradient = np.empty_like(theta)
+        away = theta[:, :count] - self.lengthscale_prior.centre
+        gradient[:, :count] = self.lengthscale_prior.slope(away)
+        gradient[:, count] = theta[:, count]
+        gradient[:, count + 1] = noise * noise_slope(noise)
+        gradient[:, count + 2 :] = theta[:, count + 2 :] / _WARP_VARIANCE
+        misfit: Floats = 0.5 * (gradient[:, :count] * away).sum(axis=1)
+        misfit += 0.5 * theta[:, count] ** 2 + noise_misfit(noise)
+        misfit += 0.5 * (gradient[:, count + 2 :] * theta[:, count + 2 :]).sum(axis=1)
+        return misfit, gradient

@@ -115,6 +115,8 @@ class JointProcess(GaussianProcess):
         kernel: ``matern52`` or ``rbf``.
     """
 
+    is_plain = False
+
     def __init__(
         self,
         rows: Rows,
@@ -212,6 +214,8 @@ class _JointPosterior:
     Rows are those of :class:`LogPosterior`, then v and log e of the related functions.
     """
 
+    problems = 1
+
     def __init__(
         self, rows: Rows, groups: npt.NDArray[np.int64], *, kernel: str, learn_noise: bool
     ) -> None:
@@ -221,7 +225,7 @@ class _JointPosterior:
             rows.points[values],
             rows.targets[values],
             groups,
-            kernel=kernel,
+            kernels=(kernel,),
             learn_noise=learn_noise,
         )
         self._groups, self._count = torch.from_numpy(groups), int(groups.max()) + 1
@@ -299,7 +303,7 @@ def fit_joint(
         The hyper-parameters, [t] b, and [t] variances of the functions' noise.
     """
     posterior = _JointPosterior(rows, groups, kernel=kernel, learn_noise=learn_noise)
-    best = densest(posterior, evaluations)
+    [best] = densest(posterior, evaluations)
     size, tasks = len(posterior.plain.low), posterior.tasks
     hyper = posterior.plain.hyperparameters(best[:size])
     loads = posterior.loads(torch.from_numpy(best[size : size + tasks]))

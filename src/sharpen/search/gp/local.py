@@ -126,15 +126,15 @@ class LocalSteps(ModelOptimizer):
 
     def _likelier(self, rows: Ints, losses: Floats) -> Fitted:
         """The model of some trials by that kernel under which their losses are likelier."""
-        noise = self._noise(rows, self.objectives[0].name)
-        x = self.seen.x[rows]
-        found = [
-            self._fit(
-                f"near {kernel}", x, self._features.groups, losses, noise, self.bend, kernel=kernel
-            )
-            for kernel in KERNELS
-        ]
-        return max(found, key=lambda fitted: float(fitted.model.log_likelihood()))
+        return self._fit(
+            "near",
+            self.seen.x[rows],
+            self._features.groups,
+            losses,
+            self._noise(rows, self.objectives[0].name),
+            self.bend,
+            kernels=tuple(KERNELS),
+        )
 
 
 def _widths(lengthscales: Floats) -> Floats:

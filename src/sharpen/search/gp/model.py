@@ -22,7 +22,10 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -30,7 +33,9 @@ from sharpen.core.errors import ConfigError
 from sharpen.search.gp.kernels import correlation, profile, squared_distances
 from sharpen.search.gp.warp import warp
 
-__all__ = ["LEAST_NOISE", "GaussianProcess", "Hyperparameters", "cholesky"]
+__all__ = ["LEAST_NOISE", "GaussianProcess", "Hyperparameters", "Moments", "cholesky"]
+
+Floats = npt.NDArray[np.float64]
 
 LEAST_NOISE = 1e-8
 _JITTERS = (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)
@@ -75,6 +80,9 @@ class GaussianProcess:
         >>> [round(float(v), 4) for v in mean]
         [-1.0, 1.0]
     """
+
+    is_plain: ClassVar[bool] = True
+    """Whether values of the kernel between features are all there is to the covariances."""
 
     loads = torch.ones(1, dtype=torch.float64)
     """[t] how much each related function has of this one; see :mod:`sharpen.search.gp.joint`."""
@@ -263,6 +271,108 @@ class GaussianProcess:
         other = copy.copy(self)
         other._settle(targets, self.known_noise, mean, self._factor)
         return other
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """Posterior moments at q points."""
+
+    mean: Floats
+    """[q, k] one column for each of the targets."""
+
+    variance: Floats
+    """[q] of the function, at least 0."""
+
+    covariance: Floats
+    """[q, m] with the function at the other points."""
+
+    back: Callable[[Floats, Floats, Floats | None], Floats]
+    """[q, p] derivatives by the points, from those by mean, variance and covariance; None is 0."""
+
+
+class Moments:
+    """Posterior moments of a process with their derivatives, for acquisition functions.
+
+    In closed form, which takes a third of the time of autograd; by autograd where the covariances
+    are not plain ones.
+
+    Args:
+        model: the process.
+        others: [m, p] points whose covariances are wanted, too; None is none.
+    """
+
+    def __init__(self, model: GaussianProcess, others: Tensor | None = None) -> None:
+        if others is None:
+            others = torch.empty(0, model.features.shape[1], dtype=torch.float64)
+        self._model, self._others, self._has_others = model, others, len(others) > 0
+        self._is_plain = model.is_plain and model.hyper.warp is None
+        if self._has_others:
+            with torch.no_grad():
+                self._half = model.half(others)
+                self._solved = torch.linalg.solve_triangular(
+                    model._factor.mT, self._half, upper=True
+                )
+                self._scaled = model.scaled(others)
+
+    def __call__(self, points: Floats) -> Pulled:
+        """The moments at [q, p] ``points``."""
+        return self._closed(points) if self._is_plain else self._by_autograd(points)
+
+    @torch.no_grad()
+    def _closed(self, points: Floats) -> Pulled:
+        model, factor, scale = self._model, self._model._factor, self._model.hyper.scale
+        weights, units = model._weights, 1 / model.hyper.lengthscales
+        scaled = torch.from_numpy(points) * units
+        cross, slope, _ = model._profile(squared_distances(scaled, model._scaled))
+        cross.mul_(scale)
+        half = torch.linalg.solve_triangular(factor, cross.mT, upper=False)
+        mean = torch.addmm(model.mean.reshape(1, -1), cross, weights)
+        variance = (model.prior_variance - (half * half).sum(0)).clamp_(min=0)
+        covariance, other_slope = cross[:, :0], slope[:, :0]
+        if self._has_others:
+            prior, other_slope, _ = model._profile(squared_distances(scaled, self._scaled))
+            covariance = torch.addmm(prior, half.mT, self._half, beta=scale, alpha=-1)
+
+        def back(by_mean: Floats, by_variance: Floats, by_covariance: Floats | None) -> Floats:
+            by_half = half * torch.from_numpy(-2 * by_variance)
+            by_cross = torch.linalg.solve_triangular(factor.mT, by_half, upper=True).mT
+            by_cross = torch.addmm(by_cross, torch.from_numpy(by_mean), weights.mT)
+            found = torch.zeros_like(scaled)
+            if by_covariance is not None:
+                given = torch.from_numpy(by_covariance)
+                by_cross.addmm_(given, self._solved.mT, alpha=-1)
+                found = _by_points(given * other_slope, scaled, self._scaled)
+            found += _by_points(by_cross.mul_(slope), scaled, model._scaled)
+            by_points: Floats = (found * (units * (2 * scale))).numpy()
+            return by_points
+
+        return Pulled(mean.numpy(), variance.numpy(), covariance.numpy(), back)
+
+    @torch.enable_grad()
+    def _by_autograd(self, points: Floats) -> Pulled:
+        model = self._model
+        at = torch.from_numpy(points).requires_grad_()
+        mean, variance = model.posterior(at)
+        mean = mean.reshape(len(at), -1)
+        covariance = mean[:, :0]
+        if self._has_others:
+            covariance = model.prior(at, self._others) - model.half(at).mT @ self._half
+
+        def back(by_mean: Floats, by_variance: Floats, by_covariance: Floats | None) -> Floats:
+            wanted, given = [mean, variance], [by_mean, by_variance]
+            if by_covariance is not None:
+                wanted, given = [*wanted, covariance], [*given, by_covariance]
+            [found] = torch.autograd.grad(wanted, at, [torch.from_numpy(g) for g in given])
+            by_points: Floats = found.numpy()
+            return by_points
+
+        values = [v.detach().numpy() for v in (mean, variance, covariance)]
+        return Pulled(values[0], values[1], values[2], back)
+
+
+def _by_points(weight: Tensor, scaled: Tensor, others: Tensor) -> Tensor:
+    """[q, p] half the derivative of [q, m] squared distances by the first points, weighted."""
+    return scaled * weight.sum(1, keepdim=True) - weight @ others
 
 
 def cholesky(covariance: Tensor, scale: float) -> Tensor:

@@ -3,10 +3,15 @@
 Method of limited-memory BFGS: Dong C. Liu and Jorge Nocedal, "On the limited memory BFGS method for
 large scale optimization", Mathematical Programming 45, 1989; bounds by projection: Dimitri P.
 Bertsekas, "Projected Newton methods for optimization problems with simple constraints", SIAM
-Journal on Control and Optimization 20(2), 1982::
+Journal on Control and Optimization 20(2), 1982; H g without a loop over pairs: Richard H. Byrd,
+Jorge Nocedal and Robert B. Schnabel, "Representations of quasi-Newton matrices and their use in
+limited memory methods", Mathematical Programming 63, 1994, theorem 2.2::
 
     free   = coordinates not at a bound that the gradient pushes them against
-    d      = -H g on the free coordinates, H from the last m pairs s = x' - x, y = g' - g
+    d      = -H g on the free coordinates, H from the last m pairs s = x' - x, y = g' - g, in
+             columns of S and Y: with R the upper triangle of S'Y, D its diagonal, c = s'y / y'y
+             of the newest pair, a = R^-1 S'g,
+             H g = c g + S R^-T (D a + c Y'Y a - c Y'g) - c Y a
     x'     = clip(x + t d), t = 1, shortened until f(x') <= f(x) + 1e-4 g (x' - x)
 
 Every evaluation takes one point of each restart that still moves, whether it begins a step or
@@ -31,6 +36,7 @@ Function = Callable[[Floats, Ints], tuple[Floats, Floats]]
 
 _ARMIJO = 1e-4
 _SHORTEST = 1e-10
+_CURVED = 1e-12  # least s y of a pair, in shares of the fall that its slope promised
 
 
 def minimize_all(
@@ -42,6 +48,7 @@ def minimize_all(
     evaluations: int = 100,
     memory: int = 8,
     tolerance: float = 1e-8,
+    race: int | None = None,
 ) -> tuple[Floats, Floats]:
     """Local minima of a function from each of several starts.
 
@@ -54,7 +61,9 @@ def minimize_all(
         evaluations: most calls of the function.
         memory: pairs that the curvature is made of.
         tolerance: a restart ends when a step lowers f by less than this times max(1, abs(f)), or
-            when no coordinate of the projected gradient is longer.
+            when no free coordinate of the gradient is longer.
+        race: after so many evaluations only the better half of the restarts go on, after as many
+            more the best quarter, and so on down to one; None lets all of them end by themselves.
 
     Returns:
         [r, d] points and [r] values, none worse than its start.
@@ -62,90 +71,105 @@ def minimize_all(
     count, width = starts.shape
     lower = np.broadcast_to(lower, starts.shape)
     upper = np.broadcast_to(upper, starts.shape)
-    x = np.clip(starts, lower, upper)
-    rows = np.arange(count)
+    x, rows = np.clip(starts, lower, upper), np.arange(count)
     f, g = function(x, rows)
     f, g = np.where(np.isfinite(f), f, np.inf), np.nan_to_num(g)
-    s = np.zeros((count, memory, width))
+    found, least = x.copy(), f.copy()
+    # Of the restarts that still move, one row each.
+    s = np.zeros((count, memory, width))  # s and y with s y = 1, 0 where there is no pair
     y = np.zeros((count, memory, width))
-    curvature = np.zeros((count, memory))  # s y, 0 where there is no pair
+    num_pairs = 0  # most that any of them has
     step = np.ones(count)
     direction = np.zeros_like(x)
     fresh = np.ones(count, dtype=bool)  # whether a new direction is due
-    active = np.ones(count, dtype=bool)
+    ended = np.zeros(count, dtype=bool)
     reach = np.maximum((upper - lower).max(axis=1), 1e-300) / 10
-    for _ in range(evaluations - 1):
-        due = active & fresh
-        if due.any():
-            free = ~(((x <= lower) & (g > 0)) | ((x >= upper) & (g < 0)))
+    for number in range(1, evaluations):
+        if race is not None and number % race == 0:
+            found[rows], least[rows] = x, f
+            ahead = np.argsort(least, kind="stable")[: max(1, count >> number // race)]
+            ended |= ~np.isin(rows, ahead)
+        every = fresh.all()
+        if every or fresh.any():
+            free = ((x > lower) | (g <= 0)) & ((x < upper) | (g >= 0))
             steepest = np.where(free, -g, 0.0)
-            at = np.flatnonzero(due)
-            found = _direction(steepest[at], s[at] * free[at, None], y[at] * free[at, None])
-            downhill = (found * g[at]).sum(axis=1) < 0
-            direction[at] = np.where(downhill[:, None], found, steepest[at])
-            first = ~(curvature[at] > 0).any(axis=1) | ~downhill
-            longest = np.abs(direction[at]).max(axis=1)
-            limit = reach[at] / np.maximum(longest, 1e-300)
-            step[at] = np.where(first, np.minimum(limit, 1.0), np.minimum(5 * limit, 1.0))
-            moved = np.clip(x - g, lower, upper) - x
-            active &= np.abs(moved).max(axis=1) > tolerance
-            fresh[at] = False
-        rows = np.flatnonzero(active)
-        if not len(rows):
-            break
-        trial = np.clip(x[rows] + step[rows, None] * direction[rows], lower[rows], upper[rows])
+            ended |= np.abs(steepest).max(axis=1) <= tolerance
+            new, ratio = steepest, np.ones(len(x))
+            if num_pairs:
+                kept = free[:, None]
+                new = _direction(steepest, s[:, -num_pairs:] * kept, y[:, -num_pairs:] * kept)
+                downhill = (new * g).sum(axis=1) < 0
+                new = np.where(downhill[:, None], new, steepest)
+                ratio = np.where(downhill & y[:, -1].any(axis=1), 5.0, 1.0)
+            longest = np.maximum(np.abs(new).max(axis=1), 1e-300)
+            length = np.minimum(ratio * reach / longest, 1.0)
+            direction = new if every else np.where(fresh[:, None], new, direction)
+            step = length if every else np.where(fresh, length, step)
+        if ended.any():
+            found[rows], least[rows] = x, f
+            keep = ~ended
+            rows, x, f, g, s, y = rows[keep], x[keep], f[keep], g[keep], s[keep], y[keep]
+            step, direction = step[keep], direction[keep]
+            lower, upper, reach = lower[keep], upper[keep], reach[keep]
+            if not len(rows):
+                break
+        trial = np.clip(x + step[:, None] * direction, lower, upper)
         value, gradient = function(trial, rows)
-        change = trial - x[rows]
-        promised = (g[rows] * change).sum(axis=1)
-        ok = np.isfinite(value) & np.isfinite(gradient).all(axis=1)
-        ok &= value <= f[rows] + _ARMIJO * np.minimum(promised, 0.0)
-        kept, refused = rows[ok], rows[~ok]
-        if len(kept):
-            grown = gradient[ok] - g[kept]
-            product = (change[ok] * grown).sum(axis=1)
-            good = product > 1e-12 * np.abs(change[ok]).max(axis=1) * np.abs(grown).max(axis=1)
-            pair = kept[good]
-            for array, new in ((s, change[ok]), (y, grown)):
-                array[pair, :-1] = array[pair, 1:]
-                array[pair, -1] = new[good]
-            curvature[pair, :-1] = curvature[pair, 1:]
-            curvature[pair, -1] = product[good]
-            gain = f[kept] - value[ok]
-            x[kept], f[kept], g[kept] = trial[ok], value[ok], gradient[ok]
-            fresh[kept] = True
-            active[kept[gain <= tolerance * np.maximum(1.0, np.abs(f[kept]))]] = False
-        if len(refused):
-            # The minimum of the parabola through f, its slope and the refused value.
-            slope, rise = promised[~ok], value[~ok] - f[refused]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                factor = -slope / (2 * (rise - slope))
-            factor = np.clip(np.nan_to_num(factor, nan=0.1), 0.1, 0.5)
-            step[refused] *= factor
-            moves = step[refused] * np.abs(direction[refused]).max(axis=1)
-            active[refused[moves < _SHORTEST]] = False
-    return x, f
+        finite = np.isfinite(value) & np.isfinite(gradient).all(axis=1)
+        if not finite.all():
+            value = np.where(finite, value, np.inf)
+            gradient = np.where(finite[:, None], gradient, g)
+        change, grown = trial - x, gradient - g
+        promised = np.minimum((g * change).sum(axis=1), 0.0)
+        fresh = finite & (value <= f + _ARMIJO * promised)
+        product = (change * grown).sum(axis=1)
+        good = fresh & (product > -_CURVED * promised)
+        if good.any():
+            root = (1 / np.sqrt(np.where(good, product, 1.0)))[:, None, None]
+            longer = np.concatenate([s[:, 1:], change[:, None] * root], axis=1)
+            s = np.where(good[:, None, None], longer, s)
+            longer = np.concatenate([y[:, 1:], grown[:, None] * root], axis=1)
+            y = np.where(good[:, None, None], longer, y)
+            num_pairs = min(num_pairs + 1, memory)
+        if fresh.all():
+            ended = f - value <= tolerance * np.maximum(1.0, np.abs(value))
+            x, f, g = trial, value, gradient
+            continue
+        # The minimum of the parabola through f, its slope and the refused value.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            factor = -promised / (2 * (value - f - promised))
+        factor = np.clip(np.nan_to_num(factor, nan=0.1), 0.1, 0.5)
+        step = np.where(fresh, step, step * factor)
+        gain = np.where(fresh, f, 0.0) - np.where(fresh, value, 0.0)
+        ended = fresh & (gain <= tolerance * np.maximum(1.0, np.abs(value)))
+        ended |= ~fresh & (step * np.abs(direction).max(axis=1) < _SHORTEST)
+        x, g = np.where(fresh[:, None], trial, x), np.where(fresh[:, None], gradient, g)
+        f = np.where(fresh, value, f)
+    found[rows], least[rows] = x, f
+    return found, least
 
 
 def _direction(q: Floats, s: Floats, y: Floats) -> Floats:
-    """[r, d] H q by the two-loop recursion (Liu and Nocedal 1989), pairs oldest first.
+    """[r, d] H q for [r, d] q and [r, m, d] pairs, oldest first.
 
     A pair that has no positive curvature on the free coordinates is passed over.
     """
-    r = q.copy()
-    products = (s * y).sum(axis=2)
-    sizes = (y * y).sum(axis=2)
-    used = products > 1e-14 * sizes
-    inverse = np.where(used, 1 / np.where(used, products, 1.0), 0.0)
-    alphas = np.zeros_like(inverse)
-    for k in range(s.shape[1] - 1, -1, -1):
-        alphas[:, k] = inverse[:, k] * (s[:, k] * r).sum(axis=1)
-        r -= alphas[:, k, None] * y[:, k]
-    last = s.shape[1] - 1 - np.argmax(used[:, ::-1], axis=1)
-    at = np.arange(len(q))
-    some = used[at, last]
-    ratio = products[at, last] / np.where(some, sizes[at, last], 1.0)
-    r *= np.where(some, ratio, 1.0)[:, None]
-    for k in range(s.shape[1]):
-        beta = inverse[:, k] * (y[:, k] * r).sum(axis=1)
-        r += (alphas[:, k] - beta)[:, None] * s[:, k]
-    return r
+    products, sizes = s @ y.transpose(0, 2, 1), y @ y.transpose(0, 2, 1)
+    curvature = products.diagonal(axis1=1, axis2=2)
+    used = curvature > 1e-14 * sizes.diagonal(axis1=1, axis2=2)
+    s, y = np.where(used[:, :, None], s, 0.0), np.where(used[:, :, None], y, 0.0)
+    triangle = np.triu(np.where(used[:, :, None] & used[:, None], products, 0.0))
+    own = np.arange(s.shape[1])
+    triangle[:, own, own] = np.where(used, curvature, 1.0)
+    at, newest = np.arange(len(q)), s.shape[1] - 1 - np.argmax(used[:, ::-1], axis=1)
+    some = used[at, newest]
+    scale = np.where(some, curvature[at, newest], 1.0)
+    scale /= np.where(some, sizes[at, newest, newest], 1.0)
+    scale = scale[:, None, None]
+    column = q[:, :, None]
+    a = np.linalg.solve(triangle, s @ column)
+    by_y = y.transpose(0, 2, 1) @ a
+    right = curvature[:, :, None] * a + scale * (y @ (by_y - column))
+    b = np.linalg.solve(triangle.transpose(0, 2, 1), right)
+    found: Floats = (scale * (column - by_y) + s.transpose(0, 2, 1) @ b)[:, :, 0]
+    return found

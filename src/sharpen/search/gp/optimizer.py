@@ -8,7 +8,7 @@ Global Optimization 13, 1998::
     then, from all trials so far
       1. losses -> standardized, bent where skewed          (transforms)
       2. hyper-parameters of largest posterior density      (model)
-      3. x = argmax of the acquisition over the space       (acquisition, candidates)
+      3. x = argmax of the acquisition over the space       (acquire, candidates)
 
     acquisition "auto": log EI; exact noisy EI where the losses are noisy. Among real numbers, steps
     near the best trial, with a model of its own, take turns with others (local)
@@ -30,14 +30,13 @@ trials, O(n^3) where hyper-parameters are due; memory O(n^2).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from sharpen.core.errors import ConfigError, did_you_mean
 from sharpen.core.feedback import Trial
@@ -45,46 +44,22 @@ from sharpen.core.optimizer import Capabilities, Proposal, Recommendation
 from sharpen.core.parameters import Bool, Categorical, Fixed, Int
 from sharpen.core.problem import Constraint, Objective
 from sharpen.core.space import Space, random_stream
-from sharpen.search.gp.acquisition import (
-    Acquisition,
-    constrained,
-    knowledge_gradient,
-    log_expected_improvement,
-    log_probability_of_improvement,
-    max_value_entropy,
-    noisy_expected_improvement,
-    sample_minima,
-    upper_confidence_bound,
-)
-from sharpen.search.gp.bayes import averaged
+from sharpen.search.gp.acquire import ACQUISITIONS, AcquiringOptimizer
 from sharpen.search.gp.bridge import check_botorch
 from sharpen.search.gp.candidates import maximize
-from sharpen.search.gp.entropy import joint_entropy, sample_optima
 from sharpen.search.gp.features import Features
-from sharpen.search.gp.local import LocalSteps, Region
-from sharpen.search.gp.model import GaussianProcess
-from sharpen.search.gp.surrogates import (
-    NOISY,
-    Fitted,
-    believe,
-    one_thread,
-)
-from sharpen.search.gp.thompson import sample_path
+from sharpen.search.gp.local import Region
+from sharpen.search.gp.surrogates import NOISY, Fitted, one_thread
 from sharpen.search.sobol import Sobol
 
-__all__ = ["ACQUISITIONS", "GP"]
+__all__ = ["GP"]
 
 Floats = npt.NDArray[np.float64]
 
-ACQUISITIONS = ("auto", "log_ei", "noisy_ei", "pi", "kg", "mes", "jes", "pes", "ucb", "ts")
-_LOGARITHMS = ("auto", "log_ei", "noisy_ei", "pi", "kg")
-_FANTASIES = 16
 _ANCHORS = 5
-_MINIMA = 16
-_AIM = 0.01  # by how much, in standard deviations of the losses, "pi" is to improve
 
 
-class GP(LocalSteps):
+class GP(AcquiringOptimizer):
     """Bayesian optimization; see the module for the method.
 
     Args:
@@ -270,7 +245,7 @@ class GP(LocalSteps):
             return found[0]
         trials = (*self.history.values(), *self.pending.values())
         known = {self.space.canonical(trial.config) for trial in trials}
-        for config in (*found, *(self.space.draw(rng) for _ in range(100))):
+        for config in chain(found, (self.space.draw(rng) for _ in range(100))):
             if self.space.canonical(config) not in known:
                 return config
         return found[0]  # the space is exhausted
@@ -286,106 +261,6 @@ class GP(LocalSteps):
         order = np.lexsort((losses[rows], self.seen.violation[rows]))
         anchors: Floats = self.seen.x[rows[order[:_ANCHORS]]]
         return anchors
-
-    # -- acquisition ----------------------------------------------------------------------------
-
-    def _acquisition(
-        self, models: dict[str, Fitted], losses: Floats, rng: np.random.Generator
-    ) -> tuple[Acquisition, Acquisition | None]:
-        """What to maximize, and a cheaper one to choose starts by where that is costly."""
-        draws = len(models["loss"].draws)
-        if not draws:
-            return self._acquisition_of(models, losses, rng)
-        if self.acquisition == "ts":
-            # One function of one draw is a function of the whole posterior.
-            k = int(rng.integers(draws))
-            return self._acquisition_of({n: m.draw(k) for n, m in models.items()}, losses, rng)
-        parts = [
-            self._acquisition_of({n: m.draw(k) for n, m in models.items()}, losses, rng)[0]
-            for k in range(draws)
-        ]
-        _, screen = self._acquisition_of(models, losses, rng)
-        return averaged(parts, is_log=self.acquisition in _LOGARITHMS), screen
-
-    def _acquisition_of(
-        self, models: dict[str, Fitted], losses: Floats, rng: np.random.Generator
-    ) -> tuple[Acquisition, Acquisition | None]:
-        loss = models["loss"]
-        pending = self._pending_features()
-        parts = self._chances(models, pending)
-        good = self._good(models)
-        if not good.any():
-            return constrained(parts), None
-        x = torch.from_numpy(self._features(self.seen.x[good], self.seen.mask[good]))
-        wanted, screen = self._improvement(loss, x, losses[good], pending, rng)
-        return constrained([wanted, *parts]), screen and constrained([screen, *parts])
-
-    def _improvement(
-        self,
-        loss: Fitted,
-        seen: Tensor,
-        losses: Floats,
-        pending: Tensor,
-        rng: np.random.Generator,
-    ) -> tuple[Acquisition, Acquisition | None]:
-        model, kind = loss.model, self.acquisition
-        own_noise = model.noise
-        noisy = own_noise > NOISY
-        if kind == "auto":
-            kind = "noisy_ei" if noisy else "log_ei"
-        if kind == "log_ei":
-            best = self._incumbent(loss, seen, losses, noisy)
-            if not len(pending):
-                return log_expected_improvement(model, best), None
-            outcomes = _sample(model, pending, _FANTASIES, rng)
-            model = model.append(pending, outcomes)
-            best = torch.minimum(best, outcomes.min(0).values)
-            return log_expected_improvement(model, best), None
-        model = believe(model, pending)
-        places = torch.cat([seen, pending])
-        least = float(model.posterior(places)[0].min())
-        screen = log_expected_improvement(model, least)
-        if kind == "pi":
-            return log_probability_of_improvement(model, least - _AIM), screen
-        if kind == "noisy_ei":
-            return noisy_expected_improvement(model, places, own_noise if noisy else 0.0), screen
-        if kind == "ucb":
-            count = len(self.seen) + 1
-            beta = 0.2 * self.space.dimensions * math.log(2 * count)
-            return upper_confidence_bound(model, beta), None
-        if kind == "ts":
-            path = sample_path(model, rng)
-            return lambda points: -path(points), None
-        drawn = np.array([rng.random(self.space.dimensions) for _ in range(256)])
-        _, encoded = self.space.settle_all(drawn, rng)
-        raw = torch.from_numpy(self._features(encoded.x, encoded.mask))
-        measured = own_noise if noisy else 0.0
-        if kind == "mes":
-            minima = sample_minima(model, torch.cat([seen, raw]), _MINIMA, rng)
-            return max_value_entropy(model, minima, noise=measured), None
-        optima, values = sample_optima(
-            model, torch.cat([seen, raw]), _MINIMA, rng, in_cube=self._features.is_continuous
-        )
-        if kind == "kg":
-            best_raw = model.posterior(raw)[0].argsort()[:50]
-            others = torch.cat([places, optima, raw[best_raw]])
-            return knowledge_gradient(model, others, noise=own_noise), screen
-        if kind == "jes":
-            return joint_entropy(model, optima, values, noise=measured), screen
-        from sharpen.search.gp.bridge import predictive_entropy
-
-        return predictive_entropy(model, optima), screen
-
-    def _incumbent(self, loss: Fitted, seen: Tensor, losses: Floats, noisy: bool) -> Tensor:
-        """The least loss known, as the model has it; of noisy losses, the least expected one."""
-        if noisy:
-            return loss.model.posterior(seen)[0].min()
-        return torch.tensor(loss.transform(losses).min())
-
-    def _pending_features(self) -> Tensor:
-        configs = [self.pending[k].config for k in sorted(self.pending)]
-        encoded = self.space.encode(configs)
-        return torch.from_numpy(self._features(encoded.x, encoded.mask))
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -422,15 +297,3 @@ class GP(LocalSteps):
             predicted={objective.name: objective.loss(predicted)},
             why=f"least posterior mean of the noisy losses, trial {number}",
         )
-
-
-def _sample(model: GaussianProcess, points: Tensor, count: int, rng: np.random.Generator) -> Tensor:
-    """[q, count] samples of measurements at points, jointly."""
-    with torch.no_grad():
-        mean, _ = model.posterior(points)
-        covariance = model.covariance(points, points)
-        covariance.diagonal().add_(model.hyper.noise)
-        values, vectors = torch.linalg.eigh(covariance)
-        normal = torch.from_numpy(rng.standard_normal((len(points), count)))
-        drawn: Tensor = vectors @ (values.clamp(min=0).sqrt()[:, None] * normal)
-        return mean[:, None] + drawn

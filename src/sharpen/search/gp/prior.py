@@ -26,6 +26,7 @@ variance of the noise is learnt from its logarithm, whose density that of the no
 from __future__ import annotations
 
 import math
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,9 +35,17 @@ from torch import Tensor
 
 __all__ = ["LengthscalePrior", "noise_misfit", "noise_slope"]
 
+Floats = npt.NDArray[np.float64]
+Array = TypeVar("Array", Tensor, Floats)
+"""What has a gradient by autograd, or what takes less time."""
+
 _VARIANCE = 3.0
 _SHARED = 0.8
 _NOISE = 0.2  # variance of the noise about which its density bends, in that of the losses
+
+
+def _library(values: object) -> Any:
+    return torch if isinstance(values, Tensor) else np
 
 
 class LengthscalePrior:
@@ -54,18 +63,23 @@ class LengthscalePrior:
         self._count = count
         self._alike = count if alike is None else alike
         self.centre = math.sqrt(2) - 3 + math.log(max(count, 1)) / 2
+        part = _SHARED / (1 - _SHARED + _SHARED * self._alike)
+        shares = np.arange(count) < self._alike
+        own = np.where(shares, 1 / (1 - _SHARED), 1.0) / _VARIANCE
+        # S^-1 = diag(own) - level 1' on those that share one.
+        parts = own, np.where(shares, own * part, 0.0), np.where(shares, 1.0, 0.0)
+        self._parts: dict[Any, Any] = {np: parts, torch: [torch.from_numpy(v) for v in parts]}
 
-    def misfit(self, away: Tensor) -> Tensor:
+    def misfit(self, away: Array) -> Array:
         """[...] negative log densities, up to a constant, of [..., g] logarithms less c."""
-        found: Tensor = (away * self.slope(away)).sum(-1) / 2
+        found: Array = (away * self.slope(away)).sum(-1) / 2
         return found
 
-    def slope(self, away: Tensor) -> Tensor:
+    def slope(self, away: Array) -> Array:
         """[..., g] S^-1 ``away``, the derivative of :meth:`misfit`."""
-        part = _SHARED / (1 - _SHARED + _SHARED * self._alike)
-        first, others = away[..., : self._alike], away[..., self._alike :]
-        first = (first - part * first.sum(-1, keepdim=True)) / (1 - _SHARED)
-        return torch.cat([first, others], -1) / _VARIANCE
+        own, level, one = self._parts[_library(away)]
+        found: Array = own * away - level * (away @ one)[..., None]
+        return found
 
     def draw(self, rng: np.random.Generator, draws: int) -> npt.NDArray[np.float64]:
         """[draws, g] draws of the logarithms, less c."""
@@ -76,12 +90,15 @@ class LengthscalePrior:
         return math.sqrt(_VARIANCE) * drawn
 
 
-def noise_misfit(noise: Tensor) -> Tensor:
+def noise_misfit(noise: Array) -> Array:
     """[...] negative log density of the logarithm of variances of the noise, up to a constant."""
-    return -torch.log1p((_NOISE / noise) ** 2).log()
+    library = _library(noise)
+    found: Array = -library.log(library.log1p((_NOISE / noise) ** 2))
+    return found
 
 
-def noise_slope(noise: Tensor) -> Tensor:
+def noise_slope(noise: Floats) -> Floats:
     """[...] the derivative of :func:`noise_misfit` in the variances."""
     ratio = (_NOISE / noise) ** 2
-    return 2 * ratio / (noise * (1 + ratio) * torch.log1p(ratio))
+    found: Floats = 2 * ratio / (noise * (1 + ratio) * np.log1p(ratio))
+    return found

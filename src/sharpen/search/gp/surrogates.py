@@ -20,7 +20,7 @@ memory O(n^2).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +74,19 @@ class Fitted:
         return Fitted(model=change(self.model), transform=self.transform, draws=draws)
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Models of one output that were fitted to some trials."""
+
+    mark: bytes
+    """Of the trials."""
+
+    transform: OutputTransform
+
+    models: list[GaussianProcess]
+    """By kernel, and of each that of the densest hyper-parameters before those of draws."""
+
+
 class ModelOptimizer(ArrayOptimizer):
     """Base of optimizers with such models; a subclass sets the options before it is made."""
 
@@ -102,8 +115,7 @@ class ModelOptimizer(ArrayOptimizer):
         """See :meth:`Optimizer.restart`."""
         super().restart()
         self._features = Features(self.space)
-        self._fits: dict[tuple[str, int], tuple[bytes, list[Hyperparameters], OutputTransform]] = {}
-        self._models: dict[str, tuple[bytes, list[GaussianProcess]]] = {}
+        self._fits: dict[str, _Kept] = {}
         self._success_fit: tuple[bytes, Hyperparameters] | None = None
         self._joint_fit: tuple[bytes, Hyperparameters, Tensor, Tensor] | None = None
         self._earlier: Earlier | None = None
@@ -216,48 +228,47 @@ class ModelOptimizer(ArrayOptimizer):
         noise: Floats | None,
         bend: bool,
         alike: int | None = None,
-        kernel: str | None = None,
+        kernels: Sequence[str] = (),
     ) -> Fitted:
         """The model of one output over features; ``alike`` as in the priors of its lengthscales.
 
-        Another ``kernel`` than the optimizer's may be given.
+        Other ``kernels`` than the optimizer's may be given; of several that one is taken under
+        which the values are likeliest.
 
         The factor of the trials that the hyper-parameters were fitted to is kept; later ones are
         appended to it, all at once, so that the result does not depend on when they were told.
         """
-        due, kernel = due_of(len(x)), kernel or self.kernel
+        due, kernels = due_of(len(x)), kernels or (self.kernel,)
         mark = _mark(x[:due], values[:due], *([] if noise is None else [noise[:due]]))
         features = torch.from_numpy(x)
-        kept = self._fits.get((kind, due))
-        if kept is not None and kept[0] == mark:
-            _, hypers, transform = kept
-        else:
+        kept = self._fits.get(kind)
+        if kept is None or kept.mark != mark:
             transform = OutputTransform.fit(values[:due], bend=bend)
             known = _variance(transform, values[:due], noise)
             targets = torch.from_numpy(transform(values[:due]))
-            hypers = self._hypers(features[:due], targets, groups, known, alike, kernel)
-            self._fits = {k: v for k, v in self._fits.items() if k[0] != kind}
-            self._fits[(kind, due)] = (mark, hypers, transform)
-        targets = torch.from_numpy(transform(values))
-        known = _variance(transform, values, noise)
-        first = self._models.get(kind)
-        if first is None or first[0] != mark:
-            bases = [
-                GaussianProcess(
-                    features[:due],
-                    targets[:due],
-                    hyper,
-                    kernel=kernel,
-                    noise=None if known is None else known[:due],
+            models = [
+                GaussianProcess(features[:due], targets, hyper, kernel=kernel, noise=known)
+                for kernel, hypers in zip(
+                    kernels,
+                    self._hypers(features[:due], targets, groups, known, alike, kernels),
+                    strict=True,
                 )
                 for hyper in hypers
             ]
-            self._models[kind] = first = (mark, bases)
-        models = first[1]
+            self._fits[kind] = kept = _Kept(mark, transform, models)
+        models = kept.models
         if due < len(x):
+            targets = torch.from_numpy(kept.transform(values[due:]))
+            known = _variance(kept.transform, values, noise)
             later = None if known is None else known[due:]
-            models = [model.append(features[due:], targets[due:], later) for model in models]
-        return Fitted(model=models[0], transform=transform, draws=tuple(models[1:]))
+            models = [model.append(features[due:], targets, later) for model in models]
+        each = len(models) // len(kernels)
+        first = 0
+        if len(kernels) > 1:
+            evidence = [float(model.log_likelihood()) for model in models[::each]]
+            first = each * int(np.argmax(evidence))
+        model, *draws = models[first : first + each]
+        return Fitted(model=model, transform=kept.transform, draws=tuple(draws))
 
     def _joint_model(
         self,
@@ -311,24 +322,28 @@ class ModelOptimizer(ArrayOptimizer):
         groups: npt.NDArray[np.int64],
         known: Tensor | None,
         alike: int | None,
-        kernel: str,
-    ) -> list[Hyperparameters]:
-        """The densest hyper-parameters and, where they are wanted, draws of them."""
+        kernels: Sequence[str],
+    ) -> list[list[Hyperparameters]]:
+        """By kernel, the densest hyper-parameters and, where they are wanted, draws of them."""
         options: dict[str, Any] = {
-            "kernel": kernel,
             "noise": known,
             "learn_noise": known is None or self.noise is None,
             "warped": self._features.moving if self.warp else None,
             "alike": alike,
         }
         if self.hyper == "map":
-            return [fit(features, targets, groups, **options)]
-        options["integrated_mean"] = True
-        posterior = LogPosterior(features, targets, groups, **options)
-        best = densest(posterior)
-        rng = random_stream(self.seed, _STREAM + len(targets))
-        drawn = sample(posterior, best, rng, chains=_DRAWS // 2, burn_in=STEPS - 2)
-        return [posterior.hyperparameters(row) for row in (best, *drawn)]
+            densest_ones = fit(features, targets, groups, kernels=kernels, **options)
+            return [[hyper] for hyper in densest_ones]
+        found = []
+        for kernel in kernels:
+            posterior = LogPosterior(
+                features, targets, groups, kernels=(kernel,), integrated_mean=True, **options
+            )
+            [best] = densest(posterior)
+            rng = random_stream(self.seed, _STREAM + len(targets))
+            drawn = sample(posterior, best, rng, chains=_DRAWS // 2, burn_in=STEPS - 2)
+            found.append([posterior.hyperparameters(row) for row in (best, *drawn)])
+        return found
 
     def _chances(self, models: dict[str, Fitted], pending: Tensor) -> list[Acquisition]:
         """The logarithms of the probabilities that constraints hold and that a trial succeeds."""

@@ -91,10 +91,11 @@ def _root(base: Floats, exponent: float) -> Floats:
     return found
 
 
-def _yeo_johnson(z: Floats, a: float) -> Floats:
-    size = np.log1p(np.abs(z))
-    up = size if a == 0 else np.expm1(a * size) / a
-    down = size if a == 2 else np.expm1((2 - a) * size) / (2 - a)
+def _yeo_johnson(z: Floats, a: float | Floats) -> Floats:
+    size, rest = np.log1p(np.abs(z)), 2 - a
+    with np.errstate(divide="ignore", invalid="ignore"):
+        up = np.where(a == 0, size, np.expm1(a * size) / a)
+        down = np.where(rest == 0, size, np.expm1(rest * size) / rest)
     found: Floats = np.where(z >= 0, up, -down)
     return found
 
@@ -102,8 +103,6 @@ def _yeo_johnson(z: Floats, a: float) -> Floats:
 def _best_power(z: Floats) -> float:
     """The likeliest a on a grid of step 0.1, which is as well as few values know it."""
     jacobian = float((np.sign(z) * np.log1p(np.abs(z))).sum())
-    scores = []
-    for a in _POWERS:
-        spread = float(_yeo_johnson(z, float(a)).var())
-        scores.append(-len(z) / 2 * np.log(max(spread, 1e-300)) + (a - 1) * jacobian)
+    spread = np.maximum(_yeo_johnson(z, _POWERS[:, None]).var(axis=1), 1e-300)
+    scores = -len(z) / 2 * np.log(spread) + (_POWERS - 1) * jacobian
     return float(np.round(_POWERS[int(np.argmax(scores))], 6))
