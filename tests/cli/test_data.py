@@ -142,3 +142,14 @@ def test_a_recipe_of_data_juicer_is_translated_and_runs(folder: Path) -> None:
     assert result["operators"]["minhash_dedup"]["rows_out"] == result["rows_out"] < 26
     assert "is there already" in text("import-recipe", "dj.yaml", "-o", "ours.yaml", code=2)
     assert "left out: process[2]" in text("import-recipe", "dj.yaml")
+
+
+def test_two_results_are_compared(folder: Path) -> None:
+    call("run", "web_text.yaml", "-o", "first")
+    call("run", "web_text.yaml", "data.process.4.text_length.min=200", "-o", "b")
+    found = call("diff", "first", "b", "--html", "diff.html")
+    assert found["matched_by"] == "the row of the source"
+    assert found["only"]["a"] > 0
+    assert "only in A" in text("diff", "first", "b", "--no-statistics")
+    assert "Only in A" in (folder / "diff.html").read_text()
+    assert call("diff", "first", "first")["same"] == found["rows"]["a"]

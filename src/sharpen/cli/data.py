@@ -283,6 +283,70 @@ def trace(
     return Output(document, render)
 
 
+@command(app, "diff", example="sharpen data diff clean/first clean/second --html diff.html")
+def diff(
+    a: Annotated[
+        str, typer.Argument(help="A result, or a file, folder or pattern.", show_default=False)
+    ],
+    b: Annotated[str, typer.Argument(help="The other.", show_default=False)],
+    key: Annotated[
+        str | None, typer.Option(help="The field by which rows are matched.", show_default=False)
+    ] = None,
+    text_key: Annotated[str, typer.Option(help="Where a row's text stands.")] = "text",
+    examples: Annotated[int, typer.Option(help="Rows to show of each kind.")] = 5,
+    statistics: Annotated[bool, typer.Option(help="Measure what common filters measure.")] = True,
+    html: Annotated[Path | None, typer.Option(help="A page to write.", show_default=False)] = None,
+    workers: Workers = None,
+) -> Output:
+    """Tell what two data sets differ by: rows, the operators that did it, statistics, examples."""
+    _start_arrow()
+    from sharpen.data.diff_report import compare, write_difference
+
+    with observe() as observer, bar(observer, "rows", None) as advance:
+        document = compare(
+            a,
+            b,
+            key=key,
+            text_key=text_key,
+            examples=examples,
+            statistics=statistics,
+            workers=workers,
+            on_rows=advance,
+        )
+    if html is not None:
+        write_difference(html, document)
+    return Output(document, lambda console: _render_diff(console, document))
+
+
+def _render_diff(console: Any, document: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    from sharpen.core.report import format_value
+
+    rows, only = document["rows"], document["only"]
+    console.print(
+        f"A {rows['a']:,} rows, B {rows['b']:,}, matched by {document['matched_by']}: "
+        f"{document['same']:,} with the same text ({document['other_fields']:,} of them with "
+        f"another field), {document['edited']:,} edited, {only['a']:,} only in A, "
+        f"{only['b']:,} only in B",
+        markup=False,
+    )
+    for one in document["operators"]:
+        side = one["side"].upper()
+        console.print(f"{one['rows']:>8,}  {one['what']} in {side} by {one['operator']}")
+    if document["statistics"]:
+        columns = ("statistic", "mean A", "mean B", "median A", "median B", "distance")
+        table = Table(*columns, box=None, header_style="bold")
+        for row in document["statistics"]:
+            values = [row[kind][side] for kind in ("mean", "median") for side in "ab"]
+            table.add_row(row["statistic"], *map(format_value, (*values, row["distance"])))
+        console.print(table)
+    for kind, shown in document["examples"].items():
+        for one in shown:
+            told = ", ".join(f"{k} {v!r}" for k, v in one.items() if v is not None)
+            console.print(f"{kind.replace('_', ' ')}: {told}", markup=False)
+
+
 @command(app, "analyze", example="sharpen data analyze corpus.jsonl -o analysis --keep 0.9")
 def analyze(
     source: Annotated[

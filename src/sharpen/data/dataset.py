@@ -235,6 +235,7 @@ class Dataset:
                     write_trace(folder / "trace", parts)
                 files += _write_failed(folder, parts)
                 manifest, seconds = _manifest(parts, key, described, folder, files)
+                manifest["source"] = digest(settings["source"])
                 atomic_write_json(folder / _MANIFEST, manifest)
                 atomic_write_json(folder / _MEASURED, seconds)
                 write_report(folder, manifest["counted"], _result(folder, manifest).operators)

@@ -78,6 +78,10 @@ class Sketch:
         """Standard deviation, of the numbers themselves and not of a sample."""
         return math.sqrt(self._squares / self.count) if self.count else math.nan
 
+    def values(self) -> Floats:
+        """The numbers in order, or the means of their clusters where they do not fit."""
+        return self._placed()[0]
+
     def _placed(self) -> tuple[Floats, Floats]:
         """Values in order, and the share of numbers below the middle of each."""
         values = np.concatenate(self._values) if self._values else np.zeros(0)

@@ -3,7 +3,8 @@
 ``dropped.parquet`` has a row for every row that was read or made and is not in the output:
 ``id``, ``operator``, ``statistic``, ``value``, ``threshold``, ``kept_id`` (of duplicates) and
 ``reason`` (of rows that could not be read). ``edited.parquet`` has one for every text that an
-operator changed, with an excerpt before and after for the first few.
+operator changed, with an excerpt before and after for the first few. ``kept.parquet`` has the id
+of every row of the output, in its order.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 from sharpen.core.errors import DataError, MissingFileError
 from sharpen.data.batch import Left
 
-__all__ = ["DROPPED", "EDITED", "Tally", "Trace", "dropped_rows", "excerpt", "why"]
+__all__ = ["DROPPED", "EDITED", "Tally", "Trace", "dropped_rows", "excerpt", "kept_ids", "why"]
 
 DROPPED = pa.schema(
     [
@@ -160,6 +161,22 @@ def dropped_rows(folder: Path) -> Iterator[dict[str, Any]]:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches():
                 yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a readable table: {error}.") from None
+
+
+def kept_ids(folder: Path) -> Iterator[list[str]]:
+    """The ids of the rows of the output, in its order, some at a time.
+
+    Raises:
+        MissingFileError: no trace was written there.
+        DataError: the table is damaged.
+    """
+    path = _table_at(folder, "kept")
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                yield batch.column(0).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a readable table: {error}.") from None
 

@@ -203,7 +203,7 @@ def _write_parquet(
 
 
 def write_trace(folder: Path, parts: Sequence[Parts]) -> None:
-    """Write the tables of dropped and edited rows of all segments."""
+    """Write the tables of dropped and edited rows of all segments, and the ids of those kept."""
     folder.mkdir()
     for kind, schema in (("dropped", DROPPED), ("edited", EDITED)):
         path = folder / f"{kind}.parquet"
@@ -211,3 +211,8 @@ def write_trace(folder: Path, parts: Sequence[Parts]) -> None:
             for segment in parts:
                 for table in segment.trace(kind):
                     writer.write_table(table)
+    ids = pa.schema([("id", pa.string())])
+    with pq.ParquetWriter(folder / "kept.parquet", ids, compression="zstd") as writer:
+        for number in parts[-1].numbers():
+            column = parts[-1].rows(number, [ID]).column(0)
+            writer.write_table(pa.Table.from_arrays([column], schema=ids))
