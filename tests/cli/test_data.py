@@ -146,7 +146,7 @@ def test_a_recipe_of_data_juicer_is_translated_and_runs(folder: Path) -> None:
 
 def test_two_results_are_compared(folder: Path) -> None:
     call("run", "web_text.yaml", "-o", "first")
-    call("run", "web_text.yaml", "data.process.4.text_length.min=200", "-o", "b")
+    call("run", "web_text.yaml", "data.process.4.text_length.min=500", "-o", "b")
     found = call("diff", "first", "b", "--html", "diff.html")
     assert found["matched_by"] == "the row of the source"
     assert found["only"]["a"] > 0
