@@ -80,12 +80,12 @@ def choose_order(operators: Sequence[Operator], batch: Batch) -> list[int]:
         found += _best(run, operators, rows) if len(run) > 1 else run
         i = run[-1] + 1
         if i < len(operators):
-            rows = _after(rows, [operators[k] for k in run])
+            rows = _after(rows, [operators[k] for k in run if not operators[k].pays])
     return found
 
 
 def _moves(one: Operator) -> bool:
-    return isinstance(one, Filter) and "stats." not in str(one.describe())
+    return isinstance(one, Filter) and not one.pays and "stats." not in str(one.describe())
 
 
 def _after(rows: Batch, operators: Sequence[Operator]) -> Batch:
@@ -144,9 +144,14 @@ def _probe(one: Filter, rows: Batch) -> _Probe:
 def measure(
     operators: Sequence[Operator], names: Sequence[str], rows: Batch
 ) -> tuple[list[Measured], Batch]:
-    """What each operator costs and passes in this order, and the rows that are left."""
+    """What each operator costs and passes in this order, and the rows that are left.
+
+    Those that cost for each row are left out.
+    """
     found = []
     for one, name in zip(operators, names, strict=True):
+        if one.pays:
+            continue
         size = max(rows.texts.bytes, 1)
         start, before = time.perf_counter(), rows
         rows = _after(rows, [one])

@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sharpen.core.errors import ConfigError, DataError, NotInstalledError
+from sharpen.core.errors import ConfigError, DataError, NotInstalledError, StorageError
+from sharpen.core.lm.errors import BudgetExhausted, ServiceError
 from sharpen.data.batch import ID, STATISTICS, Batch, Mask
 from sharpen.data.ops.base import Annotator, Filter, Mapper, Operator, Splitter, Statistics
 from sharpen.data.trace import Tally, Trace
@@ -25,6 +26,9 @@ __all__ = ["OnError", "apply_operators", "measure_operators"]
 
 OnError = Literal["fail", "skip", "quarantine"]
 R = TypeVar("R")
+
+_OF_ALL_ROWS = (NotInstalledError, ConfigError, StorageError, BudgetExhausted, ServiceError)
+"""Errors that are no row's."""
 
 _KEEP = "keep."  # of columns that go along while rows may still be taken out
 
@@ -81,7 +85,7 @@ def apply_operators(
         begin = time.perf_counter()
         tally = Tally(rows_in=int(state.alive.sum()))
         if isinstance(one, Filter):
-            if 2 * tally.rows_in < len(state.alive):
+            if one.pays or 2 * tally.rows_in < len(state.alive):
                 state.settle()
             _filter(state, one, name, keep_statistics, tally)
         else:
@@ -157,7 +161,7 @@ def _try(state: _State, name: str, tally: Tally, call: Callable[[Batch], R]) -> 
     """``call`` on the batch; rows that make it fail are dropped first."""
     try:
         return call(state.batch)
-    except NotInstalledError:
+    except _OF_ALL_ROWS:
         raise
     except Exception:
         fine = state.alive.copy()
@@ -165,6 +169,8 @@ def _try(state: _State, name: str, tally: Tally, call: Callable[[Batch], R]) -> 
             try:
                 if fine[i]:
                     call(Batch(state.batch.table.slice(i, 1)))
+            except _OF_ALL_ROWS:
+                raise
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
                 if state.on_error == "fail":

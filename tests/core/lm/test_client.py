@@ -7,7 +7,15 @@ import pytest
 
 import sharpen
 from sharpen.core.errors import ConfigError
-from sharpen.core.lm import LM, ChatRequest, Engine, Scripted, UnexpectedPrompt
+from sharpen.core.lm import (
+    LM,
+    BudgetExhausted,
+    ChatRequest,
+    Engine,
+    ReplyError,
+    Scripted,
+    UnexpectedPrompt,
+)
 
 
 def echo() -> Scripted:
@@ -63,6 +71,27 @@ def test_errors_of_many_are_raised_or_returned() -> None:
     first, second, third = lm.map(["a", "b", "c"], on_error="return")
     assert (first, third) == ("1", "3")
     assert isinstance(second, UnexpectedPrompt)
+
+
+def test_an_error_of_all_that_follows_ends_the_rest_even_if_errors_are_returned() -> None:
+    engine = Scripted(lambda request: "x")
+    lm = LM(engine, budget={"max_calls": 2})
+    with pytest.raises(BudgetExhausted):
+        lm.map(["a"] * 100, on_error="return")
+    assert len(engine.requests) == 2
+
+
+def test_many_prompts_are_answered_by_a_schema() -> None:
+    lm = LM(
+        Scripted([(r"(?s)^b", "no"), ("schema", "no"), ("", lambda r: f'{{"x": "{r.prompt}"}}')])
+    )
+    schema = {"type": "object", "required": ["x"]}
+    assert lm.map_json(["a", "c"], schema) == [{"x": "a"}, {"x": "c"}]
+    first, second, third = lm.map_json(["a", "b", "c"], schema, retries=1, on_error="return")
+    assert (first, third) == ({"x": "a"}, {"x": "c"})
+    assert isinstance(second, ReplyError)
+    with pytest.raises(ReplyError):
+        lm.map_json(["a", "b", "c"], schema)
 
 
 def test_the_first_error_ends_the_rest() -> None:

@@ -14,16 +14,17 @@ nothing.
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
 from sharpen.core.errors import ConfigError
 from sharpen.core.lm.backends import open_engine
 from sharpen.core.lm.budget import Budget
+from sharpen.core.lm.errors import BudgetExhausted, ServiceError
 from sharpen.core.lm.messages import (
     ChatRequest,
     ChatResponse,
@@ -39,6 +40,10 @@ from sharpen.core.lm.structured import Schema, ask
 __all__ = ["LM"]
 
 Prompt = str | Sequence[Message]
+OnError = Literal["raise", "return"]
+
+_OF_ALL = (BudgetExhausted, ServiceError, ConfigError)
+"""Errors of which the next call would be one, too."""
 
 
 class LM:
@@ -213,7 +218,7 @@ class LM:
         prompts: Sequence[Prompt],
         *,
         concurrency: int | None = None,
-        on_error: Literal["raise", "return"] = "raise",
+        on_error: OnError = "raise",
         **sampling: Any,
     ) -> list[str] | list[str | Exception]:
         """The reply to each prompt, in their order.
@@ -222,30 +227,56 @@ class LM:
             prompts: messages of the user, or conversations.
             concurrency: calls at once; default the client's own.
             on_error: ``raise`` ends with the first error, after the calls under way; ``return``
-                puts errors in the place of replies.
+                puts errors in the place of replies, unless they concern all that would follow: an
+                exhausted budget, a server that is gone.
             sampling: in place of the defaults.
         """
         requests = [self.request(prompt, **sampling) for prompt in prompts]
-        stop = threading.Event()
+        calls = [partial(self._text_of, request) for request in requests]
+        return self._each(calls, concurrency, on_error)
 
-        def one(request: ChatRequest) -> str | Exception | None:
-            if stop.is_set():
+    def map_json(
+        self,
+        prompts: Sequence[Prompt],
+        schema: Mapping[str, Any] | Schema,
+        *,
+        retries: int = 2,
+        concurrency: int | None = None,
+        on_error: OnError = "raise",
+        **sampling: Any,
+    ) -> list[Any]:
+        """:meth:`json` of each prompt, in their order; for the arguments see :meth:`map`."""
+        schema = schema if isinstance(schema, Schema) else Schema(schema)
+        calls = [
+            partial(self.json, prompt, schema, retries=retries, **sampling) for prompt in prompts
+        ]
+        return self._each(calls, concurrency, on_error)
+
+    def _text_of(self, request: ChatRequest) -> str:
+        return self.complete(request).text
+
+    def _each(
+        self, calls: Sequence[Callable[[], Any]], concurrency: int | None, on_error: OnError
+    ) -> list[Any]:
+        """What each call gives, or its error."""
+        ended: list[Exception] = []
+
+        def one(call: Callable[[], Any]) -> Any:
+            if ended:
                 return None
             try:
-                return self.complete(request).text
+                return call()
             except Exception as error:
-                if on_error == "raise":
-                    stop.set()
+                if on_error == "raise" or isinstance(error, _OF_ALL):
+                    ended.append(error)
                 return error
 
-        workers = max(1, min(concurrency or self._concurrency, len(requests)))
+        workers = max(1, min(concurrency or self._concurrency, len(calls)))
         with ThreadPoolExecutor(workers, thread_name_prefix="sharpen-lm-map") as pool:
-            replies = list(pool.map(one, requests))
-        if on_error == "raise":
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-        return replies  # type: ignore[return-value]
+            found = list(pool.map(one, calls))
+        if ended:
+            raise ended[0]
+        return found
 
     async def amap(
         self, prompts: Sequence[Prompt], *, concurrency: int | None = None, **sampling: Any

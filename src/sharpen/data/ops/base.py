@@ -94,6 +94,10 @@ class Operator:
     version: ClassVar[int] = 1
     """Raised when the same arguments come to another result, so that nothing old is reused."""
 
+    pays: ClassVar[bool] = False
+    """Whether each row costs, as calls of language models do. It keeps its place among filters, is
+    not measured ahead, and sees no row that goes anyway."""
+
     def describe(self) -> dict[str, Any]:
         """What decides its result: name, version and arguments, as plain data."""
         arguments = {
