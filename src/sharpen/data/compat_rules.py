@@ -429,6 +429,10 @@ ADVICE: dict[str, str] = {
     "mask_secrets.",
     "audio_nmf_snr_filter": "its ratio comes from a factorization that begins at random; see "
     "audio_snr, whose values differ.",
+    "image_nsfw_filter": "Data-Juicer downloads a model. With one of yours as an ONNX file: "
+    "image_onnx_classifier: {model: FILE, labels: [normal, nsfw], classes: [nsfw]}.",
+    "image_watermark_filter": "Data-Juicer downloads a model. With one of yours as an ONNX file: "
+    "image_onnx_classifier: {model: FILE}.",
     "document_line_deduplicator": "it counts lines over the corpus; see line_dedup.",
     "text_action_filter": "it needs a parser of the language, which is a download.",
     "text_entity_dependency_filter": "it needs a parser of the language, which is a download.",

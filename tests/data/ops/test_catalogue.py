@@ -16,7 +16,8 @@ from sharpen.data.process import operators_of
 from sharpen.data.steps import apply_operators
 from sharpen.data.trace import Trace
 
-OF_MODELS = ("perplexity", "quality_score")  # their files are made elsewhere
+# Their files are made elsewhere.
+OF_MODELS = ("image_onnx_classifier", "perplexity", "quality_score")
 ROWS = [
     {
         "text": f"Row {i} says: the boats went out, and none of them came back that night.",
@@ -29,13 +30,6 @@ ROWS = [
     }
     for i in range(6)
 ]
-REPLIES = """\
-- {match: ^Give the text below a score, reply: '{"score": 4}'}
-- {match: Labels, reply: '{"label": "fiction"}'}
-- {match: ^Rewrite, reply: '{"text": "The boats never came back."}'}
-- match: ^Write one question
-  reply: '{"questions": [{"question": "What went out?", "answer": "The boats."}]}'
-"""
 
 
 def test_the_page_is_up_to_date(repository):
@@ -55,8 +49,6 @@ def work(tmp_path, monkeypatch):
     (tmp_path / "tests.jsonl").write_text(json.dumps({"question": "What of it?"}) + "\n")
     (tmp_path / "score.py").write_text("def score(image):\n    return 0.0\n")
     (tmp_path / "tests.jsonl").write_text('{"question": "Where were they?"}\n')
-    (tmp_path / "replies.yaml").write_text(REPLIES)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     return tmp_path
 
