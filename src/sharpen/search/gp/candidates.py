@@ -38,7 +38,7 @@ Ints = npt.NDArray[np.int64]
 _DISTANCES = (0.1, 0.01, 0.001)  # of points near a known one, in shares of the range
 _SWEEPS = 10  # most changes of discrete parameters in one round
 _SCREENED = 32
-_RACE = 8  # evaluations that leave half of the restarts in a space of real numbers
+_RACE = 16  # evaluations that leave half of the restarts in a space of real numbers
 _MOST_CHANGES = 64  # of one collection
 
 

@@ -44,11 +44,11 @@ def log_h_values(z: Floats) -> Floats:
     mid = np.maximum(below, _FAR)
     # log(1 - |z| Phi(z) / phi(z)), the ratio by the scaled complementary error function.
     u = np.log(erfcx(mid * -math.sqrt(0.5)) * -mid) + _LOG_SQRT_HALF_PI
-    far = z <= _FAR
+    far = (z <= _FAR) | (u >= 0)  # before _FAR rounding may leave no difference, too
     with np.errstate(divide="ignore", invalid="ignore"):
         rest = np.where(u > -math.log(2), np.log(-np.expm1(u)), np.log1p(-np.exp(u)))
     if far.any():
-        rest = np.where(far, -2 * np.log(-np.minimum(z, _FAR)), rest)
+        rest = np.where(far, -2 * np.log(-below), rest)
     tail: Floats = below * below * -0.5 - LOG_SQRT_2PI + rest
     if not is_near.any():
         return tail
