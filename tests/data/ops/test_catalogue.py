@@ -30,6 +30,13 @@ ROWS = [
     }
     for i in range(6)
 ]
+REPLIES = """\
+- {match: ^Give the text below a score, reply: '{"score": 4}'}
+- {match: Labels, reply: '{"label": "fiction"}'}
+- {match: ^Rewrite, reply: '{"text": "The boats never came back."}'}
+- match: ^Write one question
+  reply: '{"questions": [{"question": "What went out?", "answer": "The boats."}]}'
+"""
 
 
 def test_the_page_is_up_to_date(repository):
@@ -49,6 +56,8 @@ def work(tmp_path, monkeypatch):
     (tmp_path / "tests.jsonl").write_text(json.dumps({"question": "What of it?"}) + "\n")
     (tmp_path / "score.py").write_text("def score(image):\n    return 0.0\n")
     (tmp_path / "tests.jsonl").write_text('{"question": "Where were they?"}\n')
+    (tmp_path / "replies.yaml").write_text(REPLIES)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     return tmp_path
 

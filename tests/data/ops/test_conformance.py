@@ -17,6 +17,7 @@ from sharpen.data.process import operators_of
 NEED_FILES = (
     *("chinese_convert", "decontaminate", "image_classifier", "perplexity", "python_file"),
     *("image_onnx_classifier", "quality_score", "token_num"),
+    *("llm_classify", "llm_quality_score", "llm_question", "llm_question_rows", "llm_rewrite"),
 )
 
 
