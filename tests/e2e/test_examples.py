@@ -30,6 +30,7 @@ TESTED = {
     "study.yaml",
     "tasks/answers.jsonl",
     "tasks/choices.jsonl",
+    "text/lm.py",
 }
 STAGES = {"data", "train", "eval", "compress", "serve"}
 
@@ -80,6 +81,23 @@ def test_the_large_model_is_planned_without_its_weights(work: Path) -> None:
     found = sharpen("plan", "examples/llama3_8b.yaml", "--devices", "64xH100", "--search", cwd=work)
     assert found.returncode == 0, found.stderr
     assert "To use the first:" in found.stdout
+
+
+def test_reviews_are_sorted_and_nothing_is_asked_twice(work: Path) -> None:
+    def run(*words: str) -> str:
+        command = [sys.executable, "examples/text/lm.py", *words]
+        done = subprocess.run(
+            command, cwd=work, env=ENVIRONMENT, check=True, capture_output=True, text=True
+        )
+        return done.stdout
+
+    assert "stopped: max_calls=2 is used up" in run("--calls", "2")
+    first = run()
+    assert first.startswith("bad      The soup was cold")
+    assert "3 calls, 2 from the cache" in first
+    again = run()
+    assert "0 calls, 5 from the cache" in again
+    assert again.splitlines()[:5] == first.splitlines()[:5]
 
 
 @pytest.mark.slow
