@@ -28,7 +28,7 @@ from benchmarks.data.corpora import own_pages
 from benchmarks.data.corpus import write_corpus
 from benchmarks.data.processes import measured
 
-from sharpen.data.ops.words import STOPWORDS
+from sharpen.data.ops.filters.words import STOPWORDS
 
 REPEATS = 3
 MEGABYTES = 12.5

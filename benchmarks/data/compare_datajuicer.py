@@ -30,7 +30,7 @@ from benchmarks.data.corpora import documentation, mails, manpages, own_pages
 from sharpen.data import ops
 from sharpen.data.batch import FIELDS, ID, TEXT, Batch
 from sharpen.data.ops.base import Filter, Mapper
-from sharpen.data.ops.words import STOPWORDS
+from sharpen.data.ops.filters.words import STOPWORDS
 from sharpen.data.statistics import characters
 
 NAME = "data_datajuicer_equality"

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from data_rows import corpus_of, stays
 from sharpen.core.errors import ConfigError
 from sharpen.data import Dataset, ops
-from sharpen.data.ops.repeats import cut, seen_before
+from sharpen.data.ops.dedup.repeats import cut, seen_before
 from sharpen.data.sources import FileSource
 from sharpen.data.statistics import Texts
 from sharpen.data.statistics.shingles import Shingling, simhash

@@ -68,7 +68,7 @@ def recipe(source: FileSource) -> Dataset:
 
 def slow_recipe(given: list[dict]) -> tuple[dict[int, str], dict[int, str]]:
     """What is left by row, and the operator that dropped each other row."""
-    from sharpen.data.ops.words import STOPWORDS
+    from sharpen.data.ops.filters.words import STOPWORDS
     from sharpen.data.statistics import refine
 
     link = re.compile(r"http://\S*[^\s.,;:!?]")

@@ -87,8 +87,8 @@ def test_clusters_miss_few_pairs_of_many_rows(
     texts = drawn(1500, seed=1)
     op = ops.semantic_dedup(model=model, threshold=0.93, cluster="star")
     whole = stays(tmp_path / "whole", op, texts)
-    monkeypatch.setattr("sharpen.data.ops.dedup_semantic._WHOLE", 100)
-    monkeypatch.setattr("sharpen.data.ops.dedup_semantic._CLUSTER", 150)
+    monkeypatch.setattr("sharpen.data.ops.dedup.semantic._WHOLE", 100)
+    monkeypatch.setattr("sharpen.data.ops.dedup.semantic._CLUSTER", 150)
     parted = stays(tmp_path / "parted", op, texts)
     dropped = [{i for i, j in enumerate(of) if i != j} for of in (whole, parted)]
     assert len(dropped[0]) > 200

@@ -101,7 +101,8 @@ class Asking(Operator):
     def describe(self) -> dict[str, Any]:
         """Without what does not decide the result; with a mark of the script's or model's files."""
         found = {k: v for k, v in super().describe().items() if k not in _NOT_THE_RESULT}
-        return {**found, "files": _files(self.lm)}
+        model = self.model or os.environ.get("SHARPEN_LLM_MODEL")
+        return {**found, "model": model, "files": _files(self.lm)}
 
     def ask(
         self,

@@ -3,7 +3,7 @@
 A sentence ends with one or more of Unicode's Sentence_Terminal characters (PropList.txt, version
 15.1), or an ellipsis, and what closes after them, if white space, or the text's end, follows; after
 those of Chinese and Japanese nothing need follow. Abbreviations are not known here;
-:mod:`sharpen.data.ops.sentences` knows those of English.
+:mod:`sharpen.data.ops.mappers.sentences` knows those of English.
 """
 
 from __future__ import annotations
