@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from sharpen.core.errors import DependencyNotInstalled, FileFormatError, MissingFileError
 from sharpen.core.files import atomic_write_bytes
 
-__all__ = ["load_arrays", "save_arrays"]
+__all__ = ["load_arrays", "reading", "save_arrays"]
 
 _VERSION = 1
 
@@ -69,6 +70,21 @@ def load_arrays(path: str | Path, kind: str) -> tuple[dict[str, npt.NDArray[Any]
             f"{_VERSION}."
         )
     return arrays, about
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Where a model is made of what was in its file.
+
+    Raises:
+        FileFormatError: something is missing there, or of another type.
+    """
+    try:
+        yield
+    except FileFormatError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{path} is damaged: {error!r}.") from error
 
 
 def _safetensors() -> Any:

@@ -22,7 +22,7 @@ from sharpen.core.errors import ConfigError, DataError, DependencyNotInstalled, 
 from sharpen.data.bitcipher.codes import make_codes, noise
 from sharpen.data.bitcipher.contexts import WEIGHTS, context_vectors
 from sharpen.data.bitcipher.documents import Documents, rank_words, read_documents
-from sharpen.data.model_file import load_arrays, save_arrays
+from sharpen.data.model_file import load_arrays, reading, save_arrays
 
 __all__ = ["BitCipher", "WordVectors"]
 
@@ -223,12 +223,10 @@ class WordVectors:
             FileFormatError: it is something else, or damaged.
         """
         arrays, about = load_arrays(path, _KIND)
-        try:
+        with reading(path):
             ends, data = arrays["word_ends"].tolist(), arrays["word_bytes"].tobytes()
             words = [data[a:b].decode() for a, b in itertools.pairwise([0, *ends])]
             made = cls(words, arrays["vectors"], arrays["frequencies"], from_dict(BitCipher, about))
-        except (KeyError, TypeError, ValueError) as error:
-            raise FileFormatError(f"{path} is damaged: {error!r}.") from error
         if len(made.vectors) != len(words) or len(made.frequencies) != len(words):
             raise FileFormatError(f"{path} is damaged: {len(words)} words, other vectors.")
         return made

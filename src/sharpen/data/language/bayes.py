@@ -26,7 +26,7 @@ from sharpen.core.errors import ConfigError, DataError, FileFormatError
 from sharpen.data.columns import Given, columns_of
 from sharpen.data.language.base import UNKNOWN
 from sharpen.data.language.letters import count_letters, score_letters
-from sharpen.data.model_file import load_arrays, save_arrays
+from sharpen.data.model_file import load_arrays, reading, save_arrays
 from sharpen.data.statistics import Texts
 
 __all__ = ["LanguageModel", "train"]
@@ -94,12 +94,10 @@ class LanguageModel:
             FileFormatError: it is something else, or damaged.
         """
         arrays, about = load_arrays(path, _KIND)
-        try:
+        with reading(path):
             table, languages = arrays["table"], tuple(map(str, about["languages"]))
             order, sharpness = int(about["order"]), float(about["sharpness"])
             made = cls(table, languages, order, sharpness, about["about"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise FileFormatError(f"{path} is damaged: {error!r}.") from error
         buckets = table.shape[0]
         if table.ndim != 2 or table.shape[1] != len(languages) or buckets & (buckets - 1):
             raise FileFormatError(f"{path} is damaged: a table of {table.shape}.")

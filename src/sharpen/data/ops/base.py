@@ -38,8 +38,11 @@ __all__ = [
     "Miss",
     "OneOf",
     "Operator",
+    "Range",
     "Splitter",
+    "at_least",
     "make_operator",
+    "one_of",
     "operator",
     "operator_names",
     "operator_type",
@@ -138,6 +141,27 @@ class Filter(Operator, ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Range(Filter, ABC):
+    """A filter of one statistic between two bounds, ends included."""
+
+    min: float = -math.inf
+    """Least value to keep."""
+
+    max: float = math.inf
+    """Greatest value to keep."""
+
+    def __post_init__(self) -> None:
+        """Check the order."""
+        if not self.min <= self.max:
+            raise ConfigError(f"min={self.min:g} must not be above max={self.max:g}.")
+
+    @property
+    def bounds(self) -> Sequence[Bound]:
+        """See :class:`Filter`."""
+        return (Bound(self.name, self.min, self.max),)
+
+
+@dataclass(frozen=True, kw_only=True)
 class OneOf(Filter, ABC):
     """A filter of a word that must be one of some; ``measure`` gives one array of objects."""
 
@@ -188,6 +212,29 @@ class Splitter(Operator, ABC):
     @abstractmethod
     def split(self, batch: Batch) -> Sequence[Sequence[str]]:
         """[n] the texts of the rows made of each."""
+
+
+def at_least(one: Operator, least: int, *names: str) -> None:
+    """Check arguments of an operator; those that are None are not given.
+
+    Raises:
+        ConfigError: one is less.
+    """
+    for name in names:
+        value = getattr(one, name)
+        if value is not None and value < least:
+            raise ConfigError(f"{name}={value} must be at least {least}.")
+
+
+def one_of(one: Operator, name: str, known: Collection[str]) -> None:
+    """Check an argument of an operator.
+
+    Raises:
+        ConfigError: it is none of the known words.
+    """
+    value = getattr(one, name)
+    if value not in known:
+        raise ConfigError(f"{name}={value!r} must be one of {', '.join(known)}.")
 
 
 def operator(name: str) -> Callable[[T], T]:

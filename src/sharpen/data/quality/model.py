@@ -19,7 +19,7 @@ import xxhash
 
 from sharpen.core.errors import ConfigError, DataError, FileFormatError
 from sharpen.data.columns import Given, columns_of
-from sharpen.data.model_file import load_arrays, save_arrays
+from sharpen.data.model_file import load_arrays, reading, save_arrays
 from sharpen.data.quality.features import Sparse, hashed_words, joined
 from sharpen.data.quality.logistic import fit, sigmoid
 from sharpen.data.quality.metrics import Metrics, evaluate
@@ -81,14 +81,12 @@ class QualityModel:
             FileFormatError: it is something else, or damaged.
         """
         arrays, about = load_arrays(path, _KIND)
-        try:
+        with reading(path):
             weights = arrays["weights"]
             metrics = Metrics(**about["metrics"])
             made = cls(
                 weights, float(about["intercept"]), int(about["order"]), metrics, about["about"]
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise FileFormatError(f"{path} is damaged: {error!r}.") from error
         if weights.ndim != 1 or len(weights) != 1 << made.bits or made.order < 1:
             raise FileFormatError(f"{path} is damaged: {weights.shape} weights.")
         return made

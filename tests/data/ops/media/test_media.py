@@ -213,7 +213,7 @@ def test_signal_to_noise_by_hand():
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ConfigError, match="strategy='some' must be any or all"):
+    with pytest.raises(ConfigError, match="strategy='some' must be one of any, all"):
         ops.image_shape(strategy="some")
     with pytest.raises(ConfigError, match="audio_duration: min=3 must not be above max=2"):
         ops.audio_duration(min=3, max=2)

@@ -20,11 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sharpen.core.errors import ConfigError
 from sharpen.data.batch import Batch
 from sharpen.data.corpus import Corpus
 from sharpen.data.ops.barrier import Copies, Deduplicator
-from sharpen.data.ops.base import operator
+from sharpen.data.ops.base import one_of, operator
 from sharpen.data.ops.dedup.hamming import check_blocks, close_hashes
 from sharpen.data.ops.dedup.joining import Cluster
 from sharpen.data.ops.media.base import files_of, read_file
@@ -72,10 +71,7 @@ class ImageDedup(Deduplicator):
         """Check the ranges."""
         super().__post_init__()
         check_blocks(self.distance, self.blocks)
-        if self.method not in get_args(_Method):
-            raise ConfigError(
-                f"method={self.method!r} must be one of {', '.join(get_args(_Method))}."
-            )
+        one_of(self, "method", get_args(_Method))
 
     def marks(self, batch: Batch) -> Mapping[str, pa.Array]:
         """See :class:`Deduplicator`."""

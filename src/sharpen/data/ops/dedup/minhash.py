@@ -22,7 +22,7 @@ from sharpen.core.errors import ConfigError
 from sharpen.data.batch import Batch
 from sharpen.data.corpus import Corpus
 from sharpen.data.ops.barrier import Copies, Deduplicator
-from sharpen.data.ops.base import operator
+from sharpen.data.ops.base import at_least, one_of, operator
 from sharpen.data.ops.dedup.joining import Alike, Cluster, groups_of, meeting
 from sharpen.data.statistics import Texts
 from sharpen.data.statistics.minhash import choose_bands, minhash
@@ -80,13 +80,8 @@ class MinhashDedup(Deduplicator):
         super().__post_init__()
         if not 0 < self.threshold < 1:
             raise ConfigError(f"threshold={self.threshold:g} must lie between 0 and 1.")
-        if self.tokens not in get_args(Tokens):
-            raise ConfigError(
-                f"tokens={self.tokens!r} must be one of {', '.join(get_args(Tokens))}."
-            )
-        for name in ("lanes", "window"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
+        one_of(self, "tokens", get_args(Tokens))
+        at_least(self, 1, "lanes", "window")
         if (self.bands is None) != (self.rows is None):
             raise ConfigError("give both bands and rows, or neither.")
         if self.index is not None and self.verify == "exact":

@@ -20,11 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sharpen.core.errors import ConfigError
 from sharpen.data.batch import Batch
 from sharpen.data.corpus import Corpus
 from sharpen.data.ops.barrier import CorpusMapper
-from sharpen.data.ops.base import operator
+from sharpen.data.ops.base import at_least, operator
 from sharpen.data.ops.dedup.repeats import Hashes, cut, hashes_of, seen_before
 from sharpen.data.statistics import Texts
 from sharpen.data.statistics.hashing import mixed
@@ -52,8 +51,7 @@ class _PieceDedup(CorpusMapper, ABC):
 
     def __post_init__(self) -> None:
         """Check the length."""
-        if self.min_length < 1:
-            raise ConfigError(f"min_length={self.min_length} must be at least 1.")
+        at_least(self, 1, "min_length")
 
     @abstractmethod
     def _pieces(self, texts: Texts) -> Pieces:
@@ -114,8 +112,7 @@ class SubstringDedup(CorpusMapper):
 
     def __post_init__(self) -> None:
         """Check the size."""
-        if self.size < 2:
-            raise ConfigError(f"size={self.size} must be at least 2.")
+        at_least(self, 2, "size")
 
     def keys(self, batch: Batch) -> Mapping[str, pa.Array]:
         """See :class:`Barrier`."""

@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from sharpen.core.errors import ConfigError
 from sharpen.data.batch import Batch
 from sharpen.data.corpus import Corpus
 from sharpen.data.ops.barrier import Copies, Deduplicator
-from sharpen.data.ops.base import operator
+from sharpen.data.ops.base import at_least, one_of, operator
 from sharpen.data.ops.dedup.hamming import check_blocks, close_hashes
 from sharpen.data.ops.dedup.joining import Cluster
 from sharpen.data.statistics.shingles import Shingling, Tokens, simhash
@@ -53,12 +52,8 @@ class SimhashDedup(Deduplicator):
         """Check the ranges."""
         super().__post_init__()
         check_blocks(self.distance, self.blocks)
-        if self.window < 1:
-            raise ConfigError(f"window={self.window} must be at least 1.")
-        if self.tokens not in get_args(Tokens):
-            raise ConfigError(
-                f"tokens={self.tokens!r} must be one of {', '.join(get_args(Tokens))}."
-            )
+        at_least(self, 1, "window")
+        one_of(self, "tokens", get_args(Tokens))
 
     def marks(self, batch: Batch) -> Mapping[str, pa.Array]:
         """See :class:`Deduplicator`."""

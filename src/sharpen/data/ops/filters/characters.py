@@ -6,13 +6,10 @@ Models", SIGMOD 2024, all in code points; shares of an empty text are 0.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sharpen.core.errors import ConfigError
 from sharpen.data.batch import Batch
-from sharpen.data.ops.base import Bound, Filter, Statistics, operator
+from sharpen.data.ops.base import Range, Statistics, at_least, operator
 from sharpen.data.statistics import character_repetition
 
 __all__ = [
@@ -20,32 +17,10 @@ __all__ = [
     "AverageLineLength",
     "CharacterRepetition",
     "MaximumLineLength",
-    "Range",
     "Repetition",
     "SpecialCharacters",
     "TextLength",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Range(Filter):
-    """A filter of one statistic between two bounds, ends included."""
-
-    min: float = -math.inf
-    """Least value to keep."""
-
-    max: float = math.inf
-    """Greatest value to keep."""
-
-    def __post_init__(self) -> None:
-        """Check the order."""
-        if not self.min <= self.max:
-            raise ConfigError(f"min={self.min:g} must not be above max={self.max:g}.")
-
-    @property
-    def bounds(self) -> Sequence[Bound]:
-        """See :class:`Filter`."""
-        return (Bound(self.name, self.min, self.max),)
 
 
 @operator("text_length")
@@ -127,8 +102,7 @@ class Repetition(Range):
     def __post_init__(self) -> None:
         """Check the size."""
         super().__post_init__()
-        if self.size < 1:
-            raise ConfigError(f"size={self.size} must be at least 1.")
+        at_least(self, 1, "size")
 
 
 @operator("character_repetition")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.data.batch import Batch
-from sharpen.data.ops.base import Bound, Filter, Statistics, operator
+from sharpen.data.ops.base import Bound, Filter, Statistics, at_least, operator
 from sharpen.data.ops.filters.language_models import Stamp, file_digest, file_stamp
 from sharpen.data.remote import is_address
 from sharpen.data.sources import FileSource
@@ -97,8 +97,7 @@ class Decontaminate(Filter):
         """Check that there is something to look for."""
         if not self.against:
             raise ConfigError("decontaminate needs against: files of evaluation sets.")
-        if self.size < 1 or self.least < 1:
-            raise ConfigError(f"size={self.size} and least={self.least} must be at least 1.")
+        at_least(self, 1, "size", "least")
         for path in self.against:
             if is_address(path):
                 raise ConfigError(f"against: {path}: copy evaluation sets to this machine.")

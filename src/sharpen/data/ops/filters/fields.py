@@ -12,8 +12,7 @@ import numpy as np
 
 from sharpen.core.errors import ConfigError
 from sharpen.data.batch import STATISTICS, TEXT, Batch, Mask
-from sharpen.data.ops.base import Filter, Miss, OneOf, Statistics, operator
-from sharpen.data.ops.filters.characters import Range
+from sharpen.data.ops.base import Filter, Miss, OneOf, Range, Statistics, operator
 from sharpen.data.ops.filters.expressions import parse_condition
 
 __all__ = [

@@ -12,7 +12,7 @@ import numpy as np
 from sharpen.core.errors import ConfigError
 from sharpen.data.batch import Batch, Mask
 from sharpen.data.language import BACKENDS, Detector, detector
-from sharpen.data.ops.base import Filter, Miss, Statistics, operator
+from sharpen.data.ops.base import Filter, Miss, Statistics, one_of, operator
 from sharpen.data.ops.filters.language_models import Stamp, file_digest, file_stamp
 
 __all__ = ["Language"]
@@ -44,8 +44,7 @@ class Language(Filter):
         """Check that the backend is there and knows the languages."""
         if not self.languages:
             raise ConfigError("language needs languages: codes such as en.")
-        if self.backend not in BACKENDS:
-            raise ConfigError(f"backend={self.backend!r} must be one of {', '.join(BACKENDS)}.")
+        one_of(self, "backend", BACKENDS)
         _detector(self.backend, self._stamp, tuple(self.languages))
 
     @property

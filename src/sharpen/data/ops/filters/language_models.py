@@ -11,8 +11,7 @@ from sharpen.core.errors import ConfigError, MissingFileError
 from sharpen.core.files import sha256_file
 from sharpen.data.batch import Batch
 from sharpen.data.ngram.model import NgramModel, load_model
-from sharpen.data.ops.base import Statistics, operator
-from sharpen.data.ops.filters.characters import Range
+from sharpen.data.ops.base import Range, Statistics, operator
 
 __all__ = ["FileModel", "Perplexity", "Stamp", "file_digest", "file_stamp"]
 

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sharpen.core.errors import ConfigError
 from sharpen.data.batch import Batch
-from sharpen.data.ops.base import Statistics, operator
-from sharpen.data.ops.filters.characters import Range
+from sharpen.data.ops.base import Range, Statistics, at_least, operator
 from sharpen.data.statistics import Pieces, repeated_pieces
 from sharpen.data.statistics.sentences import sentence_ends
 
@@ -78,8 +76,7 @@ class ShortLines(Range):
     def __post_init__(self) -> None:
         """Check the length."""
         super().__post_init__()
-        if self.length < 1:
-            raise ConfigError(f"length={self.length} must be at least 1.")
+        at_least(self, 1, "length")
 
     def measure(self, batch: Batch) -> Statistics:
         """See :class:`Filter`."""

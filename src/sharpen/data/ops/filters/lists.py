@@ -15,8 +15,7 @@ import pyarrow.compute as pc
 from sharpen.core.errors import ConfigError, DataError, MissingFileError
 from sharpen.core.files import sha256_file
 from sharpen.data.batch import Batch, Mask
-from sharpen.data.ops.base import Filter, Miss, Statistics, operator
-from sharpen.data.ops.filters.characters import Range
+from sharpen.data.ops.base import Filter, Miss, Range, Statistics, operator
 from sharpen.data.ops.mappers.cleaning import compiled
 
 __all__ = ["ListedPhrases", "MatchesNumber", "UrlBlocklist"]

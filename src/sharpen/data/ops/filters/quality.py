@@ -14,7 +14,7 @@ import xxhash
 
 from sharpen.core.errors import ConfigError
 from sharpen.data.batch import Batch
-from sharpen.data.ops.base import Bound, Statistics, operator
+from sharpen.data.ops.base import Bound, Statistics, one_of, operator
 from sharpen.data.ops.filters.language_models import FileModel, Stamp
 from sharpen.data.quality import QualityModel
 
@@ -53,8 +53,7 @@ class QualityScore(FileModel):
     def __post_init__(self) -> None:
         """Check the rule."""
         super().__post_init__()
-        if self.rule not in get_args(_Keep):
-            raise ConfigError(f"rule={self.rule!r} must be one of {', '.join(get_args(_Keep))}.")
+        one_of(self, "rule", get_args(_Keep))
         if not self.alpha > 0:
             raise ConfigError(f"alpha={self.alpha:g} must be above 0.")
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sharpen.data.batch import Batch
-from sharpen.data.ops.base import Statistics, operator
-from sharpen.data.ops.filters.characters import Range
+from sharpen.data.ops.base import Range, Statistics, operator
 from sharpen.data.statistics import repeated_words
 
 __all__ = [

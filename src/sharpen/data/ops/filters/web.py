@@ -21,9 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sharpen.core.errors import ConfigError
 from sharpen.data.batch import Batch
-from sharpen.data.ops.base import Bound, Filter, Mapper, Statistics, operator
+from sharpen.data.ops.base import Bound, Filter, Mapper, Statistics, at_least, operator
 from sharpen.data.ops.filters.lines import BULLETS, ELLIPSES, punctuated, share_of_lines
 from sharpen.data.statistics import (
     hash_words,
@@ -260,9 +259,7 @@ class C4Lines(Mapper):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("min_words", "max_word_length"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
+        at_least(self, 1, "min_words", "max_word_length")
 
     def edit(self, batch: Batch) -> pa.Array:
         """See :class:`Mapper`."""

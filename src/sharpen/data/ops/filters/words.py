@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from sharpen.core.errors import ConfigError
 from sharpen.data.batch import Batch
-from sharpen.data.ops.base import Statistics, operator
-from sharpen.data.ops.filters.characters import Range, Repetition
+from sharpen.data.ops.base import Range, Statistics, operator
+from sharpen.data.ops.filters.characters import Repetition
 from sharpen.data.statistics import hash_words, word_repetition, words_in_list
 
 __all__ = ["FlaggedWords", "Stopwords", "WordRepetition", "WordsNumber"]

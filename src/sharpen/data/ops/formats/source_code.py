@@ -22,8 +22,7 @@ import pyarrow.compute as pc
 
 from sharpen.core.errors import ConfigError
 from sharpen.data.batch import Batch
-from sharpen.data.ops.base import Bound, Filter, Mapper, Statistics, operator
-from sharpen.data.ops.filters.characters import Range
+from sharpen.data.ops.base import Bound, Filter, Mapper, Range, Statistics, operator
 from sharpen.data.ops.filters.lines import share_of_lines
 from sharpen.data.ops.mappers.cleaning import compiled
 from sharpen.data.ops.mappers.editing import edit_where

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 
 from sharpen.core.errors import ConfigError
 from sharpen.data.batch import Batch
-from sharpen.data.ops.base import Splitter, operator
+from sharpen.data.ops.base import Splitter, at_least, operator
 
 __all__ = ["NlpaugEn"]
 
@@ -165,8 +165,7 @@ class NlpaugEn(Splitter):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.copies < 1:
-            raise ConfigError(f"copies={self.copies} must be at least 1.")
+        at_least(self, 1, "copies")
         if not 0 < self.share <= 1:
             raise ConfigError(f"share={self.share:g} must be above 0 and at most 1.")
         if not self._switches:

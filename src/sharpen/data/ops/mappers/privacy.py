@@ -18,8 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sharpen.data.batch import Batch
-from sharpen.data.ops.base import Mapper, Statistics, operator
-from sharpen.data.ops.filters.characters import Range
+from sharpen.data.ops.base import Mapper, Range, Statistics, operator
 from sharpen.data.ops.mappers.cleaning import EMAIL, compiled
 from sharpen.data.ops.mappers.editing import edit_where_found
 

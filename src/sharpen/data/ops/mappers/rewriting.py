@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from sharpen.core.errors import ConfigError, DependencyNotInstalled
 from sharpen.data.batch import Batch
-from sharpen.data.ops.base import Mapper, operator
+from sharpen.data.ops.base import Mapper, one_of, operator
 from sharpen.data.ops.mappers.editing import edit_each, edit_where, edit_where_found
 from sharpen.data.statistics import strip_special
 
@@ -244,10 +244,7 @@ class ChineseConvert(Mapper):
 
     def __post_init__(self) -> None:
         """Check the mode."""
-        if self.mode not in get_args(_Conversion):
-            raise ConfigError(
-                f"mode={self.mode!r} must be one of {', '.join(get_args(_Conversion))}."
-            )
+        one_of(self, "mode", get_args(_Conversion))
 
     def edit(self, batch: Batch) -> pa.Array:
         """See :class:`Mapper`."""

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from sharpen.core.errors import ConfigError
 from sharpen.data.batch import Batch
-from sharpen.data.ops.base import Mapper, operator
+from sharpen.data.ops.base import Mapper, at_least, operator
 from sharpen.data.ops.mappers.editing import edit_each
 
 __all__ = ["RemoveRepeatSentences", "SentenceSplit", "sentences_of"]
@@ -95,8 +94,7 @@ class RemoveRepeatSentences(Mapper):
 
     def __post_init__(self) -> None:
         """Check the length."""
-        if self.min_length < 1:
-            raise ConfigError(f"min_length={self.min_length} must be at least 1.")
+        at_least(self, 1, "min_length")
 
     def _key(self, sentence: str) -> str:
         key = sentence.strip()

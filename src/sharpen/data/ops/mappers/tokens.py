@@ -13,8 +13,7 @@ import pyarrow.compute as pc
 
 from sharpen.core.errors import ConfigError
 from sharpen.data.batch import Batch
-from sharpen.data.ops.base import Mapper, Splitter, Statistics, operator
-from sharpen.data.ops.filters.characters import Range
+from sharpen.data.ops.base import Mapper, Range, Splitter, Statistics, at_least, operator
 from sharpen.data.ops.mappers.cleaning import compiled
 from sharpen.models.tokenizer import Tokenizer, load_tokenizer
 
@@ -78,8 +77,7 @@ class TextChunk(Splitter):
         """Check that the arguments fit each other."""
         if self.size is None and self.pattern is None:
             raise ConfigError("text_chunk needs a size, a pattern, or both.")
-        if self.size is not None and self.size < 1:
-            raise ConfigError(f"size={self.size} must be at least 1.")
+        at_least(self, 1, "size")
         if self.overlap < 0 or (self.size is not None and self.overlap >= self.size):
             raise ConfigError(f"overlap={self.overlap} must be at least 0 and less than the size.")
         if self.pattern is not None:
@@ -150,8 +148,7 @@ class Truncate(Mapper):
 
     def __post_init__(self) -> None:
         """Check the size."""
-        if self.size < 1:
-            raise ConfigError(f"size={self.size} must be at least 1.")
+        at_least(self, 1, "size")
 
     def describe(self) -> dict[str, Any]:
         """See :class:`Operator`; another vocabulary is another operator."""

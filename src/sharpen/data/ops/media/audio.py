@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sharpen.core.errors import DataError, DependencyNotInstalled
-from sharpen.data.ops.base import Bound, operator
-from sharpen.data.ops.media.base import FileSize, Measured, MediaFilter
+from sharpen.data.ops.base import operator
+from sharpen.data.ops.media.base import FileSize, Measured, MediaRange
 
 __all__ = ["AudioDuration", "AudioSize", "AudioSnr", "signal_to_noise"]
 
@@ -43,7 +42,7 @@ def _opened(data: bytes, name: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AudioRange(MediaFilter):
+class AudioRange(MediaRange):
     """A filter of one statistic of sounds."""
 
     field: str = "audios"
@@ -51,14 +50,6 @@ class AudioRange(MediaFilter):
 
     min: float = 0
     """Least value to keep."""
-
-    max: float = math.inf
-    """Greatest value to keep."""
-
-    @property
-    def bounds(self) -> Sequence[Bound]:
-        """See :class:`Filter`."""
-        return (Bound(self.name, self.min, self.max),)
 
 
 @operator("audio_duration")

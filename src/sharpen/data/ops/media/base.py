@@ -20,9 +20,9 @@ import numpy as np
 
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.data.batch import Batch, Mask
-from sharpen.data.ops.base import Bound, Filter, Miss, Statistics
+from sharpen.data.ops.base import Filter, Miss, Range, Statistics, one_of
 
-__all__ = ["FileSize", "MediaFilter", "files_of", "read_file"]
+__all__ = ["FileSize", "MediaFilter", "MediaRange", "files_of", "read_file"]
 
 Measured = Mapping[str, float]
 """What is measured of a file, by statistic."""
@@ -85,8 +85,7 @@ class MediaFilter(Filter, ABC):
                 raise ConfigError(
                     f"{bound.statistic}: min={bound.low:g} must not be above max={bound.high:g}."
                 )
-        if self.strategy not in ("any", "all"):
-            raise ConfigError(f"strategy={self.strategy!r} must be any or all.")
+        one_of(self, "strategy", ("any", "all"))
 
     @abstractmethod
     def measure_file(self, data: bytes, name: str) -> Measured:
@@ -133,7 +132,12 @@ class MediaFilter(Filter, ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileSize(MediaFilter, ABC):
+class MediaRange(MediaFilter, Range, ABC):
+    """A filter of one statistic of files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSize(MediaRange, ABC):
     """A filter by the bytes of files."""
 
     min: float = 0
@@ -141,11 +145,6 @@ class FileSize(MediaFilter, ABC):
 
     max: float = 1 << 40
     """Most bytes."""
-
-    @property
-    def bounds(self) -> Sequence[Bound]:
-        """See :class:`Filter`."""
-        return (Bound(self.name, self.min, self.max),)
 
     def measure_file(self, data: bytes, name: str) -> Measured:
         """See :class:`MediaFilter`."""

@@ -30,7 +30,7 @@ from sharpen.core.errors import (
     MissingFileError,
 )
 from sharpen.data.batch import Batch
-from sharpen.data.ops.base import Statistics, operator
+from sharpen.data.ops.base import Statistics, at_least, one_of, operator
 from sharpen.data.ops.filters.language_models import file_digest, file_stamp
 from sharpen.data.ops.media.base import Measured, files_of, read_file
 from sharpen.data.ops.media.images import ImageRange, open_image
@@ -166,17 +166,10 @@ class ImageOnnxClassifier(ImageRange):
         super().__post_init__()
         if not Path(self.model).is_file():
             raise MissingFileError(f"{self.name}: there is no model {self.model}.")
-        for name, known in (
-            ("resize", ("stretch", "crop")),
-            ("bands", ("rgb", "bgr")),
-            ("output", ("softmax", "sigmoid", "none")),
-        ):
-            if getattr(self, name) not in known:
-                raise ConfigError(
-                    f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}."
-                )
-        if self.batch < 1:
-            raise ConfigError(f"batch={self.batch} must be at least 1.")
+        one_of(self, "resize", ("stretch", "crop"))
+        one_of(self, "bands", ("rgb", "bgr"))
+        one_of(self, "output", ("softmax", "sigmoid", "none"))
+        at_least(self, 1, "batch")
         network = _network(self._stamp)
         if network.size is None and not self.size:
             raise ConfigError(f"{self.model} takes images of any size: give size: [width, height].")

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from sharpen.core.errors import DataError, DependencyNotInstalled
 from sharpen.core.files import sha256_file
 from sharpen.data.ops.base import Bound, operator
-from sharpen.data.ops.media.base import FileSize, Measured, MediaFilter
+from sharpen.data.ops.media.base import FileSize, Measured, MediaFilter, MediaRange
 from sharpen.data.ops.rows.own_code import check_allowed, load_function
 
 if TYPE_CHECKING:
@@ -124,19 +124,8 @@ class ImageSize(FileSize):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageRange(ImageFilter):
+class ImageRange(ImageFilter, MediaRange):
     """A filter of one statistic of images."""
-
-    min: float = -math.inf
-    """Least value to keep."""
-
-    max: float = math.inf
-    """Greatest value to keep."""
-
-    @property
-    def bounds(self) -> Sequence[Bound]:
-        """See :class:`Filter`."""
-        return (Bound(self.name, self.min, self.max),)
 
 
 @operator("image_aspect_ratio")

@@ -15,7 +15,7 @@ from sharpen.core.errors import ConfigError, did_you_mean
 from sharpen.data.batch import Batch, Left, SourceBatch
 from sharpen.data.corpus import Corpus
 from sharpen.data.ops.barrier import Barrier
-from sharpen.data.ops.base import operator
+from sharpen.data.ops.base import at_least, operator
 
 __all__ = ["AGGREGATES", "GroupBy"]
 
@@ -71,8 +71,7 @@ class GroupBy(Barrier):
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        if self.most is not None and self.most < 1:
-            raise ConfigError(f"most={self.most} must be at least 1.")
+        at_least(self, 1, "most")
         for name, told in self.aggregate.items():
             how, colon, path = told.partition(":")
             if how not in AGGREGATES or not colon or not path:
