@@ -224,6 +224,47 @@ def test_a_file_that_cannot_be_read_is_set_aside_with_a_word(
     assert len(engine.requests) == 1
 
 
+def test_threads_that_meet_the_damage_at_once_set_the_file_aside_once(file: Path) -> None:
+    cache = ReplyCache(file)
+    LM(counting(), cache=cache).map([f"{i} {'x' * 500}" for i in range(50)])
+    with sqlite3.connect(file) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    _damage_pages(file)
+    engine = counting()
+    lm = LM(engine, cache=cache)
+    prompts = [f"new {i}" for i in range(40)]
+    assert lm.map(prompts * 2, concurrency=16) == [f"reply to {p}" for p in prompts * 2]
+    aside = {path.name for path in file.parent.glob("*.aside-*")}
+    assert "replies.sqlite.aside-1" in aside
+    assert not any(name.startswith("replies.sqlite.aside-2") for name in aside)
+    assert LM(engine, cache=file).map(prompts)
+    assert len(engine.requests) <= 2 * len(prompts)
+
+
+def test_many_threads_wait_for_the_file_and_none_fails(file: Path) -> None:
+    engine = counting()
+    lm = LM(engine, cache=file)
+    prompts = [str(i % 50) for i in range(500)]
+    assert lm.map(prompts, concurrency=64) == [f"reply to {p}" for p in prompts]
+    assert len(engine.requests) == 50
+
+
+def test_a_reply_is_given_even_if_it_cannot_be_kept(
+    file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ReplyCache(file)
+    lm = LM(counting(), cache=cache)
+    lm("a")
+    with sqlite3.connect(file) as connection:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    with cache._database.read() as connection:  # as on a disk that is full
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+    big = "x" * 100_000
+    assert lm(big) == f"reply to {big}"
+    assert "could not be kept" in caplog.text
+    assert lm("a") == "reply to a"
+
+
 def test_files_of_others_are_refused_and_left_alone(tmp_path: Path) -> None:
     notes = tmp_path / "notes.txt"
     notes.write_text("my notes\n" * 1000)

@@ -141,6 +141,20 @@ def test_streaming_is_refused_where_it_cannot_be() -> None:
         LM(echo()).stream("Hi")
 
 
+@pytest.mark.parametrize(
+    ("package", "program"),
+    [
+        ("httpx", "LM('http://127.0.0.1:9/v1')"),
+        ("jsonschema", "LM(Scripted(['{}'])).json('x', {})"),
+    ],
+)
+def test_a_missing_package_is_named_with_the_extra_that_has_it(package: str, program: str) -> None:
+    code = f"import sys; sys.modules['{package}'] = None; from sharpen import LM, Scripted; "
+    done = subprocess.run([sys.executable, "-c", code + program], capture_output=True, text=True)
+    assert "DependencyNotInstalled" in done.stderr
+    assert "pip install 'sharpen[lm]'" in done.stderr
+
+
 def test_importing_it_loads_no_heavy_library() -> None:
     program = (
         "import sys; from sharpen import LM, Scripted\n"

@@ -26,7 +26,7 @@ from typing import Any, Literal, TypeVar
 
 import sqlalchemy as sa
 
-from sharpen.core.errors import ConfigError, FileFormatError
+from sharpen.core.errors import BusyError, ConfigError, FileFormatError, StorageError
 from sharpen.core.files import FileLock, cache_home
 from sharpen.core.leases import this_process
 from sharpen.core.lm.messages import ChatRequest, ChatResponse, Engine, ThreadedEngine
@@ -73,6 +73,7 @@ _SCHEMA = Schema(
 _SQLITE = b"SQLite format 3\0"
 _HEAD = 72  # bytes; the last four are the application's id
 _OPEN_S = 60.0
+_TRIES = 4
 _POLL_S = (0.005, 0.25)
 _TOUCH_S = 60.0
 _KEPT = 0.9  # of max_bytes, after something had to go
@@ -124,7 +125,7 @@ class ReplyCache:
         *,
         ttl_s: float | None = None,
         max_bytes: int = 1 << 30,
-        lease_s: float = 600.0,
+        lease_s: float = 3600.0,
     ) -> None:
         for name, value in (("ttl_s", ttl_s), ("max_bytes", max_bytes), ("lease_s", lease_s)):
             if value is not None and not value > 0:
@@ -134,6 +135,7 @@ class ReplyCache:
         self._max_bytes = max_bytes
         self._lease_s = lease_s
         self._inode = 0
+        self._reopening = threading.Lock()
         self._database = self._open()
 
     def take(self, key: str) -> ChatResponse | Literal["ask", "wait"]:
@@ -259,13 +261,21 @@ class ReplyCache:
             lock.release()
 
     def _safely(self, do: Callable[[], T]) -> T:
-        """``do``; where the file proves damaged, once more with the cache begun anew."""
-        try:
-            return do()
-        except FileFormatError as error:
-            self._database.close()
-            self._database = self._open(error)
-            return do()
+        """``do``; where the file proves damaged, again with the cache begun anew.
+
+        Others may find the new file before it has its tables, and then wait for them.
+        """
+        for _ in range(_TRIES):
+            used = self._database
+            try:
+                return do()
+            except (FileFormatError, sa.exc.OperationalError) as error:
+                with self._reopening:
+                    if self._database is used:  # no other thread was here first
+                        damage = error if isinstance(error, FileFormatError) else None
+                        self._database = self._open(damage)
+                        used.close()
+        return do()
 
     def _set_aside(self, error: FileFormatError) -> None:
         """Give the file another name.
@@ -373,7 +383,10 @@ class CachedEngine(ThreadedEngine):
         except BaseException:
             self._store.give_up(key)
             raise
-        self._store.put(key, self.model, _kept(request, response))
+        try:
+            self._store.put(key, self.model, _kept(request, response))
+        except (StorageError, BusyError) as error:
+            _log.warning("a reply could not be kept: %s", error)  # it was paid for all the same
         return response
 
 
