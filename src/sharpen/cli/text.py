@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sharpen.cli import text_prompts
 from sharpen.cli.common import Output, command, new_app
 
 __all__ = ["app"]
@@ -14,6 +15,7 @@ __all__ = ["app"]
 app = new_app("Programs made of calls to language models.")
 cache = new_app("Replies of language models that are kept.")
 app.add_typer(cache, name="cache")
+text_prompts.register(app)
 
 File = Annotated[
     Path | None, typer.Option("--file", help="The cache; default the user's.", show_default=False)

@@ -1,0 +1,1 @@
+"""Prompts that are searched for: instructions and examples, under one budget."""
