@@ -63,6 +63,26 @@ def test_rows_are_mixed_by_weights_and_end_where_one_source_is_out(tmp_path: Pat
     assert other.sha256 != result.sha256
 
 
+def test_an_interrupted_mix_goes_on_and_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    a, b = write(tmp_path / "a.jsonl", 9000), write(tmp_path / "b.jsonl", 9000)
+    mix = [
+        {"path": str(a), "weight": 2},
+        {"path": str(b), "weight": 1, "max_samples": 4000, "seed": 5},
+    ]
+    given = recipe(tmp_path, {"mix": mix}, process=[{"text_length": {"min": 4}}])
+    whole = load_data_recipe(given).run(tmp_path / "whole")
+
+    def stop(rows: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load_data_recipe(given).run(tmp_path / "out", workers=1, on_rows=stop)
+    parts = [*(tmp_path / "out.work").rglob("0*.json")]
+    assert 0 < len(parts) < 7
+    result = load_data_recipe(given).run(tmp_path / "out")
+    assert (result.sha256, result.rows_in) == (whole.sha256, whole.rows_in)
+
+
 def test_without_weights_sources_follow_each_other(tmp_path: Path) -> None:
     a, b = write(tmp_path / "a.jsonl", 3), write(tmp_path / "b.jsonl", 2)
     source = {"mix": [{"path": str(b)}, {"path": str(a)}], "column": "from"}

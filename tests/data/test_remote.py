@@ -131,6 +131,7 @@ def test_a_result_is_copied_to_an_address_manifest_last(memory: Any, tmp_path: P
     here = {p.relative_to(result.output).as_posix() for p in result.output.rglob("*.*")}
     assert sent == here
     assert [row["n"] for row in read_rows("memory://bucket/clean/data-*.jsonl")] == [*range(20)]
+    assert [row["n"] for row in read_rows("memory://bucket/clean")] == [*range(20)]
     assert not upload(result.output, "memory://bucket/clean")
     recipe["data"] |= {"limit": 2}
     fewer = load_data_recipe(recipe).run(overwrite=True)

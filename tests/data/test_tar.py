@@ -9,6 +9,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,6 +66,13 @@ def test_members_of_a_stem_are_a_row(tmp_path: Path, name: str, mode: str, forma
     }
     assert address.startswith(ADDRESS)
     assert second == {"__key__": "a/2", "txt": "two", "seg.png": address}
+
+
+def test_archives_packed_by_zstandard_are_read(tmp_path: Path) -> None:
+    whole = archive(tmp_path / "x.tar", SAMPLES).read_bytes()
+    with pa.output_stream(str(tmp_path / "x.tar.zst"), compression="zstd") as sink:
+        sink.write(whole)
+    assert list(read_rows(tmp_path / "x.tar.zst")) == list(read_rows(tmp_path / "x.tar"))
 
 
 def test_long_names_and_prefixes_are_read_as_tarfile_reads_them(tmp_path: Path) -> None:

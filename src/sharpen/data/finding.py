@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from sharpen.core.errors import DataError, MissingFileError
-from sharpen.data.remote import RemoteFile, is_address, remote_files
+from sharpen.data.remote import RemoteFile, is_address, remote_files, rows_of
 
 __all__ = [
     "COLUMNAR",
@@ -66,11 +66,10 @@ def find_files(path: Path) -> list[Path]:
 def _written(folder: Path) -> list[Path]:
     """The files of rows in a folder that a data set was written to; its other files are no rows."""
     try:
-        told = json.loads((folder / "manifest.json").read_text())
-        names = list(told["files"]) if "counted" in told else []
-    except (OSError, ValueError, KeyError, TypeError):
+        manifest = (folder / "manifest.json").read_bytes()
+    except OSError:
         return []
-    return [folder / name for name in names if name.startswith("data-")]
+    return [folder / name for name in rows_of(manifest)]
 
 
 def _saved(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from sharpen.core.errors import (
     StorageError,
 )
 
-__all__ = ["RemoteFile", "is_address", "remote_files", "upload"]
+__all__ = ["RemoteFile", "is_address", "remote_files", "rows_of", "upload"]
 
 _VERSIONS = (
     *("ETag", "etag", "Content-MD5", "Digest", "md5Hash", "content_md5", "checksum", "ino"),
@@ -182,13 +183,32 @@ def remote_files(address: str) -> list[RemoteFile]:
         if any(mark in path for mark in "*["):
             found = sorted(system.glob(path))
         elif address.endswith("/") or (not system.isfile(path) and system.isdir(path)):
-            found = sorted(system.find(path))
+            found = _below(system, path.rstrip("/"))
         else:
             found = [path]
             system.info(path)
     if not found:
         raise MissingFileError(f"there is no file at {address}.")
     return [RemoteFile(system.unstrip_protocol(one)) for one in found]
+
+
+def _below(system: Any, folder: str) -> list[str]:
+    """The files below a folder; of a result that was copied there, those of its rows alone."""
+    found = sorted(system.find(folder))
+    if f"{folder}/{_MANIFEST}" not in found:
+        return found
+    names = rows_of(system.cat_file(f"{folder}/{_MANIFEST}"))
+    return [f"{folder}/{name}" for name in names] or found
+
+
+def rows_of(manifest: bytes) -> list[str]:
+    """The names of the files of rows in the manifest of a result; none of anything else."""
+    try:
+        told = json.loads(manifest)
+        names = list(told["files"]) if "counted" in told else []
+    except (ValueError, KeyError, TypeError):
+        return []
+    return [name for name in names if name.startswith("data-")]
 
 
 def upload(folder: Path, address: str) -> bool:
