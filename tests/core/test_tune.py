@@ -35,6 +35,7 @@ class FitConfig:
     lr: float = 0.5
     method: str = "a"
     rank: int = 4
+    filters: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,6 +119,23 @@ def test_the_recipes_own_settings_come_first(tmp_path: Path) -> None:
     )
     assert all(trial.config["fit.lr"] <= 0.4 for trial in study.trials())
     assert len(study.trials()) == 3
+
+
+def test_own_settings_inside_a_list_come_first_too(tmp_path: Path) -> None:
+    recipe = {**RECIPE, "fit": {"filters": [{"length": {"min": 7}}, {"words": {"share": 0.25}}]}}
+    over = {"fit.filters.0.length.min": Int(1, 50), "fit.filters.1.words.share": Float(0, 1)}
+    options: dict[str, Any] = {"minimize": "score.loss", "budget": Budget(trials=2)}
+    study = tune(recipe, over, output=tmp_path / "t", **options)
+    assert study.trials()[0].config == {
+        "fit.filters.0.length.min": 7,
+        "fit.filters.1.words.share": 0.25,
+    }
+    # What the recipe leaves to a default has no value of its own to begin with.
+    unsaid = {"fit.filters.0.length.max": Int(1, 50)}
+    study = tune(recipe, unsaid, output=tmp_path / "u", **options)
+    assert study.counts() == {"ok": 2}
+    with pytest.raises(ConfigError, match="is not one of its indices"):
+        tune(recipe, {"fit.filters.2.words.share": Float(0, 1)}, output=tmp_path / "v", **options)
 
 
 def test_what_the_recipe_says_of_quality_is_made_small_where_nothing_is_asked(

@@ -211,7 +211,12 @@ class RecipeProblem:
         for path in self.space:
             node: Any = tree
             for part in path.split("."):
-                node = node.get(part) if isinstance(node, Mapping) else None
+                if isinstance(node, Mapping):
+                    node = node.get(part)
+                elif isinstance(node, list) and part.isdigit() and int(part) < len(node):
+                    node = node[int(part)]
+                else:
+                    node = None
             found[path] = node
         active = self.space.active(found)
         try:
