@@ -27,13 +27,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sharpen.core.errors import ConfigError
 from sharpen.core.parameters import Float, Int
 from sharpen.core.problem import Constraint, Objective
 from sharpen.core.space import Space
 from sharpen.search.marl.critic import Critics
 from sharpen.search.marl.ippo import IPPO
 from sharpen.search.observations import Floats
+from sharpen.search.rl.checks import check_positive
 
 __all__ = ["MAPPO"]
 
@@ -71,10 +71,7 @@ class MAPPO(IPPO):
         critic_rate: float = 1e-3,
         **given: Any,
     ) -> None:
-        if not critic_rate > 0:
-            raise ConfigError(
-                f"critic_rate={critic_rate} must be positive ({type(self).__name__})."
-            )
+        check_positive(type(self).__name__, critic_rate=critic_rate)
         self.critic_rate = critic_rate
         super().__init__(space, objectives, constraints, **given)
 

@@ -38,6 +38,7 @@ from sharpen.core.problem import Constraint, Objective
 from sharpen.core.space import Space, random_stream
 from sharpen.search.marl.mappo import MAPPO
 from sharpen.search.observations import Floats
+from sharpen.search.rl.checks import check_at_least, check_shares
 from sharpen.search.rl.losses import gae
 from sharpen.search.rl.policy_gradient import LATER, agent_groups
 
@@ -88,10 +89,8 @@ class SequentialMARL(MAPPO):
             raise ConfigError(
                 f"order={order!r} must be given, random or importance (SequentialMARL)."
             )
-        if ordered_after < 1:
-            raise ConfigError(f"ordered_after={ordered_after} must be at least 1 (SequentialMARL).")
-        if not 0 <= trace <= 1:
-            raise ConfigError(f"trace={trace} must be from 0 to 1 (SequentialMARL).")
+        check_at_least("SequentialMARL", 1, ordered_after=ordered_after)
+        check_shares("SequentialMARL", trace=trace)
         self.order, self.ordered_after, self.trace = order, ordered_after, trace
         super().__init__(space, objectives, constraints, **given)
 

@@ -40,6 +40,7 @@ from sharpen.core.problem import Constraint, Objective
 from sharpen.core.space import Space, random_stream
 from sharpen.search.generations import Generation, GenerationalOptimizer
 from sharpen.search.observations import Bools, Floats
+from sharpen.search.rl.checks import check_at_least
 from sharpen.search.rl.choices import Choices, Ranges
 from sharpen.search.rl.networks import Networks, one_thread
 
@@ -252,8 +253,7 @@ class PolicyGradient(GenerationalOptimizer):
         ranges: Ranges = "bins",
         **given: Any,
     ) -> None:
-        if rollout < 2:
-            raise ConfigError(f"rollout={rollout} must be at least 2 ({type(self).__name__}).")
+        check_at_least(type(self).__name__, 2, rollout=rollout)
         self.rollout = rollout
         self.choices = Choices(space, resolution, ranges)
         super().__init__(space, objectives, constraints, **given)

@@ -28,11 +28,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sharpen.core.errors import ConfigError
 from sharpen.core.parameters import Float, Int
 from sharpen.core.problem import Constraint, Objective
 from sharpen.core.space import Space
 from sharpen.search.observations import Bools, Floats
+from sharpen.search.rl.checks import check_at_least, check_positive, check_widths
 from sharpen.search.rl.choices import Ranges
 from sharpen.search.rl.losses import clipped_loss
 from sharpen.search.rl.networks import descend, minibatches
@@ -90,16 +90,10 @@ class PPO(PolicyGradient):
         **given: Any,
     ) -> None:
         kind = type(self).__name__
-        for option, value in (("learning_rate", learning_rate), ("clip", clip)):
-            if not value > 0:
-                raise ConfigError(f"{option}={value} must be positive ({kind}).")
-        for option, count in (("epochs", epochs), ("minibatch", minibatch)):
-            if count < 1:
-                raise ConfigError(f"{option}={count} must be at least 1 ({kind}).")
-        if entropy < 0:
-            raise ConfigError(f"entropy={entropy} must not be negative ({kind}).")
-        if not hidden or min(hidden) < 1:
-            raise ConfigError(f"hidden={hidden} must be widths of at least 1 ({kind}).")
+        check_positive(kind, learning_rate=learning_rate, clip=clip)
+        check_at_least(kind, 1, epochs=epochs, minibatch=minibatch)
+        check_at_least(kind, 0, entropy=entropy)
+        check_widths(kind, hidden)
         self.learning_rate, self.clip, self.epochs = learning_rate, clip, epochs
         self.minibatch, self.entropy, self.hidden = minibatch, entropy, tuple(hidden)
         given |= {"rollout": rollout, "resolution": resolution, "ranges": ranges}

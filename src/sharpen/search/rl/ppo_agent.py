@@ -28,9 +28,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sharpen.core.errors import ConfigError, TrainingError
+from sharpen.core.errors import TrainingError
 from sharpen.core.space import random_stream
 from sharpen.search.rl.agents import Agent
+from sharpen.search.rl.checks import (
+    check_at_least,
+    check_positive,
+    check_shares,
+    check_widths,
+)
 from sharpen.search.rl.environments import ActionForm, EnvironmentMaker, Environments
 from sharpen.search.rl.losses import clipped_loss, gae
 from sharpen.search.rl.networks import Networks, minibatches, one_thread
@@ -79,17 +85,16 @@ class PPOConfig:
     """Widths of the layers of policy and critic."""
 
     def __post_init__(self) -> None:
-        for name in ("num_envs", "rollout", "epochs", "minibatch"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1 (PPOConfig).")
-        for name in ("learning_rate", "clip", "gradient_norm"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name}={getattr(self, name)} must be positive (PPOConfig).")
-        for name in ("discount", "trace"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must be from 0 to 1 (PPOConfig).")
-        if not self.hidden or min(self.hidden) < 1:
-            raise ConfigError(f"hidden={self.hidden} must be widths of at least 1 (PPOConfig).")
+        kind, counts = "PPOConfig", ("num_envs", "rollout", "epochs", "minibatch")
+        check_at_least(kind, 1, **{name: getattr(self, name) for name in counts})
+        check_positive(
+            kind,
+            learning_rate=self.learning_rate,
+            clip=self.clip,
+            gradient_norm=self.gradient_norm,
+        )
+        check_shares(kind, discount=self.discount, trace=self.trace)
+        check_widths(kind, self.hidden)
 
 
 class _Policy(torch.nn.Module):

@@ -27,11 +27,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sharpen.core.errors import ConfigError
 from sharpen.core.parameters import Float, Int
 from sharpen.core.problem import Constraint, Objective
 from sharpen.core.space import Space
 from sharpen.search.observations import Bools, Floats
+from sharpen.search.rl.checks import check_at_least, check_positive
 from sharpen.search.rl.choices import Ranges
 from sharpen.search.rl.networks import descend
 from sharpen.search.rl.policy_gradient import PolicyGradient
@@ -77,10 +77,8 @@ class Reinforce(PolicyGradient):
         ranges: Ranges = "bins",
         **given: Any,
     ) -> None:
-        if not learning_rate > 0:
-            raise ConfigError(f"learning_rate={learning_rate} must be positive (Reinforce).")
-        if entropy < 0:
-            raise ConfigError(f"entropy={entropy} must not be negative (Reinforce).")
+        check_positive("Reinforce", learning_rate=learning_rate)
+        check_at_least("Reinforce", 0, entropy=entropy)
         self.learning_rate, self.entropy = learning_rate, entropy
         given |= {"rollout": rollout, "resolution": resolution, "ranges": ranges}
         super().__init__(space, objectives, constraints, **given)

@@ -39,6 +39,7 @@ from sharpen.core.parameters import Float, Int
 from sharpen.core.problem import Constraint, Objective
 from sharpen.core.space import Space
 from sharpen.search.observations import Bools, Floats
+from sharpen.search.rl.checks import check_at_least, check_positive, check_widths
 from sharpen.search.rl.choices import Choices
 from sharpen.search.rl.losses import actor_loss, critic_loss, temperature_loss
 from sharpen.search.rl.networks import Networks, descend
@@ -99,20 +100,13 @@ class SAC(PolicyGradient):
         resolution: int = 16,
         **given: Any,
     ) -> None:
-        for option, value in (
-            ("learning_rate", learning_rate),
-            ("temperature", temperature),
-            ("relaxation", relaxation),
-        ):
-            if not value > 0:
-                raise ConfigError(f"{option}={value} must be positive (SAC).")
-        for option, count in (("updates", updates), ("batch", batch), ("warmup", warmup)):
-            if count < 1:
-                raise ConfigError(f"{option}={count} must be at least 1 (SAC).")
+        check_positive(
+            "SAC", learning_rate=learning_rate, temperature=temperature, relaxation=relaxation
+        )
+        check_at_least("SAC", 1, updates=updates, batch=batch, warmup=warmup)
         if not 0 <= exploration < 1:
             raise ConfigError(f"exploration={exploration} must be at least 0 and below 1 (SAC).")
-        if not hidden or min(hidden) < 1:
-            raise ConfigError(f"hidden={hidden} must be widths of at least 1 (SAC).")
+        check_widths("SAC", hidden)
         self.updates, self.warmup, self.learning_rate = updates, warmup, learning_rate
         self.batch, self.exploration, self.relaxation = batch, exploration, relaxation
         self.temperature = temperature

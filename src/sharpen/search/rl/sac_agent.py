@@ -29,6 +29,12 @@ from torch import Tensor
 from sharpen.core.errors import ConfigError, TrainingError
 from sharpen.core.space import random_stream
 from sharpen.search.rl.agents import Agent
+from sharpen.search.rl.checks import (
+    check_at_least,
+    check_positive,
+    check_shares,
+    check_widths,
+)
 from sharpen.search.rl.environments import EnvironmentMaker, Environments
 from sharpen.search.rl.losses import actor_loss, critic_loss, soft_target, temperature_loss
 from sharpen.search.rl.networks import Networks, descend, one_thread
@@ -67,16 +73,11 @@ class SACConfig:
     """Widths of the layers of actor and critics."""
 
     def __post_init__(self) -> None:
-        for name in ("num_envs", "batch", "memory", "warmup"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1 (SACConfig).")
-        if not self.learning_rate > 0:
-            raise ConfigError(f"learning_rate={self.learning_rate} must be positive (SACConfig).")
-        for name in ("discount", "smoothing"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must be from 0 to 1 (SACConfig).")
-        if not self.hidden or min(self.hidden) < 1:
-            raise ConfigError(f"hidden={self.hidden} must be widths of at least 1 (SACConfig).")
+        kind, counts = "SACConfig", ("num_envs", "batch", "memory", "warmup")
+        check_at_least(kind, 1, **{name: getattr(self, name) for name in counts})
+        check_positive(kind, learning_rate=self.learning_rate)
+        check_shares(kind, discount=self.discount, smoothing=self.smoothing)
+        check_widths(kind, self.hidden)
 
 
 def squashed(outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
