@@ -20,6 +20,7 @@ from benchmarks.common import OURS, PEER, RESULTS
 from benchmarks.data import sections as preparing
 from benchmarks.search import sections as searching
 from benchmarks.serve import sections as serving
+from benchmarks.text import lm_sections as calling
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
@@ -44,6 +45,7 @@ PAGES = (
         "docs/search/compared.md",
         "docs/search/reinforcement.md",
         "docs/search/studies.md",
+        "docs/text/lm.md",
     ),
 )
 PLOT = ROOT / "docs" / "benchmarks.png"
@@ -419,7 +421,12 @@ def plan_serving() -> str:
     )
 
 
-_OF_ROOMS = {**serving.SECTIONS, **searching.SECTIONS, **preparing.SECTIONS}
+_OF_ROOMS = {
+    **serving.SECTIONS,
+    **searching.SECTIONS,
+    **preparing.SECTIONS,
+    **calling.SECTIONS,
+}
 
 
 def _of_room(name: str) -> str:
