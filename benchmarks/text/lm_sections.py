@@ -27,8 +27,8 @@ def calls(document: dict[str, Any], where: str) -> str:
         f"({cache['hit_cpu_ms']:.2f} with {config['at_once']} threads that wait for each other); a "
         f"call whose reply is to be kept takes {cache['miss_cpu_ms']:.2f} ms in all, through one "
         f"file that all write in turn. {shared['processes']} processes that wanted the same "
-        f"{shared['replies']} replies at once paid for {sum(shared['paid'])}. The server answers at "
-        f"once; openai {r['versions']['openai']}, httpx {r['versions']['httpx']}. {where}; "
+        f"{shared['replies']} replies at once paid for {sum(shared['paid'])}. The server answers "
+        f"at once; openai {r['versions']['openai']}, httpx {r['versions']['httpx']}. {where}; "
         "`benchmarks/text/bench_lm.py`.",
     ]
     return "\n".join(lines)
