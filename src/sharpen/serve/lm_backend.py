@@ -85,7 +85,7 @@ class LocalEngine(ThreadedEngine):
     def _read(self, request: ChatRequest) -> tuple[list[int], SamplingParams]:
         """Token ids of the conversation, and how to continue them."""
         try:
-            body = Body.model_validate(ask_body(request, self.model, with_format=True))
+            body = Body.model_validate(ask_body(request, self.model))
             body.refuse_unknown()
             if body.tools:
                 raise RequestError("tools need a server: sharpen serve MODEL.")

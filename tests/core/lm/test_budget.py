@@ -214,6 +214,47 @@ def test_processes_never_exceed_a_budget_that_they_share(tmp_path: Path) -> None
         budget.reserve(0, 0.0)
 
 
+KILLED = """
+import os, sys
+from concurrent.futures import ThreadPoolExecutor
+from sharpen.core.lm import LM, Budget, BudgetExhausted, Scripted
+folder, number = sys.argv[1:]
+calls = os.open(folder + "/calls", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def reply(request):
+    os.write(calls, b"begun\\n")
+    return "a b c"
+lm = LM(Scripted(reply), budget=Budget(max_calls=300, file=folder + "/budget"))
+print("ready", flush=True)
+def call(i):
+    try:
+        lm(f"{number} {i}")
+    except BudgetExhausted:
+        pass
+with ThreadPoolExecutor(8) as pool:
+    list(pool.map(call, range(400)))
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_are_killed_never_make_room_for_more(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    workers = [
+        subprocess.Popen([*command, str(i)], stdout=subprocess.PIPE, text=True) for i in range(4)
+    ]
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers[:2]:
+        time.sleep(0.05)
+        worker.kill()
+    for worker in workers:
+        worker.communicate()
+    begun = (tmp_path / "calls").read_text().count("begun")
+    assert Budget(max_calls=1, file=tmp_path / "budget").spent.calls == 300
+    # Those that were killed may have been about to make the calls they had counted.
+    assert 300 - 2 * 8 <= begun <= 300
+
+
 def test_a_file_goes_along_to_other_processes_and_memory_does_not(tmp_path: Path) -> None:
     budget = Budget(max_calls=2, file=tmp_path / "budget")
     budget.reserve(3, 0.5)

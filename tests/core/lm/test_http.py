@@ -183,6 +183,31 @@ def test_a_server_without_response_format_is_asked_without_from_then_on() -> Non
     assert ["response_format" in body for body in server.bodies] == [True, False, False]
 
 
+def test_a_server_that_wants_another_limit_is_asked_its_way_from_then_on() -> None:
+    def script(body: Any) -> Any:
+        if "max_tokens" in body:
+            told = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+            return 400, {"error": {"message": told}}
+        return "fine"
+
+    with running_server(script) as server, LM(engine(server.url), max_tokens=5) as lm:
+        assert [lm("x"), lm("y")] == ["fine", "fine"]
+        with pytest.raises(RequestError):
+            lm("x", extra={"max_tokens": 5})
+    assert [body.get("max_completion_tokens") for body in server.bodies] == [None, 5, 5, 5]
+
+
+def test_threads_that_learn_it_at_once_are_all_answered() -> None:
+    def script(body: Any) -> Any:
+        time.sleep(0.01)
+        if "response_format" in body:
+            return 400, {"error": {"message": "response_format is not supported"}}
+        return '{"a": 1}'
+
+    with running_server(script) as server, LM(engine(server.url), concurrency=8) as lm:
+        assert lm.map_json([str(i) for i in range(24)], {"type": "object"}) == [{"a": 1}] * 24
+
+
 def test_another_400_with_a_format_is_refused_once() -> None:
     with (
         running_server(some((400, {"error": "bad"}))) as server,

@@ -23,18 +23,24 @@ _SHOWN = 300
 _FIXED = ("model", "messages", "stream")
 
 
-def ask_body(request: ChatRequest, model: str, *, with_format: bool) -> dict[str, Any]:
+def ask_body(
+    request: ChatRequest, model: str, *, with_format: bool = True, limit: str = "max_tokens"
+) -> dict[str, Any]:
     """The body of a request.
+
+    Args:
+        request: what is asked.
+        model: the name there.
+        with_format: whether to send ``response_format``.
+        limit: the field for ``max_tokens``.
 
     Raises:
         RequestError: ``extra`` holds what has a field of its own.
     """
     body: dict[str, Any] = {"model": model, "messages": [dict(m) for m in request.messages]}
     body["temperature"] = request.temperature
-    for name in ("top_p", "max_tokens", "seed"):
-        value = getattr(request, name)
-        if value is not None:
-            body[name] = value
+    given = {"top_p": request.top_p, limit: request.max_tokens, "seed": request.seed}
+    body |= {name: value for name, value in given.items() if value is not None}
     if request.stop:
         body["stop"] = list(request.stop)
     if request.n != 1:

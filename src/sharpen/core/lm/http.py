@@ -3,7 +3,8 @@
 Sharpen's own, vLLM, llama.cpp, Ollama, a provider. What fails for a while (408, 409, 429, 5xx,
 broken connections, answers that are none) is asked for again, after a wait that grows
 (:mod:`sharpen.core.lm.pace`); what is refused is not. A server that does not know
-``response_format`` is asked once without it, and from then on always.
+``response_format``, or wants ``max_completion_tokens`` for ``max_tokens``, is asked its way once it
+has said so, and from then on always.
 
 The key goes into the header of requests and nowhere else: never into messages of errors, logs,
 ``repr``, caches or recordings.
@@ -120,6 +121,7 @@ class OpenAIEngine(ThreadedEngine):
         self._requests = MinuteLimit(rpm) if rpm is not None else None
         self._tokens = MinuteLimit(tpm) if tpm is not None else None
         self._with_format = True
+        self._limit = "max_tokens"
         self._client: httpx.Client | None = None
         self._pid = 0
         self._lock = threading.Lock()
@@ -142,7 +144,7 @@ class OpenAIEngine(ThreadedEngine):
     def attempt(self, request: ChatRequest) -> ChatResponse:
         """The reply, asked for once; raises as :meth:`complete`."""
         begin = time.perf_counter()
-        body = ask_body(request, self.model, with_format=self._with_format)
+        body = self._body(request)
         with self._turn(request), self._sent(body) as response:
             data = self._read(response, begin)
         with self._hidden():
@@ -153,16 +155,16 @@ class OpenAIEngine(ThreadedEngine):
     def retry(self, attempt: Callable[[ChatRequest], T], request: ChatRequest) -> T:
         """``attempt`` until it succeeds, is refused, or has failed too often."""
         failures = 0
+        learned: set[str] = set()
         while True:
             try:
                 return attempt(request)
             except RequestError as error:
-                asked = request.response_format is not None and self._with_format
-                if not (asked and error.status == 400 and "response_format" in str(error)):
+                way = self._adapts(error, request)
+                if not way or way in learned:
                     raise
-                _log.info("%s has no response_format; it is asked without.", self.base_url)
-                self._with_format = False
-                self.capabilities.discard("json_mode")
+                _log.info("%s wants %s.", self.base_url, way)
+                learned.add(way)
             except ServiceError as error:
                 failures += 1
                 wait = error.after_s
@@ -172,6 +174,23 @@ class OpenAIEngine(ThreadedEngine):
                     raise self._given_up(error, failures, wait) from error
                 _log.info("%s; again in %.1f s", error, wait)
                 time.sleep(wait)
+
+    def _body(self, request: ChatRequest) -> dict[str, Any]:
+        return ask_body(request, self.model, with_format=self._with_format, limit=self._limit)
+
+    def _adapts(self, error: RequestError, request: ChatRequest) -> str:
+        """What a refusal says of how the server wants to be asked; from then on it is."""
+        told = str(error)
+        if error.status != 400:
+            return ""
+        if request.response_format is not None and "response_format" in told:
+            self._with_format = False
+            self.capabilities.discard("json_mode")
+            return "no response_format"
+        if request.max_tokens is not None and "max_completion_tokens" in told:
+            self._limit = "max_completion_tokens"
+            return "max_completion_tokens"
+        return ""
 
     def stream(self, request: ChatRequest) -> Iterator[str]:
         """Pieces of the first reply as they come; raises as :meth:`complete`.
@@ -191,7 +210,7 @@ class OpenAIEngine(ThreadedEngine):
 
     def _pieces(self, request: ChatRequest) -> Iterator[str]:
         begin = time.perf_counter()
-        body = ask_body(request, self.model, with_format=self._with_format)
+        body = self._body(request)
         is_whole = False
         with self._turn(request), self._sent({**body, "stream": True}) as response, self._hidden():
             if response.status_code != 200:
