@@ -153,3 +153,14 @@ def test_two_results_are_compared(folder: Path) -> None:
     assert "only in A" in text("diff", "first", "b", "--no-statistics")
     assert "Only in A" in (folder / "diff.html").read_text()
     assert call("diff", "first", "first")["same"] == found["rows"]["a"]
+
+
+def test_the_first_bad_rows_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = ['{"text": "fine"}', "{", '{"n": 1}', *["["] * 5]
+    Path("in.jsonl").write_text("\n".join(lines))
+    Path("r.yaml").write_text("sharpen: 1\ndata:\n  source: {path: in.jsonl}\n  on_error: skip\n")
+    found = call("run", "r.yaml")["first_bad_rows"]
+    assert len(found) == 5
+    assert found[1] == f"{tmp_path}/in.jsonl:3: the key 'text' is missing; found: n."
+    assert "7 rows could not be read, the first of them" in text("run", "r.yaml")

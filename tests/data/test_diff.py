@@ -15,8 +15,8 @@ from scipy.stats import ks_2samp
 
 from sharpen.core.errors import DataError
 from sharpen.data import Dataset, ops
-from sharpen.data.diff import Side, diff
-from sharpen.data.diff_report import compare, distance, write_difference
+from sharpen.data.diff import Side, compare, diff, write_difference
+from sharpen.data.diff.report import distance
 from sharpen.data.sketch import Sketch
 
 Row = dict[str, Any]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sharpen.cli import data_models
+from sharpen.cli import data_looks, data_models
+from sharpen.cli.arrow import start_arrow
 from sharpen.cli.common import Output, command, new_app
 from sharpen.cli.progress import bar, observe
 
@@ -41,33 +40,6 @@ OnError = Annotated[
 ]
 
 
-class _NoPandas:
-    """Says that there is no pandas."""
-
-    @staticmethod
-    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
-        """See :class:`importlib.abc.MetaPathFinder`."""
-        if name == "pandas":
-            raise ModuleNotFoundError(name, name=name)
-
-
-def _start_arrow() -> None:
-    """Let PyArrow start without pandas, which no command of this group needs.
-
-    It imports pandas when it is given its first list, a third of the time in which a command
-    starts; where it finds none, it does not look again.
-    """
-    sys.meta_path.insert(0, _NoPandas)
-    try:
-        import pyarrow
-
-        pyarrow.array([0])
-    except ModuleNotFoundError:
-        return  # of pyarrow itself; who needs it says so
-    finally:
-        sys.meta_path.remove(_NoPandas)
-
-
 @command(app, "run", example="sharpen data run examples/data/web_text.yaml --workers 2")
 def run(
     file: Recipe,
@@ -89,7 +61,7 @@ def run(
     overwrite: Overwrite = False,
 ) -> Output:
     """Carry out the data stage of a recipe; the same command goes on after a kill."""
-    _start_arrow()
+    start_arrow()
     from sharpen.data.process import load_data_recipe
 
     given = list(overrides or ())
@@ -109,6 +81,11 @@ def run(
 
 
 def _result(result: Any) -> Output:
+    from sharpen.data.trace import bad_rows
+
+    read = result.operators.get("read")
+    traced = (result.output / "trace").is_dir()
+    bad = bad_rows(result.output / "trace") if traced and read and read.dropped else []
     document = {
         "rows_in": result.rows_in,
         "rows_made": result.rows_made,
@@ -120,6 +97,7 @@ def _result(result: Any) -> Output:
         "report": str(result.report),
         "sha256": result.sha256,
         "cached": result.cached,
+        "first_bad_rows": bad,
         "operators": {
             name: {
                 "rows_in": t.rows_in,
@@ -148,6 +126,10 @@ def _result(result: Any) -> Output:
             f"{result.rows_out:,} of {result.rows_in + result.rows_made:,} rows are left "
             f"({share:.1%}): {result.output}{found}"
         )
+        if bad:
+            console.print(f"{read.dropped:,} rows could not be read, the first of them:")
+            for told in bad:
+                console.print(f"  {told}", markup=False)
         if not result.rows_out:
             worst = max(result.operators, key=lambda n: result.operators[n].dropped, default="read")
             console.print(f"No row is left; most were dropped by '{worst}'.")
@@ -158,7 +140,7 @@ def _result(result: Any) -> Output:
 @command(app, "explain", example="sharpen data explain examples/data/web_text.yaml")
 def explain(file: Recipe, overrides: Overrides = None, stage: Stage = "data") -> Output:
     """Check a recipe, and show the order of its operators and what each costs and passes."""
-    _start_arrow()
+    start_arrow()
     from sharpen.data.explain import explain_recipe
     from sharpen.data.process import load_data_recipe
 
@@ -186,167 +168,6 @@ def explain(file: Recipe, overrides: Overrides = None, stage: Stage = "data") ->
     return Output(document, render)
 
 
-@command(app, "lint", example="sharpen data lint examples/data/web_text.yaml")
-def lint(
-    source: Annotated[
-        str, typer.Argument(help="A recipe, or a file, folder or pattern.", show_default=False)
-    ],
-    text_key: Annotated[str, typer.Option(help="Where a row's text stands, in files.")] = "text",
-    limit: Annotated[
-        int | None, typer.Option(help="At most so many rows of each source.", show_default=False)
-    ] = None,
-) -> Output:
-    """Read all sources: fields, types, and the first bad rows; exit code 1 if there are any."""
-    _start_arrow()
-    from dataclasses import asdict
-
-    from sharpen.data.lint import lint as read_all
-    from sharpen.data.lint import sources_of
-
-    sources, folder = sources_of(source, text_key=text_key)
-    with observe() as observer, bar(observer, "rows", None) as advance:
-        reports = read_all(sources, folder, limit=limit, on_rows=advance)
-
-    def render(console: Any) -> None:
-        from rich.table import Table
-
-        for one in reports:
-            console.print(
-                f"{one.name}: {one.rows:,} rows, {one.characters:,} characters; "
-                f"{one.bad:,} rows cannot be read",
-                markup=False,
-            )
-            for told in one.first_bad:
-                console.print(f"  {told}", markup=False)
-            table = Table("field", "types", box=None, header_style="bold")
-            for name, types in one.fields.items():
-                table.add_row(name, ", ".join(f"{k} {n:,}" for k, n in types.items() if n))
-            console.print(table)
-
-    bad = any(one.bad for one in reports)
-    return Output({"sources": [asdict(one) for one in reports]}, render, exit_code=int(bad))
-
-
-@command(app, "why", example="sharpen data why clean/web-text 12")
-def why(
-    folder: Folder, id: Annotated[str, typer.Argument(help="Of the row, as in the trace.")]
-) -> Output:
-    """Tell what happened to a row: its edits, and why it was dropped."""
-    from sharpen.data.trace import why as told
-
-    events = told(folder / "trace", id)
-    document = {"id": id, "events": events}
-
-    def render(console: Any) -> None:
-        for event in events:
-            fields = {k: v for k, v in event.items() if k not in ("what", "id", "operator")}
-            parts = ", ".join(f"{k} {v}" for k, v in fields.items())
-            console.print(f"{event['what']} by {event['operator']}: {parts}", markup=False)
-        if not events:
-            console.print("nothing was done to it, or there is no such row.")
-
-    return Output(document, render)
-
-
-@command(app, "trace", example="sharpen data trace clean/web-text --operator text_length")
-def trace(
-    folder: Folder,
-    operator: Annotated[
-        str | None, typer.Option(help="Only rows that this one dropped.", show_default=False)
-    ] = None,
-    limit: Annotated[int, typer.Option(help="Rows to show.")] = 20,
-) -> Output:
-    """Show how many rows each operator dropped, and the first of them."""
-    from sharpen.data.trace import dropped_rows
-
-    counts: Counter[str] = Counter()
-    rows: list[dict[str, Any]] = []
-    for row in dropped_rows(folder / "trace"):
-        counts[row["operator"]] += 1
-        if len(rows) < limit and operator in (None, row["operator"]):
-            rows.append(row)
-    document = {"dropped": dict(counts.most_common()), "rows": rows}
-
-    def render(console: Any) -> None:
-        from rich.table import Table
-
-        from sharpen.core.report import format_value
-
-        for name, count in counts.most_common():
-            console.print(f"{count:>8,}  {name}")
-        columns = ("id", "operator", "statistic", "value", "threshold", "kept_id", "reason")
-        table = Table(*columns, box=None, header_style="bold")
-        for row in rows:
-            table.add_row(*(format_value(row[name]) for name in columns))
-        console.print(table)
-
-    return Output(document, render)
-
-
-@command(app, "diff", example="sharpen data diff clean/first clean/second --html diff.html")
-def diff(
-    a: Annotated[
-        str, typer.Argument(help="A result, or a file, folder or pattern.", show_default=False)
-    ],
-    b: Annotated[str, typer.Argument(help="The other.", show_default=False)],
-    key: Annotated[
-        str | None, typer.Option(help="The field by which rows are matched.", show_default=False)
-    ] = None,
-    text_key: Annotated[str, typer.Option(help="Where a row's text stands.")] = "text",
-    examples: Annotated[int, typer.Option(help="Rows to show of each kind.")] = 5,
-    statistics: Annotated[bool, typer.Option(help="Measure what common filters measure.")] = True,
-    html: Annotated[Path | None, typer.Option(help="A page to write.", show_default=False)] = None,
-    workers: Workers = None,
-) -> Output:
-    """Tell what two data sets differ by: rows, the operators that did it, statistics, examples."""
-    _start_arrow()
-    from sharpen.data.diff_report import compare, write_difference
-
-    with observe() as observer, bar(observer, "rows", None) as advance:
-        document = compare(
-            a,
-            b,
-            key=key,
-            text_key=text_key,
-            examples=examples,
-            statistics=statistics,
-            workers=workers,
-            on_rows=advance,
-        )
-    if html is not None:
-        write_difference(html, document)
-    return Output(document, lambda console: _render_diff(console, document))
-
-
-def _render_diff(console: Any, document: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    from sharpen.core.report import format_value
-
-    rows, only = document["rows"], document["only"]
-    console.print(
-        f"A {rows['a']:,} rows, B {rows['b']:,}, matched by {document['matched_by']}: "
-        f"{document['same']:,} with the same text ({document['other_fields']:,} of them with "
-        f"another field), {document['edited']:,} edited, {only['a']:,} only in A, "
-        f"{only['b']:,} only in B",
-        markup=False,
-    )
-    for one in document["operators"]:
-        side = one["side"].upper()
-        console.print(f"{one['rows']:>8,}  {one['what']} in {side} by {one['operator']}")
-    if document["statistics"]:
-        columns = ("statistic", "mean A", "mean B", "median A", "median B", "distance")
-        table = Table(*columns, box=None, header_style="bold")
-        for row in document["statistics"]:
-            values = [row[kind][side] for kind in ("mean", "median") for side in "ab"]
-            table.add_row(row["statistic"], *map(format_value, (*values, row["distance"])))
-        console.print(table)
-    for kind, shown in document["examples"].items():
-        for one in shown:
-            told = ", ".join(f"{k} {v!r}" for k, v in one.items() if v is not None)
-            console.print(f"{kind.replace('_', ' ')}: {told}", markup=False)
-
-
 @command(app, "analyze", example="sharpen data analyze corpus.jsonl -o analysis --keep 0.9")
 def analyze(
     source: Annotated[
@@ -369,7 +190,7 @@ def analyze(
     overwrite: Overwrite = False,
 ) -> Output:
     """Measure a corpus, nothing dropped: distributions, rows at thresholds, suggestions."""
-    _start_arrow()
+    start_arrow()
     from sharpen.data.analyze_folder import analyze_to, open_for_analysis
 
     rows, operators = open_for_analysis(source, text_key=text_key, limit=limit)
@@ -534,13 +355,13 @@ def dedup(
         str, typer.Option(help="Which stays: first, longest, max:FIELD or min:FIELD.")
     ] = "first",
     text_key: Annotated[str, typer.Option(help="Where a row's text stands.")] = "text",
-    format: Annotated[str, typer.Option(help="jsonl or parquet.")] = "jsonl",
+    format: Annotated[str, typer.Option(help="jsonl, parquet or webdataset.")] = "jsonl",
     workers: Workers = None,
     on_error: OnError = None,
     overwrite: Overwrite = False,
 ) -> Output:
     """Keep one of each group of rows whose texts are equal or nearly so."""
-    _start_arrow()
+    start_arrow()
     from sharpen.data.process import load_data_recipe
 
     operator: dict[str, Any] = {"exact_dedup": {"keep": keep}}
@@ -560,3 +381,6 @@ def dedup(
     with observe() as observer, bar(observer, "rows", None) as advance:
         result = recipe.run(workers=workers, overwrite=overwrite, on_rows=advance)
     return _result(result)
+
+
+data_looks.register(app)

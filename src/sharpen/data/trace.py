@@ -9,6 +9,7 @@ of every row of the output, in its order.
 
 from __future__ import annotations
 
+import itertools
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +23,17 @@ import pyarrow.parquet as pq
 from sharpen.core.errors import DataError, MissingFileError
 from sharpen.data.batch import Left
 
-__all__ = ["DROPPED", "EDITED", "Tally", "Trace", "dropped_rows", "excerpt", "kept_ids", "why"]
+__all__ = [
+    "DROPPED",
+    "EDITED",
+    "Tally",
+    "Trace",
+    "bad_rows",
+    "dropped_rows",
+    "excerpt",
+    "kept_ids",
+    "why",
+]
 
 DROPPED = pa.schema(
     [
@@ -163,6 +174,17 @@ def dropped_rows(folder: Path) -> Iterator[dict[str, Any]]:
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a readable table: {error}.") from None
+
+
+def bad_rows(folder: Path, count: int = 5) -> list[str]:
+    """Where the first rows that could not be read lie, and why.
+
+    Raises:
+        MissingFileError: no trace was written there.
+        DataError: the table is damaged.
+    """
+    found = (row["reason"] for row in dropped_rows(folder) if row["operator"] == "read")
+    return list(itertools.islice(found, count))
 
 
 def kept_ids(folder: Path) -> Iterator[list[str]]:

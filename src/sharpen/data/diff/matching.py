@@ -11,9 +11,7 @@ one such file, and 16 to 32 bytes of each row that differs.
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -23,88 +21,22 @@ from typing import IO, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import orjson
-import pyarrow.parquet as pq
 import xxhash
 
-from sharpen.core.config import digest
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.data.batch import Batch
-from sharpen.data.sources import FileSource
-from sharpen.data.trace import excerpt, kept_ids
+from sharpen.data.diff.blame import blame_drops, blame_edits
+from sharpen.data.diff.side import Places, Side
+from sharpen.data.trace import excerpt
 
-__all__ = ["Difference", "Side", "diff"]
+__all__ = ["Difference", "diff"]
 
 _FILES = 64
 _RECORD = np.dtype([("key", "<u8", 2), ("text", "<u8"), ("fields", "<u8"), ("place", "<i8")])
 _TEXT = 300  # code points of an example
 _STATS = "stats"  # what filters measured is no field of a row
 Records = npt.NDArray[Any]
-Places = npt.NDArray[np.int64]
-Hashes = npt.NDArray[np.uint64]
 By = Literal["field", "row", "text"]
-
-
-@dataclass
-class Side:
-    """One of two data sets.
-
-    Args:
-        path: a folder that ``sharpen data run`` wrote, or a file, folder, pattern or address.
-        text_key: where a row's text stands.
-    """
-
-    path: str
-    text_key: str = "text"
-
-    def __post_init__(self) -> None:
-        """Look what it is."""
-        self.source = FileSource(self.path, text_key=self.text_key)
-        self.trace: Path | None = None
-        self.origin: str | None = None
-        manifest = Path(self.path) / "manifest.json"
-        try:
-            told = json.loads(manifest.read_text())
-            is_result = "counted" in told
-        except (OSError, ValueError, TypeError):
-            is_result = False
-        if not is_result:
-            self.origin = digest(self.source.fingerprint())
-        elif (manifest.parent / "trace" / "kept.parquet").is_file():
-            self.trace, self.origin = manifest.parent / "trace", told.get("source")
-
-    def ids(self) -> Iterator[list[str]]:
-        """The number that each row has in the source, some at a time."""
-        if self.trace is not None:
-            yield from kept_ids(self.trace)
-        else:
-            for one in self.source:
-                yield one.rows.ids.to_pylist()
-
-    def ids_at(self, places: Places) -> Iterator[str]:
-        """Of some rows, whose places are in order."""
-        if self.trace is None:
-            yield from map(str, places.tolist())
-            return
-        start = 0
-        for some in self.ids():
-            low, high = np.searchsorted(places, [start, start + len(some)])
-            yield from (some[place - start] for place in places[low:high].tolist())
-            start += len(some)
-
-    def hashes_at(self, places: Places) -> Hashes:
-        """[n] hashes of the ids of some rows."""
-        order = np.argsort(places, kind="stable")
-        found = np.empty(len(places), np.uint64)
-        found[order] = np.fromiter(map(_hash, self.ids_at(places[order])), np.uint64, len(places))
-        return found
-
-    def events(self, kind: str) -> Iterator[tuple[list[str], list[str]]]:
-        """Ids and operators of the rows that were ``dropped`` or ``edited``, some at a time."""
-        if self.trace is None:
-            return
-        with pq.ParquetFile(self.trace / f"{kind}.parquet") as file:
-            for batch in file.iter_batches(columns=["id", "operator"]):
-                yield batch.column(0).to_pylist(), batch.column(1).to_pylist()
 
 
 @dataclass
@@ -181,8 +113,9 @@ def diff(
     drops: dict[str, str] = {}
     edits: list[str] = []
     if related:
-        drops = _blame_drops(a, b, (alone[0], alone[1]), found, examples)
-        edits = _blame_edits(a, b, pairs, found, examples)
+        found.operators, drops = blame_drops(a, b, (alone[0], alone[1]), examples)
+        told, edits = blame_edits(a, b, pairs, examples)
+        found.operators += told
     pairs, rest = pairs[:examples], _in_order(others)[:examples]
     for n, name in enumerate(("a", "b")):
         found.examples[f"only_{name}"] = _alone((a, b)[n], alone[n][:examples], drops, related)
@@ -202,7 +135,7 @@ def _part(
 ) -> tuple[int, int]:
     """Write the records of a side to files by their keys; rows, and rows that cannot be read."""
     rows = bad = 0
-    ids = _flat(side.ids()) if by == "row" and side.trace is not None else None
+    ids = side.ids() if by == "row" and side.trace is not None else None
     with ExitStack() as stack:
         files: list[IO[bytes]] = [
             stack.enter_context(Path(f"{prefix}{n}").open("wb")) for n in range(_FILES)
@@ -218,11 +151,6 @@ def _part(
                 files[n].write(records[order[edges[n] : edges[n + 1]]].tobytes())
             on_rows(len(one.rows) + len(one.left))
     return rows, bad
-
-
-def _flat(parts: Iterator[list[str]]) -> Iterator[str]:
-    for part in parts:
-        yield from part
 
 
 def _records(
@@ -288,82 +216,6 @@ def _join(
     found.other_fields += int(differ.sum())
 
 
-def _hash(id: str) -> int:
-    return xxhash.xxh3_64_intdigest(id.encode())
-
-
-def _events(side: Side, kind: str, wanted: Hashes) -> Iterator[tuple[Places, list[str], list[str]]]:
-    """Of rows that were dropped or edited: which of the wanted ones, their ids and operators."""
-    order = np.argsort(wanted, kind="stable")
-    ordered = wanted[order]
-    for ids, operators in side.events(kind):
-        hashed = np.fromiter(map(_hash, ids), np.uint64, len(ids))
-        near = np.minimum(np.searchsorted(ordered, hashed), max(len(ordered) - 1, 0))
-        hit = np.nonzero(ordered[near] == hashed)[0] if len(ordered) else np.zeros(0, np.int64)
-        chosen = hit.tolist()
-        yield order[near[hit]], [ids[i] for i in chosen], [operators[i] for i in chosen]
-
-
-def _blame_drops(
-    a: Side, b: Side, alone: tuple[Places, Places], found: Difference, examples: int
-) -> dict[str, str]:
-    """Count the operators that dropped rows which only the other side has.
-
-    Returns:
-        Of the first rows, by the id.
-    """
-    told: dict[str, str] = {}
-    for missing, has, places, name in ((a, b, alone[1], "a"), (b, a, alone[0], "b")):
-        first = set(has.ids_at(places[:examples]))
-        counts: Counter[str] = Counter()
-        for _, ids, operators in _events(missing, "dropped", has.hashes_at(places)):
-            counts.update(operators)
-            told |= {id: one for id, one in zip(ids, operators, strict=True) if id in first}
-        unknown = len(places) - counts.total()
-        if unknown > 0:
-            counts["not in its trace"] = unknown
-        found.operators += [
-            {"what": "dropped", "side": name, "operator": one, "rows": count}
-            for one, count in counts.most_common()
-        ]
-    return told
-
-
-def _blame_edits(a: Side, b: Side, pairs: Places, found: Difference, examples: int) -> list[str]:
-    """Count the operators that edited a row on one side alone, or if there is none, on both.
-
-    Returns:
-        Of the first rows.
-    """
-    names: dict[str, int] = {}
-    parts: list[Places] = [np.zeros((0, 3), np.int64)]
-    for number, side in enumerate((a, b)):
-        for rows, _, operators in _events(side, "edited", side.hashes_at(pairs[:, number])):
-            codes = [names.setdefault(one, len(names)) for one in operators]
-            columns = (rows, np.array(codes, np.int64), np.full(len(rows), number))
-            parts.append(np.stack(columns, 1))
-    events = np.unique(np.concatenate(parts), axis=0)  # row, operator, side
-    with_next = np.zeros(len(events), bool)
-    with_next[:-1] = (events[:-1, :2] == events[1:, :2]).all(1)
-    on_both = with_next | np.roll(with_next, 1)
-    explained = np.zeros(len(pairs), bool)
-    explained[events[~on_both, 0]] = True
-    events = events[~on_both | ~explained[events[:, 0]]]
-    listed = list(names)
-    kinds, counts = np.unique(events[:, 1:], axis=0, return_counts=True)
-    found.operators += [
-        {"what": "edited", "side": "ab"[side], "operator": listed[one], "rows": count}
-        for count, (one, side) in sorted(
-            zip(counts.tolist(), kinds.tolist(), strict=True), key=lambda row: -row[0]
-        )
-    ]
-    told = []
-    for row in range(min(examples, len(pairs))):
-        mine = events[events[:, 0] == row, 1:].tolist()
-        told.append(", ".join(f"{listed[one]} ({'ab'[side]})" for one, side in mine))
-    return told
-
-
 def _names(side: Side, places: Places, related: bool) -> list[str]:
     """Ids in the source, or places where there is no common one."""
     return list(side.ids_at(places)) if related else [str(place) for place in places.tolist()]
@@ -372,7 +224,7 @@ def _names(side: Side, places: Places, related: bool) -> list[str]:
 def _alone(
     side: Side, places: Places, drops: dict[str, str], related: bool
 ) -> list[dict[str, Any]]:
-    rows = _rows_at(side, places)
+    rows = side.rows_at(places)
     return [
         {"id": id, "dropped_by": drops.get(id), "text": rows[place][0][:_TEXT]}
         for id, place in zip(_names(side, places, related), places.tolist(), strict=True)
@@ -382,7 +234,7 @@ def _alone(
 def _edited(
     a: Side, b: Side, pairs: Places, edits: Sequence[str], related: bool
 ) -> list[dict[str, Any]]:
-    rows = _rows_at(a, pairs[:, 0]), _rows_at(b, pairs[:, 1])
+    rows = a.rows_at(pairs[:, 0]), b.rows_at(pairs[:, 1])
     found = []
     for i, (id, (one, other)) in enumerate(
         zip(_names(a, pairs[:, 0], related), pairs.tolist(), strict=True)
@@ -393,25 +245,11 @@ def _edited(
 
 
 def _other_fields(a: Side, b: Side, pairs: Places) -> list[dict[str, Any]]:
-    rows = _rows_at(a, pairs[:, 0]), _rows_at(b, pairs[:, 1])
+    rows = a.rows_at(pairs[:, 0]), b.rows_at(pairs[:, 1])
     found = []
     for one, other in pairs.tolist():
         left, right = rows[0][one][1], rows[1][other][1]
         names = [k for k in {**left, **right} if left.get(k) != right.get(k) and k != _STATS]
         changed = {name: [left.get(name), right.get(name)] for name in names}
         found.append({"place": one, "fields": changed})
-    return found
-
-
-def _rows_at(side: Side, places: Places) -> dict[int, tuple[str, dict[str, Any]]]:
-    """Texts and other fields of some rows."""
-    wanted = set(places.tolist())
-    found: dict[int, tuple[str, dict[str, Any]]] = {}
-    for one in side.source:
-        if len(found) == len(wanted):
-            break
-        for i, number in enumerate(one.rows.ids.to_pylist()):
-            if int(number) in wanted:
-                fields = {k: v for k, v in one.rows.fields[i].items() if k != side.text_key}
-                found[int(number)] = one.rows.texts.strings[i], fields
     return found

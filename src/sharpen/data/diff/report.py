@@ -17,7 +17,8 @@ import numpy as np
 
 from sharpen.core.report import Section, Table, Text, write_html
 from sharpen.data.analyze import analyze, common_filters
-from sharpen.data.diff import Difference, Side, diff
+from sharpen.data.diff.matching import Difference, diff
+from sharpen.data.diff.side import Side
 from sharpen.data.sketch import Sketch
 
 __all__ = ["compare", "distance", "write_difference"]
