@@ -194,7 +194,8 @@ def test_a_server_that_wants_another_limit_is_asked_its_way_from_then_on() -> No
         assert [lm("x"), lm("y")] == ["fine", "fine"]
         with pytest.raises(RequestError):
             lm("x", extra={"max_tokens": 5})
-    assert [body.get("max_completion_tokens") for body in server.bodies] == [None, 5, 5, 5]
+    # What the user insists on is refused, after it was asked the server's way once more.
+    assert [body.get("max_completion_tokens") for body in server.bodies] == [None, 5, 5, 5, 5]
 
 
 def test_threads_that_learn_it_at_once_are_all_answered() -> None:

@@ -21,9 +21,9 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 from sharpen.core.errors import ConfigError, DependencyNotInstalled, SharpenError
+from sharpen.core.lm.addresses import key_of_environment, server_address
 from sharpen.core.lm.answers import ask_body, piece_of, read_answer, read_refusal
 from sharpen.core.lm.budget import prompt_bound
 from sharpen.core.lm.errors import AccessError, ReplyError, RequestError, ServiceError
@@ -102,10 +102,10 @@ class OpenAIEngine(ThreadedEngine):
             raise ConfigError(
                 f"max_retries={max_retries} and backoff_s={backoff_s} must not be negative."
             )
-        self.base_url = _address(base_url)
+        self.base_url = server_address(base_url)
         self.scope = self.base_url
         self.capabilities = {"json_mode", "logprobs", "n", "seed", "stream", "tools", "images"}
-        self._key = api_key or _key_of_environment(self.base_url)
+        self._key = api_key or key_of_environment(self.base_url)
         self._headers = {"Content-Type": "application/json", **(headers or {})}
         if self._key:
             if not self._key.isascii() or not self._key.isprintable():
@@ -394,34 +394,6 @@ def _load_httpx() -> Any:
     except ModuleNotFoundError as error:
         raise DependencyNotInstalled.for_feature("a language model over HTTP", "lm") from error
     return httpx
-
-
-def _address(base_url: str | None) -> str:
-    url = base_url or os.environ.get("SHARPEN_LLM_BASE_URL") or os.environ.get("OPENAI_BASE_URL")
-    if not url:
-        raise ConfigError("no address of a server: give base_url, or set SHARPEN_LLM_BASE_URL.")
-    url = url.rstrip("/").removesuffix("/chat/completions")
-    try:
-        parts = urlsplit(url)
-        bad = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
-    except ValueError:
-        bad = True
-    if bad:
-        raise ConfigError(f"{url!r:.200} is no address such as http://127.0.0.1:8000/v1.")
-    if parts.username or parts.password:
-        raise ConfigError("the address holds a name or password: give api_key instead.")
-    if parts.query or parts.fragment:
-        raise ConfigError(f"the address of {parts.hostname} must end before '?' and '#'.")
-    return url if parts.path else f"{url}/v1"
-
-
-def _key_of_environment(base_url: str) -> str | None:
-    """A key from the environment that is meant for this address."""
-    own = os.environ.get("SHARPEN_LLM_API_KEY")
-    if own:
-        return own
-    known = os.environ.get("OPENAI_BASE_URL", "https://api.openai.com/v1").rstrip("/")
-    return os.environ.get("OPENAI_API_KEY") if base_url == known else None
 
 
 def http(rest: str, **options: Any) -> OpenAIEngine:
