@@ -222,7 +222,7 @@ def test_data_sets_of_hugging_face_are_read_in_their_order(tmp_path: Path) -> No
     saved(tmp_path / "both" / "train", names)
     saved(tmp_path / "both" / "test", names)
     (tmp_path / "both" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
-    with pytest.raises(DataError, match=r"has the splits test, train: name one, such as .*/train"):
+    with pytest.raises(DataError, match=r"has the splits train, test: name one, such as .*/train"):
         rows(tmp_path / "both")
     assert len(rows(tmp_path / "both" / "test")) == 6
 

@@ -18,6 +18,7 @@ import pytest
 
 from sharpen.core.errors import (
     ConfigError,
+    DataError,
     DependencyNotInstalled,
     ExecutionError,
     MissingFileError,
@@ -77,6 +78,29 @@ def test_files_folders_and_patterns_are_read(memory: Any) -> None:
         pq.write_table(table, file)
     result_rows = [row["when"].year for row in read_rows("memory://c/t.parquet")]
     assert result_rows == [1970, 1970]
+
+
+def test_a_saved_data_set_at_an_address_is_read_in_its_order(memory: Any) -> None:
+    names = ["data-1.arrow", "data-0.arrow"]
+    for name in names:
+        table = pa.table({"text": [name]})
+        with (
+            memory.open(f"/hf/{name}", "wb") as sink,
+            pa.ipc.new_stream(sink, table.schema) as writer,
+        ):
+            writer.write_table(table)
+    files = [{"filename": name} for name in names]
+    memory.pipe("/hf/state.json", json.dumps({"_data_files": files}).encode())
+    memory.pipe("/hf/dataset_info.json", b"{}")
+    assert [row["text"] for row in read_rows("memory://hf")] == names
+    memory.pipe("/hf/deep/manifest.json", b'{"counted": {}, "files": {"data-9": ""}}')
+    assert [row["text"] for row in read_rows("memory://hf/")] == names
+    memory.rm("/hf/data-0.arrow")
+    with pytest.raises(MissingFileError, match=r"memory://hf lacks data-0\.arrow"):
+        list(read_rows("memory://hf"))
+    memory.pipe("/both/dataset_dict.json", b'{"splits": ["train", "test"]}')
+    with pytest.raises(DataError, match=r"splits train, test: name one, such as memory://both/t"):
+        list(read_rows("memory://both"))
 
 
 def test_a_server_without_parts_is_read_to_the_end(served: tuple[Path, str]) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from sharpen.core.errors import DataError, MissingFileError
-from sharpen.data.remote import RemoteFile, is_address, remote_files, rows_of
+from sharpen.data.remote import RemoteFile, is_address, remote_files
 
 __all__ = [
     "COLUMNAR",
@@ -49,8 +50,8 @@ def find_files(path: Path) -> list[Path]:
         MissingFileError: nothing there, or a folder without a readable file.
         DataError: a file of an unknown kind.
     """
-    if path.is_dir() and (own := _written(path) or _saved(path)):
-        return own
+    if path.is_dir() and (own := _rows_of(str(path), lambda name: _local(path / name))):
+        return [path / name for name in own]
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.is_file() and kind_of(p) is not None)
         if not found:
@@ -63,35 +64,47 @@ def find_files(path: Path) -> list[Path]:
     return [path]
 
 
-def _written(folder: Path) -> list[Path]:
-    """The files of rows in a folder that a data set was written to; its other files are no rows."""
+def _local(path: Path) -> bytes | None:
     try:
-        manifest = (folder / "manifest.json").read_bytes()
+        return path.read_bytes()
     except OSError:
-        return []
-    return [folder / name for name in rows_of(manifest)]
+        return None
 
 
-def _saved(folder: Path) -> list[Path]:
-    """The files of a data set that ``datasets`` saved.
+def _rows_of(folder: str, read: Callable[[str], bytes | None]) -> list[str]:
+    """The files of rows in a folder that also has others, in order; none where all are rows.
+
+    Args:
+        folder: for messages.
+        read: the bytes of a file of the folder, or None if there is none.
 
     Raises:
-        DataError: it has splits, of which one must be named, or rows in an order of their own.
+        DataError: the data set has splits, of which one must be named, or rows in an order of
+            their own.
     """
-    splits = folder / "dataset_dict.json"
-    if splits.is_file():
-        told = ", ".join(sorted(p.parent.name for p in folder.glob("*/state.json")))
-        raise DataError(f"{folder} has the splits {told}: name one, such as {folder}/train.")
-    try:
-        state = json.loads((folder / "state.json").read_text())
-        names = [str(one["filename"]) for one in state["_data_files"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+    manifest = _plain(read("manifest.json"))
+    if "counted" in manifest and isinstance(manifest.get("files"), dict):
+        return [name for name in manifest["files"] if name.startswith("data-")]
+    splits = _plain(read("dataset_dict.json")).get("splits")
+    if splits:
+        told = ", ".join(map(str, splits))
+        raise DataError(f"{folder} has the splits {told}: name one, such as {folder}/{splits[0]}.")
+    state = _plain(read("state.json"))
     if state.get("_indices_data_files"):
         raise DataError(
             f"{folder} holds rows selected of others: call flatten_indices() before it is saved."
         )
-    return [folder / Path(name).name for name in names]
+    files = state.get("_data_files") or []
+    return [Path(str(one.get("filename"))).name for one in files if isinstance(one, dict)]
+
+
+def _plain(data: bytes | None) -> dict[str, Any]:
+    """An object of JSON; nothing of anything else."""
+    try:
+        found = json.loads(data or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def is_pattern(path: str) -> bool:
@@ -126,7 +139,13 @@ def matching_files(path: str | Path) -> list[File]:
 
 def _matching(path: str) -> list[File]:
     if is_address(path):
-        found = [one for one in remote_files(path) if kind_of(one) is not None]
+        files = remote_files(path)
+        own = _rows_of(path.rstrip("/"), lambda name: files[name].read() if name in files else None)
+        lost = next((name for name in own if name not in files), None)
+        if lost is not None:
+            raise MissingFileError(f"{path} lacks {lost}, which its list of files names.")
+        found = [files[name] for name in own]
+        found = found or [one for one in files.values() if kind_of(one) is not None]
         if not found:
             raise DataError(f"{path} has no file of a known kind: {', '.join(KNOWN)}.")
         return list(found)

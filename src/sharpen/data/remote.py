@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from sharpen.core.errors import (
     StorageError,
 )
 
-__all__ = ["RemoteFile", "is_address", "remote_files", "rows_of", "upload"]
+__all__ = ["RemoteFile", "is_address", "remote_files", "upload"]
 
 _VERSIONS = (
     *("ETag", "etag", "Content-MD5", "Digest", "md5Hash", "content_md5", "checksum", "ino"),
@@ -140,6 +139,11 @@ class RemoteFile:
             file = system.open(path, "rb", **options)
         return cast(BinaryIO, io.BufferedReader(_Stream(file, self.address), _CHUNK))
 
+    def read(self) -> bytes:
+        """All of its bytes."""
+        with self.open() as file:
+            return file.read()
+
     @contextmanager
     def copied(self) -> Iterator[Path]:
         """A copy on this machine, for a while."""
@@ -171,44 +175,30 @@ class RemoteFile:
         return [self.address, told.get("size"), marks]
 
 
-def remote_files(address: str) -> list[RemoteFile]:
+def remote_files(address: str) -> dict[str, RemoteFile]:
     """The files at an address: itself, all below a folder, or those of a pattern; sorted.
+
+    Returns:
+        By their places in the folder, or by their paths.
 
     Raises:
         MissingFileError: nothing is there.
         ExecutionError: the connection failed.
     """
     system, path = _system(address)
+    folder = ""
     with _connection(address):
         if any(mark in path for mark in "*["):
             found = sorted(system.glob(path))
         elif address.endswith("/") or (not system.isfile(path) and system.isdir(path)):
-            found = _below(system, path.rstrip("/"))
+            folder = path.rstrip("/") + "/"
+            found = sorted(system.find(path))
         else:
             found = [path]
             system.info(path)
     if not found:
         raise MissingFileError(f"there is no file at {address}.")
-    return [RemoteFile(system.unstrip_protocol(one)) for one in found]
-
-
-def _below(system: Any, folder: str) -> list[str]:
-    """The files below a folder; of a result that was copied there, those of its rows alone."""
-    found = sorted(system.find(folder))
-    if f"{folder}/{_MANIFEST}" not in found:
-        return found
-    names = rows_of(system.cat_file(f"{folder}/{_MANIFEST}"))
-    return [f"{folder}/{name}" for name in names] or found
-
-
-def rows_of(manifest: bytes) -> list[str]:
-    """The names of the files of rows in the manifest of a result; none of anything else."""
-    try:
-        told = json.loads(manifest)
-        names = list(told["files"]) if "counted" in told else []
-    except (ValueError, KeyError, TypeError):
-        return []
-    return [name for name in names if name.startswith("data-")]
+    return {one.removeprefix(folder): RemoteFile(system.unstrip_protocol(one)) for one in found}
 
 
 def upload(folder: Path, address: str) -> bool:

@@ -9,6 +9,7 @@ ends the run.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ from sharpen.data.ops.base import Operator
 
 __all__ = ["Asking", "told"]
 
+_log = logging.getLogger(__name__)
 _opening = threading.Lock()
 _OF_FILES = ("scripted", "cassette")
 _NOT_THE_RESULT = ("budget", "cache", "concurrency", "prices")
@@ -125,7 +127,17 @@ class Asking(Operator):
         if not len(batch):
             return []
         prompts = [prompt(text[: self.max_chars]) for text in batch.texts.strings]
-        replies = self._lm().map_json(prompts, schema, retries=self.retries, on_error="return")
+        lm = self._lm()
+        replies = lm.map_json(prompts, schema, retries=self.retries, on_error="return")
+        spent = lm.usage
+        _log.info(
+            "%s so far: %d calls, %d tokens, cost %s; %d replies from the cache",
+            self.name,
+            spent.calls,
+            spent.tokens,
+            "unknown" if spent.cost is None else f"{spent.cost:.4f}",
+            spent.cache_hits,
+        )
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply  # all others are in the cache now
