@@ -1,4 +1,6 @@
 import asyncio
+import gzip
+import json
 import logging
 import threading
 import time
@@ -238,6 +240,74 @@ def test_a_server_that_is_not_there_is_named() -> None:
         engine("http://127.0.0.1:9/v1", max_retries=0)
 
 
+def _packed(data: bytes) -> Any:
+    def do(handler: Any) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Encoding", "gzip")
+        handler.send_header("Content-Length", str(len(data)))
+        handler.end_headers()
+        handler.wfile.write(data)
+
+    return do
+
+
+def _in_chunks(handler: Any) -> None:
+    data = json.dumps(answer("fine")).encode()
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    for i in range(0, len(data), 7):
+        handler.wfile.write(b"%x\r\n%s\r\n" % (len(data[i : i + 7]), data[i : i + 7]))
+    handler.wfile.write(b"0\r\n\r\n")
+
+
+def _no_http(handler: Any) -> None:
+    handler.wfile.write(b"SSH-2.0-OpenSSH\r\n\r\n")
+    handler.close_connection = True
+
+
+def _huge_header(handler: Any) -> None:
+    handler.send_response(200)
+    handler.send_header("X", "y" * 1_000_000)
+    handler.end_headers()
+
+
+def test_answers_may_be_packed_or_in_chunks() -> None:
+    packed = _packed(gzip.compress(json.dumps(answer("fine")).encode()))
+    with running_server(some(packed, _in_chunks)) as server, LM(engine(server.url)) as lm:
+        assert [lm("x"), lm("y")] == ["fine", "fine"]
+
+
+@pytest.mark.parametrize("odd", [_packed(b"no gzip"), _no_http, _huge_header])
+def test_what_is_no_http_is_given_up(odd: Any) -> None:
+    with (
+        running_server(some(odd)) as server,
+        LM(engine(server.url, max_retries=1)) as lm,
+        pytest.raises(ServiceError, match="the connection: broken"),
+    ):
+        lm("x")
+    assert len(server.bodies) == 2
+
+
+def test_an_answer_that_unpacks_to_too_much_is_refused() -> None:
+    bomb = _packed(gzip.compress(b" " * 50_000_000))
+    with (
+        running_server(some(bomb)) as server,
+        LM(engine(server.url)) as lm,
+        pytest.raises(ReplyError, match="max_reply_bytes"),
+    ):
+        lm("x")
+
+
+def test_a_stream_without_line_ends_is_refused() -> None:
+    with (
+        running_server(some(events("x" * 200_000))) as server,
+        LM(engine(server.url, max_reply_bytes=100_000)) as lm,
+        pytest.raises(ReplyError, match="max_reply_bytes"),
+    ):
+        list(lm.stream("x"))
+
+
 def test_a_huge_answer_is_refused() -> None:
     with (
         running_server(some("x" * 100_000)) as server,
@@ -310,8 +380,6 @@ def test_requests_wait_for_the_minute(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def piece(text: str, reason: str | None = None) -> str:
-    import json
-
     delta = {"index": 0, "delta": {"content": text}, "finish_reason": reason}
     return "data: " + json.dumps({"choices": [delta]})
 
