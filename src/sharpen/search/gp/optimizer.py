@@ -30,7 +30,7 @@ trials, O(n^3) where hyper-parameters are due; memory O(n^2).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -179,6 +179,7 @@ class GP(AcquiringOptimizer):
         """See :meth:`Optimizer.restart`."""
         super().restart()
         self._start = Sobol(self.space, seed=self.seed)
+        self._texts: dict[int, tuple[Mapping[str, Any], str]] = {}
 
     # -- proposals ------------------------------------------------------------------------------
 
@@ -243,12 +244,18 @@ class GP(AcquiringOptimizer):
         """The first configuration that is not known yet; where losses are noisy, the first."""
         if noisy:
             return found[0]
-        trials = (*self.history.values(), *self.pending.values())
-        known = {self.space.canonical(trial.config) for trial in trials}
+        known = {self._text(t) for t in (*self.history.values(), *self.pending.values())}
         for config in chain(found, (self.space.draw(rng) for _ in range(100))):
             if self.space.canonical(config) not in known:
                 return config
         return found[0]  # the space is exhausted
+
+    def _text(self, trial: Trial) -> str:
+        """The canonical text of a trial's configuration, kept while the trial has it."""
+        kept = self._texts.get(trial.number)
+        if kept is None or kept[0] is not trial.config:
+            kept = self._texts[trial.number] = trial.config, self.space.canonical(trial.config)
+        return kept[1]
 
     def _losses(self, rng: np.random.Generator) -> Floats:
         """[n] what is to be made small, with a bad value for what is missing."""

@@ -31,12 +31,7 @@ from torch import Tensor
 from sharpen.core.errors import TrainingError
 from sharpen.core.space import random_stream
 from sharpen.search.rl.agents import Agent
-from sharpen.search.rl.checks import (
-    check_at_least,
-    check_positive,
-    check_shares,
-    check_widths,
-)
+from sharpen.search.rl.checks import check_at_least, check_positive, check_shares, check_widths
 from sharpen.search.rl.environments import ActionForm, EnvironmentMaker, Environments
 from sharpen.search.rl.losses import clipped_loss, gae
 from sharpen.search.rl.networks import Networks, minibatches, one_thread

@@ -29,12 +29,7 @@ from torch import Tensor
 from sharpen.core.errors import ConfigError, TrainingError
 from sharpen.core.space import random_stream
 from sharpen.search.rl.agents import Agent
-from sharpen.search.rl.checks import (
-    check_at_least,
-    check_positive,
-    check_shares,
-    check_widths,
-)
+from sharpen.search.rl.checks import check_at_least, check_positive, check_shares, check_widths
 from sharpen.search.rl.environments import EnvironmentMaker, Environments
 from sharpen.search.rl.losses import actor_loss, critic_loss, soft_target, temperature_loss
 from sharpen.search.rl.networks import Networks, descend, one_thread
