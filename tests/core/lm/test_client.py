@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 import sharpen
+import sharpen.core.lm as core_lm
 from sharpen.core.errors import ConfigError
 from sharpen.core.lm import (
     LM,
@@ -119,6 +120,13 @@ def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) ->
         LM(echo())("Hi", sed=1)
 
 
+def test_every_public_name_loads() -> None:
+    for name in core_lm.__all__:
+        assert getattr(core_lm, name).__name__ == name or name == "Message"
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = core_lm.nothing
+
+
 def test_no_address_at_all_says_how_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SHARPEN_LLM_BASE_URL", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -129,6 +137,7 @@ def test_no_address_at_all_says_how_to_give_one(monkeypatch: pytest.MonkeyPatch)
 def test_a_client_is_an_engine_itself() -> None:
     inner = LM(echo(), budget={"max_calls": 1})
     assert isinstance(inner, Engine)
+    assert inner.scope == inner.engine.scope
     outer = LM(inner)
     assert outer("Hi") == "user: Hi"
     assert inner.usage.calls == 1

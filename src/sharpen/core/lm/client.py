@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sharpen.core.errors import ConfigError
 from sharpen.core.lm.backends import open_engine
@@ -36,6 +36,9 @@ from sharpen.core.lm.messages import (
 from sharpen.core.lm.meter import Meter, MeteredEngine, Totals
 from sharpen.core.lm.prices import Prices
 from sharpen.core.lm.structured import Schema, ask
+
+if TYPE_CHECKING:
+    from sharpen.core.lm.cache import CachedEngine, ReplyCache
 
 __all__ = ["LM"]
 
@@ -74,7 +77,7 @@ class LM:
         target: str | Engine | None = None,
         *,
         system: str | None = None,
-        cache: str | Path | bool | Any | None = None,
+        cache: str | Path | bool | ReplyCache | None = None,
         budget: Budget | Mapping[str, Any] | None = None,
         prices: str | Path | Mapping[str, Any] | Prices | None = None,
         concurrency: int = 8,
@@ -101,7 +104,7 @@ class LM:
         if prices is not None and not isinstance(prices, Prices):
             prices = Prices(prices)
         self._engine: Engine = MeteredEngine(engine, self._meter, self.budget, prices)
-        self._cached: Any = None
+        self._cached: CachedEngine | None = None
         if cache is not None and cache is not False:
             from sharpen.core.lm.cache import CachedEngine, ReplyCache
 
@@ -120,6 +123,11 @@ class LM:
     def capabilities(self) -> set[str]:
         """What the engine can; see :class:`Engine`."""
         return self.engine.capabilities
+
+    @property
+    def scope(self) -> str:
+        """The engine's; see :class:`Engine`."""
+        return str(getattr(self.engine, "scope", ""))
 
     def complete(self, request: ChatRequest) -> ChatResponse:
         """The reply to a request as it stands.
