@@ -220,6 +220,30 @@ def test_rows_of_any_shape_become_samples(tmp_path: Path) -> None:
     ]
 
 
+def test_samples_that_follow_each_other_have_keys_of_their_own(tmp_path: Path) -> None:
+    keys = ["000000001", None, None, "b", "b", "c.d", "/e"]
+    rows = [{"text": str(i)} | ({} if k is None else {"__key__": k}) for i, k in enumerate(keys)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = Dataset.read(tmp_path / "in.jsonl").write(tmp_path / "out", format="webdataset")
+    found = list(read_rows(result.output))
+    assert [row["text"] for row in found] == [row["text"] for row in rows]
+    assert [row["__key__"] for row in found] == [
+        *("000000001", "000000001-", "000000002", "b", "000000004", "000000005", "000000006")
+    ]
+
+
+def test_no_rows_are_an_archive_of_none(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "x"}\n')
+    result = (
+        Dataset.read(tmp_path / "in.jsonl")
+        .apply(ops.text_length(min=9))
+        .write(tmp_path / "out", format="webdataset")
+    )
+    assert result.rows_out == 0
+    assert [p.name for p in result.output.glob("*.tar")] == ["data-00000.tar"]
+    assert list(read_rows(result.output)) == []
+
+
 def test_a_damaged_archive_is_a_row_of_the_run(tmp_path: Path) -> None:
     whole = archive(tmp_path / "x.tar", SAMPLES).read_bytes()
     (tmp_path / "x.tar").write_bytes(whole[:3000])

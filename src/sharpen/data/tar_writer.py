@@ -44,13 +44,11 @@ class TarShards:
             TypeError: JSON cannot hold a field.
         """
         if self._file is None or self._file.offset >= self._most:
-            self.close()
-            self.names.append(f"data-{len(self.names):05d}.tar")
-            path = self._folder / self.names[-1]
-            self._file = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+            self._file = self._next()
         key = row.get(KEY_FIELD)
         if not isinstance(key, str) or not _fits(key) or key == self._last:
             key = f"{self._rows:09d}"
+            key += "-" if key == self._last else ""
         self._last = key
         self._rows += 1
         for ending, data in _members(row):
@@ -59,10 +57,19 @@ class TarShards:
             self._file.addfile(info, io.BytesIO(data))
 
     def close(self) -> None:
-        """End the file."""
+        """End the last file; there is one at least."""
+        if not self.names:
+            self._file = self._next()
         if self._file is not None:
             self._file.close()
         self._file = None
+
+    def _next(self) -> tarfile.TarFile:
+        """Another file, the one before it ended."""
+        if self._file is not None:
+            self._file.close()
+        self.names.append(f"data-{len(self.names):05d}.tar")
+        return tarfile.open(self._folder / self.names[-1], "w", format=tarfile.PAX_FORMAT)
 
 
 def _fits(key: str) -> bool:

@@ -43,7 +43,7 @@ def write_rows(
         keep_statistics: add what filters measured, as ``stats``.
 
     Returns:
-        The names of the files, at least one but for tar.
+        The names of the files, at least one.
 
     Raises:
         DataError: the format cannot hold the rows.
