@@ -58,8 +58,8 @@ def test_rows_are_mixed_by_weights_and_end_where_one_source_is_out(tmp_path: Pat
     assert result.rows_in == len(found)
     again = load_data_recipe(recipe(tmp_path, {"mix": mix})).run(tmp_path / "again", workers=1)
     assert again.sha256 == result.sha256
-    heavier = [{**mix[0], "weight": 4}, mix[1]]
-    other = load_data_recipe(recipe(tmp_path, {"mix": heavier})).run(tmp_path / "other")
+    heavier = load_data_recipe(recipe(tmp_path, {"mix": mix}), ["data.source.mix.0.weight=4"])
+    other = heavier.run(tmp_path / "other")
     assert other.sha256 != result.sha256
 
 

@@ -9,8 +9,10 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -150,6 +152,8 @@ def test_bombs_end_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(tar, "_MOST_MEMBER", 1000)
     path = archive(tmp_path / "y.tar", [("1.txt", b"a" * 1001), ("2.txt", b"b" * 1000)])
     assert wrong(path) == ["'1.txt' has 1001 bytes; 1000 are read."]
+    many = archive(tmp_path / "m.tar", [(f"1.{i}", b"") for i in range(1002)])
+    assert wrong(many) == ["'1.1000' is one of more than 1000 members of its sample."]
     header = tarfile.TarInfo("././@LongLink")
     header.type, header.size = tarfile.GNUTYPE_LONGNAME, 8 << 30
     told = next(tar_rows("z.tar", io.BytesIO(header.tobuf(tarfile.GNU_FORMAT))))[2]
@@ -192,6 +196,19 @@ def test_operators_read_the_images_of_samples_and_rows_come_back(tmp_path: Path)
         member = file.extractfile("a/2.seg.png")
         assert member is not None
         assert member.read() == PNG
+
+
+def test_operators_hear_the_sounds_of_samples(tmp_path: Path) -> None:
+    members = []
+    for i, seconds in enumerate((0.25, 2.0)):
+        sink = io.BytesIO()
+        soundfile.write(sink, np.zeros(int(8000 * seconds)), 8000, format="WAV")
+        members += [(f"{i}.wav", sink.getvalue()), (f"{i}.txt", b"a silence")]
+    source = archive(tmp_path / "x.tar", members)
+    dataset = Dataset.read(source, text_key="txt").apply(ops.audio_duration(field="wav", min=1))
+    result = dataset.write(tmp_path / "out", format="webdataset", trace=True)
+    assert [row["__key__"] for row in read_rows(result.output)] == ["1"]
+    assert result.why(0)[0]["value"] == 0.25
 
 
 def test_rows_of_any_shape_become_samples(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ KINDS = {
 # fmt: on
 ANY = "application/octet-stream"
 _BLOCK, _MOST_HEADER, _MOST_MEMBER, _MOST_SAMPLE = 512, 1 << 20, 256 << 20, 1 << 30
+_MOST_MEMBERS = 1000  # of a sample
 _DAMAGED = (EOFError, OSError, ValueError, zlib.error, lzma.LZMAError)
 _NAME = re.compile(r"^((?:.*/)?[^./][^./]*)\.([^/]+)$", re.DOTALL)
 
@@ -243,6 +244,8 @@ def _refused(member: _Member, ending: str, sample: _Sample) -> str | None:
         return f"has {member.size} bytes; {_MOST_MEMBER} are read"
     if sample.size + member.size > _MOST_SAMPLE:
         return f"makes its sample larger than {_MOST_SAMPLE} bytes"
+    if len(sample.row) >= _MOST_MEMBERS:
+        return f"is one of more than {_MOST_MEMBERS} members of its sample"
     if not ending:
         return "has no ending that names a field"
     if ending in sample.row or ending == KEY_FIELD:
