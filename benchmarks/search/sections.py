@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.search import arch_sections
 from benchmarks.search.bo_sections import bayesian
+from benchmarks.search.choice_sections import auto, overhead
 from benchmarks.search.task_sections import families
 
 __all__ = ["SECTIONS"]
@@ -159,9 +160,11 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any], str], str]]] = {
     "arch_lottery": ("search_arch", arch_sections.lottery),
     "arch_proxy": ("search_arch", arch_sections.proxy),
     "arch_speed": ("search_arch", arch_sections.speed),
+    "auto": ("search_auto", auto),
     "bayesian": ("search_bo", bayesian),
     "families": ("search_tasks", families),
     "marl": ("search_marl", marl),
+    "overhead": ("search_overhead", overhead),
     "relax": ("search_relax", relax),
     "rl": ("search_rl", rl),
     "store": ("search_store", store),
