@@ -1,4 +1,4 @@
-"""Regret and overhead of Bayesian optimization beside other packages, on functions of known minima.
+"""Regret of Bayesian optimization beside other packages, on functions of known minima.
 
 Every method gets the same function, seed and number of evaluations, one thread, and no more than
 what its package chooses by itself. Methods of one call alternate within a seed. After n evaluations
@@ -8,11 +8,9 @@ without noise. A regret below 1e-8 counts as that: the minima are known to about
 
 What is tested, after 50 and 100 evaluations: the median of log10 regret within 0.1 of the best
 peer's or below; over all tasks, by the two-sided Mann-Whitney test, a win or a tie against it (no
-significant loss at 0.05) on 80 % of them; and seconds a suggestion at most half of Optuna's GP
-sampler's and a fifth of Ax's, on Hartmann 6. They are printed as found, reproduced or not. Seconds
-are those of the processor, which what else the machine does touches little; a journal may grow over
-days. Methods may have run on other numbers of seeds: a verdict compares the seeds both have, and no
-peer is judged by fewer than 10.
+significant loss at 0.05) on 80 % of them. They are printed as found, reproduced or not. Methods may
+have run on other numbers of seeds: a verdict compares the seeds both have, and no peer is judged by
+fewer than 10. What a suggestion takes: ``bench_overhead.py``.
 
 Peers run in an interpreter of their own, named by BENCH_PEERS_PYTHON, with botorch, ax-platform,
 optuna, cma and nevergrad installed; without it only our own methods run. Finished runs are kept in
@@ -162,17 +160,7 @@ def summarize(runs: list[dict[str, Any]], evaluations: int) -> dict[str, Any]:
                 "win_or_tie": gap <= 0 or p >= 0.05,
             }
         tasks[task] = {"methods": methods, "verdicts": verdicts}
-    return {"tasks": tasks, "overhead": _overhead(tasks)}
-
-
-def _overhead(tasks: dict[str, Any]) -> dict[str, float]:
-    methods = tasks.get("hartmann6", {}).get("methods", {})
-    ours = methods.get("gp", {}).get("seconds_a_suggestion")
-    return {
-        f"{peer} / gp": methods[peer]["seconds_a_suggestion"] / ours
-        for peer in ("optuna-gp", "ax", "botorch-loop")
-        if ours and peer in methods
-    }
+    return {"tasks": tasks}
 
 
 def show(summary: dict[str, Any]) -> None:
@@ -192,8 +180,6 @@ def show(summary: dict[str, Any]) -> None:
         for n, v in found["verdicts"].items():
             word = "holds" if v["within_0.1"] else "does NOT hold"
             print(f"  @{n}: {v['gap']:+.2f} to {v['best_peer']}, p={v['p_value']:.3f}: {word}")
-    for pair, times in summary["overhead"].items():
-        print(f"seconds a suggestion, {pair}: {times:.1f}")
 
 
 def draw(figure: Any, runs: list[dict[str, Any]], evaluations: int) -> None:

@@ -15,7 +15,7 @@ _ENOUGH = 10
 
 
 def bayesian(document: dict[str, Any], where: str) -> str:
-    """Regrets by task and method, what holds of the claims, and what a suggestion takes."""
+    """Regrets by task and method, and what holds of the claims."""
     tasks = document["results"]["tasks"]
     shown = [m for m in _ORDER if any(m in found["methods"] for found in tasks.values())]
     seeds = {
@@ -36,12 +36,7 @@ def bayesian(document: dict[str, Any], where: str) -> str:
             for m in shown
         ]
         lines.append(f"| {task} | {' | '.join(cells)} |")
-    times = [
-        f"{m} {1e3 * tasks['hartmann6']['methods'][m]['seconds_a_suggestion']:.3g}"
-        for m in shown
-        if m in tasks["hartmann6"]["methods"]
-    ]
-    lines += ["", f"CPU milliseconds a suggestion on hartmann6: {', '.join(times)}.", ""]
+    lines.append("")
     judged = [m for m in shown if m in _PEERS and seeds[m][-1] >= _ENOUGH]
     lines.append(
         f"Of the peers that have {_ENOUGH} seeds ({', '.join(judged)}), the best each time:"
