@@ -21,6 +21,7 @@ from benchmarks.data import sections as preparing
 from benchmarks.search import sections as searching
 from benchmarks.serve import sections as serving
 from benchmarks.text import lm_sections as calling
+from benchmarks.text import program_sections as programs
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
@@ -46,6 +47,8 @@ PAGES = (
         "docs/search/reinforcement.md",
         "docs/search/studies.md",
         "docs/text/lm.md",
+        "docs/text/programs.md",
+        "docs/text/prompts.md",
     ),
 )
 PLOT = ROOT / "docs" / "benchmarks.png"
@@ -426,6 +429,7 @@ _OF_ROOMS = {
     **searching.SECTIONS,
     **preparing.SECTIONS,
     **calling.SECTIONS,
+    **programs.SECTIONS,
 }
 
 

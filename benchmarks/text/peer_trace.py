@@ -88,7 +88,7 @@ def main() -> None:
     if request["do"] == "sections":
         answer: Any = [sections(steps) for steps in request["programs"]]
     else:
-        answer = chain(request["shape"], request["length"])
+        answer = [chain(shape, length) for shape, length in request["chains"]]
     json.dump(answer, sys.stdout)
 
 

@@ -31,6 +31,8 @@ TESTED = {
     "tasks/answers.jsonl",
     "tasks/choices.jsonl",
     "text/lm.py",
+    "text/restaurants.jsonl",
+    "text/sentiment.yaml",
 }
 STAGES = {"data", "train", "eval", "compress", "serve"}
 
@@ -55,6 +57,23 @@ def test_web_pages_are_cleaned_and_accounted_for(work: Path) -> None:
     assert told["rows_in"] == told["rows_out"] + told["rows_traced"] == 26
     again = document(sharpen("data", "run", "examples/data/web_text.yaml", "--json", cwd=work))
     assert (again["cached"], again["sha256"]) == (True, told["sha256"])
+
+
+@pytest.mark.asset
+@pytest.mark.slow
+def test_a_small_model_gets_a_better_prompt(work: Path) -> None:
+    call = ("text", "optimize", "examples/text/sentiment.yaml", "--eo", "none", "--json")
+    done = sharpen(*call, cwd=work)
+    assert done.returncode == 0, done.stderr
+    told = document(done)
+    assert told["judgements"] <= told["judgements_allowed"]
+    # 54 test reviews: the first prompt guesses, the found one does not.
+    assert told["test"]["score_given"]["value"] < 0.65
+    assert told["test"]["score"]["low"] > 0.6
+    assert told["test"]["p_mcnemar"] < 0.01
+    again = document(sharpen(*call, cwd=work))
+    assert again["usage"]["calls"] == 0
+    assert again["prompt"] == told["prompt"]
 
 
 def test_the_study_finds_a_valley_and_its_trials_are_exported(work: Path) -> None:

@@ -52,16 +52,32 @@ def typed(name: str, value: Any, kind: str | None = None, limit: int | None = No
 
 def name_parameters(parameters: Sequence[Parameter]) -> dict[int, str]:
     """By id, a name for each: its own, or ``parameter_<k>``; repeated names get a number."""
-    taken: set[str] = set()
-    return {p.id: _unique(p.name or f"parameter_{k}", taken) for k, p in enumerate(parameters)}
+    names = _Names()
+    return {p.id: names.free(p.name or f"parameter_{k}") for k, p in enumerate(parameters)}
 
 
-def _unique(name: str, taken: set[str]) -> str:
-    tried, k = name, 1
-    while tried in taken:
-        tried, k = f"{name}_{k}", k + 1
-    taken.add(tried)
-    return tried
+class _Names:
+    """Names that are given once, in time that does not grow with how many there are."""
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._taken = set(taken)
+        self._next: dict[str, int] = {}
+
+    def free(self, name: str) -> str:
+        """``name``, or with the first number from 1 that is free."""
+        return self._take(name) if name not in self._taken else self.numbered(name, 1)
+
+    def numbered(self, name: str, first: int = 0) -> str:
+        """``name`` with the first number that is free."""
+        k = self._next.get(name, first)
+        while f"{name}_{k}" in self._taken:
+            k += 1
+        self._next[name] = k + 1
+        return self._take(f"{name}_{k}")
+
+    def _take(self, name: str) -> str:
+        self._taken.add(name)
+        return name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,18 +104,15 @@ def list_program(graph: Subgraph, names: Mapping[int, str] | None = None) -> Lis
         names: of parameters, by id; without, as :func:`name_parameters` gives them.
     """
     called = dict(names if names is not None else name_parameters(graph.variables))
-    taken = set(called.values())
+    free = _Names(called.values())
     arguments = _argument_names(graph.code)
     for node in graph.nodes:
         if node.id in called:
             continue
-        if node.name:
-            wanted = node.name
-        elif node.operation is not None:
-            wanted = _numbered(_plain(node.operation.name), taken)
+        if node.name is None and node.operation is not None:
+            called[node.id] = free.numbered(_plain(node.operation.name))
         else:
-            wanted = arguments.get(node.id, "input")
-        called[node.id] = _unique(wanted, taken)
+            called[node.id] = free.free(node.name or arguments.get(node.id, "input"))
     documentation = {
         node.operation.name: f"{node.operation.name}: {node.operation.doc}"
         for node in graph.code
@@ -121,13 +134,6 @@ def _values(nodes: Iterable[Node], names: Mapping[int, str]) -> tuple[tuple[str,
 
 def _plain(name: str) -> str:
     return _NOT_IN_NAMES.sub("_", name).strip("_") or "value"
-
-
-def _numbered(name: str, taken: set[str]) -> str:
-    k = 0
-    while f"{name}_{k}" in taken:
-        k += 1
-    return f"{name}_{k}"
 
 
 def _argument_names(code: Iterable[Node]) -> dict[int, str]:

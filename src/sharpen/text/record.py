@@ -75,7 +75,11 @@ def _new(
 ) -> Node:
     if not RECORDING.get():
         return kind(value)
-    needs_grad = any(node.needs_grad for node in inputs)
+    needs_grad = False
+    for node in inputs:
+        if node.needs_grad:
+            needs_grad = True
+            break
     made = kind(value, call=Call(operation, inputs, names), needs_grad=needs_grad)
     tape = current_tape()
     if tape is not None:
@@ -170,7 +174,8 @@ class Op:
     ) -> Any:
         """Run ``function``; ``hidden`` are inputs of the record that it is not given."""
         names, count = positional[: len(args)], len(args)
-        names += tuple([f"{self._rest}_{i}" for i in range(count - len(names))])
+        if len(names) < count:
+            names += tuple([f"{self._rest}_{i}" for i in range(count - len(names))])
         nodes = [_as_node(value) for value in args]
         if kwargs:
             names += tuple(kwargs)
@@ -180,56 +185,61 @@ class Op:
             names += tuple(hidden)
             nodes.extend(hidden.values())
             _plain(tuple(hidden.values()))
-        call = partial(function, *plain[:count], **dict(zip(kwargs, plain[count:], strict=True)))
+        given = plain[:count]
+        named = dict(zip(kwargs, plain[count:], strict=True)) if kwargs else {}
         inputs = tuple(nodes)
         if self.is_async:
-            return self._run_async(call, inputs, names)
-        with reading() as reads:
-            try:
-                value = call()
-            except Exception as error:
-                raise self._failure(error, call, inputs, names, reads) from error
-            value = _unwrapped(value)
-        return self._finished(inputs, names, value, reads)
+            return self._run_async(function, given, named, inputs, names)
+        reads: list[Node] = []
+        token = READS.set(reads)  # as in reading(), without its cost
+        try:
+            value = _unwrapped(function(*given, **named))
+        except Exception as error:
+            raise self._failure(error, function, inputs, names, reads) from error
+        finally:
+            READS.reset(token)
+        if reads:
+            inputs, names = self._with_external(inputs, names, reads)
+        return _new(self.operation, inputs, names, value)
 
     async def _run_async(
-        self, call: Callable[[], Any], inputs: tuple[Node, ...], names: tuple[str, ...]
+        self,
+        function: Callable[..., Any],
+        given: list[Any],
+        named: dict[str, Any],
+        inputs: tuple[Node, ...],
+        names: tuple[str, ...],
     ) -> Node:
         with reading() as reads:
             try:
-                value = await asyncio.wait_for(call(), self.timeout)
+                value = await asyncio.wait_for(function(*given, **named), self.timeout)
             except TimeoutError:
                 late = TimeoutError(f"{self.operation.name} took more than {self.timeout:g} s.")
-                raise self._failure(late, call, inputs, names, reads) from late
+                raise self._failure(late, function, inputs, names, reads) from late
             except Exception as error:
-                raise self._failure(error, call, inputs, names, reads) from error
+                raise self._failure(error, function, inputs, names, reads) from error
             value = _unwrapped(value)
-        return self._finished(inputs, names, value, reads)
+        if reads:
+            inputs, names = self._with_external(inputs, names, reads)
+        return _new(self.operation, inputs, names, value)
 
     def _failure(
         self,
         error: Exception,
-        call: Callable[..., Any],
+        function: Callable[..., Any],
         inputs: tuple[Node, ...],
         names: tuple[str, ...],
         reads: list[Node],
     ) -> Exception:
         """What to raise: the error itself where it is the caller's, else what takes feedback."""
-        while isinstance(call, partial):
-            call = call.func
-        called_wrongly = isinstance(error, TypeError) and not _body_ran(error, call)
+        while isinstance(function, partial):
+            function = function.func
+        called_wrongly = isinstance(error, TypeError) and not _body_ran(error, function)
         if not self.catch or called_wrongly or isinstance(error, _NOT_OF_THE_PROGRAM):
             return error
         inputs, names = self._with_external(inputs, names, reads)
-        report = error_report(error, self.operation.name, call)
+        report = error_report(error, self.operation.name, function)
         return ExecutionError(_new(self.operation, inputs, names, report, ErrorNode))
-
-    def _finished(
-        self, inputs: tuple[Node, ...], names: tuple[str, ...], value: Any, reads: list[Node]
-    ) -> Node:
-        if reads:
-            inputs, names = self._with_external(inputs, names, reads)
-        return _new(self.operation, inputs, names, value)
 
     def _with_external(
         self, inputs: tuple[Node, ...], names: tuple[str, ...], reads: list[Node]

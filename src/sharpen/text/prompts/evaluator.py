@@ -131,7 +131,11 @@ class Evaluator:
         """
         key = candidate.key
         new = [example for example in examples if (key, example.id) not in self._known]
-        if new:
+        if self.concurrency == 1:
+            for example in new:
+                self._known[key, example.id] = self._ask(candidate, example)
+                self.evaluated += 1
+        elif new:
             with ThreadPoolExecutor(min(self.concurrency, len(new))) as pool:
                 futures = [pool.submit(self._ask, candidate, example) for example in new]
                 failed: Exception | None = None

@@ -53,9 +53,9 @@ def pareto_weights(scores: Sequence[Sequence[float]]) -> dict[int, int]:
     """
     x = np.asarray(scores, dtype=np.float64)
     fronts = [set(np.flatnonzero(column == column.max()).tolist()) for column in x.T]
-    kept = set().union(*fronts)
-    means = x.mean(axis=1)
-    for k in sorted(kept, key=lambda k: (means[k], k)):
+    appeared = dict.fromkeys(k for front in fronts for k in sorted(front))
+    kept, means = set(appeared), x.mean(axis=1)
+    for k in sorted(appeared, key=lambda k: means[k]):  # of equal means the first that appeared
         own = [front for front in fronts if k in front]
         if all((front & kept) - {k} for front in own):
             kept.discard(k)

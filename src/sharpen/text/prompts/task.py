@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -64,9 +64,20 @@ class Candidate:
     nearest: int = 0
     """Instead of all exemplars, show so many of them that are nearest to the input."""
 
+    key: str = field(init=False, repr=False, compare=False)
+    """Digest of all of it, 16 hex digits."""
+
+    def __post_init__(self) -> None:
+        text = json.dumps(self.to_dict(), sort_keys=True, default=str)
+        digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        object.__setattr__(self, "key", digest)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return asdict(self)
+        shown = [
+            {"input": dict(one.input), "output": one.output, "id": one.id} for one in self.exemplars
+        ]
+        return {"instruction": self.instruction, "exemplars": shown, "nearest": self.nearest}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Candidate:
@@ -80,12 +91,6 @@ class Candidate:
             return cls(str(data["instruction"]), shown, int(data.get("nearest", 0)))
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"this is no prompt: {error!r}.") from None
-
-    @property
-    def key(self) -> str:
-        """Digest of all of it, 16 hex digits."""
-        text = json.dumps(self.to_dict(), sort_keys=True, default=str)
-        return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
