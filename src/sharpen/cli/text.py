@@ -9,12 +9,14 @@ import typer
 
 from sharpen.cli import text_prompts
 from sharpen.cli.common import Output, command, new_app
+from sharpen.cli.text_rag import rag
 
 __all__ = ["app"]
 
 app = new_app("Programs made of calls to language models.")
 cache = new_app("Replies of language models that are kept.")
 app.add_typer(cache, name="cache")
+app.add_typer(rag, name="rag")
 text_prompts.register(app)
 
 File = Annotated[

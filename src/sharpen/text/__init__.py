@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from sharpen.text.optimizers.search_proposer import SearchProposer
     from sharpen.text.optimizers.textgrad import TGD, TextGrad
     from sharpen.text.parameter import Parameter
+    from sharpen.text.rag.bm25 import BM25Index
+    from sharpen.text.rag.chunks import Chunker
+    from sharpen.text.rag.search import ChunkSearch
     from sharpen.text.record import Op, bundle, op
     from sharpen.text.scalar import ScalarPropagator
     from sharpen.text.subgraph import Subgraph, minimal_subgraph
@@ -42,6 +45,9 @@ _MODULES = {
     "feedback": ["Feedback"],
     "nodes": ["Node", "Operation", "no_trace", "node"],
     "parameter": ["Parameter"],
+    "rag.bm25": ["BM25Index"],
+    "rag.chunks": ["Chunker"],
+    "rag.search": ["ChunkSearch"],
     "record": ["Op", "bundle", "op"],
     "scalar": ["ScalarPropagator"],
     "subgraph": ["Subgraph", "minimal_subgraph"],
@@ -62,8 +68,11 @@ __all__ = [
     "LM",
     "OPRO",
     "TGD",
+    "BM25Index",
     "BackwardTwiceError",
     "Budget",
+    "ChunkSearch",
+    "Chunker",
     "ExecutionError",
     "Feedback",
     "GraphFreedError",

@@ -5,12 +5,15 @@
     U(text) = [ sum over units u of q in the text:  w_u / (1 + x_u / H) ] / W
               - rho / W * [ weight of all words of the text - weight of its distinct words ]
 
-Units are the question's distinct words and pairs of neighbouring words; ``w`` is the idf of a word,
-the mean of both for a pair; ``W`` is the sum over all units of the question, ``x_u`` the words
-before the first place of u, ``H`` the ``horizon``. Pairs do not cross blank lines.
+Units are the question's distinct words and pairs of neighbouring words, where words that more than
+half of the chunks have (idf below ln 2) are passed over: "mayor of Arlen" holds the pair "mayor
+Arlen". ``w`` is the idf of a word, the mean of both for a pair; ``W`` is the sum over all units of
+the question, ``x_u`` the words before the first place of u, ``H`` the ``horizon``. Pairs do not
+cross blank lines.
 
 The first sum makes what is relevant and early count, and once; the second makes each repeated word
-cost, so a chunk that adds nothing lowers the score.
+cost, so a chunk that adds nothing lowers the score. It counts words and does not read: where an
+older text contradicts a newer one in a single common word, use a cross-encoder.
 
 The score of a path of chunks extended by each of n others takes one product of a [n, vocabulary]
 matrix and a vector: no text is read again.
@@ -18,8 +21,9 @@ matrix and a vector: no text is read again.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -34,6 +38,7 @@ __all__ = ["LexicalCoverage"]
 
 Floats = npt.NDArray[np.float64]
 
+_PASSED_OVER = math.log(2)
 _BLANK = re.compile(r"\n\s*\n")
 
 
@@ -78,9 +83,29 @@ class LexicalCoverage:
         """Words and pairs of a question and their weights."""
         words = words_of(query)
         units = {word: self.weight(word) for word in words}
-        for a, b in pairwise(words):
+        for i, j in self._pairs(words):
+            a, b = words[i], words[j]
             units[f"{a} {b}"] = (self.weight(a) + self.weight(b)) / 2
         return units
+
+    def _pairs(self, words: Sequence[str]) -> Iterable[tuple[int, int]]:
+        """Places of neighbours among the words that are not passed over."""
+        return pairwise(i for i, word in enumerate(words) if self.weight(word) >= _PASSED_OVER)
+
+    def read(self, text: str, units: Mapping[str, int]) -> tuple[list[str], dict[int, int]]:
+        """Words of a text, and of each unit in it the words before its first place."""
+        words: list[str] = []
+        places: dict[int, int] = {}
+        for part in _BLANK.split(text):
+            before, some = len(words), words_of(part)
+            words += some
+            for i, word in enumerate(some):
+                if word in units:
+                    places.setdefault(units[word], before + i)
+            for i, j in self._pairs(some):
+                if (pair := f"{some[i]} {some[j]}") in units:
+                    places.setdefault(units[pair], before + i)
+        return words, places
 
     def score(self, query: str, texts: Sequence[str]) -> Floats:
         """[texts] scores."""
@@ -114,7 +139,7 @@ class LexicalStates:
         units = reranker.units(query)
         number = {unit: i for i, unit in enumerate(units)}
         vocabulary: dict[str, int] = {}
-        found = [_read(text, number) for text in texts]
+        found = [reranker.read(text, number) for text in texts]
         distinct = [sorted(set(words)) for words, _ in found]
         for words in distinct:
             for word in words:
@@ -164,18 +189,3 @@ class LexicalStates:
         repeated = state.repeated + self._repeats(state, chunks)
         scores: Floats = (covered - self._rho * repeated) / self._whole
         return scores
-
-
-def _read(text: str, units: Mapping[str, int]) -> tuple[list[str], dict[int, int]]:
-    """Words of a text, and of each unit in it the words before its first place."""
-    words: list[str] = []
-    places: dict[int, int] = {}
-    for part in _BLANK.split(text):
-        before, some = len(words), words_of(part)
-        words += some
-        pairs = [f"{a} {b}" for a, b in pairwise(some)]
-        for found in (some, pairs):
-            for i, unit in enumerate(found):
-                if unit in units:
-                    places.setdefault(units[unit], before + i)
-    return words, places
