@@ -216,6 +216,7 @@ def _knapsack(scorer: Scorer) -> Path:
         constraints=LinearConstraint(cost.astype(float), ub=room),
         integrality=np.ones(len(chunks)),
         bounds=Bounds(0, 1),
+        options={"presolve": False},  # its way back prints to stdout at times, and this is small
     )
     chosen = chunks[np.round(solved.x).astype(bool)]
     return tuple(int(i) for i in (chosen if len(chosen) else chunks[:1]))
