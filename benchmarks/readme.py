@@ -22,6 +22,7 @@ from benchmarks.search import sections as searching
 from benchmarks.serve import sections as serving
 from benchmarks.text import lm_sections as calling
 from benchmarks.text import program_sections as programs
+from benchmarks.text import rag_sections as retrieving
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
@@ -49,6 +50,7 @@ PAGES = (
         "docs/text/lm.md",
         "docs/text/programs.md",
         "docs/text/prompts.md",
+        "docs/text/rag.md",
     ),
 )
 PLOT = ROOT / "docs" / "benchmarks.png"
@@ -430,6 +432,7 @@ _OF_ROOMS = {
     **preparing.SECTIONS,
     **calling.SECTIONS,
     **programs.SECTIONS,
+    **retrieving.SECTIONS,
 }
 
 
