@@ -89,7 +89,7 @@ def data_recipe(folder: Path, **changes: Any) -> Path:
         ("data.max_tokens=many", ("data.max_tokens", "integer", "'many'")),
         ("data.max_tokens=2", ("max_tokens=2", "at least 8")),
         ("data.format=chatt", ("data.format", "'chatt'", "chat")),
-        ("data.source.asset=python-stdlib", ("exactly one of path and asset",)),
+        ("data.source.asset=python-stdlib", ("exactly one of path, asset and mix",)),
         ("model=nowhere", ("'nowhere'", "tiny")),
         ("data.uses=dataa", ("'dataa'", "Did you mean 'data'?")),
         ("serv={}", ("'serv'", "Did you mean 'serve'?")),

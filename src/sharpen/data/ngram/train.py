@@ -55,10 +55,13 @@ def train(
     found = estimate(corpus, order, tuple(limits))
     with np.errstate(divide="ignore"):
         unigrams = np.log10(np.stack([found.unigrams, found.backoffs], 1)).astype(np.float32)
+        orders = [
+            np.log10(np.stack([one.probability, one.backoff], 1)).astype(np.float32)
+            for one in found.orders
+        ]
     unigrams[BEGIN, 0] = _NEVER
     tables, slots = [], np.arange(len(unigrams), dtype=np.uint32)
-    for one in found.orders:
-        values = np.log10(np.stack([one.probability, one.backoff], 1)).astype(np.float32)
+    for one, values in zip(found.orders, orders, strict=True):
         table, slots = insert(keys_of(slots[one.context], one.word), values)
         tables.append(table)
     about = {

@@ -312,7 +312,8 @@ class Moments:
                 self._solved = torch.linalg.solve_triangular(
                     model._factor.mT, self._half, upper=True
                 )
-                self._scaled = model.scaled(others)
+                if self._is_plain:
+                    self._scaled = model.scaled(others)
 
     def __call__(self, points: Floats) -> Pulled:
         """The moments at [q, p] ``points``."""
