@@ -13,6 +13,7 @@ from sharpen.core.optimizer import Candidate, make_optimizer
 from sharpen.core.parameters import Categorical, Float, Int
 from sharpen.core.problem import Constraint, Objective
 from sharpen.core.space import Space
+from sharpen.search.gp.acquisition import noisy_expected_improvement, value_and_slopes
 from sharpen.search.gp.contextual import AtContext, ContextualGP, OverContexts
 from sharpen.search.gp.model import GaussianProcess, Hyperparameters
 from sharpen.testing import OptimizerConformance
@@ -73,6 +74,23 @@ def test_the_mean_over_contexts_is_that_of_the_joint_posterior() -> None:
     np.testing.assert_allclose(over.covariance(at, at), covariance, atol=1e-10)
     at.requires_grad_()
     assert torch.autograd.gradcheck(over.posterior, at, atol=1e-6)
+
+
+def test_noisy_improvement_over_contexts_has_the_gradient_of_its_values() -> None:
+    model = joint_model()
+    rng = np.random.default_rng(5)
+    contexts = torch.from_numpy(rng.random((3, 1)))
+    over = OverContexts(model, contexts, torch.full((3,), 1 / 3, dtype=torch.float64))
+    seen, at = torch.from_numpy(rng.random((6, 2))), rng.random((4, 2))
+    wanted = noisy_expected_improvement(over, seen, 0.1)
+    values, slopes = value_and_slopes(wanted, at)
+    h = 1e-5
+    for k in range(2):
+        step = np.zeros(2)
+        step[k] = h
+        high, low = (value_and_slopes(wanted, at + sign * step)[0] for sign in (1, -1))
+        np.testing.assert_allclose(slopes[:, k], (high - low) / (2 * h), rtol=1e-3, atol=1e-6)
+    assert np.isfinite(values).all()
 
 
 def test_a_view_at_a_context_is_the_process_there() -> None:
