@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,23 +212,19 @@ def _run(
     method = INSTRUCTIONS[io]
     if method is not None:
         search.units = planned.instruction_judgements
-        try:
+        with suppress(BudgetSpent):
             if io == "mipro":
                 mipro.improve(search, k=0 if eo != "none" else k)
             elif io == "select":
                 select.improve(search, instructions)
             else:
                 method(search)
-        except BudgetSpent:
-            pass
         search.units = allowed
-    try:
+    with suppress(BudgetSpent):
         if not search.history:
             search.full(search.seed_prompt)
         if eo != "none":
             improve_exemplars(search, eo, search.best.candidate.instruction, k)
-    except BudgetSpent:
-        pass
 
 
 def _usage(client: LM, writer: LM) -> dict[str, Any]:
