@@ -134,11 +134,11 @@ def test_lone_surrogates_are_played_back(file: Path) -> None:
 WORKER = """
 import sys
 from sharpen.core.lm import LM, CassetteEngine, Scripted
-file, number = sys.argv[1:]
+file, number, calls = sys.argv[1:]
 script = Scripted(lambda request: "x" * 20_000 + request.prompt, model="m")
 lm = LM(CassetteEngine(file, script, "auto"))
 print("ready", flush=True)
-for i in range(300):
+for i in range(int(calls)):
     lm(f"{number} {i}")
 """
 
@@ -146,8 +146,10 @@ for i in range(300):
 @pytest.mark.slow
 def test_processes_record_into_one_file_even_if_some_are_killed(file: Path) -> None:
     command = [sys.executable, "-c", WORKER, str(file)]
+    # Those to be killed have more to do than they ever finish before.
     workers = [
-        subprocess.Popen([*command, str(i)], stdout=subprocess.PIPE, text=True) for i in range(4)
+        subprocess.Popen([*command, str(i), calls], stdout=subprocess.PIPE, text=True)
+        for i, calls in enumerate(("1000000", "1000000", "300", "300"))
     ]
     for worker in workers:
         assert worker.stdout is not None
