@@ -11,9 +11,9 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from data_rows import stays
+from sharpen.core.embedding import open_embedder
 from sharpen.core.errors import ConfigError, FileFormatError, MissingFileError
 from sharpen.data import Dataset, ops
-from sharpen.data.embedding import embedding_files, load_embedding
 
 WORDS = [f"w{i}" for i in range(300)]
 
@@ -48,7 +48,7 @@ def drawn(count: int, seed: int = 0) -> list[str]:
 
 
 def test_a_text_is_the_mean_of_its_tokens(model: str) -> None:
-    embedding = load_embedding(*embedding_files(model))
+    embedding = open_embedder(model)
     found = embedding.encode(["w3 w7 w7", "", "unknown"])
     mean = (embedding.table[4] + 2 * embedding.table[8]) / 3
     assert np.allclose(found[0], mean / np.linalg.norm(mean), atol=1e-6)
@@ -62,7 +62,7 @@ def test_all_pairs_of_few_rows_are_compared(tmp_path: Path, model: str, cluster:
     texts = [*drawn(200), "", ""]
     op = ops.semantic_dedup(model=model, threshold=0.9, cluster=cluster)
     of = stays(tmp_path / "rows", op, texts)
-    vectors = load_embedding(*embedding_files(model)).encode(texts).astype(np.float64)
+    vectors = open_embedder(model).encode(texts).astype(np.float64)
     near = vectors @ vectors.T >= 0.9
     if cluster == "star":
         wanted: list[int] = []
@@ -122,12 +122,12 @@ def test_tables_that_do_not_fit_are_refused(tmp_path: Path, model: str) -> None:
     (tmp_path / "t.json").rename(Path(model) / "tokenizer.json")
     save_file({"a": np.zeros((5, 16), np.float32)}, Path(model) / "model.safetensors")
     with pytest.raises(FileFormatError, match="5 rows for 301 tokens"):
-        load_embedding.__wrapped__(*embedding_files(model))
+        open_embedder(model)
 
 
 @pytest.mark.asset("wordllama")
 def test_sentences_that_mean_the_same_are_close() -> None:
-    embedding = load_embedding(*embedding_files("wordllama"))
+    embedding = open_embedder("wordllama")
     one, two, other = embedding.encode(
         [
             "A man is eating food.",

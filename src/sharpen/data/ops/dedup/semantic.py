@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from sharpen.core.embedding import embedder_files, open_embedder
 from sharpen.core.errors import ConfigError
 from sharpen.data.batch import Batch
 from sharpen.data.corpus import Corpus
-from sharpen.data.embedding import embedding_files, load_embedding
 from sharpen.data.ops.barrier import Copies, Deduplicator
 from sharpen.data.ops.base import operator
 from sharpen.data.ops.dedup.joining import Cluster, groups_of
@@ -45,7 +45,7 @@ class SemanticDedup(Deduplicator):
     """Least cosine of copies."""
 
     model: str = "wordllama"
-    """An asset's name, or a table of token vectors: a safetensors file, or a folder with one."""
+    """``wordllama`` or ``minilm-l6``, a model's folder, or a table of token vectors."""
 
     cluster: Cluster = "components"
     """``components``: copies of copies are copies. ``star``: a row goes only if it is a copy of one
@@ -59,21 +59,18 @@ class SemanticDedup(Deduplicator):
         super().__post_init__()
         if not 0 < self.threshold <= 1:
             raise ConfigError(f"threshold={self.threshold:g} must be above 0 and at most 1.")
-        embedding_files(self.model)
+        embedder_files(self.model)
 
     def describe(self) -> dict[str, Any]:
         """With what the table holds."""
-        digests = [file_digest(file_stamp(str(path))) for path in embedding_files(self.model)]
+        digests = [file_digest(file_stamp(str(path))) for path in embedder_files(self.model)]
         return {**super().describe(), "model": digests}
 
     def marks(self, batch: Batch) -> Mapping[str, pa.Array]:
         """See :class:`Deduplicator`."""
-        embedding = load_embedding(*embedding_files(self.model))
-        found = embedding.encode(batch.texts.strings)
-        buffers = [None, pa.py_buffer(found.tobytes())]
-        return {
-            "vector": pa.Array.from_buffers(pa.binary(4 * embedding.width), len(batch), buffers)
-        }
+        found = open_embedder(self.model).encode(batch.texts.strings)
+        width, buffers = found.shape[1], [None, pa.py_buffer(found.tobytes())]
+        return {"vector": pa.Array.from_buffers(pa.binary(4 * width), len(batch), buffers)}
 
     def copies(self, rows: Corpus, order: Integers) -> Copies:
         """See :class:`Deduplicator`."""

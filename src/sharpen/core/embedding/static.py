@@ -6,21 +6,19 @@ A table is a safetensors file with one matrix of [tokens, width], and a tokenize
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sharpen.core.assets import ASSETS, asset_path
-from sharpen.core.errors import DependencyNotInstalled, FileFormatError, MissingFileError
+from sharpen.core.embedding.opening import unit
+from sharpen.core.errors import DependencyNotInstalled, FileFormatError
 
-__all__ = ["StaticEmbedding", "embedding_files", "load_embedding"]
+__all__ = ["StaticEmbedding", "load"]
 
 Vectors = npt.NDArray[np.float32]
 
-_TOKENIZERS = ("tokenizer.json", "../tokenizers/l2_supercat_tokenizer_config.json")
 _AT_ONCE = 512  # texts that are tokenized together
 
 
@@ -52,34 +50,10 @@ class StaticEmbedding:
                 ids = np.array(one.ids, np.int64)
                 if len(ids):
                     found[i] = self.table[ids].mean(0, dtype=np.float64)
-        length = np.linalg.norm(found, axis=1, keepdims=True)
-        found /= np.where(length > 0, length, 1)
-        return found
+        return unit(found)
 
 
-def embedding_files(model: str) -> tuple[Path, Path]:
-    """The table and the tokenizer of an embedding.
-
-    Args:
-        model: an asset's name, a safetensors file, or a folder with ``model.safetensors``.
-
-    Raises:
-        MissingFileError: one of them is not there.
-        AssetNotInstalled: the asset is not installed.
-    """
-    path = asset_path(model) if model in ASSETS else Path(model)
-    table = path / "model.safetensors" if path.is_dir() else path
-    if not table.is_file():
-        known = ", ".join(a.name for a in ASSETS.values() if a.kind == "embedding")
-        raise MissingFileError(f"there is no embedding {model}; a file, a folder, or: {known}.")
-    for name in _TOKENIZERS:
-        if (tokenizer := table.parent / name).is_file():
-            return table, tokenizer
-    raise MissingFileError(f"{table} has no tokenizer.json beside it.")
-
-
-@functools.lru_cache(maxsize=2)
-def load_embedding(table: Path, tokenizer: Path) -> StaticEmbedding:
+def load(table: Path, tokenizer: Path) -> StaticEmbedding:
     """Read both files.
 
     Raises:
