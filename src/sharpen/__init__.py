@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sharpen.core.run import Run, load_run, run
     from sharpen.core.space import Space
     from sharpen.core.study import Budget, Study
+    from sharpen.core.text_parameter import Text
     from sharpen.core.threads import Threads
     from sharpen.core.tune import tune
 
@@ -58,6 +59,7 @@ _EXPORTS = {
     "Space": "sharpen.core.space",
     "Study": "sharpen.core.study",
     "Subset": "sharpen.core.collections",
+    "Text": "sharpen.core.text_parameter",
     "Threads": "sharpen.core.threads",
     "Trial": "sharpen.core.feedback",
     "load_recipe": "sharpen.core.recipe",
@@ -109,6 +111,7 @@ __all__ = [
     "Space",
     "Study",
     "Subset",
+    "Text",
     "Threads",
     "Trial",
     "__version__",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sharpen.text.feedback import Feedback
     from sharpen.text.llm_op import LLM
     from sharpen.text.losses import MetricLoss, TextLoss, textsum
+    from sharpen.text.module import Module
     from sharpen.text.nodes import Node, Operation, no_trace, node
     from sharpen.text.optimizers.base import StepReport, TextOptimizer
     from sharpen.text.optimizers.opro import OPRO
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from sharpen.text.optimizers.search_proposer import SearchProposer
     from sharpen.text.optimizers.textgrad import TGD, TextGrad
     from sharpen.text.parameter import Parameter
+    from sharpen.text.problem import TextProblem
     from sharpen.text.rag.bm25 import BM25Index
     from sharpen.text.rag.chunks import Chunker
     from sharpen.text.rag.search import ChunkSearch
@@ -44,7 +46,9 @@ _MODULES = {
     "errors": ["BackwardTwiceError", "ExecutionError", "GraphFreedError", "UndeclaredInputError"],
     "feedback": ["Feedback"],
     "nodes": ["Node", "Operation", "no_trace", "node"],
+    "module": ["Module"],
     "parameter": ["Parameter"],
+    "problem": ["TextProblem"],
     "rag.bm25": ["BM25Index"],
     "rag.chunks": ["Chunker"],
     "rag.search": ["ChunkSearch"],
@@ -77,6 +81,7 @@ __all__ = [
     "Feedback",
     "GraphFreedError",
     "MetricLoss",
+    "Module",
     "Node",
     "Op",
     "Operation",
@@ -93,6 +98,7 @@ __all__ = [
     "TextGradient",
     "TextLoss",
     "TextOptimizer",
+    "TextProblem",
     "TextualPropagator",
     "UndeclaredInputError",
     "bundle",

@@ -14,17 +14,16 @@ Differs from the paper: one proposal a step; pairs without a score are sorted by
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from sharpen.core.errors import ConfigError
-from sharpen.text.asking import Asker
-from sharpen.text.feedback import Feedback
-from sharpen.text.nodes import Node
-from sharpen.text.optimizers.base import Suggestion
+from sharpen.core.feedback import Trial
+from sharpen.core.space import Space
+from sharpen.text.module import Module
+from sharpen.text.optimizers.base import record_of
 from sharpen.text.optimizers.optoprime import FORMATS, OptoPrime
-from sharpen.text.optimizers.problem import Problem, constraints_of
+from sharpen.text.optimizers.problem import constraints_of
 from sharpen.text.parameter import Parameter
 
 __all__ = ["OPRO"]
@@ -40,53 +39,44 @@ class OPRO(OptoPrime):
     """Proposes values from those tried before and their feedback alone; it sees no program.
 
     Args:
-        parameters: what to change.
+        parameters: what to change: a module, parameters, or a space.
         lm: the model.
         top: how many of the best pairs are shown; the paper shows 20.
         options: those of :class:`~sharpen.text.optimizers.optoprime.OptoPrime`.
     """
 
+    name: ClassVar[str] = "opro"
+
     def __init__(
-        self, parameters: Sequence[Parameter], lm: Any, *, top: int = 20, **options: Any
+        self,
+        parameters: Module | Sequence[Parameter] | Space,
+        lm: Any,
+        *,
+        top: int = 20,
+        **options: Any,
     ) -> None:
         if top < 1:
             raise ConfigError(f"top={top} must be at least 1 (OPRO).")
         super().__init__(parameters, lm, **{"objective": OBJECTIVE, **options})
         self.top = top
-        self.tried: list[dict[str, Any]] = []
 
-    def propose(self, pending: Sequence[tuple[Node, Feedback]]) -> Suggestion:
-        """New values from one reply."""
-        problem = Problem(pending, self.trainable(), self.names, self.objective)
-        scores = [feedback.score for _, feedback in pending]
-        known = [score for score in scores if score is not None]
-        mean = sum(known) / len(known) if known else None
-        self.tried.append({**problem.remembered(), "score": mean})
-        asker = Asker(self.lm, temperature=self.temperature, max_tokens=self.max_tokens)
-        suggestion = self._read(asker, self.messages(problem))
-        return replace(suggestion, calls=asker.calls, tokens=asker.tokens)
-
-    def messages(self, problem: Problem) -> list[dict[str, str]]:
+    def messages(self, base: Trial) -> list[dict[str, str]]:
         """What the model is told."""
-        order = sorted(
-            range(len(self.tried)),
-            key=lambda k: (self.tried[k]["score"] is not None, self.tried[k]["score"] or 0.0, k),
-        )
-        shown = [self.tried[k] for k in order[-self.top :]]
+        (objective,) = self.objectives
+        records: list[tuple[bool, float, int, dict[str, Any]]] = []
+        for number, trial in sorted(self.history.items()):
+            score = trial.values.get(objective.name) if trial.is_ok else None
+            merit = 0.0 if score is None else -objective.loss(score)
+            records.append((score is not None, merit, number, record_of(trial) | {"score": score}))
+        shown = [record for *_, record in sorted(records, key=lambda one: one[:3])[-self.top :]]
+        if not shown:
+            shown = [{"variables": dict(base.config), "score": None}]
         pairs = "\n".join(json.dumps(one, ensure_ascii=False) for one in shown)
-        rules = constraints_of(problem.variables)
+        rules = constraints_of(self._open())
         parts = [f"#Instruction\n{self.objective}", f"#Examples\n{pairs}"]
         parts += [f"#Constraints\n{rules}"] if rules else []
+        parts += self._under_way()
         return [
             {"role": "system", "content": f"{_READING}\n\n{FORMATS[self.format]}"},
             {"role": "user", "content": "\n\n".join([*parts, "Your reply:"])},
         ]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Values, steps and all that was tried."""
-        return super().state_dict() | {"tried": list(self.tried)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave."""
-        super().load_state_dict(state)
-        self.tried = list(state.get("tried", ()))

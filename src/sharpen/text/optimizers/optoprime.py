@@ -16,18 +16,26 @@ kind, space and rule before any is set; the prompt can be held to a number of to
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from sharpen.core.errors import ConfigError
+from sharpen.core.feedback import Trial
 from sharpen.core.lm.errors import ReplyError
+from sharpen.core.problem import Objective
+from sharpen.core.space import Space
 from sharpen.text.asking import Asker
-from sharpen.text.feedback import Feedback
-from sharpen.text.nodes import Node
-from sharpen.text.optimizers.base import Suggestion, TextOptimizer
+from sharpen.text.module import Module
+from sharpen.text.optimizers.base import (
+    SCORE,
+    Suggestion,
+    TextOptimizer,
+    record_of,
+    said_of,
+)
 from sharpen.text.optimizers.problem import Problem
+from sharpen.text.optimizers.variables import Variable
 from sharpen.text.parameter import Parameter
 from sharpen.text.reply import parse_suggestion
 
@@ -79,8 +87,9 @@ class OptoPrime(TextOptimizer):
     """Proposes values by one call of a model that reads the minimal subgraph and the feedback.
 
     Args:
-        parameters: what to change.
+        parameters: what to change: a module, parameters, or a space.
         lm: the model: ``LM``, an engine, or what ``LM`` takes.
+        objectives: the score.
         objective: the instruction.
         memory: how many earlier pairs of values and feedback are shown.
         max_tokens: of a reply.
@@ -92,17 +101,22 @@ class OptoPrime(TextOptimizer):
         value_limit: longest value shown outside of the variables, in characters.
         max_prompt_tokens: most tokens of the problem's text; values are cut until it fits.
         temperature: of the model.
+        seed: of the draws of a model above temperature 0.
+        start: the values that are improved on: those told of ``last``, or the ``best`` so far.
         atomic: set all proposed values or none.
 
     Raises:
         ConfigError: an option makes no sense.
     """
 
+    name: ClassVar[str] = "optoprime"
+
     def __init__(
         self,
-        parameters: Sequence[Parameter],
+        parameters: Module | Sequence[Parameter] | Space,
         lm: Any,
         *,
+        objectives: Sequence[Objective] = (SCORE,),
         objective: str = OBJECTIVE,
         memory: int = 0,
         max_tokens: int = 4096,
@@ -113,9 +127,11 @@ class OptoPrime(TextOptimizer):
         value_limit: int = 2000,
         max_prompt_tokens: int | None = None,
         temperature: float = 0.0,
+        seed: int = 0,
+        start: Literal["last", "best"] = "last",
         atomic: bool = False,
     ) -> None:
-        super().__init__(parameters, atomic=atomic)
+        super().__init__(parameters, objectives, seed=seed, start=start, atomic=atomic)
         if format not in FORMATS:
             raise ConfigError(f"format must be json or xml, got {format!r} (OptoPrime).")
         for name, value in (("memory", memory), ("retries", retries)):
@@ -123,7 +139,7 @@ class OptoPrime(TextOptimizer):
                 raise ConfigError(f"{name}={value} must be at least 0 (OptoPrime).")
         self.lm = lm
         self.objective = objective
-        self.memory: deque[dict[str, Any]] = deque(maxlen=memory)
+        self.memory = memory
         self.max_tokens = max_tokens
         self.format = format
         self.mask = tuple(mask)
@@ -133,35 +149,57 @@ class OptoPrime(TextOptimizer):
         self.max_prompt_tokens = max_prompt_tokens
         self.temperature = temperature
 
-    def propose(self, pending: Sequence[tuple[Node, Feedback]]) -> Suggestion:
+    def suggest(self, number: int, base: Trial) -> Suggestion:
         """New values from one reply."""
-        problem = Problem(pending, self.trainable(), self.names, self.objective)
-        asker = Asker(self.lm, temperature=self.temperature, max_tokens=self.max_tokens)
-        messages = self.messages(problem)
-        try:
-            suggestion = self._read(asker, messages)
-        finally:
-            self.memory.append(problem.remembered())
+        sampling = self.sampling(number, self.temperature)
+        asker = Asker(self.lm, max_tokens=self.max_tokens, **sampling)
+        suggestion = self._read(asker, self.messages(base))
         return replace(suggestion, calls=asker.calls, tokens=asker.tokens)
 
-    def messages(self, problem: Problem) -> list[dict[str, str]]:
+    def messages(self, base: Trial) -> list[dict[str, str]]:
         """What the model is told."""
         parts = []
         if self.examples:
             parts.append("Solved problems, as examples:\n\n" + "\n\n".join(self.examples))
         parts.append(
-            problem.render(
+            self.problem(base).render(
                 self.mask, value_limit=self.value_limit, max_tokens=self.max_prompt_tokens
             )
         )
-        if self.memory:
-            records = "\n".join(json.dumps(one, ensure_ascii=False) for one in self.memory)
-            parts.append(f"Earlier values and what was said about them, oldest first:\n{records}")
+        parts += self._earlier(base) + self._under_way()
         parts.append("Your reply:")
         return [
             {"role": "system", "content": f"{READING}\n\n{FORMATS[self.format]}"},
             {"role": "user", "content": "\n\n".join(parts)},
         ]
+
+    def problem(self, base: Trial) -> Problem:
+        """The program, its values and what was said, of one trial."""
+        info = base.feedback.info if base.feedback is not None else {}
+        return Problem(
+            info.get("programs", ()), said_of(base), base.config, self._open(), self.objective
+        )
+
+    def _open(self) -> list[Variable]:
+        frozen = self.frozen()
+        return [one for name, one in self.variables.items() if name not in frozen]
+
+    def _earlier(self, base: Trial) -> list[str]:
+        """The last trials before, where some are to be shown."""
+        before = [self.history[k] for k in sorted(self.history) if k != base.number]
+        shown = before[-self.memory :] if self.memory else []
+        if not shown:
+            return []
+        records = "\n".join(json.dumps(record_of(one), ensure_ascii=False) for one in shown)
+        return [f"Earlier values and what was said about them, oldest first:\n{records}"]
+
+    def _under_way(self) -> list[str]:
+        """What is being judged at this time, where several are."""
+        running = [self.pending[k].config for k in sorted(self.pending)]
+        if not running:
+            return []
+        records = "\n".join(json.dumps(one, ensure_ascii=False) for one in running)
+        return [f"Being judged now, so propose something else:\n{records}"]
 
     def _read(self, asker: Asker, messages: list[dict[str, str]]) -> Suggestion:
         for left in range(self.retries, -1, -1):
@@ -178,15 +216,6 @@ class OptoPrime(TextOptimizer):
                     {"role": "user", "content": _UNREADABLE.format(reason=reason)},
                 ]
         raise AssertionError
-
-    def state_dict(self) -> dict[str, Any]:
-        """Values, steps and memory."""
-        return super().state_dict() | {"memory": list(self.memory)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave."""
-        super().load_state_dict(state)
-        self.memory = deque(state.get("memory", ()), maxlen=self.memory.maxlen)
 
 
 _SHOWN = 4000  # characters of a reply that cannot be read, to the model that wrote it

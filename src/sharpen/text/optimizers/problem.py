@@ -5,8 +5,10 @@ all, always in this order, empty where there is nothing (Cheng, Nie and Swaminat
 Next AutoDiff*, NeurIPS 2024, section 4). Of several outputs each has its own inputs, others,
 outputs and feedback; the code is listed once where all ran the same.
 
-Long values are shown by their beginning and end, variables always whole. Where a prompt may have
-only so many tokens, inputs, others and outputs are cut further until it fits.
+A recorded program becomes plain data first (:func:`program_of`), so that what ran in one process
+can be shown by an optimizer in another, and kept in a study. Long values are shown by their
+beginning and end, variables always whole. Where a prompt may have only so many tokens, inputs,
+others and outputs are cut further until it fits.
 """
 
 from __future__ import annotations
@@ -15,13 +17,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sharpen.core.errors import ConfigError
-from sharpen.text.feedback import Feedback
-from sharpen.text.listing import Listing, elided, list_program, typed
+from sharpen.text.listing import elided, list_program, shown, typed
 from sharpen.text.nodes import Node
+from sharpen.text.optimizers.variables import Variable
 from sharpen.text.parameter import Parameter
 from sharpen.text.subgraph import minimal_subgraph
 
-__all__ = ["SECTIONS", "Problem", "constraints_of"]
+__all__ = ["SECTIONS", "Problem", "constraints_of", "numbered", "program_of"]
 
 SECTIONS = (
     "Instruction",
@@ -36,34 +38,70 @@ SECTIONS = (
 )
 _CHARS_PER_TOKEN = 3  # a cautious guess: a prompt that is held to a limit must not exceed it
 _LEAST_VALUE = 40
+_KEPT = 20_000  # characters of a value that the plain data of a program keeps
+
+Program = Mapping[str, Any]
+
+
+def program_of(
+    output: Node, parameters: Sequence[Parameter], names: Mapping[int, str]
+) -> dict[str, Any]:
+    """The minimal subgraph of an output as plain data: lines of code, and values as text.
+
+    Args:
+        output: what feedback is given on.
+        parameters: those that may be changed.
+        names: of parameters, by id.
+    """
+    listing = list_program(minimal_subgraph(output, parameters), names)
+    parts: dict[str, Any] = {
+        "code": list(listing.code),
+        "documentation": list(listing.documentation),
+        "variables": [name for name, _ in listing.variables],
+    }
+    for part in ("inputs", "others", "outputs"):
+        parts[part] = [
+            [name, type(value).__name__, elided(shown(value), _KEPT)]
+            for name, value in getattr(listing, part)
+        ]
+    return parts
+
+
+def numbered(texts: Sequence[str]) -> str:
+    """Texts of several outputs, each under its number; of one, the text itself."""
+    if len(texts) == 1:
+        return texts[0]
+    return "\n".join(f"[{k}]\n{text}".rstrip() for k, text in enumerate(texts, start=1))
 
 
 class Problem:
-    """Outputs with feedback, as text.
+    """Programs with what was said of their outputs, as text.
 
     Args:
-        pending: outputs, each with its feedback.
-        parameters: those that may be changed.
-        names: of parameters, by id.
+        programs: as :func:`program_of` gives them; none where nothing was recorded.
+        said: feedback on each output, and further remarks after these.
+        values: of the variables, by name.
+        variables: those that may be changed.
         objective: what is to be done.
     """
 
     def __init__(
         self,
-        pending: Sequence[tuple[Node, Feedback]],
-        parameters: Sequence[Parameter],
-        names: Mapping[int, str],
+        programs: Sequence[Program],
+        said: Sequence[str],
+        values: Mapping[str, Any],
+        variables: Iterable[Variable],
         objective: str,
     ) -> None:
+        self.programs = list(programs)
+        self.said = list(said)
         self.objective = objective
-        self.listings: list[Listing] = []
-        self.feedback: list[str] = []
-        for output, feedback in pending:
-            graph = minimal_subgraph(output, parameters)
-            self.listings.append(list_program(graph, names))
-            self.feedback.append(feedback.render())
-        reached = {id(p): None for listing in self.listings for _, p in listing.variables}
-        self.variables = [(names[p.id], p) for p in parameters if id(p) in reached]
+        reached = {name for program in programs for name in program["variables"]}
+        self.variables = [
+            (one, values[one.name])
+            for one in variables
+            if one.name in values and (one.name in reached or not programs)
+        ]
 
     def sections(self, mask: Iterable[str] = (), limit: int | None = None) -> dict[str, str]:
         """Text of each section.
@@ -73,19 +111,22 @@ class Problem:
             limit: longest value, in characters, outside of the variables.
         """
         masked = _checked(mask)
+        documentation = dict.fromkeys(
+            line for program in self.programs for line in program["documentation"]
+        )
         parts = {
             "Instruction": self.objective,
-            "Code": self._each(lambda one: "\n".join(one.code), merge=True),
-            "Documentation": "\n".join(
-                dict.fromkeys(line for one in self.listings for line in one.documentation)
+            "Code": self._code(),
+            "Documentation": "\n".join(documentation),
+            "Variables": "\n".join(
+                typed(one.name, value, one.kind) for one, value in self.variables
             ),
-            "Variables": "\n".join(typed(n, p._value, p.kind) for n, p in self.variables),
-            "Constraints": constraints_of(self.variables),
-            "Inputs": self._each(lambda one: _values(one.inputs, limit)),
-            "Others": self._each(lambda one: _values(one.others, limit)),
-            "Outputs": self._each(lambda one: _values(one.outputs, limit)),
-            "Feedback": self._numbered(
-                [text if limit is None else elided(text, limit) for text in self.feedback]
+            "Constraints": constraints_of(one for one, _ in self.variables),
+            "Inputs": self._values("inputs", limit),
+            "Others": self._values("others", limit),
+            "Outputs": self._values("outputs", limit),
+            "Feedback": numbered(
+                [text if limit is None else elided(text, limit) for text in self.said]
             ),
         }
         return {name: "" if name in masked else parts[name] for name in SECTIONS}
@@ -122,33 +163,26 @@ class Problem:
                 )
             limit = max(_LEAST_VALUE, (limit if limit is not None else len(text)) // 2)
 
-    def remembered(self) -> dict[str, Any]:
-        """The values of the variables and what was said, as plain data."""
-        return {
-            "variables": {name: parameter._value for name, parameter in self.variables},
-            "feedback": self._numbered(self.feedback),
-        }
-
-    def _each(self, text: Any, *, merge: bool = False) -> str:
-        texts = [text(listing) for listing in self.listings]
-        if merge and len(set(texts)) == 1:
-            return str(texts[0])
-        return self._numbered(texts)
-
-    def _numbered(self, texts: Sequence[str]) -> str:
-        """Texts of several outputs, each under its number; of one, the text itself."""
-        if len(texts) == 1:
+    def _code(self) -> str:
+        texts = ["\n".join(program["code"]) for program in self.programs]
+        if len(set(texts)) == 1:
             return texts[0]
-        return "\n".join(f"[{k}]\n{text}".rstrip() for k, text in enumerate(texts, start=1))
+        return numbered(texts) if texts else ""
+
+    def _values(self, part: str, limit: int | None) -> str:
+        texts = [
+            "\n".join(
+                f"({kind}) {name} = {text if limit is None else elided(text, limit)}"
+                for name, kind, text in program[part]
+            )
+            for program in self.programs
+        ]
+        return numbered(texts) if texts else ""
 
 
-def constraints_of(variables: Iterable[tuple[str, Parameter]]) -> str:
+def constraints_of(variables: Iterable[Variable]) -> str:
     """A line for each variable that has a constraint."""
-    return "\n".join(f"{name}: {p.constraint}" for name, p in variables if p.constraint)
-
-
-def _values(pairs: Iterable[tuple[str, Any]], limit: int | None) -> str:
-    return "\n".join(typed(name, value, limit=limit) for name, value in pairs)
+    return "\n".join(f"{one.name}: {one.constraint}" for one in variables if one.constraint)
 
 
 def _checked(mask: Iterable[str]) -> set[str]:

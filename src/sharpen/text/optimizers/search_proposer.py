@@ -1,8 +1,8 @@
 """Improves programs by search, without a language model.
 
 It stands where the optimizers that read stand, and uses the score of the feedback, and of an error
-the line it names. Parameters fall into blocks: all numbers and choices together, each text, each
-piece of code. A step changes one block of the best values so far:
+the line it names. Variables fall into blocks: all numbers and choices together, each text, each
+piece of code. A proposal changes one block of the best values so far:
 
 - numbers and choices by an optimizer of :mod:`sharpen.search`, by name;
 - text by an edit (:mod:`sharpen.text.edits`), chosen by Thompson sampling of how often each helped;
@@ -11,36 +11,46 @@ piece of code. A step changes one block of the best values so far:
   change that helps a little may lead away from the one that is needed.
 
 Which block is changed is chosen by Thompson sampling too (Thompson, 1933): each has a Beta
-distribution of the chance that a step improves the score.
+distribution of the chance that a step improves the score. All of this is derived from the history,
+where a trial's origin says what was changed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from sharpen.core.errors import ConfigError, DataError
+from sharpen.core.feedback import Feedback as CoreFeedback
 from sharpen.core.feedback import Trial
-from sharpen.core.optimizer import Optimizer, make_optimizer
-from sharpen.core.parameters import Bool
-from sharpen.core.parameters import Parameter as SpaceParameter
-from sharpen.core.problem import Objective, as_feedback
+from sharpen.core.optimizer import Optimizer, Proposal, make_optimizer
+from sharpen.core.parameters import Float, Int
+from sharpen.core.problem import Constraint, Objective, as_feedback
 from sharpen.core.space import Space, random_stream
+from sharpen.core.text_parameter import Text
 from sharpen.text.edits import EDITS, edited
-from sharpen.text.feedback import Feedback
+from sharpen.text.module import Module
 from sharpen.text.mutations import Mutant, mutants
-from sharpen.text.nodes import Node
-from sharpen.text.optimizers.base import Suggestion, TextOptimizer
+from sharpen.text.optimizers.base import (
+    GIVEN,
+    SCORE,
+    Pending,
+    Suggestion,
+    TextOptimizer,
+    evidence_of,
+    said_of,
+)
 from sharpen.text.parameter import Parameter
 
 __all__ = ["SearchProposer"]
 
 _MARKED = re.compile(r"^> *(\d+) ", re.MULTILINE)
-_SCORE = Objective("score", "max")
+_NUMBERS = "numbers"
 _TRIES = 50
 _FEW = 5
 
@@ -49,7 +59,10 @@ class SearchProposer(TextOptimizer):
     """Proposes values by search; every output needs feedback with a score, or an error.
 
     Args:
-        parameters: what to change; numbers and choices need a ``space``, or are truth values.
+        parameters: what to change: a module, parameters, or a space; numbers need a range.
+        objectives: the score.
+        constraints: none.
+        lm: not used; it stands here so that optimizers can be exchanged.
         phrases: sentences that may be put into texts.
         method: the optimizer of numbers and choices, such as ``cmaes``, ``tpe``, ``gp``;
             ``auto`` takes Nelder and Mead's simplex for five real numbers or fewer, CMA-ES for
@@ -57,181 +70,265 @@ class SearchProposer(TextOptimizer):
         seed: of all its randomness.
 
     Raises:
-        ConfigError: a number without a space, or an unknown method.
+        ConfigError: a number without a range, or an unknown method.
     """
+
+    name: ClassVar[str] = "search-proposer"
 
     def __init__(
         self,
-        parameters: Sequence[Parameter],
-        lm: Any = None,
+        parameters: Module | Sequence[Parameter] | Space,
+        objectives: Sequence[Objective] = (SCORE,),
+        constraints: Sequence[Constraint] = (),
         *,
+        lm: Any = None,
         phrases: Sequence[str] = (),
         method: str = "auto",
         seed: int = 0,
     ) -> None:
-        super().__init__(parameters)
+        super().__init__(parameters, objectives, constraints, seed=seed, start="best")
         self.phrases = tuple(phrases)
-        self.seed = seed
-        self.best_score = -np.inf
-        self.best: dict[str, Any] = {}
-        self._parents: dict[str, list[tuple[str, int | None]]] = {
-            self.names[p.id]: [] for p in self.parameters if p.kind == "code"
-        }
-        self._turn = -1
-        self._tried: set[str] = set()
-        self._last: tuple[str, str, Any] | None = None
+        self.method = method
+        words = [name for name, p in self.space.items() if isinstance(p, Text)]
+        for name in words:
+            if self.variables[name].kind not in ("text", "code"):
+                value = self.space[name].default_value()
+                raise ConfigError(
+                    f"search needs the space of parameter '{name}': Parameter({value!r}, '{name}',"
+                    " space=Float(low, high)), or Int, Categorical ..."
+                )
+        numbers = [name for name in self.space if name not in words]
+        self.blocks = ([_NUMBERS] if numbers else []) + words
+        self._numbers_space = self.space.subspace(numbers) if numbers else None
+        self.restart()
+
+    # -- what is derived from the history -------------------------------------------------------
+
+    def restart(self) -> None:
+        """Forget what was derived; it is derived anew."""
+        self._folded: list[int] = []
+        self._best_score = -np.inf
+        self._best: dict[str, Any] = {}
         self._odds: dict[str, list[int]] = {}
-        spaces = {
-            self.names[p.id]: _space_of(p, self.names[p.id])
-            for p in self.parameters
-            if p.kind not in ("text", "code")
+        self._tried: set[str] = set()
+        self._places: dict[int, int] = {}
+        self._parents: dict[str, list[tuple[str, int | None]]] = {
+            name: [] for name, one in self.variables.items() if one.kind == "code"
         }
         self._numbers: Optimizer | None = None
-        if spaces:
-            if method == "auto":
-                kinds = {p.kind for p in self.parameters if self.names[p.id] in spaces}
-                method = "tpe" if kinds - {"int", "float"} else "cmaes"
-                if kinds == {"float"} and len(spaces) <= _FEW:
-                    method = "nelder-mead"
-            self._numbers = make_optimizer(method, Space(spaces), [_SCORE], seed=seed)
-        self.blocks = (["numbers"] if spaces else []) + [
-            self.names[p.id] for p in self.parameters if p.kind in ("text", "code")
-        ]
+        if self._numbers_space is not None:
+            method = _method(self._numbers_space) if self.method == "auto" else self.method
+            self._numbers = make_optimizer(
+                method, self._numbers_space, self.objectives, seed=self.seed
+            )
 
-    def propose(self, pending: Sequence[tuple[Node, Feedback]]) -> Suggestion:
-        """New values from the scores of the last ones."""
-        values = {self.names[p.id]: p._value for p in self.parameters}
-        score, line = _judged(pending)
-        self._learn(values, score, line)
-        rng = random_stream(self.seed, self.steps)
-        open_blocks = list(self.blocks)
-        while open_blocks:
-            block = self._choose(open_blocks, rng)
-            changed = self._changed(block, rng)
-            if changed is not None:
-                self._tried.add(_digest({**self.best, **changed}))
-                return Suggestion(
-                    values={**self.best, **changed},
-                    reasoning=f"changes {block}; the best score so far is {self.best_score:.6g}",
-                )
-            open_blocks.remove(block)
-        return Suggestion(values=self.best, terminated=True, reasoning="nothing is left to try")
+    @property
+    def best_score(self) -> float:
+        """Of what was told; minus infinity where nothing had a score."""
+        self._fold()
+        return self._best_score
 
-    def restore_best(self) -> None:
-        """Set the best values that were judged."""
-        for parameter in self.parameters:
-            if self.best:
-                parameter.value = self.best[self.names[parameter.id]]
+    @property
+    def best(self) -> dict[str, Any]:
+        """The values of that score; empty where nothing was told."""
+        self._fold()
+        return dict(self._best)
 
-    def _learn(self, values: dict[str, Any], score: float, line: int | None) -> None:
-        improved = score > self.best_score
-        if self._last is not None:
-            block, edit, candidate = self._last
-            for key in (block, edit):
+    def _fold(self) -> None:
+        """Learn of the trials that were told since, in order of their numbers."""
+        order = sorted(self.history)
+        if order[: len(self._folded)] != self._folded:
+            self.restart()
+        for number, trial in sorted({**self.history, **self.pending}.items()):
+            if number not in self._places and _block(trial) == _NUMBERS:
+                self._places[number] = len(self._places)
+                if trial.feedback is None:
+                    self._tell_numbers(trial, None)
+        for number in order[len(self._folded) :]:
+            self._learn(self.history[number])
+            self._folded.append(number)
+
+    def _learn(self, trial: Trial) -> None:
+        score, line = self._judged(trial)
+        improved = score > self._best_score
+        block = _block(trial)
+        if block:
+            for key in {block, trial.origin.removeprefix(f"{self.name}/")}:
                 odds = self._odds.setdefault(key, [1, 1])
                 odds[0 if improved else 1] += 1
-            if block == "numbers" and self._numbers is not None:
-                self._numbers.tell([candidate.result(_outcome(score))])
-        elif self._numbers is not None:
-            config = {name: values[name] for name in self._numbers.space}
-            feedback = as_feedback(_outcome(score), [_SCORE], [])
-            first = Trial(number=-1, config=config, state=feedback.status, feedback=feedback)
-            self._numbers.tell([first])
-        if improved or not self.best:
-            self.best_score, self.best = score, dict(values)
-            for name in self._parents:
-                if not self._parents[name] or self._parents[name][-1][0] != values[name]:
-                    self._parents[name].append((values[name], line))
-        self._tried.add(_digest(values))
-        self._last = None
+        if block == _NUMBERS or not block:
+            self._tell_numbers(trial, score)
+        if improved or not self._best:
+            self._best_score, self._best = score, dict(trial.config)
+            for name, parents in self._parents.items():
+                code = trial.config.get(name)
+                if code is not None and (not parents or parents[-1][0] != code):
+                    parents.append((code, line))
+        self._tried.add(_digest(trial.config))
 
-    def _choose(self, blocks: Sequence[str], rng: np.random.Generator) -> str:
-        draws = {block: rng.beta(*self._odds.get(block, (1, 1))) for block in blocks}
-        return max(draws, key=lambda block: draws[block])
+    def _tell_numbers(self, trial: Trial, score: float | None) -> None:
+        """Tell the optimizer of numbers, which counts its own trials alone."""
+        if self._numbers is None or self._numbers_space is None:
+            return
+        config = {name: v for name, v in trial.config.items() if name in self._numbers_space}
+        number = self._places.get(trial.number, -1 - abs(trial.number))
+        told = Trial(number=number, config=config, origin=self._numbers.name)
+        if score is not None:
+            (objective,) = self.objectives
+            value = objective.loss(-score)
+            feedback = as_feedback({objective.name: value}, self.objectives, ())
+            told = Trial(number=number, config=config, state=feedback.status, feedback=feedback)
+        self._numbers.tell([told])
 
-    def _changed(self, block: str, rng: np.random.Generator) -> dict[str, Any] | None:
-        if block == "numbers":
+    def _judged(self, trial: Trial) -> tuple[float, int | None]:
+        """The score, higher is better, and the line that an error names."""
+        (objective,) = self.objectives
+        score = -np.inf
+        if trial.is_ok:
+            score = -objective.loss(trial.values[objective.name])
+        words = said_of(trial)
+        info = trial.feedback.info if trial.feedback is not None else {}
+        for program in info.get("programs", ()):
+            words = [*words, *(text for _, _, text in program["outputs"])]
+        marked = next((found for found in map(_MARKED.search, words) if found), None)
+        return float(score), int(marked[1]) if marked else None
+
+    def abandon(self, numbers: Iterable[int]) -> None:
+        """Forget pending candidates whose worker died."""
+        numbers = list(numbers)
+        super().abandon(numbers)
+        if self._numbers is not None:
+            self._numbers.abandon(self._places[k] for k in numbers if k in self._places)
+
+    # -- proposing ------------------------------------------------------------------------------
+
+    def propose(self, number: int) -> Proposal:
+        """The first values, unless there are numbers alone, and then what search proposes."""
+        if self.blocks == [_NUMBERS] and not self.history:
+            suggestion = self.suggest(number, Trial(number=number, config={}))
+            config = self.space.active({**self.space.default(), **suggestion.values})
+            return Proposal(config=config, origin=suggestion.origin)
+        return super().propose(number)
+
+    def suggest(self, number: int, base: Trial) -> Suggestion:
+        """One block of the best values changed."""
+        self._fold()
+        best = self._best or self.space.default()
+        rng = random_stream(self.seed, number)
+        open_blocks = [block for block in self.blocks if block not in self.frozen()]
+        tried = self._tried | {_digest(trial.config) for trial in self.pending.values()}
+        while open_blocks:
+            block = self._choose(open_blocks, rng)
+            edit, changed = self._changed(block, number, best, tried, rng)
+            if changed is not None:
+                kept = {k: v for k, v in best.items() if block != _NUMBERS or k in self._words()}
+                frozen = self.frozen()
+                values = {k: v for k, v in {**kept, **changed}.items() if k not in frozen}
+                return Suggestion(
+                    values=values,
+                    reasoning=f"changes {block}; the best score so far is {self._best_score:.6g}",
+                    origin=f"{self.name}/{block}/{edit}" if edit else f"{self.name}/{block}",
+                )
+            open_blocks.remove(block)
+        return Suggestion(
+            values=best, terminated=True, reasoning="nothing is left to try", origin=GIVEN
+        )
+
+    def _words(self) -> list[str]:
+        return [block for block in self.blocks if block != _NUMBERS]
+
+    def _choose(self, names: Sequence[str], rng: np.random.Generator, prefix: str = "") -> str:
+        draws = {name: rng.beta(*self._odds.get(prefix + name, (1, 1))) for name in names}
+        return max(draws, key=lambda name: draws[name])
+
+    def _changed(
+        self,
+        block: str,
+        number: int,
+        best: Mapping[str, Any],
+        tried: set[str],
+        rng: np.random.Generator,
+    ) -> tuple[str, dict[str, Any] | None]:
+        """The edit, and the values that it gives; None where nothing is left."""
+        if block == _NUMBERS:
             assert self._numbers is not None
-            (candidate,) = self._numbers.ask()
-            self._last = (block, "numbers", candidate)
-            return dict(candidate.config)
-        kind = next(p.kind for p in self.parameters if self.names[p.id] == block)
-        if self.find(block).frozen:
-            return None
-        return self._edited(block, rng) if kind == "text" else self._mutated(block)
-
-    def _edited(self, block: str, rng: np.random.Generator) -> dict[str, Any] | None:
+            place = self._places.setdefault(number, len(self._places))
+            (candidate,) = self._numbers.ask(number=place)
+            return "", dict(candidate.config)
+        if self.variables[block].kind == "code":
+            return self._mutated(block, best, tried)
         for _ in range(_TRIES):
-            edit = self._choose(list(EDITS), rng)
-            text = edited(self.best[block], edit, self.phrases, rng)
-            if text is not None and self._is_new({block: text}):
-                self._last = (block, edit, None)
-                return {block: text}
-        return None
+            edit = self._choose(list(EDITS), rng, f"{block}/")
+            text = edited(best[block], edit, self.phrases, rng)
+            if text is not None and self._is_new(block, text, best, tried):
+                return edit, {block: text}
+        return "", None
 
-    def _mutated(self, block: str) -> dict[str, Any] | None:
+    def _mutated(
+        self, block: str, best: Mapping[str, Any], tried: set[str]
+    ) -> tuple[str, dict[str, Any] | None]:
         """A mutant of the best code, of the code before it, ... in turn, not tried before."""
-        parents = self._parents[block]
-        for _ in range(len(parents)):
-            self._turn += 1
-            source, line = parents[-1 - self._turn % len(parents)]
+        parents = self._parents[block] or [(best[block], None)]
+        known = (*self.history.values(), *self.pending.values())
+        turn = sum(_block(trial) == block for trial in known)
+        for k in range(turn, turn + len(parents)):
+            source, line = parents[-1 - k % len(parents)]
             for mutant in _nearest_first(source, line):
-                if self._is_new({block: mutant.source}):
-                    self._last = (block, mutant.kind, None)
-                    return {block: mutant.source}
-        return None
+                if self._is_new(block, mutant.source, best, tried):
+                    return mutant.kind, {block: mutant.source}
+        return "", None
 
-    def _is_new(self, changed: Mapping[str, Any]) -> bool:
-        if _digest({**self.best, **changed}) in self._tried:
+    def _is_new(self, block: str, value: str, best: Mapping[str, Any], tried: set[str]) -> bool:
+        if _digest({**best, block: value}) in tried:
             return False
         try:
-            for name, value in changed.items():
-                self.find(name).validated(value)
+            self.variables[block].validated(value)
         except ConfigError:
             return False
         return True
 
-
-def _space_of(parameter: Parameter, name: str) -> SpaceParameter:
-    if parameter.space is not None:
-        return parameter.space
-    if parameter.kind == "bool":
-        return Bool()
-    raise ConfigError(
-        f"search needs the space of parameter '{name}': Parameter({parameter._value!r}, '{name}',"
-        " space=Float(low, high)), or Int, Categorical ..."
-    )
-
-
-def _nearest_first(source: str, line: int | None) -> list[Mutant]:
-    """Mutants, those near the line that raised first; none of what is no Python."""
-    try:
-        found = mutants(source)
-    except DataError:
-        return []
-    return found if line is None else sorted(found, key=lambda mutant: abs(mutant.line - line))
-
-
-def _judged(pending: Sequence[tuple[Node, Feedback]]) -> tuple[float, int | None]:
-    """The mean score, and the line that an error names."""
-    scores, line = [], None
-    for output, feedback in pending:
-        words = f"{feedback.text or ''}\n{feedback.error or ''}\n{output._value}"
-        marked = _MARKED.search(words) if isinstance(output._value, str) else None
-        line = int(marked[1]) if marked and line is None else line
-        if feedback.score is not None:
-            scores.append(feedback.score)
-        elif feedback.error is not None or marked is not None:
-            scores.append(-np.inf)
-        else:
-            raise ConfigError(
-                "search needs a score: output.backward(0.5), or Feedback(score=..., text=...)."
+    def evidence(self, pending: Pending) -> CoreFeedback:
+        """The scores; what was recorded is not needed."""
+        for output, feedback in pending:
+            is_error = feedback.error is not None or (
+                isinstance(output._value, str) and _MARKED.search(output._value)
             )
-    return float(np.mean(scores)), line
+            if feedback.score is None and not is_error:
+                raise ConfigError(
+                    "search needs a score: output.backward(0.5), or Feedback(score=..., text=...)."
+                )
+        told = evidence_of(pending, (), {}, self.objectives[0])
+        if any(feedback.score is None for _, feedback in pending):  # one that raised spoils it
+            return CoreFeedback(status="failed", text=told.text, info=told.info, error=told.error)
+        return told
 
 
-def _outcome(score: float) -> Any:
-    return {"score": score}
+def _block(trial: Trial) -> str:
+    """The block that a trial of this optimizer changed; empty for others."""
+    parts = trial.origin.split("/")
+    return parts[1] if parts[0] == SearchProposer.name and len(parts) > 1 else ""
+
+
+def _method(space: Space) -> str:
+    kinds = {type(parameter) for parameter in space.values()}
+    if space.is_conditional or space.forbidden or kinds - {Float, Int}:
+        return "tpe"
+    return "nelder-mead" if kinds == {Float} and len(space) <= _FEW else "cmaes"
+
+
+@lru_cache(maxsize=64)
+def _mutants(source: str) -> tuple[Mutant, ...]:
+    """Mutants; none of what is no Python."""
+    try:
+        return tuple(mutants(source))
+    except DataError:
+        return ()
+
+
+def _nearest_first(source: str, line: int | None) -> Sequence[Mutant]:
+    """Mutants, those near the line that raised first."""
+    found = _mutants(source)
+    return found if line is None else sorted(found, key=lambda mutant: abs(mutant.line - line))
 
 
 def _digest(values: Mapping[str, Any]) -> str:
