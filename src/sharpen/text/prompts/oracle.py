@@ -4,7 +4,8 @@ It stands for a model and its task. How often it is right depends on which of so
 instruction holds and on which exemplars it is shown::
 
     p(example) = base + sum of the weights of phrases in the instruction
-                      + weight of exemplars, by how alike they are to the example
+                      + weight of exemplars, by how many kinds of inputs they cover
+    p          = (1 - noise) p + noise / 2
     right, if a number that is drawn for (example, prompt's phrases and exemplars) is below p
 
 so the score of a prompt can be computed, and the best one too. As a proposer it changes phrases at
@@ -40,6 +41,7 @@ class Oracle(ThreadedEngine):
         base: chance of a right answer without any.
         exemplar_weight: of a set of exemplars that covers all kinds of inputs.
         skill: chance that a proposal makes a good change rather than any.
+        noise: chance of an answer that does not depend on the prompt.
         seed: of what is right by chance.
     """
 
@@ -50,15 +52,18 @@ class Oracle(ThreadedEngine):
         base: float = 0.3,
         exemplar_weight: float = 0.2,
         skill: float = 0.3,
+        noise: float = 0.0,
         seed: int = 0,
     ) -> None:
         self.model = "oracle"
-        self.scope = f"oracle {seed} {sorted(weights.items())} {base} {exemplar_weight} {skill}"
+        settings = (seed, sorted(weights.items()), base, exemplar_weight, skill, noise)
+        self.scope = f"oracle {settings}"
         self.capabilities: set[str] = {"seed"}
         self.weights = dict(weights)
         self.base = base
         self.exemplar_weight = exemplar_weight
         self.skill = skill
+        self.noise = noise
         self.seed = seed
 
     def examples(self, count: int, first: int = 0) -> list[Example]:
@@ -82,7 +87,8 @@ class Oracle(ThreadedEngine):
         held = {phrase for phrase in _PHRASE.findall(instruction) if phrase in self.weights}
         covered = len(set(exemplars)) / len(_KINDS)
         value = self.base + sum(self.weights[phrase] for phrase in held)
-        return float(np.clip(value + self.exemplar_weight * covered, 0.02, 0.98))
+        p = float(np.clip(value + self.exemplar_weight * covered, 0.02, 0.98))
+        return (1 - self.noise) * p + self.noise / 2
 
     @property
     def best_chance(self) -> float:
@@ -93,7 +99,10 @@ class Oracle(ThreadedEngine):
     def complete(self, request: ChatRequest) -> ChatResponse:
         """An answer to a case, or a proposal."""
         prompt = "\n".join(text_of(message) for message in request.messages)
-        text = self._propose(prompt, request) if "<PROMPT>" in prompt else self._answer(prompt)
+        if "<PROMPT>" in prompt:
+            text = f"<PROMPT>{self.propose(prompt, request.repeat, request.temperature)}</PROMPT>"
+        else:
+            text = self.answer(prompt)
         usage = Usage(prompt=len(prompt.split()), completion=len(text.split()))
         return ChatResponse([text], usage, ["stop"], self.model)
 
@@ -101,7 +110,8 @@ class Oracle(ThreadedEngine):
         digest = sha256(repr((self.seed, *about)).encode("utf-8", "surrogatepass")).digest()
         return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
-    def _answer(self, prompt: str) -> str:
+    def answer(self, prompt: str) -> str:
+        """The label of the last case in a prompt, right or wrong."""
         shown = _SHOWN.findall(prompt)
         cases = _INPUT.findall(prompt)
         if not cases:
@@ -114,8 +124,9 @@ class Oracle(ThreadedEngine):
         draw = self._rng("answer", number, held, sorted(shown)).random()
         return right if draw < chance else _LABELS[1 - _LABELS.index(right)]
 
-    def _propose(self, prompt: str, request: ChatRequest) -> str:
-        rng = self._rng("propose", prompt, request.repeat, request.temperature)
+    def propose(self, prompt: str, *draw: object) -> str:
+        """An instruction made of the last one in a prompt; ``draw`` parts equal requests."""
+        rng = self._rng("propose", prompt, *draw)
         held = list(dict.fromkeys(_PHRASE.findall(_last_instruction(prompt))))
         if rng.random() < self.skill:
             harmful = [p for p in held if self.weights.get(p, 0) < 0]
@@ -130,7 +141,7 @@ class Oracle(ThreadedEngine):
                 held.remove(phrase)
             else:
                 held.append(phrase)
-        return f"<PROMPT>Answer yes or no. {' '.join(f'({p})' for p in held)}</PROMPT>"
+        return f"Answer yes or no. {' '.join(f'({p})' for p in held)}"
 
 
 def _last_instruction(prompt: str) -> str:
