@@ -57,6 +57,26 @@ def test_index_select_and_ask(invoke: Invoke, folder: Path, tmp_path: Path) -> N
     assert done.out.startswith("Ida Voss\n")
 
 
+@pytest.mark.asset("wordllama")
+def test_an_index_of_meaning(invoke: Invoke, folder: Path, tmp_path: Path) -> None:
+    index = tmp_path / "docs.npz"
+    done = invoke("text", "rag", "index", folder, "-o", index, "--embedder", "wordllama", "--json")
+    assert done.code == 0
+    assert json.loads(done.out)["embedder"] == "wordllama"
+    asked = ("text", "rag", "select", index, "Which aquatic animals are there?", "--budget", 40)
+    done = invoke(*asked, "--json")
+    assert done.code == 0
+    assert "3.md" in json.loads(done.out)["ids"][0]
+    by_words = json.loads(invoke(*asked, "--reranker", "words", "--json").out)
+    assert by_words["score"] != json.loads(done.out)["score"]
+    invoke("text", "rag", "index", folder, "-o", index)
+    done = invoke(*asked, "--reranker", "meaning")
+    assert done.code == 2
+    assert "--embedder" in done.err
+    done = invoke(*asked, "--reranker", "luck")
+    assert done.code == 2
+
+
 def test_wrong_input_is_told(invoke: Invoke, folder: Path, tmp_path: Path) -> None:
     index = tmp_path / "docs.npz"
     done = invoke("text", "rag", "index", folder / "none", "-o", index)

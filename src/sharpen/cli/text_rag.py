@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sharpen.cli.common import Output, command, new_app
+from sharpen.cli.progress import bar, observe
 
 __all__ = ["rag"]
 
@@ -19,10 +20,14 @@ _TEMPLATE = "{{context}}\n\nQuestion: {{question}}\nAnswer:"
 Index = Annotated[Path, typer.Argument(help="What `rag index` has written.", show_default=False)]
 Question = Annotated[str, typer.Argument(help="What is asked.", show_default=False)]
 Budget = Annotated[int, typer.Option(help="Most tokens of the prompt, the question's included.")]
+Reranker = Annotated[
+    str | None,
+    typer.Option(help="Scores by words or meaning; default meaning where the index has it."),
+]
 Method = Annotated[
     str, typer.Option(help="mcts, topk, mmr, greedy, beam, knapsack, or exhaustive.")
 ]
-Retrieved = Annotated[int, typer.Option("--retrieve", help="Chunks that BM25 proposes.")]
+Retrieved = Annotated[int, typer.Option("--retrieve", help="Chunks that the index proposes.")]
 Seed = Annotated[int, typer.Option(help="Of ties.")]
 
 
@@ -35,15 +40,27 @@ def index(
     size: Annotated[int, typer.Option(help="Most tokens of a chunk.")] = 200,
     overlap: Annotated[int, typer.Option(help="Tokens that neighbours share.")] = 0,
     by: Annotated[str, typer.Option(help="Cut between sentences or tokens.")] = "sentences",
+    embedder: Annotated[
+        str | None,
+        typer.Option(help="Also index meaning: wordllama, minilm-l6, or a model's folder."),
+    ] = None,
 ) -> Output:
-    """Cut documents into chunks and index their words (BM25)."""
-    from sharpen.text.rag import BM25Index, Chunker
+    """Cut documents into chunks and index their words (BM25), and their meaning if you like."""
+    from sharpen.core.embedding import open_embedder
+    from sharpen.text.rag import BM25Index, Chunker, EmbeddingIndex, HybridIndex
 
     chunker = Chunker(size, overlap, by=by)  # type: ignore[arg-type]  # checked there
     files = [file for source in sources for file in _files(source)]
     chunks = [chunk for file in files for chunk in chunker.split(_read(file), str(file))]
     found = BM25Index(chunks)
-    found.save(output)
+    if embedder is None:
+        found.save(output)
+    else:
+        opened = open_embedder(embedder)
+        name = str(Path(embedder).resolve()) if Path(embedder).exists() else embedder
+        with observe() as observer, bar(observer, "embedding", len(chunks)) as advance:
+            meaning = EmbeddingIndex(chunks, opened, on_progress=advance)
+        HybridIndex(found, meaning).save(output, name)
     tokens = sum(chunk.tokens for chunk in chunks)
     document = {
         "format": 1,
@@ -52,6 +69,7 @@ def index(
         "chunks": len(chunks),
         "words": len(found.vocabulary),
         "tokens": tokens,
+        "embedder": embedder,
     }
 
     def render(console: Any) -> None:
@@ -71,6 +89,7 @@ def select(
     budget: Budget = 1024,
     method: Method = "mcts",
     retrieve: Retrieved = 60,
+    reranker: Reranker = None,
     seed: Seed = 0,
     compare: Annotated[bool, typer.Option(help="Show what each method chooses.")] = False,
 ) -> Output:
@@ -78,13 +97,14 @@ def select(
     from sharpen.text.rag import METHODS
 
     opened, chunks = _open(index, question, retrieve)
-    chosen = _select(opened, chunks, question, budget, method, seed)
+    scorer = _reranker(opened, reranker)
+    chosen = _select(scorer, chunks, question, budget, method, seed)
     others = {}
     if compare:
         names = [n for n in METHODS if n not in (method, "exhaustive") or n == "mcts"]
         if len(chunks) <= 8:
             names.append("exhaustive")
-        others = {n: _select(opened, chunks, question, budget, n, seed) for n in names}
+        others = {n: _select(scorer, chunks, question, budget, n, seed) for n in names}
     others[method] = chosen
     document: dict[str, Any] = {"format": 1, "method": method, "budget": budget}
     document |= {"retrieved": len(chunks), **chosen.to_dict()}
@@ -122,6 +142,7 @@ def ask(
     budget: Budget = 1024,
     method: Method = "mcts",
     retrieve: Retrieved = 60,
+    reranker: Reranker = None,
     seed: Seed = 0,
     max_tokens: Annotated[int, typer.Option(help="Most tokens of the answer.")] = 256,
 ) -> Output:
@@ -131,7 +152,8 @@ def ask(
 
     client = LM(lm, options={} if model is None else {"model": model})
     opened, chunks = _open(index, question, retrieve)
-    chosen = _select(opened, chunks, question, budget, method, seed)
+    scorer = _reranker(opened, reranker)
+    chosen = _select(scorer, chunks, question, budget, method, seed)
     prompt = filled(_TEMPLATE, {"context": chosen.text, "question": question})
     answer = client(prompt, max_tokens=max_tokens).strip()
     document = {"format": 1, "answer": answer, "method": method, "ids": chosen.ids}
@@ -170,22 +192,40 @@ def _read(file: Path) -> str:
 def _open(path: Path, question: str, retrieve: int) -> tuple[Any, list[Any]]:
     """The index, and the chunks that it proposes for a question."""
     from sharpen.core.errors import ConfigError
-    from sharpen.text.rag import BM25Index
+    from sharpen.text.rag import load_index
 
     if retrieve < 1:
         raise ConfigError(f"--retrieve {retrieve} must be at least 1.")
-    opened = BM25Index.load(path)
+    opened = load_index(path)
     return opened, [chunk for chunk, _ in opened.search(question, retrieve)]
 
 
+def _reranker(opened: Any, name: str | None) -> Any:
+    """What scores combinations of an index's chunks."""
+    from sharpen.core.errors import ConfigError
+    from sharpen.text.rag import EmbeddingReranker, HybridIndex, LexicalCoverage
+
+    has_meaning = isinstance(opened, HybridIndex)
+    if name is None:
+        name = "meaning" if has_meaning else "words"
+    if name == "meaning":
+        if not has_meaning:
+            raise ConfigError(
+                "the index has no meaning. Make it with --embedder, such as: sharpen text rag index"
+                " FOLDER -o INDEX --embedder minilm-l6"
+            )
+        return EmbeddingReranker(opened.meaning)
+    if name != "words":
+        raise ConfigError(f"--reranker '{name}' must be words or meaning.")
+    return LexicalCoverage((opened.words if has_meaning else opened).weights())
+
+
 def _select(
-    opened: Any, chunks: list[Any], question: str, budget: int, method: str, seed: int
+    reranker: Any, chunks: list[Any], question: str, budget: int, method: str, seed: int
 ) -> Any:
-    from sharpen.text.rag import LexicalCoverage
     from sharpen.text.rag import select as choose
 
     options: dict[str, Any] = {"seed": seed} if method == "mcts" else {}
-    reranker = LexicalCoverage(opened.weights())
     return choose(
         question,
         chunks,

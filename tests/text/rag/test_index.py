@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sharpen.core.embedding import open_embedder
 from sharpen.core.errors import ConfigError, DataError, FileFormatError, MissingFileError
-from sharpen.text.rag import BM25Index, Chunk, EmbeddingIndex
+from sharpen.text.rag import BM25Index, Chunk, EmbeddingIndex, HybridIndex, load_index
 
 TEXTS = ["The cat sat.", "a dog and a cat", "nothing here", "", "dog dog dog"]
 
@@ -93,7 +94,7 @@ def test_wrong_parameters_are_refused() -> None:
 
 
 class Letters:
-    def embed(self, texts):  # type: ignore[no-untyped-def]
+    def encode(self, texts):  # type: ignore[no-untyped-def]
         return [[text.count("a"), text.count("b"), 0.0] for text in texts]
 
 
@@ -109,8 +110,65 @@ def test_embeddings_are_searched_by_cosine() -> None:
 
 def test_wrong_vectors_are_refused() -> None:
     class Wrong:
-        def embed(self, texts):  # type: ignore[no-untyped-def]
+        def encode(self, texts):  # type: ignore[no-untyped-def]
             return np.full((len(texts), 2), np.nan)
 
     with pytest.raises(DataError, match="finite"):
         EmbeddingIndex(["a"], Wrong())
+
+
+def test_vectors_of_another_embedder_are_refused() -> None:
+    class Wide:
+        def encode(self, texts):  # type: ignore[no-untyped-def]
+            return np.ones((len(texts), 5))
+
+    with pytest.raises(DataError, match="use the embedder that the index was made with"):
+        EmbeddingIndex(["a"], Wide(), vectors=np.ones((1, 3), np.float32)).search("a")
+    with pytest.raises(DataError, match="2 vectors do not fit 1 chunks"):
+        EmbeddingIndex(["a"], Wide(), vectors=np.ones((2, 3), np.float32))
+
+
+def test_ranks_of_both_lists_are_fused() -> None:
+    texts = ["aaaa", "ab b", "c", "b", "abb"]
+    index = HybridIndex(BM25Index(texts), EmbeddingIndex(texts, Letters()))
+    ranks: dict[str, float] = {}
+    for one in (index.words, index.meaning):
+        for rank, (chunk, _) in enumerate(one.search("b abb", 3), start=1):
+            ranks[chunk.id] = ranks.get(chunk.id, 0) + 1 / (60 + rank)
+    found = index.search("b abb", 3)
+    assert {c.id: s for c, s in found} == {
+        name: pytest.approx(score) for name, score in sorted(ranks.items(), key=lambda x: -x[1])[:3]
+    }
+    assert [s for _, s in found] == sorted((s for _, s in found), reverse=True)
+    with pytest.raises(DataError, match="the same chunks"):
+        HybridIndex(BM25Index(texts), EmbeddingIndex(texts[1:], Letters()))
+
+
+@pytest.mark.asset("wordllama")
+def test_an_index_of_both_is_the_same_when_loaded(tmp_path: Path) -> None:
+    embedder = open_embedder("wordllama")
+    texts = ["The mill burned.", "A ship sank in the storm.", "Fire destroyed the old factory."]
+    index = HybridIndex(BM25Index(texts), EmbeddingIndex(texts, embedder))
+    path = tmp_path / "both.npz"
+    index.save(path, "wordllama")
+    again = load_index(path)
+    assert isinstance(again, HybridIndex)
+    for query in ("Which building burned down?", "vessel"):
+        assert again.search(query, 2) == index.search(query, 2)
+    assert again.meaning.search("a vessel went under", 1)[0][0].id == "1"
+    assert BM25Index.load(path).search("mill") == index.words.search("mill")
+    index.words.save(path)
+    assert isinstance(load_index(path), BM25Index)
+
+
+@pytest.mark.asset("wordllama")
+def test_damaged_vectors_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "both.npz"
+    name = np.frombuffer(b"wordllama", np.uint8)
+    for vectors in (np.ones((1, 256), np.float32), np.full((2, 256), np.nan, np.float32)):
+        BM25Index(["a", "b"]).save(path, vectors=vectors, embedder=name)
+        with pytest.raises(FileFormatError, match="no index of chunks"):
+            load_index(path)
+    BM25Index(["a"]).save(path, vectors=np.ones((1, 256), np.float32))
+    with pytest.raises(FileFormatError, match="embedder"):
+        load_index(path)

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from sharpen.text.rag.baselines import METHODS, select
     from sharpen.text.rag.bm25 import BM25Index
     from sharpen.text.rag.chunks import Chunk, Chunker
-    from sharpen.text.rag.embedding_index import Embedder, EmbeddingIndex
+    from sharpen.text.rag.embedding_index import EmbeddingIndex
+    from sharpen.text.rag.embedding_reranker import EmbeddingReranker
+    from sharpen.text.rag.hybrid import HybridIndex, load_index
     from sharpen.text.rag.lexical import LexicalCoverage
     from sharpen.text.rag.pool import BudgetWarning, Selection
     from sharpen.text.rag.rerankers import CrossEncoder, LLMReranker, Reranker, RerankerError
@@ -20,11 +22,13 @@ _MODULES = {
     "baselines": ["METHODS", "select"],
     "bm25": ["BM25Index"],
     "chunks": ["Chunk", "Chunker"],
-    "embedding_index": ["Embedder", "EmbeddingIndex"],
+    "embedding_index": ["EmbeddingIndex"],
+    "hybrid": ["HybridIndex", "load_index"],
     "lexical": ["LexicalCoverage"],
     "pool": ["BudgetWarning", "Selection"],
     "rerankers": ["CrossEncoder", "LLMReranker", "Reranker", "RerankerError"],
     "search": ["ChunkSearch"],
+    "embedding_reranker": ["EmbeddingReranker"],
 }
 
 __all__ = [
@@ -35,13 +39,15 @@ __all__ = [
     "ChunkSearch",
     "Chunker",
     "CrossEncoder",
-    "Embedder",
     "EmbeddingIndex",
+    "EmbeddingReranker",
+    "HybridIndex",
     "LLMReranker",
     "LexicalCoverage",
     "Reranker",
     "RerankerError",
     "Selection",
+    "load_index",
     "select",
 ]
 

@@ -118,8 +118,12 @@ class BM25Index:
         """The idf of each word."""
         return {word: float(self.idf[i]) for word, i in self.vocabulary.items()}
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, **more: np.ndarray) -> None:
         """Write chunks and scores to a file (NumPy's npz); whole, or not at all.
+
+        Args:
+            path: the file.
+            more: other arrays that belong to the chunks.
 
         Raises:
             StorageError: it cannot be written.
@@ -137,7 +141,7 @@ class BM25Index:
         arrays["tokens"] = np.array([chunk.tokens for chunk in self.chunks], np.int64)
         arrays |= {"rows": self._rows, "starts": self._starts, "idf": self.idf}
         arrays["scores"] = self._scores
-        np.savez(buffer, allow_pickle=False, **arrays)
+        np.savez(buffer, allow_pickle=False, **arrays, **more)
         atomic_write_bytes(Path(path), buffer.getvalue())
 
     @classmethod

@@ -13,7 +13,9 @@ appended) are scored in one batch, and V and N of the nodes on the way grow by t
 by all, or by their mean). The answer is the visited node with the highest score of its own; of
 equal ones the cheapest. It need not use up the budget.
 
-Differs from the paper: rewards are scaled so that the first expansion spans 0 to 1, else ``c`` has
+Differs from the paper: a combination that has just become the best is expanded next, before the
+search goes back to the root, so that few iterations already answer at least as well as adding the
+best chunk each time; rewards are scaled so that the first expansion spans 0 to 1, else ``c`` has
 no scale; a node without affordable children is never visited again, nor one whose children all are
 such; the answer goes by the node's own score, as in the authors' code, not by the mean below it.
 
@@ -170,8 +172,9 @@ class Tree:
     def search(self) -> Selection:
         """Expand until the limits, and choose."""
         config, stale = self.config, 0
+        leader: list[tuple[_Node, int]] = [(self.root, int(self.root.own.argmax()))]
         while self.done < config.iterations and not self.root.dead.all():
-            steps = self._descend()
+            steps, leader = leader or self._descend(), []
             node, slot = steps[-1]
             path = (*node.path, int(node.kids[slot]))
             more = self.candidates[~np.isin(self.candidates, path)]
@@ -188,7 +191,10 @@ class Tree:
             child = self._node(path, more, self.scorer.children(path, more), cost)
             node.below[slot] = child
             self._count(child, steps)
-            stale = 0 if self.best is not before else stale + 1
+            stale += 1
+            if self.best is not before:
+                stale = 0
+                leader = [*steps, (child, int(np.flatnonzero(child.kids == self.best[0][-1])[0]))]
             if config.patience is not None and stale >= config.patience:
                 break
         return self._answer()
