@@ -41,8 +41,8 @@ class Improver(ThreadedEngine):
             bound = _ONE_BOUND.search(words)
             if bound is None:
                 return "It is good as it is."
-            new = self._near(float(one[2]), float(bound[1]), float(bound[2]), rng)
-            return f"<NEW>{new}</NEW>"
+            better = self._near(float(one[2]), float(bound[1]), float(bound[2]), rng)
+            return f"<NEW>{better}</NEW>"
         values: dict[str, Any] = {n: float(v) for n, v in _VARIABLE.findall(words)}
         pairs = [json.loads(line) for line in words.splitlines() if line.startswith('{"variables')]
         if pairs and not values:
