@@ -1,15 +1,18 @@
 r"""A JSON value out of what a model wrote around it, or almost.
 
-Each step is tried only if those before it found nothing that is accepted::
+Each place is read in each way, and the next only if nothing before it is accepted::
 
-    1. the whole text                          4. the same without comments and trailing commas
-    2. what stands between code fences         5. as Python's literals: None, True, 'a'
-    3. the outermost balanced objects and      6. with raw line ends and tabs in strings escaped,
-       lists                                      then with typographic quotes made plain
-                                               7. <name>value</name> for each property of a schema
+    places                                     ways
+    1. the whole text                          1. as it stands
+    2. what stands between code fences         2. without comments and trailing commas
+    3. the outermost balanced objects and      3. as Python's literals: None, True, 'a'
+       lists                                   4. with raw line ends and tabs in strings escaped,
+    4. <name>value</name> for each property       then with typographic quotes made plain
+       of a schema
 
 Of several values the last that is accepted is taken: models think first and answer last. An object
-that is cut off ends the search, so that a part of it is never taken for the whole. NaN, infinities,
+that is cut off at the end of the text ends the search, so that neither a part of it nor a draft
+before it is taken for the whole. NaN, infinities,
 deep nesting and texts of megabytes are refused; the time is linear in the text.
 """
 
@@ -63,8 +66,8 @@ def find_json(
     text = text.strip().lstrip("\ufeff")
     reason = ""
     places, cut = _places(text)
-    for fix in _FIXES:
-        for place in places:
+    for place in places:
+        for fix in _FIXES:
             try:
                 value = _checked(fix(place))
             except _NotJson:
@@ -92,6 +95,8 @@ def _places(text: str) -> tuple[list[str], bool]:
     """Texts that may be the value, likeliest first, and whether an object is cut off."""
     fenced = [_fence(part) for part in text.split("```")[1::2]]
     balanced, cut = _balanced(text)
+    if cut:
+        return [text], True
     return list(dict.fromkeys([text, *reversed(fenced), *reversed(balanced)])), cut
 
 
@@ -111,7 +116,7 @@ def _balanced(text: str) -> tuple[list[str], bool]:
             found.append(text[begin.start() : end])
             at = end
         elif _BEGINS.match(text, begin.start()):
-            return found, True
+            return found, not found or begin[0] == "{"
         else:  # a brace of the prose
             restarts += 1
             at = begin.end()
