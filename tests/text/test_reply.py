@@ -115,3 +115,12 @@ def test_what_stands_between_tags_pairs(text: str) -> None:
         return
     assert value.count("<NEW>") == value.count("</NEW>")
     assert value.strip("`\n ") in text
+
+
+def test_a_rewriter_takes_a_value_whole_or_asks_again() -> None:
+    rule = st.Parameter("old", "rule")
+    rule.messages[:] = [(st.TextGradient(text="shorter"),)]
+    lm = st.Scripted(["<NEW>a</NEW> b</NEW>", "<think><NEW></think><NEW>no</NEW> <NEW>new</NEW>"])
+    report = st.TGD([rule], lm).step()
+    assert report.applied == {"rule": "new"}
+    assert "one </NEW> too many" in lm.requests[1].prompt

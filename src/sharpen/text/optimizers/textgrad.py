@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Literal
 from sharpen.core.errors import ConfigError
 from sharpen.core.feedback import Feedback as CoreFeedback
 from sharpen.core.feedback import Trial
+from sharpen.core.lm.errors import ReplyError
 from sharpen.core.problem import Objective
 from sharpen.core.space import Space
 from sharpen.text.asking import Asker
@@ -31,7 +32,7 @@ from sharpen.text.module import Module
 from sharpen.text.optimizers.base import SCORE, Pending, Suggestion, TextOptimizer, said_of
 from sharpen.text.optimizers.variables import Variable
 from sharpen.text.parameter import Parameter
-from sharpen.text.reply import without_fence
+from sharpen.text.reply import between
 from sharpen.text.sweep import sweep
 from sharpen.text.textual import TextGradient, TextualPropagator
 
@@ -200,15 +201,10 @@ class TGD(TextOptimizer):
         wrong = ""
         for _ in range(self.retries + 1):
             text = asker(messages)
-            start, stop = text.find(begin), text.rfind(end)
-            if start < 0 or stop < start:
-                wrong = f"the reply has no value between {begin} and {end}"
-            else:
-                value = without_fence(text[start + len(begin) : stop].strip())
-                try:
-                    return name, task.variable.validated(value), ""
-                except ConfigError as error:
-                    wrong = str(error)
+            try:
+                return name, task.variable.validated(between(text, begin, end)), ""
+            except (ReplyError, ConfigError) as error:
+                wrong = str(error)
             messages = [
                 *messages,
                 {"role": "assistant", "content": text[:_SHOWN] or "(nothing)"},
