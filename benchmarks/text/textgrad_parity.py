@@ -1,12 +1,13 @@
-"""Six programs in TextGrad's names, run by textgrad and by ours, and a batch of slow calls.
+"""Programs in TextGrad's and in Trace's names, run by both and by ours, and a batch of slow calls.
 
     BENCH_TEXT_PYTHON=/path/to/python python -m benchmarks.text.textgrad_parity
 
-The source of the programs is one (``textgrad_programs.py``), the import differs. A script answers:
-which calls are made and which values are set must be equal; where textgrad does otherwise than it
-says, that is listed. Then one step on 100 examples with a model that takes 50 ms a call: ours asks
-16 at once, textgrad one after another. The shortest possible time is that of four rounds of calls
-(answers, judgements, criticism of answers, criticism of the prompt) by 16, and the rewrite.
+The source of the programs is one (``textgrad_programs.py``, ``trace_programs.py``), the import
+differs. A script answers: which calls are made and which values are set must be equal; where
+textgrad does otherwise than it says, that is listed. Then one step on 100 examples with a model
+that takes 50 ms a call: ours asks 16 at once, textgrad one after another. The shortest possible
+time is that of four rounds of calls (answers, judgements, criticism of answers, criticism of the
+prompt) by 16, and the rewrite.
 """
 
 from __future__ import annotations
@@ -14,14 +15,20 @@ from __future__ import annotations
 import math
 import statistics
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 from benchmarks.common import OURS, PEER, arguments, save
 from benchmarks.text import textgrad_programs as programs
+from benchmarks.text import trace_programs
 from benchmarks.text.beside import ask, has_peers
 
+from sharpen.core.lm import Scripted
+from sharpen.core.lm.messages import text_of
 from sharpen.text.compat import textgrad as tg
+from sharpen.text.compat import trace
 
 COUNT, DELAY_S, CONCURRENCY, REPEATS = 100, 0.05, 16, 5
 DIFFERENCES = {
@@ -39,6 +46,16 @@ DIFFERENCES = {
 }
 
 
+def trace_names() -> SimpleNamespace:
+    """What ``trace_programs`` needs, of ours."""
+
+    def llm(script: Callable[[list[str]], str]) -> Scripted:
+        return Scripted(lambda request: script([text_of(one) for one in request.messages]))
+
+    names = ("node", "bundle", "model", "ExecutionError", "OptoPrime")
+    return SimpleNamespace(**{name: getattr(trace, name) for name in names}, llm=llm)
+
+
 def main() -> int:
     args = arguments(__doc__, "text_textgrad_parity")
     count = 8 if args.quick else COUNT
@@ -51,6 +68,7 @@ def main() -> int:
     seconds = [one["seconds"] for one in samples]
     results: dict[str, Any] = {
         "programs": programs.run(tg),
+        "trace_programs": trace_programs.run(trace_names()),
         "differences": DIFFERENCES,
         "batch": {
             "examples": count,
@@ -65,6 +83,7 @@ def main() -> int:
     if has_peers() and not args.quick:
         request = {"batch": {"count": count, "delay_s": delay}}
         theirs = ask("textgrad_programs.py", request)
+        results["trace-opt"] = ask("trace_programs.py", {})
         results["textgrad"] = theirs["programs"]
         results["version"] = theirs["version"]
         results["batch"]["textgrad_s"] = theirs["batch"]["seconds"]

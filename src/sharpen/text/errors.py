@@ -35,6 +35,11 @@ class ExecutionError(CoreExecutionError):
         super().__init__(str(node.value))
         self.node = node
 
+    @property
+    def exception_node(self) -> Node:
+        """The same as ``node``, under the name that Trace gives it."""
+        return self.node
+
 
 class UndeclaredInputError(ConfigError):
     """An operation read a parameter that is not among its inputs."""

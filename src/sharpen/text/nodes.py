@@ -123,6 +123,11 @@ class Node(Operators):
         return self._value
 
     @property
+    def data(self) -> Any:
+        """The same as ``value``, under the name that Trace gives it."""
+        return self.value
+
+    @property
     def inputs(self) -> tuple[Node, ...]:
         """What it was made from, in order; one input may stand there twice.
 
