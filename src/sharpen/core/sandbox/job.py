@@ -1,0 +1,126 @@
+"""A program to run, and what to run it on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sharpen.core.errors import ConfigError, DataError
+from sharpen.core.sandbox.inside.codec import CodecError, Opaque, Record, encode
+from sharpen.core.sandbox.limits import Limits
+
+__all__ = ["Call", "Job", "same"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Arguments of a call."""
+
+    args: Sequence[Any] = ()
+    """By position."""
+
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """By name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A program to run in a sandbox.
+
+    Example:
+        >>> job = Job(source="def f(x): return x + 1", entry="f", inputs=[(1,)], expected=[2])
+    """
+
+    source: str
+    """The program."""
+
+    entry: str | None = None
+    """The function that is called, or a dotted path; without one the program is only run, as a
+    script is."""
+
+    inputs: Sequence[Call | Sequence[Any]] = ()
+    """Calls, one after another in one process: each its arguments in order, or a :class:`Call`."""
+
+    expected: Sequence[Any] | None = None
+    """What each call should give. It stays outside; types count: 1, 1.0 and True differ."""
+
+    tests: str | None = None
+    """Assert-style tests. They run in a sandbox of their own, in which ``entry`` stands for the
+    program's function; where they define ``check``, it is called with it. Instead of inputs."""
+
+    prompt: str = ""
+    """Helpers that the tests use; run before them."""
+
+    catch: bool = False
+    """Go on after a call that raised; its output is a ``Raised``."""
+
+    mutated: bool = False
+    """Give back arguments as they are after the calls."""
+
+    limits: Limits | None = None
+    """Its limits; those of the pool without them."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.source, str):
+            raise ConfigError(f"source of a job: give its text, not {type(self.source).__name__}.")
+        if self.entry is not None and not all(p.isidentifier() for p in self.entry.split(".")):
+            raise ConfigError(f"entry={self.entry!r} of a job: give a function's name.")
+        if self.entry is None and (self.inputs or self.tests is not None):
+            raise ConfigError("a job with inputs or tests needs entry, the function to call.")
+        if self.tests is not None and (self.inputs or self.expected is not None):
+            raise ConfigError("a job has tests, or inputs and what is expected, not both.")
+        if self.expected is not None and len(self.expected) != len(self.inputs):
+            raise ConfigError(
+                f"a job has {len(self.inputs)} inputs and expects {len(self.expected)} outputs."
+                " Give one for each."
+            )
+
+    def encoded_inputs(self) -> list[tuple[bytes, bytes]]:
+        """Arguments as they cross.
+
+        Raises:
+            DataError: one is of a type that does not; the message has its path.
+        """
+        found = []
+        for index, given in enumerate(self.inputs):
+            call = given if isinstance(given, Call) else Call(given)
+            if isinstance(call.args, (str, bytes)) or not isinstance(call.args, Sequence):
+                raise DataError(
+                    f"inputs[{index}] is {call.args!r:.60}: give the arguments of the call in a"
+                    " list or tuple, or a Call."
+                )
+            where = "" if len(self.inputs) == 1 else f"inputs[{index}]."
+            try:
+                args = encode(list(call.args), strict=True, where=f"{where}args")
+                kwargs = encode(dict(call.kwargs), strict=True, where=f"{where}kwargs")
+            except CodecError as error:
+                raise DataError(
+                    f"{error} cannot go into a sandbox. Give numbers, texts, bytes, None, lists,"
+                    " tuples, dicts, sets, arrays, or records of them."
+                ) from None
+            found.append((args, kwargs))
+        return found
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two plain values are the same: of one type, in all they hold; NaN is NaN.
+
+    Floats are compared by their bits, so that 0.0 and -0.0 differ. The order of a dict does not
+    count.
+    """
+    if type(a) is not type(b) or isinstance(a, Opaque):
+        return False
+    if isinstance(a, dict):
+        return len(a) == len(b) and all(k in b and same(v, b[k]) for k, v in a.items())
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, (set, frozenset)):
+        return len(a) == len(b) and {encode(x) for x in a} == {encode(x) for x in b}
+    if isinstance(a, Record):
+        names = (a.kind, a.type_name) == (b.kind, b.type_name)
+        return names and same(a.fields, b.fields)
+    try:
+        return encode(a) == encode(b)
+    except CodecError:
+        return False
