@@ -187,7 +187,7 @@ def test_what_does_not_cross_equals_nothing() -> None:
     assert isinstance(back, Opaque)
     assert back.type_name == "Always"
     assert back != 1
-    assert not back == back
+    assert back != back
     assert not same(back, back)
     assert isinstance(decode(encode(i for i in range(3))), Opaque)
     assert isinstance(decode(encode(Plain.RED)), Opaque)
@@ -269,7 +269,7 @@ HOSTILE = {
     "no type of an array": sized(b"A", 3, b"zzz") + struct.pack("<II", 0, 0),
     "an unknown type": sized(b"X", 6, b"object") + b"N",
     "a module": sized(b"X", 9, b"os.system") + sized(b"s", 2, b"id"),
-    "a long number as text": sized(b"X", 7, b"Decimal") + encode("1" * 100_000),
+    "a number that is none": sized(b"X", 7, b"Decimal") + encode("1" * 100_000 + "x"),
     "a date that is none": sized(b"X", 4, b"date") + encode("x"),
     "zero as denominator": sized(b"X", 8, b"Fraction") + encode((1, 0)),
     "a list as key": sized(b"d", 1, encode([1]) + b"N"),
@@ -300,6 +300,7 @@ def test_exceptions_that_were_caught_cross() -> None:
     assert decode(encode(Raised("ValueError", "no"))) == Raised("ValueError", "no")
     assert Raised("A", "") != Raised("B", "")
     assert decode(encode(Counter("aab"))) == Counter("aab")
+    assert decode(encode(Decimal("7" * 500))) == Decimal("7" * 500)
     assert decode(encode(Decimal("1.50"))).as_tuple() == Decimal("1.50").as_tuple()
     assert decode(encode(Fraction(1, 3))) == Fraction(1, 3)
     assert decode(encode(datetime.timedelta(1, 2, 3))) == datetime.timedelta(1, 2, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -113,10 +114,8 @@ def same(a: Any, b: Any) -> bool:
         return False
     if isinstance(a, dict):
         return len(a) == len(b) and all(k in b and same(v, b[k]) for k, v in a.items())
-    if isinstance(a, (list, tuple)):
+    if isinstance(a, (list, tuple, deque)):
         return len(a) == len(b) and all(map(same, a, b))
-    if isinstance(a, (set, frozenset)):
-        return len(a) == len(b) and {encode(x) for x in a} == {encode(x) for x in b}
     if isinstance(a, Record):
         names = (a.kind, a.type_name) == (b.kind, b.type_name)
         return names and same(a.fields, b.fields)

@@ -44,7 +44,7 @@ __all__ = [
 MAX_DEPTH = 200
 MAX_VALUES = 4_000_000
 _MAX_SAME_HASH = 64
-_MAX_TEXT = 200  # of a name, and of the text of a number
+_MAX_TEXT = 200  # of a name or a repr
 _ARRAY_KINDS = "biufcSUMm"
 _COUNT = struct.Struct("<I")
 _FLOAT = struct.Struct("<d")
@@ -191,7 +191,7 @@ def _ints(value: Any, count: int) -> tuple[int, ...]:
 
 
 def _text(value: Any) -> str:
-    if type(value) is not str or len(value) > _MAX_TEXT:
+    if type(value) is not str:
         raise CodecError("a damaged value")
     return value
 
@@ -272,7 +272,7 @@ class _Writer:
         elif kind is dict:
             self.pairs(value.items(), len(value), depth)
         elif kind is set or kind is frozenset:
-            self.items(b"S" if kind is set else b"z", value, len(value), depth)
+            self.elements(b"S" if kind is set else b"z", value, len(value), depth)
         elif kind in self.plain_types:
             name, plain = self.plain_types[kind]
             self.sized(b"X", name.encode())
@@ -289,6 +289,19 @@ class _Writer:
                 index += 1
         except CodecError as error:
             raise _within(f"[{index}]", error) from None
+
+    def elements(self, tag: bytes, values: Iterable[Any], count: int, depth: int) -> None:
+        """Values of a set, in the order of their bytes, so that equal sets have equal bytes."""
+        self.put(tag, _COUNT.pack(count))
+        first, pieces = len(self.parts), []
+        for item in values:
+            start = len(self.parts)
+            try:
+                self.value(item, depth + 1)
+            except CodecError as error:
+                raise _within("{}", error) from None
+            pieces.append(b"".join(self.parts[start:]))
+        self.parts[first:] = sorted(pieces)
 
     def pairs(self, pairs: Iterable[tuple[Any, Any]], count: int, depth: int) -> None:
         self.put(b"d", _COUNT.pack(count))
