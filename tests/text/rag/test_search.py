@@ -83,7 +83,7 @@ def test_a_small_tree_is_seen_whole_and_the_search_ends() -> None:
 
 def test_visits_become_uniform_without_cost_and_with_all_exploration() -> None:
     utility = Structured(1, 9)
-    config = ChunkSearch(utility, 10_000, c=1e9, lam=0.0, iterations=1 + 9 * 8)
+    config = ChunkSearch(utility, 10_000, c=1e9, lam=0.0, iterations=1 + 9 * 8, rollout=False)
     pool = Pool("q", utility.chunks, 10_000)
     tree = Tree(config, Scorer(pool, utility))
     tree.search()
@@ -91,6 +91,24 @@ def test_visits_become_uniform_without_cost_and_with_all_exploration() -> None:
     greedy = Tree(ChunkSearch(utility, 10_000, c=0.0, iterations=73), Scorer(pool, utility))
     greedy.search()
     assert np.ptp(greedy.root.visits) > 8
+
+
+def test_rollouts_are_no_worse_than_adding_the_best_each_time() -> None:
+    for seed in range(40):
+        utility = Structured(seed, 9)
+        path, score = (), -math.inf
+        scorer = Scorer(Pool("q", utility.chunks, 60), utility)
+        while True:
+            more = np.setdiff1d(scorer.pool.fits, path)
+            more = more[scorer.pool.cost_with(path, scorer.pool.cost(path), more) <= 60]
+            if not len(more):
+                break
+            scores = scorer.children(path, more)
+            if scores.max() <= score:
+                break
+            path, score = (*path, int(more[scores.argmax()])), float(scores.max())
+        few = ChunkSearch(utility, 60, iterations=max(len(path), 1) + 1)
+        assert few.select("q", utility.chunks).score >= score - 1e-12
 
 
 def test_utility_takes_the_child_of_the_formula() -> None:

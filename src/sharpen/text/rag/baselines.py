@@ -5,7 +5,7 @@
   the chunk of the greatest ``relevance / 2 - (greatest cosine to a chosen one) / 2``.
 * ``greedy``: next is the chunk that adds most to the score of all, per token; while one adds.
 * ``beam``: the best 5 combinations of each length go on.
-* ``knapsack``: the set with the greatest sum of scores alone (a mixed-integer program, HiGHS).
+* ``knapsack``: the set with the greatest sum of scores alone (dynamic programming, exact).
 * ``exhaustive``: every order of every subset, of at most 8 chunks.
 
 All of them answer with the chunks, their tokens, and the reranker's score of the combination.
@@ -205,21 +205,25 @@ def _exhaustive(scorer: Scorer) -> Path:
 
 
 def _knapsack(scorer: Scorer) -> Path:
-    from scipy.optimize import Bounds, LinearConstraint, milp
-
+    """By dynamic programming over tokens: exact."""
     pool = scorer.pool
     chunks, scores = _best_first(scorer)
-    cost = pool.costs[chunks] + pool.between
+    costs = (pool.costs[chunks] + pool.between).tolist()
     room = pool.budget - pool.overhead + pool.between  # one separator less than chunks
-    solved = milp(
-        -scores,
-        constraints=LinearConstraint(cost.astype(float), ub=room),
-        integrality=np.ones(len(chunks)),
-        bounds=Bounds(0, 1),
-        options={"presolve": False},  # its way back prints to stdout at times, and this is small
-    )
-    chosen = chunks[np.round(solved.x).astype(bool)]
-    return tuple(int(i) for i in (chosen if len(chosen) else chunks[:1]))
+    room = min(room, sum(costs))
+    best = np.zeros(room + 1)
+    taken = np.zeros((len(chunks), room + 1), bool)
+    for i, cost in enumerate(costs):
+        if cost <= room:
+            held = best[: room + 1 - cost] + scores[i]
+            taken[i, cost:] = held > best[cost:]
+            best[cost:] = np.maximum(held, best[cost:])
+    chosen: list[int] = []
+    for i in reversed(range(len(chunks))):
+        if taken[i, room]:
+            chosen.insert(0, int(chunks[i]))
+            room -= costs[i]
+    return tuple(chosen or [int(chunks[0])])
 
 
 _BASELINES: dict[str, Callable[[Scorer], Path]] = {

@@ -13,11 +13,12 @@ appended) are scored in one batch, and V and N of the nodes on the way grow by t
 by all, or by their mean). The answer is the visited node with the highest score of its own; of
 equal ones the cheapest. It need not use up the budget.
 
-Differs from the paper: a combination that has just become the best is expanded next, before the
-search goes back to the root, so that few iterations already answer at least as well as adding the
-best chunk each time; rewards are scaled so that the first expansion spans 0 to 1, else ``c`` has
-no scale; a node without affordable children is never visited again, nor one whose children all are
-such; the answer goes by the node's own score, as in the authors' code, not by the mean below it.
+Differs from the paper: the search begins with the best single chunk, and after an expansion it goes
+on with the best child while that improves on its parent (``rollout``), before it goes back to the
+root: deep combinations are seen, and the first iterations already answer as well as adding the best
+chunk each time. Rewards are scaled so that the first expansion spans 0 to 1, else ``c`` has no
+scale. A node without affordable children is never visited again, nor one whose children all are
+such. The answer goes by the node's own score, as in the authors' code, not by the mean below it.
 
 Time: iterations x (depth + children); memory: a few numbers for each scored combination.
 """
@@ -66,6 +67,7 @@ class ChunkSearch:
         iterations: most expansions.
         patience: stop after so many expansions that found nothing better; None never does.
         evaluations: most combinations the reranker may score; None is no limit.
+        rollout: expand on and on below a node while that improves; off is the paper's search.
         backup: what an expansion adds to the nodes above it: its ``best`` child's reward (the
             paper), the rewards of ``all`` children (the authors' code), or their ``mean``.
         width: candidates that are kept, those that score best alone.
@@ -86,6 +88,7 @@ class ChunkSearch:
         iterations: int = 200,
         patience: int | None = None,
         evaluations: int | None = None,
+        rollout: bool = True,
         backup: Backup = "best",
         width: int = 60,
         batch_size: int = 64,
@@ -106,6 +109,7 @@ class ChunkSearch:
         self.reranker, self.budget = reranker, budget
         self.c, self.lam = c, lam
         self.iterations, self.patience, self.evaluations = iterations, patience, evaluations
+        self.rollout = rollout
         self.backup: Backup = backup
         self.width, self.batch_size, self.seed = width, batch_size, seed
 
@@ -172,9 +176,9 @@ class Tree:
     def search(self) -> Selection:
         """Expand until the limits, and choose."""
         config, stale = self.config, 0
-        leader: list[tuple[_Node, int]] = [(self.root, int(self.root.own.argmax()))]
+        further = [(self.root, int(self.root.own.argmax()))] if config.rollout else []
         while self.done < config.iterations and not self.root.dead.all():
-            steps, leader = leader or self._descend(), []
+            steps, further = further or self._descend(), []
             node, slot = steps[-1]
             path = (*node.path, int(node.kids[slot]))
             more = self.candidates[~np.isin(self.candidates, path)]
@@ -191,10 +195,10 @@ class Tree:
             child = self._node(path, more, self.scorer.children(path, more), cost)
             node.below[slot] = child
             self._count(child, steps)
-            stale += 1
-            if self.best is not before:
-                stale = 0
-                leader = [*steps, (child, int(np.flatnonzero(child.kids == self.best[0][-1])[0]))]
+            stale = 0 if self.best is not before else stale + 1
+            top = int(child.own.argmax())
+            if config.rollout and child.own[top] > node.own[slot]:
+                further = [*steps, (child, top)]
             if config.patience is not None and stale >= config.patience:
                 break
         return self._answer()
