@@ -92,6 +92,7 @@ def _optimize(app: typer.Typer) -> None:
             train=read.train,
             test=read.test,
             io_share=search.io_share,
+            rounds=search.rounds,
             instructions=config.instructions,
             proposer=None if writer is None else _client(writer, None, folder, limit),
             concurrency=search.concurrency,

@@ -10,7 +10,8 @@ Automatic Prompt Optimization*, NeurIPS 2024 (arXiv 2406.15708), section 3.
     diverse         medoids of k clusters
     all             every exemplar that there is
     random_search   m sets of k at random, the best on the validation examples
-    mutation        the best of a few sets at random, then one exemplar changed at a time
+    mutation        the best of a few sets at random (of the prompt's own, where it has some),
+                    then one exemplar changed at a time
 
 Differs from the paper: likeness is the cosine of TF-IDF vectors.
 """
@@ -31,38 +32,40 @@ _MOST = 32
 _TRIES = 30
 
 
-def _random(search: Search, instruction: str, k: int) -> None:
-    search.full(Candidate(instruction, _drawn(search, k)))
+def _random(search: Search, prompt: Candidate, k: int) -> None:
+    search.full(Candidate(prompt.instruction, _drawn(search, k)))
 
 
-def _nearest(search: Search, instruction: str, k: int) -> None:
-    search.full(Candidate(instruction, tuple(search.pool.exemplars), nearest=k))
+def _nearest(search: Search, prompt: Candidate, k: int) -> None:
+    search.full(Candidate(prompt.instruction, tuple(search.pool.exemplars), nearest=k))
 
 
-def _diverse(search: Search, instruction: str, k: int) -> None:
-    search.full(Candidate(instruction, _medoids(search.pool.exemplars, k, search.rng)))
+def _diverse(search: Search, prompt: Candidate, k: int) -> None:
+    search.full(Candidate(prompt.instruction, _medoids(search.pool.exemplars, k, search.rng)))
 
 
-def _all(search: Search, instruction: str, k: int) -> None:
-    search.full(Candidate(instruction, tuple(search.pool.exemplars[:_MOST])))
+def _all(search: Search, prompt: Candidate, k: int) -> None:
+    search.full(Candidate(prompt.instruction, tuple(search.pool.exemplars[:_MOST])))
 
 
-def _random_search(search: Search, instruction: str, k: int) -> None:
-    for candidate in _distinct(search, instruction, lambda: _drawn(search, k)):
+def _random_search(search: Search, prompt: Candidate, k: int) -> None:
+    for candidate in _distinct(search, prompt.instruction, lambda: _drawn(search, k)):
         search.full(candidate)
 
 
-def _mutation(search: Search, instruction: str, k: int) -> None:
+def _mutation(search: Search, prompt: Candidate, k: int) -> None:
     start = max(1, int(search.full_evaluations_left // 4))
-    best = None
-    for count, candidate in enumerate(
-        _distinct(search, instruction, lambda: _drawn(search, k)), start=1
-    ):
-        evaluation = search.full(candidate)
-        if best is None or evaluation.score > best.score:
-            best = evaluation
-        if count >= start:
-            break
+    instruction = prompt.instruction
+    best = search.full(prompt) if prompt.exemplars and not prompt.nearest else None
+    if best is None:
+        for count, candidate in enumerate(
+            _distinct(search, instruction, lambda: _drawn(search, k)), start=1
+        ):
+            evaluation = search.full(candidate)
+            if best is None or evaluation.score > best.score:
+                best = evaluation
+            if count >= start:
+                break
     if best is None:
         return
     current = best
@@ -82,7 +85,7 @@ def _mutation(search: Search, instruction: str, k: int) -> None:
             current = evaluation
 
 
-STRATEGIES: dict[str, Callable[[Search, str, int], None]] = {
+STRATEGIES: dict[str, Callable[[Search, Candidate, int], None]] = {
     "random": _random,
     "nearest": _nearest,
     "diverse": _diverse,
@@ -92,17 +95,17 @@ STRATEGIES: dict[str, Callable[[Search, str, int], None]] = {
 }
 
 
-def improve(search: Search, strategy: str, instruction: str, k: int) -> None:
+def improve(search: Search, strategy: str, prompt: Candidate, k: int) -> None:
     """Judge prompts with exemplars of the pool until the strategy or the budget ends.
 
     Args:
         search: what is searched.
         strategy: a name of ``STRATEGIES``.
-        instruction: of every prompt.
+        prompt: its instruction is that of every prompt.
         k: exemplars in a prompt.
     """
     if len(search.pool):
-        STRATEGIES[strategy](search, instruction, k)
+        STRATEGIES[strategy](search, prompt, k)
 
 
 def _drawn(search: Search, k: int) -> tuple[Exemplar, ...]:

@@ -10,10 +10,14 @@ Demonstrations for Multi-Stage Language Model Programs*, EMNLP 2024 (arXiv 2406.
     best mean that was not judged on all validation examples is
 
 Differs from the paper: where there are few validation examples every trial is a full evaluation, as
-in DSPy; the first trial is the prompt as it was given.
+in DSPy; the first trial is the prompt as it was given; after as many trials as DSPy makes of its
+own accord, max(2 v log2 n, 1.5 n) for v variables with n values, instructions and sets are proposed
+again, from the best prompt so far, while budget is left.
 """
 
 from __future__ import annotations
+
+import math
 
 from sharpen.core.optimizer import make_optimizer
 from sharpen.core.parameters import Categorical
@@ -51,7 +55,7 @@ The instruction now: {instruction}
 
 Write a better instruction for a language model that has to do this task. {tip} Write it between
 <PROMPT> and </PROMPT>."""
-_FEW = 50
+_FEW, _LEAST = 50, 3
 
 
 def improve(
@@ -62,11 +66,23 @@ def improve(
     Args:
         search: what is searched.
         k: exemplars in a prompt; 0 searches for the instruction alone.
-        proposals: instructions, and sets of exemplars.
+        proposals: instructions, and sets of exemplars; fewer where the budget is small.
         batch: training examples in a minibatch.
         full_every: trials between full evaluations.
     """
-    first = search.full(search.seed_prompt).candidate
+    search.full(search.seed_prompt)
+    if len(search.val) <= _FEW:  # as many as there are trials for
+        proposals = max(_LEAST, min(proposals, round(search.full_evaluations_left / 1.5)))
+    judged = 0
+    while len(search.history) > judged:
+        judged = len(search.history)
+        _round(search, search.best.candidate, k, proposals, batch, full_every)
+
+
+def _round(
+    search: Search, first: Candidate, k: int, proposals: int, batch: int, full_every: int
+) -> None:
+    """Propose from ``first``, and search the combinations until they are used up."""
     instructions, sets = _proposed(search, first, k, proposals)
     space = Space(
         instruction=Categorical(*map(str, range(len(instructions)))),
@@ -77,6 +93,7 @@ def improve(
     sums: dict[str, list[float]] = {}
     made: dict[str, Candidate] = {}
     is_small = len(search.val) <= _FEW
+    trials = _trials(proposals, 2 if k > 0 else 1)
     trial = 0
     while True:
         (asked,) = tpe.ask()
@@ -87,20 +104,23 @@ def improve(
         made[candidate.key] = candidate
         if is_small:
             score = search.full(candidate).score
-            trial += 1
-            if len(made) >= len(instructions) * len(sets) or trial > 4 * len(made) + 20:
-                return
         else:
             score = search.on(candidate, search.minibatch(batch)).score
-            trial += 1
+        trial += 1
         sums.setdefault(candidate.key, []).append(score)
         tpe.tell([asked.result({"score": score})])
-        if not is_small and trial % full_every == 0:
-            judged = {one.candidate.key for one in search.history}
-            open_keys = [key for key in sums if key not in judged]
-            if not open_keys:
-                return
+        judged = {one.candidate.key for one in search.history}
+        open_keys = [key for key in sums if key not in judged]
+        is_last = trial >= trials or len(made) >= len(instructions) * len(sets)
+        if open_keys and (is_last or trial % full_every == 0):
             search.full(made[max(open_keys, key=lambda key: sum(sums[key]) / len(sums[key]))])
+        if is_last:
+            return
+
+
+def _trials(proposals: int, variables: int) -> int:
+    """How many trials DSPy makes of its own accord."""
+    return int(max(2 * variables * math.log2(proposals), 1.5 * proposals))
 
 
 def _proposed(

@@ -3,6 +3,9 @@
 Yang, Wang, Lu, Liu, Le, Zhou and Chen, *Large Language Models as Optimizers*, ICLR 2024
 (arXiv 2309.03409): the 20 best instructions, three examples of the task, eight new instructions a
 step at temperature 1.
+
+Differs from the paper: where the budget is small there are fewer new instructions a step, so that
+there are at least four steps to learn in.
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ Write an instruction that is different from all above and scores higher, between
 </PROMPT>."""
 
 
+_STEPS = 4
+
+
 def improve(search: Search, *, top: int = 20, shown: int = 3, proposals: int = 8) -> None:
     """Search for an instruction until the budget is spent.
 
@@ -32,9 +38,10 @@ def improve(search: Search, *, top: int = 20, shown: int = 3, proposals: int = 8
         search: what is searched.
         top: instructions that are shown.
         shown: examples that are shown.
-        proposals: new instructions a step.
+        proposals: new instructions a step, at most.
     """
     first = search.full(search.seed_prompt).candidate
+    proposals = max(1, min(proposals, int(search.full_evaluations_left // _STEPS)))
     while True:
         ranked = sorted(search.history, key=lambda one: one.score)[-top:]
         tried = "\n\n".join(

@@ -3,7 +3,8 @@
 Wan, Sun, Nakhost and Arik, *Teach Better or Show Smarter? On Instructions and Exemplars in
 Automatic Prompt Optimization*, NeurIPS 2024 (arXiv 2406.15708): ``m`` full evaluations are split
 between the two; what the first stage got right is what the second chooses exemplars from, at no
-cost.
+cost. With more than one round the stages alternate, each from the best prompt so far, with its
+instruction and its exemplars.
 
 Prompts are chosen on the validation examples alone. The result is measured once on test examples
 that nothing was chosen by, beside the prompt that was given, with the interval of the difference.
@@ -101,6 +102,7 @@ def optimize_prompt(
     eo: str = "mutation",
     budget: int = 32,
     io_share: float = 0.5,
+    rounds: int = 1,
     k: int = 3,
     instructions: Sequence[str] = (),
     proposer: Any = None,
@@ -125,6 +127,7 @@ def optimize_prompt(
         eo: how exemplars are chosen: a name of ``EXEMPLARS``.
         budget: full evaluations on ``val``.
         io_share: part of them for instructions, where both are searched for.
+        rounds: how often the two stages alternate, each round with its part of the budget.
         k: exemplars in a prompt.
         instructions: others to choose from, for ``io="select"``.
         proposer: the model that writes instructions; ``lm`` without one.
@@ -144,7 +147,7 @@ def optimize_prompt(
         DataError: test examples are among the others.
         ServiceError: the model does not answer.
     """
-    _check(program, io, eo, budget, io_share, k)
+    _check(program, io, eo, budget, io_share, rounds, k)
     train = list(val if train is None else train)
     _check_apart(train, val, test)
     client = as_lm(lm)
@@ -168,7 +171,7 @@ def optimize_prompt(
     )
     stopped = ""
     try:
-        _run(search, io, eo, k, instructions, planned)
+        _run(search, io, eo, k, instructions, planned, rounds)
     except BudgetExhausted as error:
         if not search.history:
             raise
@@ -205,26 +208,41 @@ def optimize_prompt(
 
 
 def _run(
-    search: Search, io: str, eo: str, k: int, instructions: Sequence[str], planned: Plan
+    search: Search,
+    io: str,
+    eo: str,
+    k: int,
+    instructions: Sequence[str],
+    planned: Plan,
+    rounds: int,
 ) -> None:
-    """Both stages; each ends with its part of the budget."""
+    """Both stages, ``rounds`` times; each ends with its part of the budget."""
     allowed = search.units
-    method = INSTRUCTIONS[io]
-    if method is not None:
-        search.units = planned.instruction_judgements
+    for turn in range(rounds):
+        begin, end = (allowed * part // rounds for part in (turn, turn + 1))
+        if INSTRUCTIONS[io] is not None:
+            search.units = begin + planned.instruction_judgements // rounds
+            with suppress(BudgetSpent):
+                _write(search, io, instructions, 0 if eo != "none" else k)
+        search.units = end
         with suppress(BudgetSpent):
-            if io == "mipro":
-                mipro.improve(search, k=0 if eo != "none" else k)
-            elif io == "select":
-                select.improve(search, instructions)
-            else:
-                method(search)
-        search.units = allowed
-    with suppress(BudgetSpent):
-        if not search.history:
-            search.full(search.seed_prompt)
-        if eo != "none":
-            improve_exemplars(search, eo, search.best.candidate.instruction, k)
+            if not search.history:
+                search.full(search.seed_prompt)
+            if eo != "none":
+                improve_exemplars(search, eo, search.best.candidate, k)
+        search.begin_round(search.best.candidate)
+
+
+def _write(search: Search, io: str, instructions: Sequence[str], k: int) -> None:
+    """The stage of instructions."""
+    method = INSTRUCTIONS[io]
+    assert method is not None
+    if io == "mipro":
+        mipro.improve(search, k=k)
+    elif io == "select":
+        select.improve(search, instructions)
+    else:
+        method(search)
 
 
 def _usage(client: LM, writer: LM) -> dict[str, Any]:
@@ -239,7 +257,9 @@ def _usage(client: LM, writer: LM) -> dict[str, Any]:
     }
 
 
-def _check(program: PromptProgram, io: str, eo: str, budget: int, io_share: float, k: int) -> None:
+def _check(
+    program: PromptProgram, io: str, eo: str, budget: int, io_share: float, rounds: int, k: int
+) -> None:
     for name, value, known in (("io", io, INSTRUCTIONS), ("eo", eo, EXEMPLARS)):
         if value not in known:
             raise ConfigError(
@@ -251,8 +271,14 @@ def _check(program: PromptProgram, io: str, eo: str, budget: int, io_share: floa
             f"budget={budget} must be at least 1, k={k} at least 0, io_share={io_share} between 0"
             " and 1."
         )
-    if io != "none" and eo != "none" and round(budget * io_share) < 1:
-        raise ConfigError(f"budget={budget} is too small to be split with io_share={io_share}.")
+    if rounds < 1 or (rounds > 1 and "none" in (io, eo)):
+        raise ConfigError(
+            f"rounds={rounds} must be at least 1, and 1 where only one of io and eo is searched."
+        )
+    if io != "none" and eo != "none" and round(budget * io_share) < rounds:
+        raise ConfigError(
+            f"budget={budget} is too small to be split with io_share={io_share}, rounds={rounds}."
+        )
     if (eo != "none" or io == "mipro") and k > 0 and not program.takes_exemplars:
         raise ConfigError(
             "the template has no field {{exemplars}}. Add it where they belong, or choose"

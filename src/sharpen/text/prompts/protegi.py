@@ -15,12 +15,11 @@ best of each beam is judged on all validation examples.
 
 from __future__ import annotations
 
-import math
-
+from sharpen.text.prompts.racing import ucb
 from sharpen.text.prompts.search import Search, failures
 from sharpen.text.prompts.task import Candidate
 
-__all__ = ["improve", "race"]
+__all__ = ["improve"]
 
 _CRITICIZE = """\
 This instruction for a language model:
@@ -92,37 +91,8 @@ def improve(
                         Candidate(one, candidate.exemplars, candidate.nearest) for one in again[:1]
                     )
         found = list({candidate.key: candidate for candidate in found}.values())
-        kept = race(search, found, keep=beam, batch=batch, c=c, plays=plays)
+        kept = list(ucb(search, found, batch=batch, plays=plays, c=c).ranked[:beam])
         search.full(kept[0])
-
-
-def race(
-    search: Search,
-    candidates: list[Candidate],
-    *,
-    keep: int,
-    batch: int,
-    c: float,
-    plays: int,
-) -> list[Candidate]:
-    """The best candidates by UCB over minibatches of training examples, best first."""
-    batches = [search.minibatch(batch) for _ in range(plays)]
-    sums, counts = [0.0] * len(candidates), [0] * len(candidates)
-    for t in range(1, plays + 1):
-
-        def bound(k: int, t: int = t) -> float:
-            if counts[k] == 0:
-                return math.inf
-            return sums[k] / counts[k] + c * math.sqrt(math.log(t) / counts[k])
-
-        chosen = max(range(len(candidates)), key=lambda k: (bound(k), -k))
-        evaluation = search.on(candidates[chosen], batches[counts[chosen]])
-        sums[chosen] += evaluation.score
-        counts[chosen] += 1
-    order = sorted(
-        range(len(candidates)), key=lambda k: -(sums[k] / counts[k] if counts[k] else -1.0)
-    )
-    return [candidates[k] for k in order[:keep]]
 
 
 def _filled(template: str, values: dict[str, str]) -> str:

@@ -138,6 +138,11 @@ class Search:
             raise BudgetSpent
         return list(dict.fromkeys(found))
 
+    def begin_round(self, candidate: Candidate) -> None:
+        """Let the next stage begin from a prompt, and with its own patience."""
+        self.seed_prompt = candidate
+        self._dry = 0
+
     def skip(self) -> None:
         """Note a turn that brought nothing.
 

@@ -73,6 +73,9 @@ class SearchConfig:
     io_share: float = 0.5
     """Part of them for instructions, where both are searched for."""
 
+    rounds: int = 1
+    """How often the two stages alternate."""
+
     k: int = 3
     """Exemplars in a prompt."""
 
