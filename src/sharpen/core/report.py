@@ -17,7 +17,16 @@ from typing import Any, Literal
 from sharpen.core.errors import DependencyNotInstalled
 from sharpen.core.files import atomic_write_text
 
-__all__ = ["Chart", "Section", "Series", "Table", "Text", "format_value", "write_html"]
+__all__ = [
+    "Chart",
+    "Picture",
+    "Section",
+    "Series",
+    "Table",
+    "Text",
+    "format_value",
+    "write_html",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +67,18 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A drawing: an ``<svg>`` element, which is put into the page as it is."""
+
+    svg: str
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
     """A heading and what stands under it."""
 
     title: str
-    blocks: Sequence[Text | Table | Chart]
+    blocks: Sequence[Text | Table | Chart | Picture]
 
 
 def format_value(value: Any) -> str:
@@ -91,7 +107,7 @@ th, td { text-align: left; vertical-align: top; }
 th, td { padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #8883; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 pre { background: #8881; padding: .8rem; overflow-x: auto; white-space: pre-wrap; font-size: 14px; }
-.chart { height: 24rem; } .meta { color: #888; }
+.chart { height: 24rem; } figure { margin: 1rem 0; overflow-x: auto; } .meta { color: #888; }
 """
 
 
@@ -112,6 +128,8 @@ def write_html(path: Path, title: str, sections: Sequence[Section], *, subtitle:
                 body.append(f"<{tag}>{html.escape(block.text)}</{tag}>")
             elif isinstance(block, Table):
                 body.append(_table(block))
+            elif isinstance(block, Picture):
+                body.append(f"<figure>{block.svg}</figure>")
             else:
                 body.append(_chart(block, f"chart{charts}"))
                 charts += 1

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sharpen.core.lm.budget import Budget
     from sharpen.core.lm.client import LM
     from sharpen.core.lm.scripted import Scripted
+    from sharpen.text.drawing import Drawing
     from sharpen.text.errors import (
         BackwardTwiceError,
         ExecutionError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from sharpen.text.rag.chunks import Chunker
     from sharpen.text.rag.search import ChunkSearch
     from sharpen.text.record import Op, bundle, op
+    from sharpen.text.run_report import write_report
     from sharpen.text.scalar import ScalarPropagator
     from sharpen.text.subgraph import Subgraph, minimal_subgraph
     from sharpen.text.sweep import Propagator
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from sharpen.text.textual import TextGradient, TextualPropagator
 
 _MODULES = {
+    "drawing": ["Drawing"],
     "errors": ["BackwardTwiceError", "ExecutionError", "GraphFreedError", "UndeclaredInputError"],
     "feedback": ["Feedback"],
     "nodes": ["Node", "Operation", "no_trace", "node"],
@@ -53,6 +56,7 @@ _MODULES = {
     "rag.chunks": ["Chunker"],
     "rag.search": ["ChunkSearch"],
     "record": ["Op", "bundle", "op"],
+    "run_report": ["write_report"],
     "scalar": ["ScalarPropagator"],
     "subgraph": ["Subgraph", "minimal_subgraph"],
     "sweep": ["Propagator"],
@@ -77,6 +81,7 @@ __all__ = [
     "Budget",
     "ChunkSearch",
     "Chunker",
+    "Drawing",
     "ExecutionError",
     "Feedback",
     "GraphFreedError",
@@ -107,6 +112,7 @@ __all__ = [
     "node",
     "op",
     "textsum",
+    "write_report",
 ]
 
 _CORE = {

@@ -16,7 +16,7 @@ from sharpen.text.nodes import Node
 from sharpen.text.parameter import Parameter
 from sharpen.text.subgraph import Subgraph
 
-__all__ = ["Listing", "elided", "list_program", "name_parameters", "shown", "typed"]
+__all__ = ["Listing", "elided", "list_program", "name_nodes", "name_parameters", "shown", "typed"]
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _NOT_IN_NAMES = re.compile(r"\W+")
@@ -54,6 +54,34 @@ def name_parameters(parameters: Sequence[Parameter]) -> dict[int, str]:
     """By id, a name for each: its own, or ``parameter_<k>``; repeated names get a number."""
     names = _Names()
     return {p.id: names.free(p.name or f"parameter_{k}") for k, p in enumerate(parameters)}
+
+
+def name_nodes(
+    nodes: Sequence[Node],
+    names: Mapping[int, str] | None = None,
+    code: Iterable[Node] | None = None,
+) -> dict[int, str]:
+    """By id, a name for each node of a program.
+
+    Args:
+        nodes: in order of creation.
+        names: those that are given already; without, those of parameters.
+        code: the nodes that stand as calls, whose arguments name roots; without, all with a call.
+    """
+    if names is None:
+        names = name_parameters([node for node in nodes if isinstance(node, Parameter)])
+    if code is None:
+        code = [node for node in nodes if node.call_record is not None]
+    called = dict(names)
+    free, arguments = _Names(called.values()), _argument_names(code)
+    for node in nodes:
+        if node.id in called:
+            continue
+        if node.name is None and node.operation is not None:
+            called[node.id] = free.numbered(_plain(node.operation.name))
+        else:
+            called[node.id] = free.free(node.name or arguments.get(node.id, "input"))
+    return called
 
 
 class _Names:
@@ -103,16 +131,9 @@ def list_program(graph: Subgraph, names: Mapping[int, str] | None = None) -> Lis
         graph: what to list.
         names: of parameters, by id; without, as :func:`name_parameters` gives them.
     """
-    called = dict(names if names is not None else name_parameters(graph.variables))
-    free = _Names(called.values())
-    arguments = _argument_names(graph.code)
-    for node in graph.nodes:
-        if node.id in called:
-            continue
-        if node.name is None and node.operation is not None:
-            called[node.id] = free.numbered(_plain(node.operation.name))
-        else:
-            called[node.id] = free.free(node.name or arguments.get(node.id, "input"))
+    called = name_nodes(
+        graph.nodes, names if names is not None else name_parameters(graph.variables), graph.code
+    )
     documentation = {
         node.operation.name: f"{node.operation.name}: {node.operation.doc}"
         for node in graph.code

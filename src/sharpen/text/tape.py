@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from sharpen.text.nodes import Node
+
+if TYPE_CHECKING:
+    from sharpen.text.drawing import Drawing
 
 __all__ = ["Tape", "current_tape"]
 
@@ -41,6 +44,17 @@ class Tape:
     def add(self, node: Node) -> None:
         """Note what an operation gave."""
         self.nodes.append(node)
+
+    def draw(self) -> Drawing:
+        """A picture of what was noted so far.
+
+        Raises:
+            ConfigError: nothing was.
+        """
+        from sharpen.text.drawing import Drawing
+
+        used = {parent.id for node in self.nodes for parent in node.inputs}
+        return Drawing(*(node for node in self.nodes if node.id not in used))
 
     def __enter__(self) -> Self:
         self._tokens.append(_TAPE.set(self))
