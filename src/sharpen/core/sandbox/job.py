@@ -107,8 +107,7 @@ class Job:
 def same(a: Any, b: Any) -> bool:
     """Whether two plain values are the same: of one type, in all they hold; NaN is NaN.
 
-    Floats are compared by their bits, so that 0.0 and -0.0 differ. The order of a dict does not
-    count.
+    0.0 and -0.0 differ. The order of a dict does not count.
     """
     if type(a) is not type(b) or isinstance(a, Opaque):
         return False
@@ -119,6 +118,8 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, Record):
         names = (a.kind, a.type_name) == (b.kind, b.type_name)
         return names and same(a.fields, b.fields)
+    if isinstance(a, (float, complex)) and a != a and b != b:
+        return True
     try:
         return encode(a) == encode(b)
     except CodecError:

@@ -61,8 +61,8 @@ def _decide(seen: Seen, verdict: Seen) -> tuple[Status, Failure | None]:
     word: Any = verdict.frame.get("verdict")
     if word == "passed":
         return Status.OK, None
-    error = verdict.frame.get("error")
-    failure = failure_from(error) if error is not None else None
+    described = verdict.frame.get("failure")
+    failure = failure_from(described) if described is not None else None
     if word == "gone":
         return Status.ERROR, Failure(type="SystemExit", message="it ended while it was asked")
     status = Status(word)

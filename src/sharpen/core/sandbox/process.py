@@ -134,7 +134,7 @@ class Sandbox:
             "first_of_namespace": in_namespace,
             "has_keeper": not in_namespace,
             "most_landlock": plan.most_landlock,
-            "tasks": 0 if user is not None else 1 if in_namespace else count_tasks(),
+            "tasks": 0 if user is not None else 1 if in_namespace else count_tasks() + 2,
         }
         words = boot_words(python.executable)
         info: tuple[int, int] | None = None

@@ -82,8 +82,7 @@ class Interpreter:
         Args:
             roots: where the way begins: the folder itself where it is mounted alone.
         """
-        for folder in (os.path.dirname(os.__file__), *self.read):  # noqa: PTH120
-            path = Path(folder)
+        for path in map(Path, self.read):
             for one in (path, *path.parents):
                 if not one.stat().st_mode & 0o001:
                     return str(one)

@@ -56,9 +56,9 @@ def serve_calls(job: dict[str, Any], fd: int, peer: socket.socket) -> None:
     while True:
         try:
             asked, _ = receive_bytes(peer, limit)
+            send(peer, _answer(function, asked, limit), max_bytes=limit + (1 << 20))
         except (EOFError, OSError):
             break
-        send(peer, _answer(function, asked, limit), max_bytes=limit + (1 << 20))
         answered += 1
     flush()
     write_frame(fd, {"status": "ok", "outputs": [], "calls": answered}, limit)
@@ -173,12 +173,12 @@ def run_judge(job: dict[str, Any], fd: int, peer: socket.socket) -> None:
     except _Gone:
         frame = {"verdict": "gone"}
         if stand_in.status == "violation":
-            frame = {"verdict": "violation", "error": stand_in.raised}
+            frame = {"verdict": "violation", "failure": stand_in.raised}
     except BaseException as error:
         if error is stand_in.error:
-            frame = {"verdict": stand_in.status, "error": stand_in.raised}
+            frame = {"verdict": stand_in.status, "failure": stand_in.raised}
         else:
-            frame = {"verdict": "wrong", "error": _of_tests(error)}
+            frame = {"verdict": "wrong", "failure": _of_tests(error)}
     frame["calls"] = stand_in.calls
     frame["status"] = "ok"
     flush()

@@ -171,7 +171,6 @@ class Supervisor:
             linux.die_with_parent(signal.SIGKILL)
             if self.restricted and self.landlock < landlock.SIGNAL_SCOPE_ABI:
                 seccomp.install(seccomp.own_signals_filter(self.machine, os.getpid()))
-            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
             if not fds:
                 run_calls(job, 3)
             elif self.config["role"] == "tests":
