@@ -15,7 +15,7 @@ from sharpen.core.errors import ConfigError
 from sharpen.core.lm.messages import ChatRequest, text_of
 from sharpen.text.prompts.evaluator import Evaluator
 from sharpen.text.prompts.metrics import make_metric
-from sharpen.text.prompts.mipro import _trials
+from sharpen.text.prompts.mipro import trials_of
 from sharpen.text.prompts.optimize import optimize_prompt
 from sharpen.text.prompts.oracle import Oracle
 from sharpen.text.prompts.parsers import make_parser
@@ -166,5 +166,5 @@ def test_turns_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
 
 def test_mipro_makes_as_many_trials_as_dspy_does_of_its_own_accord() -> None:
     # light, medium, heavy of DSPy 3.4.1 for one predictor with demos
-    assert [_trials(n, 2) for n in (6, 12, 18)] == [10, 18, 27]
-    assert [_trials(n, 1) for n in (6, 12, 18)] == [9, 18, 27]
+    assert [trials_of(n, 2) for n in (6, 12, 18)] == [10, 18, 27]
+    assert [trials_of(n, 1) for n in (6, 12, 18)] == [9, 18, 27]

@@ -26,7 +26,7 @@ from sharpen.core.space import Space
 from sharpen.text.prompts.search import BudgetSpent, Search
 from sharpen.text.prompts.task import Candidate, Exemplar
 
-__all__ = ["improve"]
+__all__ = ["improve", "trials_of"]
 
 _TIPS = (
     "",
@@ -93,7 +93,7 @@ def _round(
     sums: dict[str, list[float]] = {}
     made: dict[str, Candidate] = {}
     is_small = len(search.val) <= _FEW
-    trials = _trials(proposals, 2 if k > 0 else 1)
+    trials = trials_of(proposals, 2 if k > 0 else 1)
     trial = 0
     while True:
         (asked,) = tpe.ask()
@@ -118,7 +118,7 @@ def _round(
             return
 
 
-def _trials(proposals: int, variables: int) -> int:
+def trials_of(proposals: int, variables: int) -> int:
     """How many trials DSPy makes of its own accord."""
     return int(max(2 * variables * math.log2(proposals), 1.5 * proposals))
 
