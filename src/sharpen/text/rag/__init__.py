@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from sharpen.text.rag.baselines import METHODS, select
     from sharpen.text.rag.bm25 import BM25Index
     from sharpen.text.rag.chunks import Chunk, Chunker
+    from sharpen.text.rag.config_agent import ConfigAgent
     from sharpen.text.rag.embedding_index import EmbeddingIndex
     from sharpen.text.rag.embedding_reranker import EmbeddingReranker
     from sharpen.text.rag.hybrid import HybridIndex, load_index
@@ -22,6 +23,7 @@ _MODULES = {
     "baselines": ["METHODS", "select"],
     "bm25": ["BM25Index"],
     "chunks": ["Chunk", "Chunker"],
+    "config_agent": ["ConfigAgent"],
     "embedding_index": ["EmbeddingIndex"],
     "hybrid": ["HybridIndex", "load_index"],
     "lexical": ["LexicalCoverage"],
@@ -38,6 +40,7 @@ __all__ = [
     "Chunk",
     "ChunkSearch",
     "Chunker",
+    "ConfigAgent",
     "CrossEncoder",
     "EmbeddingIndex",
     "EmbeddingReranker",
