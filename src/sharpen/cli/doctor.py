@@ -13,9 +13,10 @@ from typing import Annotated, Any
 
 import typer
 
-from sharpen.cli.common import Output, command
+from sharpen.cli.common import Output, command, default_command, new_app
+from sharpen.core.errors import NotInstalledError
 
-__all__ = ["register"]
+__all__ = ["app"]
 
 # Package imported by each extra's main job.
 _EXTRAS = {
@@ -28,36 +29,66 @@ _EXTRAS = {
     "report": ("plotly",),
     "quickstart": ("openai",),
 }
+_TIERS = {
+    1: "limits, a filter of system calls, rules for files and signals",
+    2: "namespaces: processes, network, files of its own; and tier 1",
+    3: "a control group for memory and processes; and tier 2",
+}
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to ``app``."""
+app = new_app("Check this machine and this installation.")
+app.info.no_args_is_help = False  # alone it checks all
 
-    @command(app, "doctor", example="sharpen doctor --probe")
-    def doctor(
-        probe: Annotated[
-            bool, typer.Option("--probe", help="Measure the machine again (a few seconds).")
-        ] = False,
-    ) -> Output:
-        """Check versions, extras, assets, devices and folders; exit code 1 if something is wrong.
 
-        A missing extra or asset is no error: the line says how to install it.
-        """
-        checks = [_python(), _torch(), _native(), *_extras(), *_assets(), *_folders()]
-        if probe:
-            checks.append(_device())
-        bad = [check for check in checks if check["status"] == "bad"]
+@default_command(app, example="sharpen doctor --probe")
+def doctor(
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Measure the machine again (a few seconds).")
+    ] = False,
+) -> Output:
+    """Check versions, extras, assets, devices and folders; exit code 1 if something is wrong.
 
-        def render(console: Any) -> None:
-            from rich.table import Table
+    A missing extra or asset is no error: the line says how to install it.
+    """
+    checks = [_python(), _torch(), _native(), _sandbox(), *_extras(), *_assets(), *_folders()]
+    if probe:
+        checks.append(_device())
+    bad = [check for check in checks if check["status"] == "bad"]
 
-            marks = {"ok": "[green]ok[/]", "missing": "[yellow]missing[/]", "bad": "[red]bad[/]"}
-            table = Table("check", "", "found", "to do", box=None, header_style="bold")
-            for check in checks:
-                table.add_row(check["name"], marks[check["status"]], check["found"], check["todo"])
-            console.print(table)
+    def render(console: Any) -> None:
+        from rich.table import Table
 
-        return Output({"ok": not bad, "checks": checks}, render, 1 if bad else 0)
+        marks = {"ok": "[green]ok[/]", "missing": "[yellow]missing[/]", "bad": "[red]bad[/]"}
+        table = Table("check", "", "found", "to do", box=None, header_style="bold")
+        for check in checks:
+            table.add_row(check["name"], marks[check["status"]], check["found"], check["todo"])
+        console.print(table)
+
+    return Output({"ok": not bad, "checks": checks}, render, 1 if bad else 0)
+
+
+@command(app, "sandbox", example="sharpen doctor sandbox")
+def sandbox() -> Output:
+    """Tell how far code that nobody trusts is kept in here; exit code 3 if it is not at all."""
+    from sharpen.core.sandbox import detect_tiers
+
+    tiers = detect_tiers()
+    document = {"format": 1, **tiers.to_json()}
+
+    def render(console: Any) -> None:
+        from rich.table import Table
+
+        table = Table("tier", "", "made of", "to do", box=None, header_style="bold")
+        for tier, parts in _TIERS.items():
+            there = tier <= tiers.best
+            mark = "[green]ok[/]" if there else "[yellow]missing[/]"
+            table.add_row(str(tier), mark, parts, "" if there else tiers.missing[tier])
+        console.print(table)
+        groups = f"version {tiers.cgroup.version}" if tiers.cgroup else "–"
+        console.print(f"Landlock {tiers.landlock or '–'}, bubblewrap {tiers.bubblewrap or '–'},")
+        console.print(f"control groups {groups}, kernel {tiers.kernel}")
+
+    return Output(document, render, 0 if tiers.best >= 1 else NotInstalledError.exit_code)
 
 
 def _check(name: str, status: str, found: str, todo: str = "") -> dict[str, str]:
@@ -102,6 +133,15 @@ def _native() -> dict[str, str]:
         return _check("native kernels", "ok", f"{name}: {', '.join(loaded)}, by {compiler()}")
     todo = str(caught[-1].message) if caught else "install g++"
     return _check("native kernels", "missing", "torch does the work", todo)
+
+
+def _sandbox() -> dict[str, str]:
+    from sharpen.core.sandbox import detect_tiers
+
+    tiers = detect_tiers()
+    todo = tiers.missing.get(tiers.best + 1, "")
+    status = "ok" if tiers.best >= 1 else "missing"
+    return _check("sandbox", status, f"tier {tiers.best} of 3", todo)
 
 
 def _extras() -> list[dict[str, str]]:
