@@ -21,6 +21,7 @@ from benchmarks.data import sections as preparing
 from benchmarks.search import sections as searching
 from benchmarks.serve import sections as serving
 from benchmarks.text import lm_sections as calling
+from benchmarks.text import porting_sections as porting
 from benchmarks.text import program_sections as programs
 from benchmarks.text import rag_sections as retrieving
 
@@ -50,6 +51,7 @@ PAGES = (
         "docs/text/lm.md",
         "docs/text/programs.md",
         "docs/text/prompts.md",
+        "docs/text/porting.md",
         "docs/text/rag.md",
     ),
 )
@@ -432,6 +434,7 @@ _OF_ROOMS = {
     **preparing.SECTIONS,
     **calling.SECTIONS,
     **programs.SECTIONS,
+    **porting.SECTIONS,
     **retrieving.SECTIONS,
 }
 
