@@ -540,3 +540,84 @@ def test_a_message_that_is_no_json_is_refused() -> None:
         lm("x", extra={"a": float("nan")})
     with pytest.raises(RequestError, match="must not hold 'messages'"):
         lm("x", extra={"messages": []})
+
+
+# -- servers that are up to no good ----------------------------------------------------------------
+
+
+def _then(*steps: Any) -> Any:
+    """A stream of lines with pauses, in seconds, between them."""
+
+    def do(handler: Any) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        for step in steps:
+            if isinstance(step, float):
+                time.sleep(step)
+            else:
+                handler.wfile.write(step.encode() + b"\n\n")
+                handler.wfile.flush()
+        handler.close_connection = True
+
+    return do
+
+
+def test_a_stream_that_stalls_after_its_first_piece_is_given_up() -> None:
+    script = some(_then(piece("a"), 3.0, piece("b", "stop")))
+    with (
+        running_server(script) as server,
+        LM(engine(server.url, timeout_s=0.3, max_retries=3)) as lm,
+    ):
+        pieces = lm.stream("x")
+        assert next(pieces) == "a"
+        with pytest.raises(ServiceError):
+            next(pieces)
+    assert len(server.bodies) == 1  # what was shown already is not asked for again
+
+
+def test_a_stream_that_stalls_before_its_first_piece_is_asked_for_again() -> None:
+    script = some(_then(": wait", 3.0), events(piece("fine", "stop")))
+    with running_server(script) as server, LM(engine(server.url, timeout_s=0.3)) as lm:
+        assert list(lm.stream("x")) == ["fine"]
+    assert len(server.bodies) == 2
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": 10**30, "completion_tokens": 1},
+        {"prompt_tokens": 5.5, "completion_tokens": 1},
+        {"prompt_tokens": float("nan"), "completion_tokens": 1},
+        {"prompt_tokens": None, "completion_tokens": None},
+        {"prompt_tokens": {"a": 1}, "completion_tokens": [1]},
+        {"total_tokens": 3},
+        [1, 2],
+        0,
+    ],
+)
+def test_whatever_a_server_says_of_usage_the_budget_holds(usage: Any) -> None:
+    with running_server(some(answer("a b", usage=usage))) as server:
+        lm = LM(engine(server.url), budget=Budget(max_calls=4, max_tokens=3000), max_tokens=5)
+        replies = 0
+        try:
+            for k in range(9):
+                replies += lm(f"question {k}") == "a b"
+        except BudgetExhausted:
+            pass
+        assert 1 <= replies <= 4
+        assert len(server.bodies) == replies
+
+
+def test_errors_in_turn_with_answers_lose_nothing() -> None:
+    script = some(
+        (429, {"error": "slow down"}), cut, (500, b"\xff"), stall(1.0), b"no json", "fine"
+    )
+    with (
+        running_server(script) as server,
+        LM(engine(server.url, timeout_s=0.3, max_retries=5)) as lm,
+    ):
+        assert lm("x") == "fine"
+        assert lm.usage.failed == 5
+    assert len(server.bodies) == 6
