@@ -12,7 +12,7 @@ import pytest
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["graph", "prompts"])
+@pytest.mark.parametrize("name", ["graph", "prompts", "tasks"])
 def test_a_quick_benchmark_runs(name: str, repository: Path, tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "BENCH_TEXT_PYTHON"}
     out = tmp_path / "out.json"

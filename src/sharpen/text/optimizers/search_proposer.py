@@ -4,7 +4,8 @@ It stands where the optimizers that read stand, and uses the score of the feedba
 the line it names. Variables fall into blocks: all numbers and choices together, each text, each
 piece of code. A proposal changes one block of the best values so far:
 
-- numbers and choices by an optimizer of :mod:`sharpen.search`, by name;
+- numbers and choices by an optimizer of :mod:`sharpen.search`, by name, or, where there are
+  choices or words too, by it and by steps of random size from the best values, in turn;
 - text by an edit (:mod:`sharpen.text.edits`), chosen by Thompson sampling of how often each helped;
 - code by a mutation (:mod:`sharpen.text.mutations`) not tried before, first those of the line that
   raised, then by family; mutants of the best code, of the best before it and so on in turn, since a
@@ -50,7 +51,8 @@ from sharpen.text.parameter import Parameter
 __all__ = ["SearchProposer"]
 
 _MARKED = re.compile(r"^> *(\d+) ", re.MULTILINE)
-_NUMBERS = "numbers"
+_NUMBERS, _NEAR = "numbers", "near"
+_NEAR_SCALES = (-4.0, -0.5)  # of the steps, as a power of ten of the range
 _TRIES = 50
 _FEW = 5
 
@@ -66,7 +68,7 @@ class SearchProposer(TextOptimizer):
         phrases: sentences that may be put into texts.
         method: the optimizer of numbers and choices, such as ``cmaes``, ``tpe``, ``gp``;
             ``auto`` takes Nelder and Mead's simplex for five real numbers or fewer, CMA-ES for
-            other numbers, and TPE where there are choices.
+            other numbers, and TPE with random steps where there are choices, texts or code.
         seed: of all its randomness.
 
     Raises:
@@ -98,8 +100,11 @@ class SearchProposer(TextOptimizer):
                     " space=Float(low, high)), or Int, Categorical ..."
                 )
         numbers = [name for name in self.space if name not in words]
-        self.blocks = ([_NUMBERS] if numbers else []) + words
         self._numbers_space = self.space.subspace(numbers) if numbers else None
+        if self._numbers_space is not None and method == "auto":
+            self.method = "tpe" if words else _method(self._numbers_space)
+        steps = method == "auto" and self.method == "tpe"
+        self.blocks = ([_NUMBERS] if numbers else []) + ([_NEAR] if steps else []) + words
         self.restart()
 
     # -- what is derived from the history -------------------------------------------------------
@@ -112,14 +117,11 @@ class SearchProposer(TextOptimizer):
         self._odds: dict[str, list[int]] = {}
         self._tried: set[str] = set()
         self._places: dict[int, int] = {}
-        self._parents: dict[str, list[tuple[str, int | None]]] = {
-            name: [] for name, one in self.variables.items() if one.kind == "code"
-        }
+        self._parents: list[tuple[dict[str, Any], int | None]] = []
         self._numbers: Optimizer | None = None
         if self._numbers_space is not None:
-            method = _method(self._numbers_space) if self.method == "auto" else self.method
             self._numbers = make_optimizer(
-                method, self._numbers_space, self.objectives, seed=self.seed
+                self.method, self._numbers_space, self.objectives, seed=self.seed
             )
 
     @property
@@ -156,14 +158,11 @@ class SearchProposer(TextOptimizer):
             for key in {block, trial.origin.removeprefix(f"{self.name}/")}:
                 odds = self._odds.setdefault(key, [1, 1])
                 odds[0 if improved else 1] += 1
-        if block == _NUMBERS or not block:
+        if block in (_NUMBERS, _NEAR, ""):
             self._tell_numbers(trial, score)
         if improved or not self._best:
             self._best_score, self._best = score, dict(trial.config)
-            for name, parents in self._parents.items():
-                code = trial.config.get(name)
-                if code is not None and (not parents or parents[-1][0] != code):
-                    parents.append((code, line))
+            self._parents.append((self._best, line))
         self._tried.add(_digest(trial.config))
 
     def _tell_numbers(self, trial: Trial, score: float | None) -> None:
@@ -204,7 +203,7 @@ class SearchProposer(TextOptimizer):
 
     def propose(self, number: int) -> Proposal:
         """The first values, unless there are numbers alone, and then what search proposes."""
-        if self.blocks == [_NUMBERS] and not self.history:
+        if not self._words() and not self.history:
             suggestion = self.suggest(number, Trial(number=number, config={}))
             config = self.space.active({**self.space.default(), **suggestion.values})
             return Proposal(config=config, origin=suggestion.origin)
@@ -221,7 +220,8 @@ class SearchProposer(TextOptimizer):
             block = self._choose(open_blocks, rng)
             edit, changed = self._changed(block, number, best, tried, rng)
             if changed is not None:
-                kept = {k: v for k, v in best.items() if block != _NUMBERS or k in self._words()}
+                words = self._words()
+                kept = {k: v for k, v in best.items() if block in words or k in words}
                 frozen = self.frozen()
                 values = {k: v for k, v in {**kept, **changed}.items() if k not in frozen}
                 return Suggestion(
@@ -235,7 +235,7 @@ class SearchProposer(TextOptimizer):
         )
 
     def _words(self) -> list[str]:
-        return [block for block in self.blocks if block != _NUMBERS]
+        return [block for block in self.blocks if block not in (_NUMBERS, _NEAR)]
 
     def _choose(self, names: Sequence[str], rng: np.random.Generator, prefix: str = "") -> str:
         draws = {name: rng.beta(*self._odds.get(prefix + name, (1, 1))) for name in names}
@@ -255,6 +255,12 @@ class SearchProposer(TextOptimizer):
             place = self._places.setdefault(number, len(self._places))
             (candidate,) = self._numbers.ask(number=place)
             return "", dict(candidate.config)
+        if block == _NEAR:
+            assert self._numbers_space is not None
+            config = {k: v for k, v in best.items() if k in self._numbers_space}
+            scale = 10 ** rng.uniform(*_NEAR_SCALES)
+            near = self._numbers_space.neighbors(config, seed=int(rng.integers(2**31)), scale=scale)
+            return "", (near[0] if near else None)
         if self.variables[block].kind == "code":
             return self._mutated(block, best, tried)
         for _ in range(_TRIES):
@@ -267,15 +273,22 @@ class SearchProposer(TextOptimizer):
     def _mutated(
         self, block: str, best: Mapping[str, Any], tried: set[str]
     ) -> tuple[str, dict[str, Any] | None]:
-        """A mutant of the best code, of the code before it, ... in turn, not tried before."""
-        parents = self._parents[block] or [(best[block], None)]
+        """A mutant of the best values, of the best before them, ... in turn, not tried before.
+
+        Those that were not tried with any values of the others come first.
+        """
+        parents = self._parents or [(dict(best), None)]
         known = (*self.history.values(), *self.pending.values())
+        sources = {trial.config.get(block) for trial in known}
         turn = sum(_block(trial) == block for trial in known)
-        for k in range(turn, turn + len(parents)):
-            source, line = parents[-1 - k % len(parents)]
-            for mutant in _nearest_first(source, line):
-                if self._is_new(block, mutant.source, best, tried):
-                    return mutant.kind, {block: mutant.source}
+        for again in (False, True):
+            for k in range(turn, turn + len(parents)):
+                parent, line = parents[-1 - k % len(parents)]
+                for mutant in _nearest_first(parent[block], line):
+                    if (again or mutant.source not in sources) and self._is_new(
+                        block, mutant.source, parent, tried
+                    ):
+                        return mutant.kind, {**parent, block: mutant.source}
         return "", None
 
     def _is_new(self, block: str, value: str, best: Mapping[str, Any], tried: set[str]) -> bool:
