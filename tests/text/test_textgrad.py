@@ -248,3 +248,43 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None
         st.TGD([st.Parameter("a")], st.Scripted([]), **options)
     with pytest.raises(ConfigError):
         st.TextualPropagator(st.Scripted([]), reduce="mean")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("said", ["NOTHING", "nothing.", "", "  \n"])
+def test_what_is_good_as_it_is_is_left_alone_and_costs_no_rewrite(said: str) -> None:
+    asked: list[str] = []
+
+    def model(request: ChatRequest) -> str:
+        first = text_of(request.messages[0])
+        asked.append(first)
+        if "write feedback for one of its inputs" in first:
+            return said if "'good'" in request.prompt.splitlines()[-2] else "Change it."
+        return "<NEW>new</NEW>"
+
+    good, bad = st.Parameter("fine", "good"), st.Parameter("poor", "bad")
+
+    @st.op
+    def joined(good: str, bad: str) -> str:
+        return good + bad
+
+    joined(good, bad).backward("Only one of them is poor.")
+    report = st.TGD([good, bad], st.LM(st.Scripted(model))).step()
+    assert report.applied == {"bad": "new"}
+    assert len(asked) == 3
+
+
+def test_nothing_is_said_of_what_is_behind_an_input_that_is_good_as_it_is() -> None:
+    asked: list[str] = []
+
+    def model(request: ChatRequest) -> str:
+        asked.append(request.prompt)
+        return "NOTHING"
+
+    @st.op
+    def loud(text: str) -> str:
+        return text.upper()
+
+    x = st.Parameter("x", "x")
+    loud(loud(loud(x))).backward("Hm.", st.TextualPropagator(st.Scripted(model)))
+    assert len(asked) == 1
+    assert not x.messages

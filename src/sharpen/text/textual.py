@@ -11,11 +11,13 @@ Text*, 2024 (arXiv 2406.07496), section 3.
 
 Differs from the paper: equal criticisms count once and each is worked on once, so words grow
 linearly with the depth of a program, not exponentially; edges of a round are asked for at once; an
-operation with a rule of its own (``op(backward=...)``) needs no model.
+operation with a rule of its own (``op(backward=...)``) needs no model; the model may say that an
+input needs no change, and then it and what is behind it are left alone.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -33,10 +35,12 @@ _SYSTEM = """\
 You are part of a system that improves a program of operations on text by feedback. You look at one
 operation and write feedback for one of its inputs: what about that input should change, and how, so
 that the operation's output becomes better. Do not write the improved input itself. Be specific and
-short; name what is good enough to stay only where it would be lost otherwise."""
+short; name what is good enough to stay only where it would be lost otherwise. If the input needs no
+change, reply with the single word NOTHING."""
 
 _CHARS_PER_TOKEN = 4
 _VALUE = 4000  # characters of a value that a model is shown
+_NOTHING = re.compile(r"\W*NOTHING\W*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +109,8 @@ class TextualPropagator(Propagator[Message]):
         text = elided(self.asker(prompt).strip(), self.max_chars)
         return (TextGradient(text=text),)
 
-    def push(self, node: Node, slot: int, message: Message) -> Message:
-        """The criticism of one input."""
+    def push(self, node: Node, slot: int, message: Message) -> Message | None:
+        """The criticism of one input; None where it needs no change."""
         operation = node.operation
         assert operation is not None
         if operation.kind == "sum":
@@ -116,7 +120,7 @@ class TextualPropagator(Propagator[Message]):
             values = [parent._value for parent in node.inputs]
             words = operation.backward(said, node._value, *values)[slot : slot + 1]
             if not words or not words[0]:
-                return ()
+                return None
             return (TextGradient(text=elided(words[0], self.max_chars), context=_use(node, slot)),)
         use = _use(node, slot)
         judged = (
@@ -134,7 +138,9 @@ class TextualPropagator(Propagator[Message]):
             {"role": "user", "content": prompt},
         ]
         text = elided(self.asker(messages).strip(), self.max_chars)
-        return (TextGradient(text=text, context=use),) if text else ()
+        if not text or _NOTHING.fullmatch(text):
+            return None
+        return (TextGradient(text=text, context=use),)
 
 
 def _name(node: Node, slot: int) -> str:
