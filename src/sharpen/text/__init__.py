@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sharpen.text.optimizers.base import StepReport, TextOptimizer
     from sharpen.text.optimizers.opro import OPRO
     from sharpen.text.optimizers.optoprime import OptoPrime
+    from sharpen.text.optimizers.optoprime_multi import OptoPrimeMulti
     from sharpen.text.optimizers.search_proposer import SearchProposer
     from sharpen.text.optimizers.textgrad import TGD, TextGrad
     from sharpen.text.parameter import Parameter
@@ -43,6 +44,10 @@ if TYPE_CHECKING:
     from sharpen.text.sweep import Propagator
     from sharpen.text.tape import Tape
     from sharpen.text.textual import TextGradient, TextualPropagator
+    from sharpen.text.trainers.base import TrainResult
+    from sharpen.text.trainers.minibatch import Minibatch
+    from sharpen.text.trainers.search import BasicSearch, BeamSearch
+    from sharpen.text.trainers.ucb import UCBSearch
 
 _MODULES = {
     "drawing": ["Drawing"],
@@ -64,8 +69,13 @@ _MODULES = {
     "llm_op": ["LLM"],
     "losses": ["MetricLoss", "TextLoss", "textsum"],
     "textual": ["TextGradient", "TextualPropagator"],
+    "trainers.base": ["TrainResult"],
+    "trainers.minibatch": ["Minibatch"],
+    "trainers.search": ["BasicSearch", "BeamSearch"],
+    "trainers.ucb": ["UCBSearch"],
     "optimizers.base": ["StepReport", "TextOptimizer"],
     "optimizers.optoprime": ["OptoPrime"],
+    "optimizers.optoprime_multi": ["OptoPrimeMulti"],
     "optimizers.opro": ["OPRO"],
     "optimizers.search_proposer": ["SearchProposer"],
     "optimizers.textgrad": ["TGD", "TextGrad"],
@@ -78,6 +88,8 @@ __all__ = [
     "TGD",
     "BM25Index",
     "BackwardTwiceError",
+    "BasicSearch",
+    "BeamSearch",
     "Budget",
     "ChunkSearch",
     "Chunker",
@@ -86,11 +98,13 @@ __all__ = [
     "Feedback",
     "GraphFreedError",
     "MetricLoss",
+    "Minibatch",
     "Module",
     "Node",
     "Op",
     "Operation",
     "OptoPrime",
+    "OptoPrimeMulti",
     "Parameter",
     "Propagator",
     "ScalarPropagator",
@@ -105,6 +119,8 @@ __all__ = [
     "TextOptimizer",
     "TextProblem",
     "TextualPropagator",
+    "TrainResult",
+    "UCBSearch",
     "UndeclaredInputError",
     "bundle",
     "minimal_subgraph",

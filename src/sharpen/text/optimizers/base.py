@@ -127,6 +127,8 @@ class TextOptimizer(Optimizer):
 
     Attributes:
         report: what the last proposal was made of.
+        improves: number of the trial to improve on, where a loop chooses it; None leaves it to
+            ``start``.
 
     Raises:
         ConfigError: no parameter, one twice, or something else than parameters.
@@ -164,6 +166,7 @@ class TextOptimizer(Optimizer):
         self.start = start
         self.atomic = atomic
         self.report = StepReport()
+        self.improves: int | None = None
 
     @classmethod
     def maker(cls, *given: Any, **options: Any) -> Callable[..., TextOptimizer]:
@@ -232,6 +235,8 @@ class TextOptimizer(Optimizer):
         if not self.history:
             first = min(self.pending.values(), key=lambda trial: trial.number)
             return replace(first, feedback=None)
+        if self.improves in self.history:
+            return self.history[self.improves]
         best = self.best_trial() if self.start == "best" else None
         return best or self.history[max(self.history)]
 
@@ -366,8 +371,7 @@ class TextOptimizer(Optimizer):
             feedback = self.evidence(self.waiting())
         except BudgetExhausted as error:
             return StepReport(stopped=str(error))
-        self.tell([self._trial_of(self.values(), feedback)])
-        self._forget_programs()
+        self.observe(self.values(), feedback)
         (candidate,) = self.ask()
         if self.report.stopped:
             self.abandon([candidate.number])
@@ -400,6 +404,20 @@ class TextOptimizer(Optimizer):
         """What waits at the parameters as the outcome of a trial."""
         return evidence_of(pending, self.trainable(), self.names, self.objectives[0])
 
+    def observe(self, values: Mapping[str, Any], feedback: CoreFeedback) -> int:
+        """Tell what came of values, whether they were asked for or not.
+
+        Recorded programs are kept of the trial that is improved on alone, so a loop does not grow.
+
+        Returns:
+            The number of the trial.
+        """
+        trial = self._trial_of(values, feedback)
+        self.tell([trial])
+        self.improves = None if self.improves is None else trial.number
+        self._forget_programs()
+        return trial.number
+
     def _trial_of(self, values: Mapping[str, Any], feedback: CoreFeedback) -> Trial:
         """The pending trial of these values, or one that was never asked for, with its outcome."""
         for trial in self.pending.values():
@@ -411,7 +429,7 @@ class TextOptimizer(Optimizer):
         return replace(trial, state=feedback.status, feedback=feedback)
 
     def _forget_programs(self) -> None:
-        """Keep the recorded programs of what may be improved on alone: a loop does not grow."""
+        """Keep the recorded programs of what is improved on alone."""
         kept = {self.base().number}
         for number, trial in self.history.items():
             feedback = trial.feedback

@@ -213,6 +213,8 @@ class SearchProposer(TextOptimizer):
         """One block of the best values changed."""
         self._fold()
         best = self._best or self.space.default()
+        if self.improves is not None:
+            best = base.config
         rng = random_stream(self.seed, number)
         open_blocks = [block for block in self.blocks if block not in self.frozen()]
         tried = self._tried | {_digest(trial.config) for trial in self.pending.values()}
@@ -277,7 +279,8 @@ class SearchProposer(TextOptimizer):
 
         Those that were not tried with any values of the others come first.
         """
-        parents = self._parents or [(dict(best), None)]
+        parents = self._parents if self.improves is None else []
+        parents = parents or [(dict(best), None)]
         known = (*self.history.values(), *self.pending.values())
         sources = {trial.config.get(block) for trial in known}
         turn = sum(_block(trial) == block for trial in known)

@@ -1,0 +1,1 @@
+"""Loops that improve a program on examples: minibatches, search, beams, confidence bounds."""
