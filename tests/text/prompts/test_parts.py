@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as hyp
 
 from sharpen.core.errors import ConfigError, DataError, MissingFileError
-from sharpen.core.lm.messages import ChatResponse
+from sharpen.core.lm import LM
+from sharpen.core.lm.messages import ChatRequest, ChatResponse, ThreadedEngine
 from sharpen.text.prompts.confidence import mcnemar, mean_interval, paired_difference
+from sharpen.text.prompts.evaluator import Evaluator
 from sharpen.text.prompts.exemplars import Nearest, vectors
 from sharpen.text.prompts.label_scores import best_label, label_scores, mean_scores
 from sharpen.text.prompts.metrics import judge, make_metric
@@ -162,6 +164,7 @@ def test_labels_are_scored_by_their_first_tokens() -> None:
     content = [{"top_logprobs": [{"token": t, "logprob": math.log(p)} for t, p in top]}]
     response = ChatResponse(["pos"], raw={"choices": [{"logprobs": {"content": content}}]})
     scores = label_scores(response, ["positive", "negative", "neutral"])
+    assert scores is not None
     assert math.exp(scores["positive"]) == pytest.approx(0.65)
     assert math.exp(scores["negative"]) == pytest.approx(0.25)  # "n" begins two labels
     assert math.exp(scores["neutral"]) == pytest.approx(0.001)  # the least that was told
@@ -169,8 +172,42 @@ def test_labels_are_scored_by_their_first_tokens() -> None:
     assert prior["positive"] == pytest.approx((scores["positive"] + 2) / 2)
     assert best_label(scores, {}) == "positive"
     assert best_label(scores, {"positive": 5.0}) == "negative"
+    nothing = ChatResponse([""], raw={"choices": [{"logprobs": {"content": []}}]})
+    assert label_scores(nothing, ["a", "b"]) is None
     with pytest.raises(ConfigError, match="tells no probabilities"):
         label_scores(ChatResponse(["a"]), ["a", "b"])
+
+
+class Judge(ThreadedEngine):
+    """Says yes as surely as the input's number is large, and nothing to some."""
+
+    model = "judge"
+    capabilities = {"logprobs"}  # noqa: RUF012
+
+    def complete(self, request: ChatRequest) -> ChatResponse:
+        number = float(request.prompt.split()[-1])
+        if number < 0:
+            return ChatResponse([""], raw={"choices": [{"logprobs": {"content": []}}]})
+        top = [
+            {"token": "yes", "logprob": math.log(0.5 + number / 2)},
+            {"token": "no", "logprob": math.log(0.5 - number / 2)},
+        ]
+        raw = {"choices": [{"logprobs": {"content": [{"top_logprobs": top}]}}]}
+        return ChatResponse(["yes"], model="judge", raw=raw)
+
+
+def test_decisions_are_calibrated_and_silence_is_no_answer() -> None:
+    program = PromptProgram(
+        template="{{instruction}} {{input}}", decision="calibrated", labels=["yes", "no"]
+    )
+    rows = [("0.2", "no"), ("0.4", "no"), ("0.6", "yes"), ("0.8", "yes"), ("-1", "yes")]
+    examples = [Example({"input": x}, y, str(i)) for i, (x, y) in enumerate(rows)]
+    evaluator = Evaluator(program, LM(Judge()), make_metric("exact"), batch=examples)
+    evaluation = evaluator(Candidate("Sure?"), examples)
+    # All lean to yes; less the mean, half of them to no.
+    assert evaluation.scores == [1, 1, 1, 1, 0]
+    assert evaluation.unparsed == 1
+    assert "ended before its first token" in evaluation.outcomes[4].feedback
 
 
 def test_programs_show_exemplars_and_leave_no_gaps() -> None:

@@ -186,7 +186,9 @@ class Evaluator:
             return _Reply("", refused=str(error))
         if self.program.decision == "reply":
             return _Reply(response.text)
-        return _Reply(response.text, label_scores(response, self.program.labels))
+        scores = label_scores(response, self.program.labels)
+        refused = "" if scores else "the reply ended before its first token"
+        return _Reply(response.text, refused=refused, scores=scores)
 
     def _outcome(self, key: str, example: Example, prior: Mapping[str, float]) -> Outcome:
         reply = self._known[key, example.id]

@@ -30,8 +30,8 @@ TOP = 20
 """Likeliest first tokens that are asked for; OpenAI's API allows so many."""
 
 
-def label_scores(response: ChatResponse, labels: Sequence[str]) -> dict[str, float]:
-    """Score of each label.
+def label_scores(response: ChatResponse, labels: Sequence[str]) -> dict[str, float] | None:
+    """Score of each label; None where the reply ended before its first token.
 
     Args:
         response: of a request with ``logprobs=TOP`` and ``max_tokens=1``.
@@ -42,6 +42,8 @@ def label_scores(response: ChatResponse, labels: Sequence[str]) -> dict[str, flo
     """
     try:
         content = response.raw["choices"][0]["logprobs"]["content"]
+        if content == [] and not response.text:
+            return None
         top = [(str(one["token"]), float(one["logprob"])) for one in content[0]["top_logprobs"]]
     except (TypeError, KeyError, IndexError, ValueError):
         raise ConfigError(

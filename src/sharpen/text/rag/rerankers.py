@@ -202,5 +202,6 @@ class LLMReranker:
             prompt = render(self.prompt, {"question": query, "context": text})
             request = self.lm.request(prompt, max_tokens=1, logprobs=TOP, temperature=0.0)
             labels = label_scores(self.lm.complete(request), ["yes", "no"])
-            found.append(labels["yes"] - labels["no"])
+            # A model that says nothing is for neither.
+            found.append(labels["yes"] - labels["no"] if labels else 0.0)
         return np.array(found)
