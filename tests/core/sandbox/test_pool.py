@@ -465,3 +465,26 @@ def test_without_protection_it_runs_where_that_is_asked_for() -> None:
     )
     assert result.outputs == (os.getuid(),)
     assert result.tier == 0
+
+
+def test_names_are_there_before_the_program_is_run(best: SandboxPool) -> None:
+    source = "def f(x=factor): return x * factor"
+    given = Job(source=source, entry="f", inputs=[(), (3,)], names={"factor": 2})
+    assert best.run(given).outputs == (4, 6)
+    with pytest.raises(DataError, match=r"names\['g'\]: <class 'object'>"):
+        best.run(Job(source="", names={"g": object()}))
+
+
+def test_a_failure_can_be_raised_again(best: SandboxPool) -> None:
+    for body, kind, text in (
+        ("def f(): return {}['a']", KeyError, "'a'"),
+        ("def f(): raise ValueError('no')", ValueError, "no"),
+        ("class E(Exception): pass\ndef f(): raise E('own')", RuntimeError, "E: own"),
+        ("def f(): b'\\xff'.decode()", RuntimeError, "UnicodeDecodeError: 'utf-8' codec"),
+        ("import sys\ndef f(): sys.exit(3)", RuntimeError, "SystemExit: exited early"),
+    ):
+        error = best.run(job(body)).error
+        assert error is not None
+        raised = error.as_exception()
+        assert type(raised) is kind
+        assert str(raised).startswith(text)

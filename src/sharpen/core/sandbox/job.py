@@ -11,7 +11,7 @@ from sharpen.core.errors import ConfigError, DataError
 from sharpen.core.sandbox.inside.codec import CodecError, Opaque, Record, encode
 from sharpen.core.sandbox.limits import Limits
 
-__all__ = ["Call", "Job", "same"]
+__all__ = ["Call", "EncodedJob", "Job", "same"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,17 @@ class Call:
 
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     """By name."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedJob:
+    """Values of a job as they cross."""
+
+    inputs: list[tuple[bytes, bytes]]
+    """Arguments of each call, by position and by name."""
+
+    names: bytes
+    """Names that the program has before it is run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +70,9 @@ class Job:
     mutated: bool = False
     """Give back arguments as they are after the calls."""
 
+    names: Mapping[str, Any] = field(default_factory=dict)
+    """Plain values that the program finds under these names before it is run."""
+
     limits: Limits | None = None
     """Its limits; those of the pool without them."""
 
@@ -77,13 +91,13 @@ class Job:
                 " Give one for each."
             )
 
-    def encoded_inputs(self) -> list[tuple[bytes, bytes]]:
-        """Arguments as they cross.
+    def encoded(self) -> EncodedJob:
+        """Its values as they cross.
 
         Raises:
             DataError: one is of a type that does not; the message has its path.
         """
-        found = []
+        inputs = []
         for index, given in enumerate(self.inputs):
             call = given if isinstance(given, Call) else Call(given)
             if isinstance(call.args, (str, bytes)) or not isinstance(call.args, Sequence):
@@ -92,16 +106,19 @@ class Job:
                     " list or tuple, or a Call."
                 )
             where = "" if len(self.inputs) == 1 else f"inputs[{index}]."
-            try:
-                args = encode(list(call.args), strict=True, where=f"{where}args")
-                kwargs = encode(dict(call.kwargs), strict=True, where=f"{where}kwargs")
-            except CodecError as error:
-                raise DataError(
-                    f"{error} cannot go into a sandbox. Give numbers, texts, bytes, None, lists,"
-                    " tuples, dicts, sets, arrays, or records of them."
-                ) from None
-            found.append((args, kwargs))
-        return found
+            args = _crossing(list(call.args), f"{where}args")
+            inputs.append((args, _crossing(dict(call.kwargs), f"{where}kwargs")))
+        return EncodedJob(inputs, _crossing(dict(self.names), "names"))
+
+
+def _crossing(value: Any, where: str) -> bytes:
+    try:
+        return encode(value, strict=True, where=where)
+    except CodecError as error:
+        raise DataError(
+            f"{error} cannot go into a sandbox. Give numbers, texts, bytes, None, lists, tuples,"
+            " dicts, sets, arrays, or records of them."
+        ) from None
 
 
 def same(a: Any, b: Any) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from sharpen.core.sandbox.job import Job
+from sharpen.core.sandbox.job import EncodedJob, Job
 from sharpen.core.sandbox.limits import Limits
 from sharpen.core.sandbox.outcome import Seen, failure_from, finished
 from sharpen.core.sandbox.process import Sandbox
@@ -20,13 +20,16 @@ __all__ = ["judge"]
 _OF_PROGRAM = (Status.ERROR, Status.MEMORY, Status.OUTPUT_LIMIT)
 
 
-def judge(program: Sandbox, tests: Sandbox, job: Job, limits: Limits) -> tuple[Result, bool]:
+def judge(
+    program: Sandbox, tests: Sandbox, job: Job, encoded: EncodedJob, limits: Limits
+) -> tuple[Result, bool]:
     """Run a job that has tests; also whether both sandboxes may run another.
 
     Args:
         program: runs programs only.
         tests: runs tests only.
         job: with ``tests``.
+        encoded: its values.
         limits: of the program; the tests have as much on top of what they wait.
 
     Raises:
@@ -40,7 +43,8 @@ def judge(program: Sandbox, tests: Sandbox, job: Job, limits: Limits) -> tuple[R
         memory_bytes=max(limits.memory_bytes, 1 << 30),
     )
     with its, ours:
-        program.send({"source": job.source, "entry": job.entry}, limits, (its.fileno(),))
+        given = {"source": job.source, "entry": job.entry, "names": encoded.names}
+        program.send(given, limits, (its.fileno(),))
         sent = {"prompt": job.prompt, "tests": job.tests, "entry": job.entry}
         tests.send(sent, of_tests, (ours.fileno(),))
     its_report = program.report(limits)

@@ -9,7 +9,7 @@ from typing import Any
 from sharpen._version import __version__
 from sharpen.core.sandbox.inside.channel import LENGTH
 from sharpen.core.sandbox.inside.codec import CodecError, decode
-from sharpen.core.sandbox.job import Job, same
+from sharpen.core.sandbox.job import EncodedJob, Job, same
 from sharpen.core.sandbox.limits import Limits
 from sharpen.core.sandbox.process import Sandbox
 from sharpen.core.sandbox.result import Failure, Result, Status
@@ -123,9 +123,7 @@ def _text(value: Any) -> str:
     return value
 
 
-def outcome(
-    sandbox: Sandbox, job: Job, inputs: list[tuple[bytes, bytes]], limits: Limits
-) -> tuple[Result, bool]:
+def outcome(sandbox: Sandbox, job: Job, encoded: EncodedJob, limits: Limits) -> tuple[Result, bool]:
     """Run a job that has inputs; also whether the sandbox may run another.
 
     Raises:
@@ -135,7 +133,8 @@ def outcome(
         {
             "source": job.source,
             "entry": job.entry,
-            "inputs": inputs,
+            "names": encoded.names,
+            "inputs": encoded.inputs,
             "catch": job.catch,
             "mutated": job.mutated,
         },
@@ -149,12 +148,12 @@ def outcome(
         outputs = tuple(seen.frame.get("outputs", ()))
         after = seen.frame.get("mutated", ())
         mutated = tuple((list(args), dict(kwargs)) for args, kwargs in after)
-        if max(len(outputs), len(mutated)) > len(inputs):
+        if max(len(outputs), len(mutated)) > len(job.inputs):
             raise ValueError("more outputs than calls")
     except (ValueError, TypeError) as problem:
         status = Status.VIOLATION
         error = Failure(type="Violation", message=f"its result is forged: {problem}")
-    if status is Status.OK and job.entry is not None and len(outputs) != len(inputs):
+    if status is Status.OK and job.entry is not None and len(outputs) != len(job.inputs):
         status = Status.VIOLATION
         error = Failure(type="Violation", message="its result is forged: not an output each call")
     if status is Status.OK and job.expected is not None:

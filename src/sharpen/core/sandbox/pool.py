@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from sharpen.core.errors import ConfigError
-from sharpen.core.sandbox.job import Job
+from sharpen.core.sandbox.job import EncodedJob, Job
 from sharpen.core.sandbox.judge import judge
 from sharpen.core.sandbox.limits import Limits
 from sharpen.core.sandbox.outcome import failed, outcome
@@ -62,7 +62,7 @@ class _Turns:
                 self._changed.notify_all()
 
 
-_Task = tuple[Job, list[tuple[bytes, bytes]], "Future[Result]"]
+_Task = tuple[Job, EncodedJob, "Future[Result]"]
 
 
 class _Worker:
@@ -82,35 +82,35 @@ class _Worker:
 
     def _work(self) -> None:
         while (task := self.tasks.get()) is not None:
-            job, inputs, future = task
+            job, encoded, future = task
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                future.set_result(self._run(job, inputs))
+                future.set_result(self._run(job, encoded))
             except BaseException as error:
                 future.set_exception(error)
-            del task, job, inputs, future
+            del task, job, encoded, future
         for sandbox in (self.program, self.tests):
             if sandbox is not None:
                 sandbox.close()
 
-    def _run(self, job: Job, inputs: list[tuple[bytes, bytes]]) -> Result:
+    def _run(self, job: Job, encoded: EncodedJob) -> Result:
         with self.turns.beside():
-            result = self._once(job, inputs)
+            result = self._once(job, encoded)
         if result.status is Status.WALL_TIMEOUT and result.cpu_s > _WORKED * result.wall_s:
             with self.turns.alone():  # the machine may have been too busy
-                result = self._once(job, inputs)
+                result = self._once(job, encoded)
         return result
 
-    def _once(self, job: Job, inputs: list[tuple[bytes, bytes]]) -> Result:
+    def _once(self, job: Job, encoded: EncodedJob) -> Result:
         limits = job.limits or self.plan.limits
         try:
             self.program = self._ready(self.program, "program")
             if job.tests is None:
-                result, clean = outcome(self.program, job, inputs, limits)
+                result, clean = outcome(self.program, job, encoded, limits)
             else:
                 self.tests = self._ready(self.tests, "tests")
-                result, clean = judge(self.program, self.tests, job, limits)
+                result, clean = judge(self.program, self.tests, job, encoded, limits)
         except SandboxFailed as error:
             result, clean = failed(error, self.plan.tier), False
         if self.program is not None and not (clean and self.program.runs < _MOST_RUNS):
@@ -213,7 +213,7 @@ class SandboxPool:
         if not self._finalizer.alive:
             raise ConfigError("this SandboxPool is closed: make another one.")
         future: Future[Result] = Future()
-        self._tasks.put((job, job.encoded_inputs(), future))
+        self._tasks.put((job, job.encoded(), future))
         return future
 
     def run(self, job: Job) -> Result:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from sharpen.core.sandbox.inside.program import as_exception
+
 __all__ = ["Failure", "Result", "Status"]
 
 
@@ -50,6 +52,10 @@ class Failure:
 
     frames: tuple[tuple[int, str], ...] = ()
     """The same as numbers: line of the source, from 1, and the function."""
+
+    def as_exception(self) -> Exception:
+        """An exception of the built-in type of that name; a ``RuntimeError`` that names others."""
+        return as_exception(self.type, self.message)
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type

@@ -8,7 +8,6 @@ and is copied into the caller's lists, sets and dicts.
 
 from __future__ import annotations
 
-import builtins
 import socket
 import types
 from collections import deque
@@ -18,6 +17,7 @@ from typing import Any
 from sharpen.core.sandbox.inside.channel import receive_bytes, send
 from sharpen.core.sandbox.inside.codec import CodecError, SizeError, decode, encode
 from sharpen.core.sandbox.inside.program import (
+    as_exception,
     call,
     exited,
     failure_of,
@@ -40,14 +40,14 @@ def serve_calls(job: dict[str, Any], fd: int, peer: socket.socket) -> None:
     """Load a program and answer calls of it until nobody asks any more.
 
     Args:
-        job: ``source``, ``entry``, ``limits``.
+        job: ``source``, ``entry``, ``names`` (encoded), ``limits``.
         fd: where the result goes: how many calls there were, or why the program did not load.
         peer: the tests' side.
     """
     limit = job["limits"]["result_bytes"]
     answered = 0
     try:
-        function = find(load(job["source"], main=False), job["entry"])
+        function = find(load(job["source"], job["names"], main=False), job["entry"])
     except BaseException as error:
         flush()
         status = "memory" if isinstance(error, MemoryError) else "error"
@@ -113,20 +113,8 @@ class _StandIn:
             self.raised = {"type": "CodecError", "message": f"a forged answer: {error}"}
             raise _Gone from None
         self.raised = failure
-        self.error = _as_exception(failure)
+        self.error = as_exception(str(failure.get("type")), str(failure.get("message")))
         raise self.error
-
-
-def _as_exception(failure: dict[str, Any]) -> BaseException:
-    """An exception of the built-in type of that name; a ``RuntimeError`` of others."""
-    name, message = str(failure.get("type")), str(failure.get("message"))
-    kind = getattr(builtins, name, None)
-    if isinstance(kind, type) and issubclass(kind, Exception):
-        try:
-            return kind(message)
-        except TypeError:  # one that needs more than a message
-            pass
-    return RuntimeError(f"{name}: {message}")
 
 
 def _copy_into(target: Any, new: Any) -> None:

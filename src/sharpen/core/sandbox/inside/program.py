@@ -6,6 +6,7 @@ say what its outputs are, and nothing else; what it used and how it ended is see
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import linecache
 import os
@@ -23,7 +24,7 @@ from sharpen.core.sandbox.inside.codec import (
     encode,
 )
 
-__all__ = ["FILE", "failure_of", "load", "run_calls", "write_frame"]
+__all__ = ["FILE", "as_exception", "failure_of", "load", "run_calls", "write_frame"]
 
 FILE = "<program>"
 """How tracebacks call the program's source."""
@@ -77,12 +78,31 @@ def failure_of(error: BaseException) -> dict[str, Any]:
     return {"type": kind, "message": message, "traceback": "\n".join(lines), "frames": frames}
 
 
-def load(source: str, *, main: bool) -> dict[str, Any]:
-    """Run a program's source as a module; gives its names."""
+class _Shown(str):
+    """A text whose ``repr`` is itself: what a ``KeyError`` shows of its key."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def as_exception(type_name: str, message: str) -> Exception:
+    """An exception of the built-in type of that name; a ``RuntimeError`` that names others."""
+    kind = getattr(builtins, type_name, None)
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        try:
+            return kind(_Shown(message))
+        except TypeError:  # one that needs more than a message
+            pass
+    return RuntimeError(f"{type_name}: {message}")
+
+
+def load(source: str, names: bytes, *, main: bool) -> dict[str, Any]:
+    """Run a program's source as a module that has some names already; gives its names."""
     linecache.cache[FILE] = (len(source), None, source.splitlines(keepends=True), FILE)
     module = types.ModuleType("__main__" if main else "program")
     module.__file__ = FILE
     sys.modules[module.__name__] = module
+    module.__dict__.update(decode(names))
     exec(compile(source, FILE, "exec", dont_inherit=True), module.__dict__)
     return module.__dict__
 
@@ -129,8 +149,8 @@ def run_calls(job: dict[str, Any], fd: int) -> None:
     """Load a program, call its entry with each input, and write the outputs.
 
     Args:
-        job: ``source``, ``entry``, ``inputs`` (pairs of encoded arguments), ``catch``, ``mutated``,
-            ``limits``.
+        job: ``source``, ``entry``, ``names`` (encoded), ``inputs`` (pairs of encoded arguments),
+            ``catch``, ``mutated``, ``limits``.
         fd: where the result goes.
     """
     frame: dict[str, Any]
@@ -139,7 +159,7 @@ def run_calls(job: dict[str, Any], fd: int) -> None:
     outputs: list[Any] = []
     mutated: list[Any] = []
     try:
-        names = load(job["source"], main=job["entry"] is None)
+        names = load(job["source"], job["names"], main=job["entry"] is None)
         if job["entry"] is not None:
             function = find(names, job["entry"])
             for args_bytes, kwargs_bytes in job["inputs"]:
