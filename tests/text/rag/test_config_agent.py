@@ -44,6 +44,8 @@ def test_it_predicts_what_suits_questions_it_has_not_seen() -> None:
     agent = ConfigAgent(Topics(), seed=1)
     losses = agent.fit(questions[:120], SETTINGS, _judged(questions[:120]), epochs=40)
     assert losses[-1] < 0.3 * losses[0]
+    assert agent.single is None
+    assert agent.gain > 0.5
     right = near = 0
     for question, row in zip(questions[120:], _judged(questions[120:]), strict=True):
         want, got = SETTINGS[int(row.argmax())], agent.predict(question)
@@ -75,11 +77,26 @@ def test_predictions_stay_within_what_was_measured() -> None:
     questions = [f"name {i}" for i in range(12)]
     agent = ConfigAgent(Topics())
     agent.fit(questions, SETTINGS, _judged(questions), epochs=1)
+    agent.single = None
     for i in range(40):
         got = agent.predict(f"idea {i}")
         assert 0.5 <= got.c <= 2.0 + 1e-9
         assert 20 <= got.iterations <= 200
         assert 0 <= got.lam <= 0.4
+
+
+def test_where_questions_tell_nothing_the_best_single_settings_are_predicted(
+    tmp_path: Path,
+) -> None:
+    questions = [f"name {i}" for i in range(100)]
+    rng = np.random.default_rng(0)
+    judged = rng.normal(size=(100, 4)) * 0.1 + [0, 0, 0.3, 0]
+    agent = ConfigAgent(Topics())
+    agent.fit(questions, SETTINGS, judged)
+    assert agent.single == SETTINGS[2] == agent.predict("idea 1")
+    assert agent.gain <= 0
+    agent.save(tmp_path / "agent.npz")
+    assert ConfigAgent.load(tmp_path / "agent.npz", Topics()).predict("idea 1") == SETTINGS[2]
 
 
 def test_settings_are_measured_on_real_choices() -> None:
