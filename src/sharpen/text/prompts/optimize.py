@@ -190,6 +190,7 @@ def optimize_prompt(
         tested=tested,
         history=tuple(search.history),
         prior=evaluator.prior(best.candidate),
+        model=client.model,
         method=f"{io}+{eo}",
         judgements=search.spent,
         allowed=planned.judgements,

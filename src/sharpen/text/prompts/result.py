@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sharpen.core.diagram import Box, svg
 from sharpen.core.errors import storage_errors
 from sharpen.core.files import atomic_write_text
-from sharpen.core.report import Chart, Section, Series, Table, Text, write_html
+from sharpen.core.report import Chart, Picture, Section, Series, Table, Text, write_html
 from sharpen.text.prompts.confidence import mcnemar, mean_interval, paired_difference
 from sharpen.text.prompts.evaluator import Evaluation
 from sharpen.text.prompts.task import Candidate, PromptProgram
+from sharpen.text.prompts.template import fields_of
 
 __all__ = ["PromptResult"]
 
@@ -39,6 +41,9 @@ class PromptResult:
 
     prior: Mapping[str, float] = field(default_factory=dict)
     """Mean score of each label, which a calibrated decision subtracts."""
+
+    model: str = ""
+    """What the prompt is for."""
 
     method: str = ""
     judgements: int = 0
@@ -180,6 +185,7 @@ class PromptResult:
         cost = Table(["", ""], [[name, value] for name, value in self.usage.items()])
         return [
             Section("Result", [Text(self.summary(), preformatted=True), chart]),
+            Section("Program", [Picture(self._picture())]),
             Section(
                 "Prompt",
                 [
@@ -194,6 +200,30 @@ class PromptResult:
                 [Table(["number", "score", "unparsed", "exemplars", "instruction"], rows)],
             ),
         ]
+
+    def _picture(self) -> str:
+        """From the input to the prediction, what is searched in the colour of parameters."""
+        program, best = self.program, self.candidate
+        searched = [Box("instruction", best.instruction, "parameter", best.instruction)]
+        if program.takes_exemplars:
+            count = best.nearest or len(best.exemplars)
+            shown = (
+                f"{count} nearest of {len(best.exemplars)}" if best.nearest else f"{count} chosen"
+            )
+            searched.append(Box("exemplars", shown, "parameter"))
+        fields = [f for f in fields_of(program.template) if f not in ("instruction", "exemplars")]
+        inputs = [Box(name, "", "input") for name in fields]
+        decision = {"reply": "its reply", "scores": "probabilities of labels"}
+        how = decision.get(program.decision, "calibrated probabilities of labels")
+        after = [
+            Box("template", program.template, hint=program.template),
+            Box("model", self.model),
+            Box("prediction", how, "output"),
+        ]
+        boxes = [*searched, *inputs, *after]
+        first = len(boxes) - len(after)
+        edges = [(i, first) for i in range(first)] + [(first, first + 1), (first + 1, first + 2)]
+        return svg(boxes, edges)
 
 
 def _compared(best: Evaluation, first: Evaluation) -> dict[str, Any]:
