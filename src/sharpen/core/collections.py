@@ -25,7 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sharpen.core.errors import ConfigError, SpaceError
-from sharpen.core.parameters import Parameter, Units, as_choices, index_of, plain
+from sharpen.core.parameter_base import Parameter, Units, plain
+from sharpen.core.parameters import as_choices, index_of
 
 __all__ = ["Permutation", "Subset"]
 

@@ -18,186 +18,29 @@ weights.
 
 from __future__ import annotations
 
-import copy
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sharpen.core.conditions import Condition
 from sharpen.core.errors import ConfigError, SpaceError
+from sharpen.core.parameter_base import (
+    Parameter,
+    Scalar,
+    as_number,
+    bin_centres,
+    bin_of,
+    plain,
+)
 
 __all__ = ["Bool", "Categorical", "Fixed", "Float", "Int", "Ordinal", "Parameter", "Scalar"]
 
-S = TypeVar("S", bound="Parameter")
-Units = Sequence[float] | npt.NDArray[np.float64]
 _ROUNDING = Decimal("1e-9")  # of a step: high may be the rounded sum of low and the steps
 _MAX_VALUES = 2**45  # bin centres stay exact in float64 well beyond this
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameter(ABC):
-    """What every parameter has; see the module for how values map to the unit interval."""
-
-    default: Any = field(default=None, repr=False)
-    """A value; None takes the middle of a range, or the first choice."""
-
-    description: str = field(default="", repr=False)
-    """For reports."""
-
-    unit: str = field(default="", repr=False)
-    """Unit of the value, for reports."""
-
-    condition: Condition | None = field(default=None, repr=False)
-    """When it is active; set with :meth:`active_if`."""
-
-    def active_if(self: S, condition: Condition) -> S:
-        """The same parameter, present only where ``condition`` is true.
-
-        Raises:
-            SpaceError: not a condition.
-        """
-        if not isinstance(condition, Condition):
-            raise SpaceError(
-                f"active_if takes a condition such as Eq('kind', 'b'), got {condition!r}."
-            )
-        changed = copy.copy(self)
-        object.__setattr__(changed, "condition", condition)
-        return changed
-
-    @abstractmethod
-    def check(self, value: Any) -> Any:
-        """``value`` as this parameter's own type.
-
-        Raises:
-            ConfigError: it may not take that value; the message says what it may.
-        """
-
-    @property
-    @abstractmethod
-    def width(self) -> int:
-        """Number of its coordinates."""
-
-    @abstractmethod
-    def encode(self, value: Any) -> list[float]:
-        """Coordinates of a checked value, each in [0, 1]."""
-
-    @abstractmethod
-    def decode(self, u: Units) -> Any:
-        """Value at coordinates ``u``, each in [0, 1]."""
-
-    def snap(self, u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Coordinates of the values at many points: ``encode(decode(row))`` of each, to the bit.
-
-        Args:
-            u: [n, width] coordinates in [0, 1].
-
-        Returns:
-            [n, width].
-        """
-        snapped: npt.NDArray[np.float64] = np.array([self.encode(self.decode(row)) for row in u])
-        return snapped.reshape(u.shape)
-
-    @property
-    @abstractmethod
-    def cardinality(self) -> float:
-        """Number of values; infinite for a continuous range."""
-
-    @abstractmethod
-    def options(self) -> dict[str, Any]:
-        """Its type and arguments as plain data."""
-
-    @abstractmethod
-    def values_on_grid(self, resolution: int) -> list[Any]:
-        """All values, or ``resolution`` of them spread over a range that has more."""
-
-    @abstractmethod
-    def default_value(self) -> Any:
-        """The default, or what stands for it."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data, the form a study file uses."""
-        data = self.options()
-        if self.default is not None:
-            data["default"] = plain(self.default)
-        for key in ("description", "unit"):
-            if getattr(self, key):
-                data[key] = getattr(self, key)
-        if self.condition is not None:
-            data["active_if"] = str(self.condition)
-        return data
-
-    def _settle_default(self) -> None:
-        """Check the default once the other fields are known to be right."""
-        if self.default is not None:
-            try:
-                object.__setattr__(self, "default", self.check(self.default))
-            except ConfigError as error:
-                raise SpaceError(f"default {error}") from None
-
-
-class Scalar(Parameter):
-    """A parameter with one coordinate."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    def to_unit(self, value: Any) -> float:
-        """Coordinate of a checked value, in [0, 1]."""
-
-    @abstractmethod
-    def from_unit(self, u: float) -> Any:
-        """Value at coordinate ``u`` in [0, 1]."""
-
-    @property
-    def width(self) -> int:
-        """One."""
-        return 1
-
-    def encode(self, value: Any) -> list[float]:
-        """See :meth:`Parameter.encode`."""
-        return [self.to_unit(value)]
-
-    def decode(self, u: Units) -> Any:
-        """See :meth:`Parameter.decode`."""
-        return self.from_unit(float(u[0]))
-
-    def values_on_grid(self, resolution: int) -> list[Any]:
-        """See :meth:`Parameter.values_on_grid`."""
-        count = int(min(self.cardinality, max(resolution, 1)))
-        return [self.from_unit((i + 0.5) / count) for i in range(count)]
-
-    def default_value(self) -> Any:
-        """The default, or the middle of the range."""
-        return self.from_unit(0.5) if self.default is None else self.default
-
-
-def plain(value: Any) -> Any:
-    """Tuples as lists, as JSON has them."""
-    return [plain(v) for v in value] if isinstance(value, tuple) else value
-
-
-def _number(value: Any, what: str) -> float:
-    if hasattr(value, "item"):
-        value = value.item()  # a NumPy scalar
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ConfigError(f"must be {what}, got {value!r}.")
-    return value
-
-
-def _bin(u: float, count: int) -> int:
-    return min(max(int(u * count), 0), count - 1)
-
-
-def _bin_centres(u: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:
-    """Centres of the bins of equal width that ``u`` lie in."""
-    centres: npt.NDArray[np.float64] = (np.clip(np.trunc(u * count), 0, count - 1) + 0.5) / count
-    return centres
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +70,7 @@ class Float(Scalar):
         for name in ("low", "high"):
             value = getattr(self, name)
             try:
-                object.__setattr__(self, name, float(_number(value, "a finite number")))
+                object.__setattr__(self, name, float(as_number(value, "a finite number")))
             except ConfigError as error:
                 raise SpaceError(f"{name} {error}") from None
         if not self.low < self.high:
@@ -257,7 +100,7 @@ class Float(Scalar):
 
     def check(self, value: Any) -> float:
         """See :meth:`Parameter.check`; an integer becomes a float."""
-        number = float(_number(value, f"a number from {self.low} to {self.high}"))
+        number = float(as_number(value, f"a number from {self.low} to {self.high}"))
         if not self.low <= number <= self.high:
             raise ConfigError(f"must be from {self.low} to {self.high}, got {value!r}.")
         if self.step is not None:
@@ -280,7 +123,7 @@ class Float(Scalar):
     def from_unit(self, u: float) -> float:
         """See :meth:`Scalar.from_unit`."""
         if self.step is not None:
-            return self._at(_bin(u, self._count()))
+            return self._at(bin_of(u, self._count()))
         if self.log:
             value = self.low * math.exp(u * math.log(self.high / self.low))
         else:
@@ -290,7 +133,7 @@ class Float(Scalar):
     def snap(self, u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """See :meth:`Parameter.snap`."""
         if self.step is not None:
-            return _bin_centres(u, self._count())
+            return bin_centres(u, self._count())
         if self.log:  # NumPy's exponential differs from the scalar one in the last bit
             return Parameter.snap(self, u)
         value = np.clip(self.low + u * (self.high - self.low), self.low, self.high)
@@ -357,7 +200,7 @@ class Int(Scalar):
 
     def check(self, value: Any) -> int:
         """See :meth:`Parameter.check`; ``3.0`` becomes 3."""
-        number = _number(value, f"an integer from {self.low} to {self.high}")
+        number = as_number(value, f"an integer from {self.low} to {self.high}")
         if number != int(number) or not self.low <= number <= self.high:
             raise ConfigError(f"must be an integer from {self.low} to {self.high}, got {value!r}.")
         if (int(number) - self.low) % self.step:
@@ -377,11 +220,11 @@ class Int(Scalar):
             bottom = math.log(self.low - 0.5)
             value = math.exp(bottom + u * (math.log(self.high + 0.5) - bottom))
             return min(max(math.floor(value + 0.5), self.low), self.high)
-        return self.low + self.step * _bin(u, self._count())
+        return self.low + self.step * bin_of(u, self._count())
 
     def snap(self, u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """See :meth:`Parameter.snap`."""
-        return Parameter.snap(self, u) if self.log else _bin_centres(u, self._count())
+        return Parameter.snap(self, u) if self.log else bin_centres(u, self._count())
 
     def values_on_grid(self, resolution: int) -> list[Any]:
         """See :meth:`Parameter.values_on_grid`."""
@@ -463,11 +306,11 @@ class Ordinal(Scalar):
 
     def from_unit(self, u: float) -> Any:
         """See :meth:`Scalar.from_unit`."""
-        return self.values[_bin(u, len(self.values))]
+        return self.values[bin_of(u, len(self.values))]
 
     def snap(self, u: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """See :meth:`Parameter.snap`."""
-        return _bin_centres(u, len(self.values))
+        return bin_centres(u, len(self.values))
 
     def values_on_grid(self, resolution: int) -> list[Any]:
         """All values."""
@@ -546,7 +389,7 @@ class Categorical(Scalar):
     def from_unit(self, u: float) -> Any:
         """See :meth:`Scalar.from_unit`."""
         if self.weights is None:
-            return self.choices[_bin(u, len(self.choices))]
+            return self.choices[bin_of(u, len(self.choices))]
         edges = self._edges()
         return self.choices[sum(1 for edge in edges[1:-1] if u >= edge)]
 

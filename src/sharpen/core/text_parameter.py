@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sharpen.core.errors import ConfigError, SpaceError
-from sharpen.core.parameters import Parameter, Units
+from sharpen.core.parameter_base import Parameter, Units
 
 __all__ = ["Text"]
 

@@ -27,8 +27,9 @@ from sharpen.core.conditions import (
 )
 from sharpen.core.config import Marks
 from sharpen.core.errors import SpaceError
+from sharpen.core.parameter_base import plain
 from sharpen.core.parameter_file import read_parameter
-from sharpen.core.parameters import Bool, Categorical, Fixed, Float, Int, Ordinal, Parameter, plain
+from sharpen.core.parameters import Bool, Categorical, Fixed, Float, Int, Ordinal, Parameter
 from sharpen.core.space import Space
 from sharpen.core.spaces.limits import refuse
 
@@ -209,8 +210,14 @@ def _options(parameter: Parameter) -> tuple[str, dict[str, Any]]:
 
 def _condition(checks: Check | Checks, child: str) -> dict[str, Any]:
     if isinstance(checks, Checks):
-        conditions = [_condition(part, child) for part in checks.parts]
-        return {"type": checks.op.upper(), "child": child, "conditions": conditions}
+        kind = checks.op.upper()
+        conditions: list[dict[str, Any]] = []
+        for part in checks.parts:  # "not in" becomes several, which join those around it
+            written = _condition(part, child)
+            conditions += written["conditions"] if written["type"] == kind else [written]
+        if len(conditions) == 1:
+            return conditions[0]
+        return {"type": kind, "child": child, "conditions": conditions}
     names = {"==": "EQ", "!=": "NEQ", "<": "LT", ">": "GT", "in": "IN"}
     if checks.op == "not in":
         parts = tuple(Check(checks.name, "!=", value) for value in checks.value)

@@ -19,8 +19,9 @@ from sharpen.core.collections import Permutation, Subset
 from sharpen.core.conditions import Check, Checks, P, checks_of
 from sharpen.core.config import Marks
 from sharpen.core.errors import SpaceError
+from sharpen.core.parameter_base import plain
 from sharpen.core.parameter_file import read_parameter
-from sharpen.core.parameters import Bool, Fixed, Float, Int, Parameter, plain
+from sharpen.core.parameters import Bool, Fixed, Float, Int, Parameter
 from sharpen.core.space import Space
 from sharpen.core.spaces.limits import refuse
 
