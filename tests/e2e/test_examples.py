@@ -30,6 +30,8 @@ TESTED = {
     "study.yaml",
     "tasks/answers.jsonl",
     "tasks/choices.jsonl",
+    "text/critic.py",
+    "text/library.py",
     "text/lm.py",
     "text/restaurants.jsonl",
     "text/sentiment.yaml",
@@ -117,6 +119,38 @@ def test_reviews_are_sorted_and_nothing_is_asked_twice(work: Path) -> None:
     again = run()
     assert "0 calls, 5 from the cache" in again
     assert again.splitlines()[:5] == first.splitlines()[:5]
+
+
+def _run(work: Path, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=work,
+        env=ENVIRONMENT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout
+
+
+def test_criticism_improves_an_instruction(work: Path) -> None:
+    told = _run(work, "examples/text/critic.py")
+    assert "one sentence with two numbers" in told
+    assert "9 calls" in told
+    page = (work / "critic.html").read_text()
+    assert "+Describe the product in one sentence" in page
+    assert "<svg" in page
+
+
+@pytest.mark.asset("wordllama")
+def test_the_library_answers_from_its_docstrings(work: Path) -> None:
+    asked = ("examples/text/library.py", "How do I pick a random element and shuffle a list?")
+    for more in ((), ("--embedder", "wordllama")):
+        told = _run(work, *asked, *more)
+        assert "shuffle" in told.split("\n\n", 1)[1]
+        tokens = [int(part.split()[-2]) for part in told.split(",") if part.endswith("tokens")]
+        assert len(tokens) == 4
+        assert max(tokens) <= 200
 
 
 @pytest.mark.slow
