@@ -99,4 +99,5 @@ def test_a_report_has_every_version_its_score_and_what_changed(tmp_path: Path) -
         "prompt_tokens",
     ):
         assert wanted in text
+    assert "Bye&lt;&gt;" in text  # judged as the best was, but not as good
     assert "Bye<>" not in text

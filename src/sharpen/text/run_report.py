@@ -50,16 +50,18 @@ def write_report(
         StorageError: it cannot be written.
         GraphFreedError: the tape that recorded ``output`` has ended.
     """
-    trials = [optimizer.history[number] for number in sorted(optimizer.history)]
+    known = {**optimizer.pending, **optimizer.history}
+    trials = [known[number] for number in sorted(known)]  # with values that are not judged yet
     (objective,) = optimizer.objectives
     best = optimizer.best_trial()
+    shown_as_best = best or (trials[-1] if trials else None)
     sections = [Section("Result", _result(trials, objective.name, best))]
     if output is not None:
         from sharpen.text.drawing import Drawing
 
         sections.append(Drawing(output).section())
     for name in optimizer.variables:
-        sections.append(Section(name, _versions(name, trials, objective.name, best)))
+        sections.append(Section(name, _versions(name, trials, objective.name, shown_as_best)))
     sections.append(Section("Feedback", [_remarks(trials, objective.name)]))
     if lm is not None:
         rows = [[name, value] for name, value in asdict(lm.usage).items()]
@@ -94,7 +96,7 @@ def _result(trials: Sequence[Trial], objective: str, best: Trial | None) -> list
 def _versions(
     name: str, trials: Sequence[Trial], objective: str, best: Trial | None
 ) -> list[Block]:
-    """Each value a parameter had, the trials that had it, and what the best changed."""
+    """Each value a parameter had, the trials that had it, and what the best (or last) changed."""
     seen: dict[str, list[Trial]] = {}
     for trial in trials:
         if name in trial.config:
@@ -120,7 +122,7 @@ def _versions(
 
 def _difference(before: str, after: str) -> str:
     lines = difflib.unified_diff(
-        before.splitlines(), after.splitlines(), "first", "best", lineterm=""
+        before.splitlines(), after.splitlines(), "first", "found", lineterm=""
     )
     return "\n".join(lines) or "none"
 
