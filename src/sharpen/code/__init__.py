@@ -1,0 +1,1 @@
+"""Making programs faster: trustworthy measurement, metrics, and the loop that improves code."""
