@@ -24,6 +24,7 @@ from benchmarks.text import lm_sections as calling
 from benchmarks.text import porting_sections as porting
 from benchmarks.text import program_sections as programs
 from benchmarks.text import rag_sections as retrieving
+from benchmarks.text import smollm2_sections as prompting
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
@@ -436,6 +437,7 @@ _OF_ROOMS = {
     **programs.SECTIONS,
     **porting.SECTIONS,
     **retrieving.SECTIONS,
+    **prompting.SECTIONS,
 }
 
 
