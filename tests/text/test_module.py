@@ -23,7 +23,7 @@ class Step(st.Module):
     def __init__(self, rule: str) -> None:
         self.rule = st.Parameter(rule, role="instruction")
 
-    @st.op(trainable=True)
+    @st.op(trainable=True, trust="inline")  # proposed code calls methods of the object
     def shape(self, text: str) -> str:
         """Shapes a text."""
         return text.strip()

@@ -5,8 +5,10 @@ copy of the function's own globals with its closure's values, and its own name s
 function, so recursion works. A text that no longer compiles, or that raises, gives feedback as any
 error of an operation does.
 
-It runs in this process: that keeps a program whole, not safe. What a stranger proposes belongs into
-a sandbox.
+The text as the user wrote it runs in this process. Any other text was proposed, by a model or by
+search, and runs in a sandbox (:mod:`sharpen.core.sandbox`): what it is given and gives crosses as
+plain values. ``trust`` says otherwise: ``inline`` runs all of it in this process, which is no
+boundary of any kind; ``sandbox`` runs all of it in a sandbox.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ from hashlib import sha256
 from typing import Any
 
 from sharpen.core.errors import ConfigError
+from sharpen.core.sandbox import SandboxFailed
 from sharpen.text.nodes import Node, Operation
 from sharpen.text.parameter import Parameter
 from sharpen.text.record import Op
+from sharpen.text.sandboxed import CannotCrossError, SandboxedFunction
 
 __all__ = ["CodeOp", "code_complaint"]
 
@@ -119,21 +123,39 @@ class CodeOp(Op):
             check=lambda text: code_complaint(text, called, header),
             kind="code",
         )
-        self._compiled: dict[str, Callable[..., Any]] = {self._digest(source): function}
+        self._compiled: dict[str, Callable[..., Any]] = {}
+        if self.trust != "sandbox":  # the user wrote it
+            self._compiled[self._digest(source)] = function
+
+    @property
+    def trust(self) -> str:
+        """Where the text runs: ``auto``, ``inline`` or ``sandbox``."""
+        return str(self.operation.meta.get("trust", "auto"))
 
     def _what_runs(self) -> tuple[Callable[..., Any], Mapping[str, Node]]:
         text = self.parameter._value
         key = self._digest(text)
         if key not in self._compiled:
-            self._compiled[key] = self._compile(text, key)
+            inline = self.trust == "inline"
+            self._compiled[key] = (self._compile if inline else self._sandboxed)(text, key)
         return self._compiled[key], {"code": self.parameter}
+
+    def _failure(self, error: Exception, *rest: Any) -> Exception:
+        if isinstance(error, (CannotCrossError, SandboxFailed)):
+            return error  # no other text would mend it
+        return super()._failure(error, *rest)
 
     def _digest(self, text: str) -> str:
         return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
+    def _filename(self, key: str) -> str:
+        return f"<code of {self.function.__name__} {key[:12]}>"
+
+    def _sandboxed(self, text: str, key: str) -> Callable[..., Any]:
+        return SandboxedFunction(text, self.function, self._filename(key), is_async=self.is_async)
+
     def _compile(self, text: str, key: str) -> Callable[..., Any]:
-        name = self.function.__name__
-        filename = f"<code of {name} {key[:12]}>"
+        name, filename = self.function.__name__, self._filename(key)
         linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
         closed = inspect.getclosurevars(self.function).nonlocals
         namespace = {

@@ -11,7 +11,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial, update_wrapper
-from typing import Any, overload
+from typing import Any, Literal, get_args, overload
 
 from sharpen.core.errors import ConfigError
 from sharpen.core.lm.errors import BudgetExhausted, ServiceError
@@ -22,6 +22,7 @@ from sharpen.text.tape import current_tape
 
 __all__ = ["ErrorNode", "Op", "bundle", "op", "record"]
 
+Trust = Literal["auto", "inline", "sandbox"]
 _CONTAINERS = (list, tuple, dict, set)
 _NOT_OF_THE_PROGRAM = (UndeclaredInputError, BudgetExhausted, ServiceError)
 """Errors that no change of a parameter would mend."""
@@ -327,6 +328,7 @@ def op(
     allow_external: bool = False,
     timeout: float | None = None,
     trainable: bool = False,
+    trust: Trust = "auto",
     kind: str = "function",
     vjp: Callable[..., Any] | None = None,
     backward: Callable[..., Any] | None = None,
@@ -341,6 +343,7 @@ def op(
     allow_external: bool = False,
     timeout: float | None = None,
     trainable: bool = False,
+    trust: Trust = "auto",
     kind: str = "function",
     vjp: Callable[..., Any] | None = None,
     backward: Callable[..., Any] | None = None,
@@ -359,6 +362,9 @@ def op(
         timeout: seconds after which a coroutine is stopped.
         trainable: make its source a parameter (``.parameter``) that optimizers rewrite; see
             :mod:`sharpen.text.code`.
+        trust: where trainable source runs: ``auto`` runs what you wrote in this process, and what
+            was proposed in a sandbox; ``inline`` all in this process, which protects from nothing;
+            ``sandbox`` all in a sandbox.
         kind: ``llm`` for a call of a language model, whose feedback is written by a model too.
         vjp: its derivative, see :class:`~sharpen.text.nodes.Operation`.
         backward: how words of feedback pass through it.
@@ -375,6 +381,7 @@ def op(
             allow_external=allow_external,
             timeout=timeout,
             trainable=trainable,
+            trust=trust,
             kind=kind,
             vjp=vjp,
             backward=backward,
@@ -389,7 +396,12 @@ def op(
     called = name or function.__name__
     said = inspect.getdoc(function) or ""
     line = doc if doc is not None else (said.splitlines()[0] if said else f"the function {called}")
-    operation = Operation(called, line, kind=kind, function=function, vjp=vjp, backward=backward)
+    if trust not in get_args(Trust):
+        raise ConfigError(f"trust={trust!r} of '{called}': give auto, inline or sandbox.")
+    meta = {} if trust == "auto" else {"trust": trust}
+    operation = Operation(
+        called, line, kind=kind, function=function, vjp=vjp, backward=backward, meta=meta
+    )
     if trainable:
         from sharpen.text.code import CodeOp
 
