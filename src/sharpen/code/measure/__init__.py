@@ -1,0 +1,36 @@
+"""Times that can be believed: interleaved pairs, intervals, counts that confirm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sharpen.core.lazy import exports
+
+if TYPE_CHECKING:
+    from sharpen.code.measure.comparison import Comparison, compare, compare_timers
+    from sharpen.code.measure.process import Late, Program, Timer, encode_inputs
+    from sharpen.code.measure.statistics import Ratio, decide, ratio_of_pairs
+
+_MODULES = {
+    "comparison": ["Comparison", "compare", "compare_timers"],
+    "process": ["Late", "Program", "Timer", "encode_inputs"],
+    "statistics": ["Ratio", "decide", "ratio_of_pairs"],
+}
+
+__all__ = [
+    "Comparison",
+    "Late",
+    "Program",
+    "Ratio",
+    "Timer",
+    "compare",
+    "compare_timers",
+    "decide",
+    "encode_inputs",
+    "ratio_of_pairs",
+]
+
+__getattr__ = exports(
+    __name__,
+    {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names},
+)
