@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.code import sandbox_sections as sandboxing
 from benchmarks.common import OURS, PEER, RESULTS
 from benchmarks.data import sections as preparing
 from benchmarks.search import sections as searching
@@ -23,14 +24,17 @@ from benchmarks.serve import sections as serving
 from benchmarks.text import lm_sections as calling
 from benchmarks.text import porting_sections as porting
 from benchmarks.text import program_sections as programs
+from benchmarks.text import prompt_sections as asking
 from benchmarks.text import rag_sections as retrieving
 from benchmarks.text import smollm2_sections as prompting
+from benchmarks.text import task_sections as solving
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     *("README.md", "docs/plan/plan.md", "docs/train/train.md", "docs/train/long_sequences.md"),
     *("docs/compress/quantize.md", "docs/compress/mixllm.md", "docs/compress/locret.md"),
     *(
+        "docs/code/sandbox.md",
         "docs/data/bitcipher.md",
         "docs/data/clean.md",
         "docs/data/datajuicer.md",
@@ -430,14 +434,17 @@ def plan_serving() -> str:
 
 
 _OF_ROOMS = {
+    **sandboxing.SECTIONS,
     **serving.SECTIONS,
     **searching.SECTIONS,
     **preparing.SECTIONS,
     **calling.SECTIONS,
     **programs.SECTIONS,
+    **asking.SECTIONS,
     **porting.SECTIONS,
     **retrieving.SECTIONS,
     **prompting.SECTIONS,
+    **solving.SECTIONS,
 }
 
 

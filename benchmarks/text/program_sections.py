@@ -1,4 +1,4 @@
-"""The numbers of the pages on programs and prompts, from ``benchmarks/results``."""
+"""The numbers of the page on programs, from ``benchmarks/results``."""
 
 from __future__ import annotations
 
@@ -55,39 +55,6 @@ def graph(document: dict[str, Any], where: str) -> str:
     return "\n".join(lines)
 
 
-def prompts(document: dict[str, Any], where: str) -> str:
-    """Ways of searching for a prompt on a model whose best prompt is known."""
-    r = document["results"]
-    budgets = list(r["instructions"])
-    names = list(r["instructions"][budgets[0]])
-    seeds = document["config"]["seeds"]
-    lines = [
-        f"| behind the best instruction, after | {' | '.join(f'{b} evaluations' for b in budgets)}"
-        " | over budget |",
-        "| --- | " + "---: | " * (len(budgets) + 1),
-    ]
-    for name in names:
-        cells = [r["instructions"][b][name] for b in budgets]
-        shown = " | ".join(f"{c['regret']:.3f} ± {c['standard_error']:.3f}" for c in cells)
-        over = sum(c["over_budget"] for c in cells)
-        label = name if "0." in name else f"`{name}`"
-        lines.append(f"| {label} | {shown} | {over} of {len(cells) * seeds} |")
-    both = ", ".join(
-        f"`{name}` {row['regret']:.3f} ± {row['standard_error']:.3f}"
-        for name, row in r["both"].items()
-    )
-    lines += [
-        "",
-        "Chance of a right answer by which the chosen prompt is behind the best one, mean and"
-        f" standard error over {seeds} seeds; the first prompt has {r['first']:.2f}, the best"
-        f" instruction {r['best']['instruction']:.2f}. With exemplars too (best"
-        f" {r['best']['both']:.2f}), after {budgets[-1]} evaluations, `io + eo`: {both}. {where};"
-        " `benchmarks/text/bench_prompts.py`.",
-    ]
-    return "\n".join(lines)
-
-
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any], str], str]]] = {
     "text_graph": ("text_graph", graph),
-    "text_prompts": ("text_prompts", prompts),
 }
