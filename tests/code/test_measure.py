@@ -262,6 +262,7 @@ def test_a_program_that_hangs_is_ended() -> None:
         with pytest.raises(Late, match=r"0\.3 s"):
             timer.time(1, limit_s=0.3)
         assert time.monotonic() - begin < 10
+        assert timer._process is not None
         children = Path(f"/proc/{timer._process.pid}/task/{timer._process.pid}/children")
         assert children.read_text() == ""
 

@@ -1,8 +1,11 @@
 """Compare the speed of two programs on the same inputs.
 
 Batches of both are timed in turns, AB BA AB ..., each in a fresh child on one processor, with the
-clock of processor time. Calls are repeated until a batch takes 20 ms. See
-:mod:`sharpen.code.measure.statistics` for what is concluded.
+clock of processor time. Calls are repeated until a batch takes 20 ms. Each pair has processes of
+its own, since where a process happens to have its code and data biases all that is measured in it
+(Mytkowicz et al., *Producing Wrong Data Without Doing Anything Obviously Wrong!*, ASPLOS 2009);
+where programs load slowly a pair is the mean of several turns. Both get the same seed of hashes,
+another one each pair. See :mod:`sharpen.code.measure.statistics` for what is concluded.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ __all__ = ["Comparison", "compare", "compare_timers"]
 _BATCH_S = 0.02
 _LOOKS = (0.25, 0.5, 1.0)
 _MOST_LOOPS = 10**7
+_MOST_TURNS = 8
 _OVERTIME = 4.0, 10.0  # the budget times, and seconds beyond it, for as many pairs as it needs
 
 Inputs = Sequence[tuple[Sequence[Any], dict[str, Any]]]
@@ -141,13 +145,18 @@ def compare_timers(
     latest = max(_OVERTIME[0] * budget_s, budget_s + _OVERTIME[1])
     note = ""
     while True:
-        first, second = (
-            ((a, loops_a, rows_a), (b, loops_b, rows_b))
-            if len(rows_a) % 2 == 0
-            else ((b, loops_b, rows_b), (a, loops_a, rows_a))
-        )
-        for timer, loops, rows in (first, second):
-            rows.append(timer.time(loops, clock=clock, limit_s=10 * limit))
+        turns = [(a, loops_a), (b, loops_b)]
+        if len(rows_a) % 2:
+            turns.reverse()
+        for timer, _ in turns:
+            timer.restart(len(rows_a))
+        times: dict[Timer, list[list[float]]] = {a: [], b: []}
+        for _ in range(min(_MOST_TURNS, 1 + int((a.load_s + b.load_s) / (4 * _BATCH_S)))):
+            for timer, loops in turns:
+                times[timer].append(timer.time(loops, clock=clock, limit_s=10 * limit))
+            turns.reverse()
+        rows_a.append(_means(times[a]))
+        rows_b.append(_means(times[b]))
         spent = now() - begin
         if len(rows_a) < needed and spent < latest:
             continue
@@ -197,6 +206,11 @@ def _calibrated(timer: Timer, clock: str, limit_s: float) -> int:
             return loops
         # A first guess from little is a bad one: grow by at most a hundred each time.
         loops = min(loops * min(100, max(2, int(1.2 * _BATCH_S / max(took, 1e-9)))), _MOST_LOOPS)
+
+
+def _means(rows: list[list[float]]) -> list[float]:
+    """[inputs] means over turns."""
+    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
 
 
 def _median(values: Sequence[float]) -> float:

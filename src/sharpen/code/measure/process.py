@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,14 +96,35 @@ class Timer:
     def __init__(
         self, program: Program, inputs: Sequence[bytes], processor: int | None = None
     ) -> None:
+        self.program = program
+        self.load_s = 0.0
         self._inputs, self._processor = list(inputs), processor
+        self._process: subprocess.Popen[bytes] | None = None
+        self.restart(0)
+
+    def restart(self, hash_seed: int) -> None:
+        """Load the program anew, in a process whose memory lies elsewhere.
+
+        Where code and data happen to lie makes some per cent of difference, the same for as long as
+        a process lives. What is to be told of a program must come from several.
+
+        Raises:
+            ExecutionError: it does not load.
+        """
+        self.close()
+        begin = time.monotonic()
         ours, theirs = socket.socketpair()
         line = [sys.executable, "-m", "sharpen.code.measure.runner", str(theirs.fileno())]
         self._process = subprocess.Popen(
-            line, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
+            line,
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, "PYTHONHASHSEED": str(hash_seed)},
         )
         theirs.close()
         self._channel = ours
+        program = self.program
         plain = {name: getattr(program, name) for name in program.__slots__}
         try:
             send(ours, {**plain, "path": list(program.path)})
@@ -113,6 +136,7 @@ class Timer:
         if "error" in said:
             self.close()
             raise ExecutionError(f"{program.file} does not load: {said['error']}")
+        self.load_s = time.monotonic() - begin
 
     def time(self, loops: int, *, clock: str = "cpu", limit_s: float = 60.0) -> list[float]:
         """[inputs] seconds a call.
@@ -155,10 +179,11 @@ class Timer:
 
     def close(self) -> None:
         """End its process."""
-        self._channel.close()
-        if self._process.poll() is None:
+        if self._process is not None:
+            self._channel.close()
             self._process.kill()
-        self._process.wait()
+            self._process.wait()
+            self._process = None
 
     def __enter__(self) -> Self:
         return self
