@@ -15,7 +15,7 @@ from sharpen.core.lm.errors import ReplyError
 from sharpen.core.lm.repair import find_json
 from sharpen.text.optimizers.base import Suggestion
 
-__all__ = ["between", "parse_suggestion", "without_fence"]
+__all__ = ["all_between", "between", "parse_suggestion", "without_fence"]
 
 _VARIABLE = re.compile(r"<variable\s+name\s*=\s*[\"']?([^\"'<>]+?)[\"']?\s*>")
 _THOUGHT = re.compile(r"\A\s*<(think|thinking)>.*?</\1>", re.DOTALL)
@@ -42,11 +42,20 @@ def between(text: str, begin: str, end: str) -> str:
         >>> between("<think>so <NEW>?</think> <NEW>a <NEW>b</NEW></NEW>", "<NEW>", "</NEW>")
         'a <NEW>b</NEW>'
     """
+    return all_between(text, begin, end)[-1]
+
+
+def all_between(text: str, begin: str, end: str) -> list[str]:
+    """Every value between two tags, in order; see :func:`between`.
+
+    Raises:
+        ReplyError: there is none, one is cut off, or the tags do not pair.
+    """
     marks = re.compile(f"{re.escape(begin)}|{re.escape(end)}")
     found = _tagged(_THOUGHT.sub("", text), marks, end)
     if not found:
         raise ReplyError(f"the reply has no value between {begin} and {end}", text)
-    return without_fence(found[-1][1].strip())
+    return [without_fence(value.strip()) for _, value in found]
 
 
 def _tagged(text: str, marks: re.Pattern[str], end: str) -> list[tuple[str, str]]:

@@ -168,3 +168,33 @@ def test_mipro_makes_as_many_trials_as_dspy_does_of_its_own_accord() -> None:
     # light, medium, heavy of DSPy 3.4.1 for one predictor with demos
     assert [trials_of(n, 2) for n in (6, 12, 18)] == [10, 18, 27]
     assert [trials_of(n, 1) for n in (6, 12, 18)] == [9, 18, 27]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "I would not change it.",
+        "<PROMPT>cut off",
+        "<PROMPT>use the tag </PROMPT> at the end</PROMPT>",
+        "<PROMPT></PROMPT>",
+        "x" * 200_000,
+    ],
+)
+@pytest.mark.parametrize("io", ["ape", "gepa", "mipro", "opro", "protegi", "promptagent"])
+def test_proposals_that_cannot_be_read_are_counted_and_never_tried_in_part(
+    io: str, reply: str
+) -> None:
+    result = run(1, io=io, eo="none", budget=4, k=0, proposer=st.Scripted(lambda _: reply))
+    assert {one.candidate.instruction for one in result.history} == {"Answer yes or no. (bad)"}
+    assert result.unreadable > 0
+    assert result.to_dict()["proposals_unreadable"] == result.unreadable
+    assert "held no instruction" in result.summary()
+    assert not result.improved
+
+
+def test_what_a_proposer_thinks_aloud_is_no_instruction() -> None:
+    reply = "<think>maybe <PROMPT>no</PROMPT></think><PROMPT>```\nAnswer. (good)\n```</PROMPT>"
+    result = run(1, io="opro", eo="none", budget=4, k=0, proposer=st.Scripted(lambda _: reply))
+    tried = [one.candidate.instruction for one in result.history]
+    assert tried == ["Answer yes or no. (bad)", "Answer. (good)"]
+    assert result.unreadable == 0

@@ -194,6 +194,7 @@ def optimize_prompt(
         method=f"{io}+{eo}",
         judgements=search.spent,
         allowed=planned.judgements,
+        unreadable=search.unreadable,
         usage=_usage(client, writer),
         stopped=stopped,
     )

@@ -52,6 +52,9 @@ class PromptResult:
     allowed: int = 0
     """How many might have been made."""
 
+    unreadable: int = 0
+    """Replies of the proposer that held no instruction, or tags that do not pair."""
+
     usage: Mapping[str, Any] = field(default_factory=dict)
     """Calls, tokens, cost of all models."""
 
@@ -93,6 +96,7 @@ class PromptResult:
             "judgements": self.judgements,
             "judgements_allowed": self.allowed,
             "full_evaluations": len(self.history),
+            "proposals_unreadable": self.unreadable,
             "usage": dict(self.usage),
         }
         if self.stopped:
@@ -115,6 +119,8 @@ class PromptResult:
             lines.append(f"{name:<11} {first} -> {best}, difference {difference}, p = {p:.3g}")
         if not self.improved:
             lines.append("no prompt was better than the one that was given")
+        if self.unreadable:
+            lines.append(f"{self.unreadable} replies of the proposer held no instruction")
         if self.stopped:
             lines.append(f"stopped early: {self.stopped}")
         return "\n".join(lines)

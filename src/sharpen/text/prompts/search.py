@@ -7,22 +7,22 @@ what is left is not begun.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from sharpen.core.errors import ConfigError
+from sharpen.core.lm.errors import ReplyError
 from sharpen.text.asking import Asker
 from sharpen.text.listing import elided, shown
 from sharpen.text.prompts.evaluator import Evaluation, Evaluator, Outcome
 from sharpen.text.prompts.exemplars import ExemplarPool
 from sharpen.text.prompts.task import Candidate, Example
+from sharpen.text.reply import all_between
 
 __all__ = ["BudgetSpent", "Search", "failures"]
 
-_TAGGED = re.compile(r"<PROMPT>\s*(.*?)\s*</PROMPT>", re.DOTALL)
 _SHOWN = 600
 _DRY = 6  # asks in a row without anything new, after which a method gives up
 
@@ -43,6 +43,9 @@ class Search:
         units: how many judgements may be made.
         seed: of all its randomness.
         on_evaluation: called with every full evaluation.
+
+    Attributes:
+        unreadable: replies of the proposer that held no instruction.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Search:
         self.history: list[Evaluation] = []
         self.pool = ExemplarPool(train)
         self._on_evaluation = on_evaluation
+        self.unreadable = 0
         self._asked = 0
         self._dry = 0
 
@@ -131,7 +135,11 @@ class Search:
             BudgetSpent: nothing new came for a while.
         """
         reply = self.ask_words(prompt, temperature)
-        found = [text for text in _TAGGED.findall(reply) if text.strip()]
+        try:
+            found = [text for text in all_between(reply, "<PROMPT>", "</PROMPT>") if text]
+        except ReplyError:
+            found = []
+        self.unreadable += not found
         tried = {evaluation.candidate.instruction for evaluation in self.history}
         self._dry = 0 if any(text not in tried for text in found) else self._dry + 1
         if self._dry >= _DRY:
