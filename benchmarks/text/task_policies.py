@@ -30,7 +30,7 @@ class Pole(st.Module):
         for name in ("by_place", "by_speed", "by_angle", "by_spin"):
             setattr(self, name, st.Parameter(0.0, space=Float(-2.0, 2.0)))
 
-    @st.op(trainable=True)
+    @st.op(trainable=True, trust="inline")
     def act(self, place, speed, angle, spin, a, b, c, d):  # type: ignore[no-untyped-def]
         """1 pushes right, 0 left."""
         return 1 if a * place + b * speed - c * angle - d * spin > 1 else 0
@@ -52,7 +52,7 @@ class Car(st.Module):
         self.gain = st.Parameter(20.0, space=Float(-100.0, 100.0))
         self.bias = st.Parameter(0.0, space=Float(-1.0, 1.0))
 
-    @st.op(trainable=True)
+    @st.op(trainable=True, trust="inline")
     def act(self, place, speed, gain, bias):  # type: ignore[no-untyped-def]
         """The push of the engine."""
         return gain * place + bias
@@ -83,7 +83,7 @@ class Ships(st.Module):
         self.near = st.Parameter(0.0, space=Float(-3.0, 3.0))
         self.colour = st.Parameter(0.0, space=Float(-3.0, 3.0))
 
-    @st.op(trainable=True)
+    @st.op(trainable=True, trust="inline")
     def worth(self, hits, line, misses, row, column, near, colour):  # type: ignore[no-untyped-def]
         """Of a shot at a cell: hits beside it, hits in line, misses beside it, its place."""
         value = near * misses - line

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -32,9 +33,12 @@ TESTED = {
     "tasks/choices.jsonl",
     "text/critic.py",
     "text/library.py",
+    "text/controller.py",
     "text/lm.py",
+    "text/repair.py",
     "text/restaurants.jsonl",
     "text/sentiment.yaml",
+    "text/tuning.py",
 }
 STAGES = {"data", "train", "eval", "compress", "serve"}
 
@@ -236,3 +240,25 @@ def test_long_context(work: Path) -> None:
     assert config["max_position_embeddings"] == 2304
     rope = config.get("rope_scaling") or config["rope_parameters"]
     assert rope["rope_type"] == "yarn" and rope["factor"] == 1.125
+
+
+@pytest.mark.slow
+def test_programs_are_improved_without_a_language_model(work: Path) -> None:
+    def run(name: str) -> str:
+        command = [sys.executable, f"examples/text/{name}.py"]
+        done = subprocess.run(command, cwd=work, env=ENVIRONMENT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    for _ in range(2):  # the second run finds the study done
+        repaired = run("repair")
+        assert "100% of the examples are right" in repaired
+        assert "100% of those that it did not see" in repaired
+    stands = re.search(r"stands (\d+) steps at first, (\d+) of 500", run("controller"))
+    assert stands is not None
+    assert int(stands[1]) < 20
+    assert int(stands[2]) >= 475  # where gymnasium calls it solved
+    found = dict(re.findall(r"^(.*?) +R² ([0-9.]+)", run("tuning"), re.MULTILINE))
+    start = float(found.pop("first values"))
+    assert len(found) == 3
+    assert all(float(value) > start + 0.05 for value in found.values())

@@ -1,6 +1,6 @@
 """The prompts of optimizers that read, whole, for one program.
 
-``PYTHONPATH=tests python tests/text/golden_prompts.py`` writes them anew into ``tests/text/golden``.
+Rewrite them: ``PYTHONPATH=tests python tests/text/golden_prompts.py``.
 """
 
 from __future__ import annotations

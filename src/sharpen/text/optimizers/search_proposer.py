@@ -4,8 +4,8 @@ It stands where the optimizers that read stand, and uses the score of the feedba
 the line it names. Variables fall into blocks: all numbers and choices together, each text, each
 piece of code. A proposal changes one block of the best values so far:
 
-- numbers and choices by an optimizer of :mod:`sharpen.search`, by name, or, where there are
-  choices or words too, by it and by steps of random size from the best values, in turn;
+- numbers and choices by an optimizer of :mod:`sharpen.search`, by name; where there are choices or
+  words too, also by steps of random size from the best values, a block of its own;
 - text by an edit (:mod:`sharpen.text.edits`), chosen by Thompson sampling of how often each helped;
 - code by a mutation (:mod:`sharpen.text.mutations`) not tried before, first those of the line that
   raised, then by family; mutants of the best code, of the best before it and so on in turn, since a
