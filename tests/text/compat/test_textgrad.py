@@ -129,6 +129,18 @@ def test_fields_are_judged_by_their_roles() -> None:
         evaluate.parse_output(variable("x"))
 
 
+def test_an_answer_to_a_choice_is_judged_at_test_time() -> None:
+    engine = Author()
+    answer = variable("B, since {x}")
+    judged = tg.MultiChoiceTestTime("Be strict.", engine)("A or B?", answer)
+    prompt, system = engine.prompts[0]
+    assert prompt == "Be strict.\nQuestion: A or B?\nAnswer: B, since {x}"
+    assert "multiple choice" in str(system)
+    judged.backward(engine)
+    assert len(answer.gradients) == 1
+    assert judged.role_description == "evaluation of the a role"
+
+
 def test_a_plain_function_is_criticized_by_its_purpose() -> None:
     engine = Author()
     same = tg.StringBasedFunction(

@@ -38,6 +38,7 @@ __all__ = [
     "FormattedLLMCall",
     "LLMCall",
     "Module",
+    "MultiChoiceTestTime",
     "MultiFieldEvaluation",
     "MultiFieldTokenParsedEvaluation",
     "StringBasedFunction",
@@ -424,6 +425,42 @@ class MultiFieldTokenParsedEvaluation(MultiFieldEvaluation):
         if not opened or not closed:
             raise ConfigError(f"the reply has nothing between {begin} and {end}.")
         return text.strip()
+
+
+class MultiChoiceTestTime(FormattedLLMCall):
+    """A model's criticism of an answer to a question of choices.
+
+    Args:
+        evaluation_instruction: how to judge.
+        engine: the model.
+        system_prompt: what it is told first.
+    """
+
+    def __init__(
+        self,
+        evaluation_instruction: str,
+        engine: Any = None,
+        system_prompt: Variable | None = None,
+    ) -> None:
+        told = (
+            "You judge answers to questions of multiple choice. Look for mistakes in the reasoning"
+            " and in the answer, and name them; do not solve the question."
+        )
+        self.evaluation_instruction = _prompt(evaluation_instruction, "how an answer is judged")
+        super().__init__(
+            engine,
+            "{instruction}\nQuestion: {question}\nAnswer: {prediction}",
+            dict.fromkeys(["instruction", "question", "prediction"]),
+            system_prompt or _prompt(told, "system prompt for the evaluation"),
+        )
+
+    def forward(self, question: str, prediction: Variable) -> Variable:  # type: ignore[override]
+        """The criticism."""
+        assert self.evaluation_instruction is not None
+        asked = Variable(question, requires_grad=False, role_description="the question")
+        given = {"instruction": self.evaluation_instruction, "question": asked}
+        role = f"evaluation of the {prediction.role_description}"
+        return super().forward({**given, "prediction": prediction}, role)
 
 
 class StringBasedFunction(Module):
