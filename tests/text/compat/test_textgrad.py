@@ -14,6 +14,7 @@ from sharpen.core.errors import ConfigError
 from sharpen.core.lm import LM, Scripted
 from sharpen.core.lm.messages import ChatRequest, text_of
 from sharpen.text.compat import textgrad as tg
+from sharpen.text.compat.textgrad.variable import _BACKWARD
 
 RECORD = Path(__file__).parents[3] / "benchmarks" / "results" / "text_textgrad_parity.json"
 OURS = programs.run(tg)
@@ -209,7 +210,7 @@ def test_the_backward_engine_is_taken_where_none_is_given() -> None:
         tg.TGD([text]).step()
         assert text.value.startswith("better")
     finally:
-        tg._BACKWARD.set(None)
+        _BACKWARD.set(None)
 
 
 def test_names_of_models_lead_to_the_server_of_the_environment(
