@@ -371,6 +371,22 @@ ATTACKS: tuple[Attack, ...] = (
         "def f():\n    return []\n",
         *("ok", "error", "violation"),
     ),
+    _tries(
+        "looks for tests and projects",
+        "    for folder in ('/work', '/home', '/root', '/srv', '/opt', '/mnt', '/tmp/..'):\n"
+        "        for here, _, names in os.walk(folder):\n"
+        "            done.extend(n for n in names if n.startswith('test_'))\n"
+        "            if len(done) > 3: break",
+    ),
+    _stopped(
+        "test frameworks replaced",
+        "import sys, types, unittest\n"
+        "unittest.TestCase.assertEqual = lambda *a: None\n"
+        "fake = sys.modules['pytest'] = types.ModuleType('pytest')\n"
+        "fake.raises = fake.approx = lambda *a: None\n"
+        "def f():\n    return []\n",
+        "ok",
+    ),
     _stopped(
         "modules replaced",
         "import sys\nfor name in list(sys.modules): sys.modules[name] = None\n"

@@ -488,3 +488,29 @@ def test_a_failure_can_be_raised_again(best: SandboxPool) -> None:
         raised = error.as_exception()
         assert type(raised) is kind
         assert str(raised).startswith(text)
+
+
+def test_what_a_call_does_to_its_arguments_is_not_seen_by_the_next(best: SandboxPool) -> None:
+    shared = [1]
+    source = "def f(xs):\n    xs.append(0)\n    return len(xs)"
+    assert best.run(Job(source=source, entry="f", inputs=[(shared,)] * 3)).outputs == (2, 2, 2)
+    assert shared == [1]
+
+
+def test_a_pool_of_a_parent_process_is_refused(best: SandboxPool) -> None:
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        said = b"ran"
+        try:
+            best.submit(job("def f(): pass"))
+        except ConfigError as error:
+            said = str(error).encode()
+        finally:
+            os.write(writing, said)
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert b"made before a fork" in os.read(reading, 1000)
+    os.close(reading)
+    os.close(writing)
+    assert best.run(job("def f(): return 1")).ok

@@ -174,11 +174,12 @@ class SandboxPool:
         *,
         allow_unsafe: bool = False,
     ) -> None:
+        chosen = choose_tier(tier, allow_unsafe=allow_unsafe)
         count = len(os.sched_getaffinity(0)) if workers is None else workers
         if count < 1:
             raise ConfigError(f"workers={workers!r} (SandboxPool): give a number from 1 on.")
         plan = Plan(
-            tier=choose_tier(tier, allow_unsafe=allow_unsafe),
+            tier=chosen,
             limits=limits or Limits(),
             packages=tuple(packages),
         )
@@ -186,6 +187,7 @@ class SandboxPool:
 
     def _open(self, plan: Plan, count: int) -> None:
         self.plan = plan
+        self._owner = os.getpid()
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         turns = _Turns()
         self._workers = [_Worker(plan, self._tasks, turns) for _ in range(count)]
@@ -212,6 +214,8 @@ class SandboxPool:
         """
         if not self._finalizer.alive:
             raise ConfigError("this SandboxPool is closed: make another one.")
+        if os.getpid() != self._owner:
+            raise ConfigError("this SandboxPool was made before a fork: make one in the process.")
         future: Future[Result] = Future()
         self._tasks.put((job, job.encoded(), future))
         return future

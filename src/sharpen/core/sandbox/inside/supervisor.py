@@ -123,11 +123,25 @@ class Supervisor:
         return False
 
     def _baseline(self) -> int:
-        """Peak memory of a job that does nothing, in KiB; also what makes the first fork warm."""
+        """Peak memory of a job that does nothing, in KiB.
+
+        Raises:
+            OSError: a job cannot give up its rights here.
+        """
         pid = os.fork()
         if pid == 0:
-            os._exit(0)
-        return int(os.wait4(pid, 0)[2].ru_maxrss)
+            code = 1
+            try:
+                if self.restricted:
+                    landlock.restrict(self.job_rules)
+                self._become_user()
+                code = 0
+            finally:
+                os._exit(code)
+        _, status, used = os.wait4(pid, 0)
+        if status != 0:
+            raise OSError("a job cannot become another user or take rules on")
+        return int(used.ru_maxrss)
 
     def run(self, job: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """Run a job in a child; gives what was seen of it."""
@@ -189,12 +203,15 @@ class Supervisor:
         for fd, number in zip(high, wanted, strict=False):
             os.dup2(fd, number, inheritable=number < 3)
 
-    def _limit(self, limits: dict[str, Any]) -> None:
-        cpu = max(1, int(-(-limits["cpu_s"] // 1)))
+    def _become_user(self) -> None:
         user = self.config["user"]
         if user is not None:
             kept = (linux.CAP_DAC_READ_SEARCH,) if self.config["reads_all"] else ()
             linux.become(user, kept)
+
+    def _limit(self, limits: dict[str, Any]) -> None:
+        cpu = max(1, int(-(-limits["cpu_s"] // 1)))
+        self._become_user()
         pairs = [
             (resource.RLIMIT_CPU, cpu, cpu + 1),
             (resource.RLIMIT_AS, limits["address_bytes"], limits["address_bytes"]),
