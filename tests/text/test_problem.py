@@ -152,6 +152,16 @@ def test_a_program_may_be_its_own_score() -> None:
     assert study.best.config["x"] == pytest.approx(2.0, abs=1e-3)
 
 
+def test_configurations_near_and_between_others_can_be_evaluated() -> None:
+    problem = st.TextProblem(Line(), DATA, distance)
+    first, second = problem.sample(2, seed=3)
+    near = problem.neighbors(first, 6, phrases=["More or less."], seed=1)
+    assert len(near) == 6
+    for config in (*near, problem.crossover(first, second, seed=2)):
+        assert problem.space.validate(config) == config
+        assert np.isfinite(problem.evaluate(config).objectives["score"])
+
+
 class Gate(st.Module):
     """Runs on when two examples run at once."""
 

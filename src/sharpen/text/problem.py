@@ -35,6 +35,7 @@ from sharpen.text.record import ErrorNode
 from sharpen.text.sweep import sweep
 from sharpen.text.tape import Tape
 from sharpen.text.textual import TextualPropagator
+from sharpen.text.variation import crossover, neighbors
 
 __all__ = ["Guide", "TextProblem"]
 
@@ -183,6 +184,24 @@ class TextProblem:
         if None not in spent:
             cost["usd"] = float(sum(one for one in spent if one is not None))
         return replace(feedback, cost=cost)
+
+    # -- configurations -------------------------------------------------------------------------
+
+    def sample(self, n: int = 1, *, seed: int = 0) -> list[dict[str, Any]]:
+        """Random configurations: numbers and choices are drawn, words have their first values."""
+        return self.space.sample(n, seed=seed)
+
+    def neighbors(
+        self, config: Mapping[str, Any], k: int = 1, *, phrases: Sequence[str] = (), seed: int = 0
+    ) -> list[dict[str, Any]]:
+        """Configurations with one variable changed; see :mod:`sharpen.text.variation`."""
+        return neighbors(self.space, config, k, phrases=phrases, seed=seed)
+
+    def crossover(
+        self, first: Mapping[str, Any], second: Mapping[str, Any], *, seed: int = 0
+    ) -> dict[str, Any]:
+        """A configuration between two; see :mod:`sharpen.text.variation`."""
+        return crossover(self.space, first, second, seed=seed)
 
     # -- running --------------------------------------------------------------------------------
 
