@@ -271,3 +271,35 @@ def test_options_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         st.OptoPrime(parameters, st.Scripted([]), **options)
+
+
+def test_a_loop_keeps_the_program_of_the_last_values_alone() -> None:
+    lm = st.Scripted(lambda request: reply(times=len(request.prompt) % 7))
+    style, times, _ = program()
+    for start in ("last", "best"):
+        optimizer = st.OptoPrime([style, times], lm, start=start)
+        for k in range(12):
+            optimizer.zero_feedback()
+            scale(style, times).backward(float(k == 4))
+            optimizer.step()
+        kept = [
+            number
+            for number, trial in optimizer.history.items()
+            if trial.feedback is not None and trial.feedback.info.get("programs")
+        ]
+        assert kept == [11 if start == "last" else 4]
+        assert len(optimizer.history) == 12
+
+
+def test_the_best_values_are_improved_on_where_asked() -> None:
+    lm = st.Scripted(lambda request: reply(times=5))
+    style, times, _ = program()
+    optimizer = st.OptoPrime([style, times], lm, start="best")
+    for score in (0.9, 0.1):
+        optimizer.zero_feedback()
+        scale(style, times).backward(score)
+        report = optimizer.step()
+        assert report.applied == ({"times": 5} if score == 0.9 else {})
+    assert "(int) times = 2" in text_of(lm.requests[1].messages[-1])
+    optimizer.restore_best()
+    assert times.value == 2
