@@ -34,6 +34,7 @@ __all__ = ["Plan", "Sandbox", "SandboxFailed"]
 _START_S = 60.0
 _GRACE_S = 5.0
 _NEWEST_LANDLOCK = 99
+_COME_AND_GO = 64
 
 
 class SandboxFailed(ExecutionError):
@@ -134,7 +135,7 @@ class Sandbox:
             "first_of_namespace": in_namespace,
             "has_keeper": not in_namespace,
             "most_landlock": plan.most_landlock,
-            "tasks": 0 if user is not None else 1 if in_namespace else count_tasks() + 2,
+            "tasks": self._tasks_outside(user is not None),
         }
         words = boot_words(python.executable)
         info: tuple[int, int] | None = None
@@ -167,6 +168,14 @@ class Sandbox:
         with contextlib.suppress(BrokenPipeError):  # it ended; hello says why
             self._process.stdin.write(boot_bytes(config))
             self._process.stdin.flush()
+
+    def _tasks_outside(self, has_own_user: bool) -> int:
+        """Tasks that the kernel counts together with those of a job."""
+        if has_own_user:
+            return 0
+        # Its own namespace counts the supervisor; without one all tasks of the user count, which
+        # come and go while the sandbox is up.
+        return 1 if self.plan.tier >= 2 else count_tasks() + _COME_AND_GO
 
     def _enter_group(self, info: bytes) -> None:
         """Put the first process into a control group, before it runs anything of ours."""
