@@ -246,7 +246,6 @@ def test_programs_that_fail_say_how(source: str, message: str) -> None:
     [
         ("def f(:", "SyntaxError"),
         ("import no_such_module", "no_such_module"),
-        ("x = 1", "'f'"),
         ("raise SystemExit(3)", "SystemExit"),
         ("import os\nos._exit(0)", "did not load"),
     ],
@@ -254,6 +253,12 @@ def test_programs_that_fail_say_how(source: str, message: str) -> None:
 def test_programs_that_do_not_load_say_why(source: str, message: str) -> None:
     with pytest.raises(ExecutionError, match=message):
         Timer(program(source), SMALL)
+
+
+def test_a_program_without_the_function_is_refused() -> None:
+    for entry in ("g", "f.g"):
+        with pytest.raises(ConfigError, match=f"defines no '{entry}'"):
+            Timer(program("def f(): pass", entry), SMALL)
 
 
 def test_a_program_that_hangs_is_ended() -> None:

@@ -1,4 +1,4 @@
-"""``sharpen code``: programs that nobody trusts."""
+"""``sharpen code``: programs that nobody trusts, and how fast your own are."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from typing import Annotated, Any
 
 import typer
 
+from sharpen.cli.code_bench import register as register_bench
 from sharpen.cli.common import Output, command, new_app
 from sharpen.core.errors import FileFormatError, MissingFileError
 
 __all__ = ["app"]
 
-app = new_app("Run programs that nobody trusts.")
+app = new_app("Run programs that nobody trusts, and time your own.")
+
+
+register_bench(app)
 
 
 @app.callback()
 def group() -> None:
-    """Run programs that nobody trusts."""
+    """Run programs that nobody trusts, and time your own."""
 
 
 @command(app, "run", example="sharpen code run file.py --entry f --inputs in.json --limits cpu=2")

@@ -29,7 +29,7 @@ COMMANDS = {
     "chat": "Talk with a model in the terminal.",
     "search": "Run, join and inspect studies.",
     "text": "Programs made of calls to language models.",
-    "code": "Run programs that nobody trusts.",
+    "code": "Run programs that nobody trusts, and time your own.",
     "ui": "Show studies and runs in the browser, live.",
     "bench": "Measure what training costs on this machine.",
     "assets": "List, locate and verify models and corpora that ship in packages.",

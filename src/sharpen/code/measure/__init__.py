@@ -9,16 +9,19 @@ from sharpen.core.lazy import exports
 if TYPE_CHECKING:
     from sharpen.code.measure.comparison import Comparison, compare, compare_timers
     from sharpen.code.measure.process import Late, Program, Timer, encode_inputs
+    from sharpen.code.measure.single import Figures, growth, measure
     from sharpen.code.measure.statistics import Ratio, decide, ratio_of_pairs
 
 _MODULES = {
     "comparison": ["Comparison", "compare", "compare_timers"],
     "process": ["Late", "Program", "Timer", "encode_inputs"],
+    "single": ["Figures", "growth", "measure"],
     "statistics": ["Ratio", "decide", "ratio_of_pairs"],
 }
 
 __all__ = [
     "Comparison",
+    "Figures",
     "Late",
     "Program",
     "Ratio",
@@ -27,6 +30,8 @@ __all__ = [
     "compare_timers",
     "decide",
     "encode_inputs",
+    "growth",
+    "measure",
     "ratio_of_pairs",
 ]
 

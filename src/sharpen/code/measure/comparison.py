@@ -26,7 +26,7 @@ from sharpen.code.measure.statistics import (
 )
 from sharpen.core.errors import ConfigError
 
-__all__ = ["Comparison", "compare", "compare_timers"]
+__all__ = ["Comparison", "Inputs", "calibrated", "compare", "compare_timers"]
 
 _BATCH_S = 0.02
 _LOOKS = (0.25, 0.5, 1.0)
@@ -136,7 +136,7 @@ def compare_timers(
             f" budget_s={budget_s} above 0."
         )
     begin, limit = now(), max(budget_s, 1.0)
-    loops_a, loops_b = (_calibrated(one, clock, limit) for one in (a, b))
+    loops_a, loops_b = (calibrated(one, clock, limit) for one in (a, b))
     error = (1 - confidence) / len(_LOOKS)
     needed = pairs_needed(error)
     rows_a: list[list[float]] = []
@@ -197,11 +197,12 @@ def _ratio(rows_a: list[list[float]], rows_b: list[list[float]], error: float) -
     return ratio_of_pairs([sum(row) for row in rows_a], [sum(row) for row in rows_b], error)
 
 
-def _calibrated(timer: Timer, clock: str, limit_s: float) -> int:
+def calibrated(timer: Timer, clock: str, limit_s: float) -> int:
     """Calls for a batch of 20 ms."""
     loops = 1
     while True:
-        took = sum(timer.time(loops, clock=clock, limit_s=limit_s)) * loops
+        room = limit_s if loops == 1 else 10 * limit_s
+        took = sum(timer.time(loops, clock=clock, limit_s=room)) * loops
         if took >= _BATCH_S or loops >= _MOST_LOOPS:
             return loops
         # A first guess from little is a bad one: grow by at most a hundred each time.

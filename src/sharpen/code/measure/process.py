@@ -90,6 +90,7 @@ class Timer:
         processor: the processor that it runs on; any without one.
 
     Raises:
+        ConfigError: the program does not have the function.
         ExecutionError: the program does not load.
     """
 
@@ -133,6 +134,9 @@ class Timer:
         except (EOFError, OSError) as error:
             self.close()
             raise ExecutionError(f"{program.file} did not load: {error!r}") from None
+        if "missing" in said:
+            self.close()
+            raise ConfigError(f"{program.file} defines no '{program.entry}'.")
         if "error" in said:
             self.close()
             raise ExecutionError(f"{program.file} does not load: {said['error']}")

@@ -21,6 +21,10 @@ from sharpen.core.sandbox.inside.channel import receive, send
 __all__ = ["main"]
 
 
+class _Missing(Exception):
+    """The program has no such function."""
+
+
 def load(program: dict[str, Any]) -> Callable[..., Any]:
     """The function of a program: its source is run as a module of its name, or imported."""
     sys.path[:0] = program["path"]
@@ -35,6 +39,8 @@ def load(program: dict[str, Any]) -> Callable[..., Any]:
     exec(compile(program["source"], program["file"], "exec", dont_inherit=True), module.__dict__)
     found: Any = module
     for part in program["entry"].split("."):
+        if not hasattr(found, part):
+            raise _Missing
         found = getattr(found, part)
     function: Callable[..., Any] = found
     return function
@@ -50,6 +56,9 @@ def main(fd: int) -> None:
         os.dup2(null, standard)
     try:
         function = load(program)
+    except _Missing:
+        send(channel, {"missing": True})
+        return
     except BaseException as error:
         send(channel, {"error": f"{type(error).__name__}: {error}"})
         return
