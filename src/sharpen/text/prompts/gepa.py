@@ -52,7 +52,8 @@ def pareto_weights(scores: Sequence[Sequence[float]]) -> dict[int, int]:
         By candidate that is kept, the number of fronts it is on.
     """
     x = np.asarray(scores, dtype=np.float64)
-    fronts = [set(np.flatnonzero(column == column.max()).tolist()) for column in x.T]
+    highest = (x == x.max(axis=0)).T.tolist()  # [examples][candidates]
+    fronts = [{k for k, on in enumerate(row) if on} for row in highest]
     appeared = dict.fromkeys(k for front in fronts for k in sorted(front))
     kept, means = set(appeared), x.mean(axis=1)
     for k in sorted(appeared, key=lambda k: means[k]):  # of equal means the first that appeared
