@@ -67,6 +67,16 @@ def oracle(document: dict[str, Any], where: str) -> str:
                         f"`{mine}` after {budget} ({_TITLES[task]}) than {_PEERS[other]}:"
                         f" {_between(found)}"
                     )
+    last = r["tasks"]["instructions"][budgets[-1]]
+    spent = ", ".join(
+        f"{said} {1000 * last[group][name]['cpu_s']:.0f}"
+        for said, group, name in (
+            ("`gepa`", "ours", "gepa"),
+            ("gepa", "peers", "gepa"),
+            ("`mipro`", "ours", "mipro"),
+            ("MIPROv2", "peers", "MIPROv2, instructions"),
+        )
+    )
     lost = "here: " + "; ".join(worst) if worst else "nowhere"
     lines += [
         "Regret is by how much the chance of a right answer under the chosen prompt is behind that"
@@ -74,7 +84,9 @@ def oracle(document: dict[str, Any], where: str) -> str:
         f" (dspy {_dspy_seeds(r)}). Success: at most 0.05 behind, and the median number of answers"
         f" until such a prompt was first asked, both after {budgets[-1]} evaluations (- where half"
         " never did). Of the pairs of like methods that are compared seed by seed, ours has more"
-        f" regret, by the 95 % interval, {lost}. {where}; `benchmarks/text/bench_oracle.py`.",
+        f" regret, by the 95 % interval, {lost}. Milliseconds of the processor for a search of"
+        f" {budgets[-1]} evaluations for instructions: {spent}. {where};"
+        " `benchmarks/text/bench_oracle.py`.",
     ]
     return "\n".join(lines)
 
