@@ -417,17 +417,21 @@ def test_a_killed_parent_leaves_no_process(pool: SandboxPool) -> None:
         f"pool = SandboxPool(2, {pool.tier})\n"
         "pool.map([Job(source='def f(): pass', entry='f', inputs=[()])] * 4)\n"
         f"pool.submit(Job(source={daemon!r}, entry='f', inputs=[()]))\n"
-        "time.sleep(0.5)\nprint('up', flush=True)\ntime.sleep(60)\n"
+        "time.sleep(0.5)\n"
+        "folders = [w.program._folder for w in pool._workers if w.program]\n"
+        "print(*filter(None, folders), flush=True)\ntime.sleep(60)\n"
     )
     started = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     with started:
         assert started.stdout is not None
-        assert started.stdout.readline() == "up\n"
+        folders = started.stdout.readline().split()
         below = psutil.Process(started.pid).children(recursive=True)
         assert len(below) >= 4
         os.kill(started.pid, signal.SIGKILL)
         _, alive = psutil.wait_procs(below, 5)
         assert not alive
+    assert bool(folders) == (pool.tier == 1)
+    assert not any(Path(folder).exists() for folder in folders)
 
 
 def test_a_pool_that_is_closed_leaves_no_folder_and_no_group() -> None:
@@ -440,7 +444,7 @@ def test_a_pool_that_is_closed_leaves_no_folder_and_no_group() -> None:
 def _traces() -> set[Path]:
     own = f"sharpen-sandbox-{os.getpid()}-*"
     found = {path for root in Path("/sys/fs/cgroup").glob("*/") for path in root.rglob(own)}
-    return found | set(Path("/dev/shm").glob("sharpen-sandbox-*"))
+    return found | set(Path("/dev/shm").glob(own))
 
 
 def test_wrong_settings_are_told() -> None:

@@ -116,7 +116,9 @@ class Sandbox:
         if in_namespace:
             folder = bubblewrap.INSIDE_SCRATCH
         else:
-            self._folder = Path(tempfile.mkdtemp(prefix="sharpen-sandbox-", dir=_fast_folder()))
+            self._folder = Path(
+                tempfile.mkdtemp(prefix=f"sharpen-sandbox-{os.getpid()}-", dir=_fast_folder())
+            )
             folder = str(self._folder)
             if user is not None:
                 os.chown(folder, user, user)

@@ -343,7 +343,7 @@ def _reaped_cpu_s() -> float:
 def main(config: dict[str, Any]) -> NoReturn:
     """Serve jobs until nobody asks any more."""
     if config["has_keeper"]:
-        keep()
+        keep(config["scratch"])
     null = os.open("/dev/null", os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
