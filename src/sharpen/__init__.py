@@ -69,6 +69,7 @@ _EXPORTS = {
     "tune": "sharpen.core.tune",
 }
 _ROOMS = (
+    "code",
     "compress",
     "core",
     "data",
@@ -78,6 +79,7 @@ _ROOMS = (
     "search",
     "serve",
     "testing",
+    "text",
     "train",
 )
 

@@ -15,6 +15,7 @@ from sharpen.core.config import parse_yaml
 from sharpen.core.errors import ConfigError, SpaceError
 from sharpen.core.parameters import Bool, Categorical, Fixed, Float, Int
 from sharpen.core.space import Space, random_stream
+from sharpen.core.text_parameter import Text
 from sharpen.testing.search import mixed_space
 
 SPACE = mixed_space()
@@ -352,3 +353,11 @@ def test_errors_in_yaml_carry_file_and_line(line: str, message: str) -> None:
         Space.parse(document.data["space"], path=("space",), marks=document.marks)
     with pytest.raises(SpaceError, match="mapping of parameters"):
         Space.parse([], path=("space",), marks=document.marks)
+
+
+def test_a_text_has_no_neighbors_and_stays_as_it_is() -> None:
+    space = Space(rule=Text(default="Be brief."), n=Int(1, 9))
+    near = space.neighbors({"rule": "Be kind.", "n": 5}, 4)
+    assert len(near) == 4
+    assert {one["rule"] for one in near} == {"Be kind."}
+    assert Space(rule=Text(default="a")).neighbors({"rule": "b"}, 3) == []

@@ -532,7 +532,9 @@ class Space(Mapping[str, Parameter]):
         """
         config = self.validate(config)
         rng = random_stream(seed, 0)
-        names = [name for name in config if self._parameters[name].cardinality > 1]
+        # A text has no coordinates to move.
+        choices = {name: p for name, p in self._parameters.items() if p.width and p.cardinality > 1}
+        names = [name for name in config if name in choices]
         defaults = {name: p.default_value() for name, p in self._parameters.items()}
         found: dict[str, Config] = {self.canonical(config): config}
         for _ in range(_MAX_TRIES * k if names else 0):
