@@ -79,7 +79,7 @@ def run(
         for text in (result.stdout, result.stderr):
             if text:
                 console.print(text.rstrip("\n"), markup=False)
-        for index, output in enumerate(result.outputs):
+        for index, output in enumerate(result.to_json()["outputs"]):
             console.print(f"{index}: {output!r}", markup=False)
         if result.error is not None and result.error.traceback:
             console.print(result.error.traceback, markup=False)

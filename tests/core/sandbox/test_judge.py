@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import struct
 import time
 
 import pytest
 
-from sharpen.core.sandbox import Job, Limits, SandboxPool
+from sharpen.core.sandbox import Job, Limits, SandboxPool, encode
 
 CHECK = "def check(candidate):\n    assert candidate(1) == 2\n    assert candidate(5) == 6\n"
 
@@ -122,3 +124,29 @@ def test_types_cross_to_the_tests(best: SandboxPool) -> None:
         "def check(c):\n    v = c(1.5)\n    assert type(v[0]) is tuple\n    assert v[1] == {1, 2}\n"
     )
     assert best.run(judged("def f(x): return [(x,), {2, 1}]", tests)).ok
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        5,
+        {},
+        {"error": 5, "status": "error"},
+        {"error": {}, "status": "error"},
+        {"error": {"type": "ValueError", "message": "m"}, "status": "infra"},
+        {"error": {"type": "ValueError", "message": "m"}, "status": []},
+        {"error": {"type": "E", "message": "m", "frames": [(math.inf, "f")]}, "status": "error"},
+        {"value": 5, "changed": {}},
+        {"value": b"N", "changed": {7: b"N"}},
+        {"value": b"N", "changed": 7},
+        {"value": b"", "changed": {}},
+    ],
+    ids=str,
+)
+def test_a_forged_answer_does_not_pass(best: SandboxPool, answer: object) -> None:
+    payload = encode(answer)
+    data = struct.pack("<Q", len(payload)) + payload
+    source = f"import os, time\ndef f(x):\n    os.write(4, {data!r})\n    time.sleep(0.2)\n"
+    result = best.run(judged(source))
+    assert result.status in ("violation", "error", "wrong"), result.summary()
+    assert best.run(judged("def f(x): return x + 1")).ok

@@ -12,11 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sharpen.core import sandbox
 from sharpen.core.errors import ConfigError
 from sharpen.core.sandbox import Limits, SandboxUnavailable, tiers
 from sharpen.core.sandbox.cgroup import find_home
 from sharpen.core.sandbox.inside import scratch, seccomp
 from sharpen.core.sandbox.tiers import Tiers, choose_tier, detect_tiers
+
+
+def test_every_public_name_is_there() -> None:
+    assert sorted(sandbox.__all__) == sandbox.__all__ == sorted(sandbox._MODULES)
+    for name in sandbox.__all__:
+        assert getattr(sandbox, name) is not None
 
 
 def test_limits_are_read_from_words() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import os
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
@@ -17,6 +19,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.core.sandbox import (
@@ -29,6 +33,7 @@ from sharpen.core.sandbox import (
     SandboxPool,
     SandboxUnavailable,
     Status,
+    encode,
     run_untrusted,
 )
 from sharpen.core.sandbox.pool import _Turns
@@ -519,3 +524,62 @@ def test_a_pool_of_a_parent_process_is_refused(best: SandboxPool) -> None:
     os.close(reading)
     os.close(writing)
     assert best.run(job("def f(): return 1")).ok
+
+
+def forged(payload: bytes) -> str:
+    """A program that writes its result itself."""
+    data = struct.pack("<Q", len(payload)) + payload
+    return f"import os\ndef f():\n    os.write(3, {data!r})\n    os._exit(0)\n"
+
+
+FORGED = {
+    "nothing": {},
+    "no status": {"outputs": [1]},
+    "a status of ours": {"status": "infra"},
+    "wrong as a status": {"status": "wrong"},
+    "a list as status": {"status": []},
+    "no outputs": {"status": "ok"},
+    "too many outputs": {"status": "ok", "outputs": [1, 2]},
+    "outputs that are none": {"status": "ok", "outputs": 5},
+    "an error that is none": {"status": "error", "error": 5},
+    "an error without a text": {"status": "error", "error": {"type": 1, "message": 2}},
+    "lines that are none": {
+        "status": "error",
+        "error": {"type": "E", "message": "", "frames": [(math.inf, "f")]},
+    },
+    "arguments that are none": {"status": "ok", "outputs": [1], "mutated": [5]},
+}
+
+
+@pytest.mark.parametrize("frame", FORGED.values(), ids=FORGED)
+def test_a_forged_result_is_a_violation(best: SandboxPool, frame: dict[str, object]) -> None:
+    source = forged(encode(frame))
+    result = best.run(Job(source=source, entry="f", inputs=[()], expected=[1]))
+    assert result.status in ("violation", "error"), result.summary()
+
+
+@given(st.binary(max_size=60))
+@settings(max_examples=25)
+def test_any_bytes_as_a_result_leave_the_pool_whole(best: SandboxPool, payload: bytes) -> None:
+    result = best.run(Job(source=forged(payload), entry="f", inputs=[()], expected=[1]))
+    assert result.status != "ok"
+    assert best.run(job("def f(): return 1")).ok
+
+
+def test_a_number_of_many_digits_can_be_told(best: SandboxPool) -> None:
+    source = "def f(): return 1 << 40_000"
+    result = best.run(Job(source=source, entry="f", inputs=[()], expected=[1]))
+    assert result.status == "wrong"
+    assert result.outputs == (1 << 40_000,)
+    assert json.loads(json.dumps(result.to_json()))["outputs"] == [hex(1 << 40_000)]
+    nested = best.run(Job(source="def f(): return {1: 1 << 40_000}", entry="f", inputs=[()]))
+    assert json.dumps(nested.to_json())
+
+
+def test_a_busy_program_that_takes_too_long_is_tried_again_alone() -> None:
+    with SandboxPool(1) as pool:
+        result = pool.run(job("def f():\n    while True: pass", limits=Limits(wall_s=0.4)))
+        assert result.status == "wall_timeout"
+        sandbox = pool._workers[0].program
+        assert sandbox is not None
+        assert sandbox.runs == 2

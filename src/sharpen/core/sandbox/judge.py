@@ -11,7 +11,7 @@ from typing import Any
 
 from sharpen.core.sandbox.job import EncodedJob, Job
 from sharpen.core.sandbox.limits import Limits
-from sharpen.core.sandbox.outcome import Seen, failure_from, finished
+from sharpen.core.sandbox.outcome import FORGED, Seen, failure_from, finished
 from sharpen.core.sandbox.process import Sandbox
 from sharpen.core.sandbox.result import Failure, Result, Status
 
@@ -65,12 +65,15 @@ def _decide(seen: Seen, verdict: Seen) -> tuple[Status, Failure | None]:
     word: Any = verdict.frame.get("verdict")
     if word == "passed":
         return Status.OK, None
-    described = verdict.frame.get("failure")
-    failure = failure_from(described) if described is not None else None
     if word == "gone":
         return Status.ERROR, Failure(type="SystemExit", message="it ended while it was asked")
-    status = Status(word)
-    if status in (*_OF_PROGRAM, Status.WRONG, Status.VIOLATION):
+    # What the tests' side passes on of an error is what the program's side said of it.
+    try:
+        failure = failure_from(verdict.frame["failure"])
+        status = Status(word)
+    except FORGED as error:
+        return Status.VIOLATION, Failure(type="Violation", message=f"a forged answer: {error}")
+    if status in (*_OF_PROGRAM, Status.WRONG):
         return status, failure
     return Status.VIOLATION, failure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import signal
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +15,7 @@ from sharpen.core.sandbox.limits import Limits
 from sharpen.core.sandbox.process import Sandbox
 from sharpen.core.sandbox.result import Failure, Result, Status
 
-__all__ = ["Seen", "failed", "failure_from", "finished", "outcome"]
+__all__ = ["FORGED", "Seen", "failed", "failure_from", "finished", "outcome"]
 
 _BROKEN = {
     "cpu": (Status.TIMEOUT, "it used its {cpu_s:g} s of processor time"),
@@ -24,6 +25,10 @@ _BROKEN = {
     "scratch": (Status.OUTPUT_LIMIT, "its files take more than {scratch_bytes:,} bytes"),
 }
 _MAX_FRAMES = 100
+_MAX_TEXT = 20_000
+
+FORGED = (CodecError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
+"""What reading a result may raise that no program of ours has written."""
 
 
 class Seen:
@@ -74,7 +79,7 @@ class Seen:
             frame = _one_frame(data)
             status = Status(frame["status"])
             self.error = failure_from(frame["error"]) if frame.get("error") is not None else None
-        except (CodecError, LookupError, ValueError, TypeError, AttributeError) as error:
+        except FORGED as error:
             return self._say(Status.VIOLATION, "Violation", f"its result is forged: {error}")
         self.frame = frame
         if status not in (Status.OK, Status.ERROR, Status.MEMORY, Status.OUTPUT_LIMIT):
@@ -104,7 +109,7 @@ def failure_from(value: Any) -> Failure:
     """An exception as a job's process describes it.
 
     Raises:
-        ValueError, LookupError, TypeError: it is no description.
+        Exception: it is no description; one of :data:`FORGED`.
     """
     if type(value) is not dict:
         raise ValueError("no description of an error")
@@ -120,7 +125,15 @@ def failure_from(value: Any) -> Failure:
 def _text(value: Any) -> str:
     if type(value) is not str:
         raise ValueError("no text")
-    return value
+    return value[:_MAX_TEXT]
+
+
+def shown(value: Any) -> str:
+    """A value in a few words, however large it is."""
+    try:
+        return reprlib.repr(value)
+    except Exception:  # a number of too many digits
+        return f"<{type(value).__name__}>"
 
 
 def outcome(sandbox: Sandbox, job: Job, encoded: EncodedJob, limits: Limits) -> tuple[Result, bool]:
@@ -150,7 +163,7 @@ def outcome(sandbox: Sandbox, job: Job, encoded: EncodedJob, limits: Limits) -> 
         mutated = tuple((list(args), dict(kwargs)) for args, kwargs in after)
         if max(len(outputs), len(mutated)) > len(job.inputs):
             raise ValueError("more outputs than calls")
-    except (ValueError, TypeError) as problem:
+    except FORGED as problem:
         status = Status.VIOLATION
         error = Failure(type="Violation", message=f"its result is forged: {problem}")
     if status is Status.OK and job.entry is not None and len(outputs) != len(job.inputs):
@@ -160,7 +173,7 @@ def outcome(sandbox: Sandbox, job: Job, encoded: EncodedJob, limits: Limits) -> 
         for index, (got, wanted) in enumerate(zip(outputs, job.expected, strict=True)):
             if not same(got, wanted):
                 status = Status.WRONG
-                text = f"call {index} gave {got!r:.200}, expected {wanted!r:.200}"
+                text = f"call {index} gave {shown(got)}, expected {shown(wanted)}"
                 error = Failure(type="Wrong", message=text)
                 break
     clean = seen.clean and status is not Status.VIOLATION

@@ -141,11 +141,19 @@ class Result:
         }
 
 
+_MAX_BITS = 10_000  # more are not written as decimal digits, which costs their square
+
+
 def _plain(value: Any) -> Any:
+    if type(value) is int and value.bit_length() > _MAX_BITS:
+        return hex(value)
     if value is None or type(value) in (bool, int, float, str):
         return value
     if type(value) in (list, tuple):
         return [_plain(item) for item in value]
     if type(value) is dict and all(type(key) is str for key in value):
         return {key: _plain(item) for key, item in value.items()}
-    return repr(value)
+    try:
+        return repr(value)
+    except ValueError:  # it holds a number of too many digits
+        return f"<{type(value).__name__}>"

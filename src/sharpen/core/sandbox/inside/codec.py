@@ -311,7 +311,7 @@ class _Writer:
                 self.value(key, depth + 1)
                 self.value(item, depth + 1)
         except CodecError as error:
-            raise _within(f"[{key!r:.60}]", error) from None
+            raise _within(f"[{_shown(key)[:60]}]", error) from None
 
     def other(self, value: Any, kind: type, depth: int) -> None:
         """Arrays, records, subclasses of built-in types, and what is none of them."""
