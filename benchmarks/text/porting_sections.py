@@ -21,9 +21,7 @@ def parity(document: dict[str, Any], where: str) -> str:
         same_calls = Counter(row["calls"]) == Counter(theirs[name]["calls"])
         same_values = row["values"] == theirs[name]["values"]
         said = "equal" if same_values and same_calls else "differ"
-        lines.append(
-            f"| {name} | {len(row['calls'])} | {len(theirs[name]['calls'])} | {said} |"
-        )
+        lines.append(f"| {name} | {len(row['calls'])} | {len(theirs[name]['calls'])} | {said} |")
     trace, opto = r["trace_programs"], r["trace-opt"]["programs"]
     equal = sum(trace[name]["values"] == opto[name]["values"] for name in trace)
     b = r["batch"]
