@@ -277,6 +277,7 @@ ATTACKS: tuple[Attack, ...] = (
         "                         ('unshare', 272), ('keyctl', 250), ('process_madvise', 440),\n"
         "                         ('mount', 165), ('io_uring_setup', 425), ('setns', 308),\n"
         "                         ('open_by_handle_at', 304), ('fsopen', 430), ('kcmp', 312),\n"
+        "                         ('memfd_create', 319), ('memfd_secret', 447),\n"
         "                         ('x32 getpid', 0x40000000 + 39), ('syslog', 103)):\n"
         "        argument = 0x10000000 if name == 'unshare' else 0\n"
         "        if libc.syscall(number, argument, 0, 0, 0, 0) >= 0 or ctypes.get_errno() != 1:\n"

@@ -55,6 +55,8 @@ DENIED: dict[str, tuple[int | None, int | None]] = {
     "keyctl": (250, 219),
     "listmount": (458, 458),
     "lookup_dcookie": (212, 18),
+    "memfd_create": (319, 279),  # memory that no limit of a process counts
+    "memfd_secret": (447, 447),
     "mount": (165, 40),
     "mount_setattr": (442, 442),
     "move_mount": (429, 429),
