@@ -10,13 +10,19 @@
 - ``policies``: code with numbers that balances a pole, drives a car up a hill, sinks ships;
 - ``repair``: programs of HumanEval with one change, mended from the examples in their text, checked
   on hidden tests; beside the same mutations in random order.
+
+``BENCH_TASKS_KEEP=scripted,repair`` takes these parts from the results there are, and the results
+say so: for a change that these do not depend on. What is not timed runs in a process a core.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,7 +34,7 @@ from benchmarks.common import OURS, PEER, arguments, save
 from benchmarks.text.beside import ask, has_peers
 from benchmarks.text.scripted_search import PROGRAMS, run
 from benchmarks.text.task_numeric import numeric
-from benchmarks.text.task_policies import policies
+from benchmarks.text.task_policies import POLICIES, policies
 from benchmarks.text.task_repair import repair
 from benchmarks.text.task_tuning import tuning
 
@@ -75,17 +81,25 @@ def main() -> int:
     args = arguments(__doc__, "text_tasks")
     seeds = range(1 if args.quick else SEEDS)
     share = 0.05 if args.quick else 1.0
-    results: dict[str, Any] = {
-        "numeric": numeric(seeds, share),
-        "scripted": scripted(
-            seeds,
-            10 if args.quick else SCRIPTED_STEPS,
-            with_peer=has_peers() and not args.quick,
-        ),
-        "tuning": tuning(seeds, 6 if args.quick else TUNING_EVALUATIONS),
-        "policies": policies(seeds, share, fresh=3 if args.quick else 100),
-    }
-    if find() is not None:
+    tuned = 6 if args.quick else TUNING_EVALUATIONS
+    fresh = 3 if args.quick else 100
+    keep = [part for part in os.environ.get("BENCH_TASKS_KEEP", "").split(",") if part]
+    earlier = json.loads(args.json.read_text()) if keep else {}
+    cores = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+        played = [pool.submit(policies, seeds, share, fresh, [name]) for name in POLICIES]
+        tuning_run = pool.submit(tuning, seeds, tuned)
+        numeric_run = pool.submit(numeric, seeds, share)
+        results: dict[str, Any] = {
+            "numeric": numeric_run.result(),
+            "tuning": tuning_run.result(),
+            "policies": {name: row for one in played for name, row in one.result().items()},
+        }
+    results |= {part: earlier["results"][part] for part in keep}
+    if "scripted" not in keep:
+        steps = 10 if args.quick else SCRIPTED_STEPS
+        results["scripted"] = scripted(seeds, steps, with_peer=has_peers() and not args.quick)
+    if "repair" not in keep and find() is not None:
         results["repair"] = (
             repair([0], 20, limit=2)
             if args.quick
@@ -100,11 +114,13 @@ def main() -> int:
         if "repair" in results:
             _plot_repair(axes[3], results["repair"])
 
-    config = {
+    config: dict[str, Any] = {
         "seeds": len(seeds),
         "repair_seeds": REPAIR_SEEDS,
         "repair_evaluations": REPAIR_EVALUATIONS,
     }
+    if keep:
+        config["kept"] = {part: {key: earlier[key] for key in ("date", "commit")} for part in keep}
     save(args, results, config=config, plot=plot)
     return 0
 

@@ -112,11 +112,10 @@ PROGRAMS: dict[str, tuple[type[st.Module], int]] = {
 
 
 def play(
-    problem: st.TextProblem, way: Any, seed: int, budget: int, **options: Any
+    problem: st.TextProblem, way: Any, seed: int, budget: int, most: float = np.inf
 ) -> tuple[list[float], dict[str, Any]]:
-    """The score of each evaluation, and the best values."""
-    given = {"name": way, **options} if isinstance(way, str) else way
-    optimizer = make_optimizer(given, problem.space, problem.objectives, seed=seed)
+    """The score of each evaluation, and the best values; it ends at the highest score there is."""
+    optimizer = make_optimizer(way, problem.space, problem.objectives, seed=seed)
     scores: list[float] = []
     best: dict[str, Any] = {}
     for _ in range(budget):
@@ -127,6 +126,8 @@ def play(
         if score > max(scores, default=-np.inf):
             best = dict(candidate.config)
         scores.append(score)
+        if score >= most:
+            break
     return scores, best
 
 

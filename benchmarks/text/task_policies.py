@@ -25,6 +25,7 @@ class Pole(st.Module):
 
     environment = "CartPole-v1"
     solved = 475.0
+    most = 500.0
 
     def __init__(self) -> None:
         for name in ("by_place", "by_speed", "by_angle", "by_spin"):
@@ -47,6 +48,7 @@ class Car(st.Module):
 
     environment = "MountainCarContinuous-v0"
     solved = 90.0
+    most = np.inf
 
     def __init__(self) -> None:
         self.gain = st.Parameter(20.0, space=Float(-100.0, 100.0))
@@ -78,6 +80,7 @@ class Ships(st.Module):
     """Shoots at the cell that is worth most until all ships are sunk; fewer shots are better."""
 
     solved = -40.0
+    most = np.inf
 
     def __init__(self) -> None:
         self.near = st.Parameter(0.0, space=Float(-3.0, 3.0))
@@ -187,16 +190,23 @@ def _improvements(scores: Sequence[float]) -> list[list[float]]:
     return found
 
 
-def policies(seeds: Sequence[int], share: float = 1.0, fresh: int = 100) -> dict[str, Any]:
+def policies(
+    seeds: Sequence[int],
+    share: float = 1.0,
+    fresh: int = 100,
+    names: Sequence[str] = tuple(POLICIES),
+) -> dict[str, Any]:
     """The mean of fresh episodes with the first and the best policy, by task and seed.
 
     Args:
         seeds: of the search, and of the episodes.
         share: of the evaluations.
         fresh: episodes that judge.
+        names: of the tasks.
     """
     found: dict[str, Any] = {}
-    for name, (program, evaluations, on_error) in POLICIES.items():
+    for name in names:
+        program, evaluations, on_error = POLICIES[name]
         budget = max(5, int(share * evaluations))
         runs: list[dict[str, Any]] = []
         for seed in seeds:
@@ -207,7 +217,8 @@ def policies(seeds: Sequence[int], share: float = 1.0, fresh: int = 100) -> dict
             improve = _height if name == "car" else _reward
             problem = st.TextProblem(module, seen, improve, on_error=on_error)
             judge = st.TextProblem(module, unseen, _reward, on_error=on_error)
-            scores, best = play(problem, st.SearchProposer, seed, budget)
+            most = program.most  # type: ignore[attr-defined]
+            scores, best = play(problem, st.SearchProposer, seed, budget, most)
             runs.append(
                 {
                     "start": judge.evaluate(problem.space.default()).objectives["score"],

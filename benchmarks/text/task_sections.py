@@ -62,6 +62,10 @@ def tasks(document: dict[str, Any], where: str) -> str:
     search, random = (r["repair"]["summary"][way] for way in ("search", "random order"))
     same = sum(one["trace-opt"]["same_losses"] for one in r["scripted"].values())
     ratios = ", ".join(f"{one['ratio']:.1f}" for one in r["scripted"].values())
+    kept = document["config"].get("kept", {})
+    earlier = ", ".join(f"{part} of {one['date'][:10]}" for part, one in kept.items())
+    if earlier:
+        where += f" (kept from an earlier run, since nothing they use has changed: {earlier})"
     lines += [
         "",
         "The marks are those at which gymnasium calls a task solved, and about what a rule written"

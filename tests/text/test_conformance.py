@@ -44,7 +44,9 @@ def test_words_and_numbers_are_proposed_together_and_valid() -> None:
         optimizer.tell([candidate.result({"score": -abs(k - 30)})])
     assert seen[0].config == space.default()
     changed = {one.origin.split("/")[1] for one in seen[1:]}
-    assert changed == {"numbers", "near", "rule", "code"}
+    assert changed == {"numbers", "rule", "code"}
+    numbers = [one.origin.split("/")[2:] for one in seen if "/numbers" in one.origin]
+    assert [bool(size) for size in numbers] == [k % 2 == 1 for k in range(len(numbers))]
     rebuilt = st.SearchProposer(space, phrases=["Four.", "Five."], seed=2)
     rebuilt.load_state_dict(optimizer.state_dict())
     assert rebuilt.ask(3) == optimizer.ask(3)

@@ -12,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as hyp
 
 import sharpen.text as st
+from sharpen.core.conditions import P
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.core.parameters import Categorical, Float, Int
+from sharpen.core.space import Space
+from sharpen.core.text_parameter import Text
 from sharpen.text.code import CodeOp
 from sharpen.text.edits import EDITS, edited, sentences
 from sharpen.text.mutations import mutants
@@ -62,6 +65,51 @@ def test_numbers_and_choices_are_searched_together() -> None:
     climb(optimizer, run, 80)
     assert (optimizer.best["kind"], optimizer.best["on"]) == ("square", True)
     assert abs(optimizer.best["power"] - 4) <= 1
+
+
+def test_a_number_beside_choices_is_found_to_a_millionth() -> None:
+    kinds, right = ("a", "b", "c", "d"), ("c", 3, 1.2345)
+    space = Space(kind=Categorical(*kinds), power=Int(1, 4), x=Float(-3.0, 3.0))
+    optimizer = st.SearchProposer(space, seed=5)
+    for _ in range(300):
+        (candidate,) = optimizer.ask()
+        kind, power, x = (candidate.config[name] for name in ("kind", "power", "x"))
+        wrong = abs(kinds.index(kind) - 2) + (power - right[1]) ** 2 + (x - right[2]) ** 2
+        optimizer.tell([candidate.result({"score": -wrong})])
+    assert (optimizer.best["kind"], optimizer.best["power"]) == right[:2]
+    assert optimizer.best_score > -1e-6
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_change_of_code_gets_numbers_of_its_own(seed: int) -> None:
+    """With the numbers that are best for the first code, the change that is needed is worse."""
+    code = "def f(x):\n    return x < 1\n"
+    space = Space(code=Text(default=code, kind="code"), x=Float(0.0, 1.0))
+    optimizer = st.SearchProposer(space, seed=seed)
+    for _ in range(200):
+        (candidate,) = optimizer.ask()
+        x = candidate.config["x"]
+        score = -3.0
+        if candidate.config["code"] == code:
+            score = 0.9 - abs(x - 0.9)
+        elif "return x >= 1" in candidate.config["code"]:
+            score = 1.0 - 2 * abs(x - 0.5)
+        optimizer.tell([candidate.result({"score": score})])
+    assert "return x >= 1" in optimizer.best["code"]
+    assert optimizer.best["x"] == pytest.approx(0.5, abs=0.02)
+
+
+def test_steps_stay_where_values_are_allowed() -> None:
+    """The best values lie on the border of what is forbidden."""
+    space = Space(kind=Categorical("a", "b"), x=Float(0.0, 1.0), y=Float(0.0, 1.0))
+    space = space.forbid(P("x") + P("y") > 1.0)
+    optimizer = st.SearchProposer(space, seed=4)
+    for _ in range(200):
+        (candidate,) = optimizer.ask()
+        assert space.validate(candidate.config) == candidate.config
+        score = -abs(candidate.config["x"] + candidate.config["y"] - 1.0)
+        optimizer.tell([candidate.result({"score": score})])
+    assert optimizer.best_score > -1e-3
 
 
 def test_a_text_finds_the_phrases_that_help() -> None:

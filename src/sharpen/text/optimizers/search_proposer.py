@@ -5,7 +5,11 @@ the line it names. Variables fall into blocks: all numbers and choices together,
 piece of code. A proposal changes one block of the best values so far:
 
 - numbers and choices by an optimizer of :mod:`sharpen.search`, by name; where there are choices or
-  words too, also by steps of random size from the best values, a block of its own;
+  words too, in turn with steps from good values, of one value or of all real numbers, whose size is
+  chosen by Thompson sampling of how often each helped. Good values are the best of each
+  combination of choices, texts and code: the best combination half of the time, the second a
+  quarter of the time, and so on, and of equals the newest, since a change of code may need other
+  numbers before it helps;
 - text by an edit (:mod:`sharpen.text.edits`), chosen by Thompson sampling of how often each helped;
 - code by a mutation (:mod:`sharpen.text.mutations`) not tried before, first those of the line that
   raised, then by family; mutants of the best code, of the best before it and so on in turn, since a
@@ -29,6 +33,7 @@ import numpy as np
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.core.feedback import Feedback as CoreFeedback
 from sharpen.core.feedback import Trial
+from sharpen.core.neighbors import moved
 from sharpen.core.optimizer import Optimizer, Proposal, make_optimizer
 from sharpen.core.parameters import Float, Int
 from sharpen.core.problem import Constraint, Objective, as_feedback
@@ -51,8 +56,9 @@ from sharpen.text.parameter import Parameter
 __all__ = ["SearchProposer"]
 
 _MARKED = re.compile(r"^> *(\d+) ", re.MULTILINE)
-_NUMBERS, _NEAR = "numbers", "near"
-_NEAR_SCALES = (-4.0, -0.5)  # of the steps, as a power of ten of the range
+_NUMBERS = "numbers"
+# The largest steps of a size, as a power of ten of the range; the smallest are a tenth of these.
+_STEPS = {"large": -0.5, "medium": -1.4, "small": -2.3, "tiny": -3.2}
 _TRIES = 50
 _FEW = 5
 
@@ -68,7 +74,7 @@ class SearchProposer(TextOptimizer):
         phrases: sentences that may be put into texts.
         method: the optimizer of numbers and choices, such as ``cmaes``, ``tpe``, ``gp``;
             ``auto`` takes Nelder and Mead's simplex for five real numbers or fewer, CMA-ES for
-            other numbers, and TPE with random steps where there are choices, texts or code.
+            other numbers, and TPE in turn with steps where there are choices, texts or code.
         seed: of all its randomness.
 
     Raises:
@@ -103,8 +109,8 @@ class SearchProposer(TextOptimizer):
         self._numbers_space = self.space.subspace(numbers) if numbers else None
         if self._numbers_space is not None and method == "auto":
             self.method = "tpe" if words else _method(self._numbers_space)
-        steps = method == "auto" and self.method == "tpe"
-        self.blocks = ([_NUMBERS] if numbers else []) + ([_NEAR] if steps else []) + words
+        self._steps = method == "auto" and self.method == "tpe"
+        self.blocks = ([_NUMBERS] if numbers else []) + words
         self.restart()
 
     # -- what is derived from the history -------------------------------------------------------
@@ -114,6 +120,7 @@ class SearchProposer(TextOptimizer):
         self._folded: list[int] = []
         self._best_score = -np.inf
         self._best: dict[str, Any] = {}
+        self._elites: dict[str, tuple[float, int, dict[str, Any]]] = {}
         self._odds: dict[str, list[int]] = {}
         self._tried: set[str] = set()
         self._places: dict[int, int] = {}
@@ -142,7 +149,7 @@ class SearchProposer(TextOptimizer):
         if order[: len(self._folded)] != self._folded:
             self.restart()
         for number, trial in sorted({**self.history, **self.pending}.items()):
-            if number not in self._places and _block(trial) == _NUMBERS:
+            if number not in self._places and trial.origin == f"{self.name}/{_NUMBERS}":
                 self._places[number] = len(self._places)
                 if trial.feedback is None:
                     self._tell_numbers(trial, None)
@@ -158,8 +165,12 @@ class SearchProposer(TextOptimizer):
             for key in {block, trial.origin.removeprefix(f"{self.name}/")}:
                 odds = self._odds.setdefault(key, [1, 1])
                 odds[0 if improved else 1] += 1
-        if block in (_NUMBERS, _NEAR, ""):
+        if block in (_NUMBERS, ""):
             self._tell_numbers(trial, score)
+        real = {name for name, p in self.space.items() if isinstance(p, Float)}
+        kind = _digest({k: v for k, v in trial.config.items() if k not in real})
+        if kind not in self._elites or score > self._elites[kind][0]:
+            self._elites[kind] = (score, trial.number, dict(trial.config))
         if improved or not self._best:
             self._best_score, self._best = score, dict(trial.config)
             self._parents.append((self._best, line))
@@ -237,7 +248,7 @@ class SearchProposer(TextOptimizer):
         )
 
     def _words(self) -> list[str]:
-        return [block for block in self.blocks if block not in (_NUMBERS, _NEAR)]
+        return [block for block in self.blocks if block != _NUMBERS]
 
     def _choose(self, names: Sequence[str], rng: np.random.Generator, prefix: str = "") -> str:
         draws = {name: rng.beta(*self._odds.get(prefix + name, (1, 1))) for name in names}
@@ -253,16 +264,7 @@ class SearchProposer(TextOptimizer):
     ) -> tuple[str, dict[str, Any] | None]:
         """The edit, and the values that it gives; None where nothing is left."""
         if block == _NUMBERS:
-            assert self._numbers is not None
-            place = self._places.setdefault(number, len(self._places))
-            (candidate,) = self._numbers.ask(number=place)
-            return "", dict(candidate.config)
-        if block == _NEAR:
-            assert self._numbers_space is not None
-            config = {k: v for k, v in best.items() if k in self._numbers_space}
-            scale = 10 ** rng.uniform(*_NEAR_SCALES)
-            near = self._numbers_space.neighbors(config, seed=int(rng.integers(2**31)), scale=scale)
-            return "", (near[0] if near else None)
+            return self._numbered(number, best, rng)
         if self.variables[block].kind == "code":
             return self._mutated(block, best, tried)
         for _ in range(_TRIES):
@@ -271,6 +273,29 @@ class SearchProposer(TextOptimizer):
             if text is not None and self._is_new(block, text, best, tried):
                 return edit, {block: text}
         return "", None
+
+    def _numbered(
+        self, number: int, best: Mapping[str, Any], rng: np.random.Generator
+    ) -> tuple[str, dict[str, Any] | None]:
+        """Numbers and choices of their optimizer, or a step away; with the words of an elite."""
+        assert self._numbers is not None
+        assert self._numbers_space is not None
+        start = best
+        if self._elites and self.improves is None:
+            ranked = sorted(self._elites.values(), key=lambda elite: elite[:2], reverse=True)
+            start = ranked[min(int(rng.geometric(0.5)), len(ranked)) - 1][2]
+        words = {name: start[name] for name in self._words()}
+        known = (*self.history.values(), *self.pending.values())
+        if self._steps and sum(_block(trial) == _NUMBERS for trial in known) % 2:
+            size = self._choose(list(_STEPS), rng, f"{_NUMBERS}/")
+            scale = 10 ** (_STEPS[size] - rng.random())
+            config = {k: v for k, v in start.items() if k in self._numbers_space}
+            near = _step(self._numbers_space, config, scale, rng)
+            if near is not None:
+                return size, {**words, **near}
+        place = self._places.setdefault(number, len(self._places))
+        (candidate,) = self._numbers.ask(number=place)
+        return "", {**words, **candidate.config}
 
     def _mutated(
         self, block: str, best: Mapping[str, Any], tried: set[str]
@@ -323,6 +348,31 @@ def _block(trial: Trial) -> str:
     """The block that a trial of this optimizer changed; empty for others."""
     parts = trial.origin.split("/")
     return parts[1] if parts[0] == SearchProposer.name and len(parts) > 1 else ""
+
+
+def _step(
+    space: Space, config: Mapping[str, Any], scale: float, rng: np.random.Generator
+) -> dict[str, Any] | None:
+    """All real numbers moved, or one value; None where nothing near is allowed."""
+    if rng.random() < 0.5:
+        near = dict(config)
+        for name in config:
+            parameter = space[name]
+            if isinstance(parameter, Float):
+                u = np.array(parameter.encode(config[name]))
+                near[name] = parameter.decode(moved(parameter, rng, u, scale))
+        if near != config and _is_allowed(space, near):
+            return near
+    found = space.neighbors(config, seed=int(rng.integers(2**31)), scale=scale)
+    return found[0] if found else None
+
+
+def _is_allowed(space: Space, config: Mapping[str, Any]) -> bool:
+    try:
+        space.validate(config)
+    except ConfigError:
+        return False
+    return True
 
 
 def _method(space: Space) -> str:
