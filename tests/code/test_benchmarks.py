@@ -1,0 +1,20 @@
+"""The benchmark of measurement runs, as a check."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+def test_the_quick_benchmark_runs(repository: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    line = [sys.executable, "-m", "benchmarks.code.bench_measure", "--quick", "--json", str(out)]
+    subprocess.run(line, cwd=repository, check=True, timeout=300)
+    results = json.loads(out.read_text())["results"]
+    assert results["itself"]["times"] == results["five_percent"]["times"] == 2
+    assert sum(results["itself"]["ours"]["decisions"].values()) == 2
