@@ -11,7 +11,17 @@ from sharpen.core.lm.client import LM
 from sharpen.core.lm.errors import RequestError
 from sharpen.core.lm.messages import ChatRequest
 
-__all__ = ["Asker", "as_lm"]
+__all__ = ["Asker", "Reply", "as_lm"]
+
+
+class Reply(str):
+    """What a model wrote.
+
+    Attributes:
+        cut: whether its limit of tokens ended it.
+    """
+
+    cut = False
 
 
 def as_lm(lm: Any) -> LM:
@@ -55,7 +65,7 @@ class Asker:
 
     def __call__(
         self, messages: str | Sequence[Mapping[str, Any]], *, json: bool = False, **sampling: Any
-    ) -> str:
+    ) -> Reply:
         """The text of the reply.
 
         Args:
@@ -71,9 +81,11 @@ class Asker:
                 pass  # the server does not know the format: the words of the prompt must do
         return self._complete(request)
 
-    def _complete(self, request: ChatRequest) -> str:
+    def _complete(self, request: ChatRequest) -> Reply:
         self.calls += 1
         response = self.lm.complete(request)
         if response.usage is not None:
             self.tokens += response.usage.total
-        return response.text
+        reply = Reply(response.text)
+        reply.cut = list(response.finish_reasons[:1]) == ["length"]
+        return reply

@@ -82,8 +82,12 @@ def _tagged(text: str, marks: re.Pattern[str], end: str) -> list[tuple[str, str]
     return found
 
 
-def parse_suggestion(text: str) -> Suggestion:
+def parse_suggestion(text: str, *, cut: bool = False) -> Suggestion:
     """What a reply proposes.
+
+    Args:
+        text: the reply.
+        cut: whether a limit of tokens ended it: further tags may be missing then.
 
     Raises:
         ReplyError: nothing that could be taken for a proposal; the message says why.
@@ -109,6 +113,10 @@ def parse_suggestion(text: str) -> Suggestion:
         }
         if not tagged:
             raise ReplyError(str(error), whole) from None
+        if cut:
+            raise ReplyError(
+                "its limit of tokens ended it, so values may be missing", whole
+            ) from None
         return Suggestion(
             values=_plain(tagged), reasoning=_tag(text, "reasoning"), answer=_tag(text, "answer")
         )

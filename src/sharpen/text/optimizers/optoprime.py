@@ -205,7 +205,7 @@ class OptoPrime(TextOptimizer):
         for left in range(self.retries, -1, -1):
             text = asker(messages, json=self.format == "json" and asker.calls == 0)
             try:
-                return parse_suggestion(text)
+                return parse_suggestion(text, cut=text.cut)
             except ReplyError as error:
                 if left == 0:
                     return Suggestion(rejected={"reply": str(error)})
