@@ -14,6 +14,7 @@ import pytest
 import sharpen.text as st
 from sharpen.core.errors import ConfigError
 from sharpen.core.errors import ExecutionError as CoreExecutionError
+from sharpen.core.lm.errors import BudgetExhausted
 
 
 @st.op
@@ -279,3 +280,17 @@ def test_nodes_are_not_pickled() -> None:
 def test_node_refuses_what_makes_no_sense(kwargs: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         st.node(st.node(1), **kwargs)  # type: ignore[arg-type]
+
+
+def test_a_method_that_finds_the_budget_used_up_says_so_itself() -> None:
+    class Asks:
+        def __init__(self) -> None:
+            self.lm = st.LM(st.Scripted(["a"]), budget=st.Budget(max_calls=1))
+
+        def ask(self) -> str:
+            return self.lm("question")
+
+    asks = st.node(Asks())
+    assert asks.call("ask").value == "a"
+    with pytest.raises(BudgetExhausted):
+        asks.call("ask")

@@ -111,6 +111,8 @@ def record(operation: Operation, inputs: Sequence[Any], names: tuple[str, ...]) 
     assert function is not None, f"{operation.name} cannot be run"
     try:
         value = function(*_plain(nodes))
+    except _NOT_OF_THE_PROGRAM:
+        raise
     except Exception as error:
         report = error_report(error, operation.name, None)
         raise ExecutionError(_new(operation, nodes, names, report, ErrorNode)) from error
