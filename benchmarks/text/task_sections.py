@@ -65,7 +65,8 @@ def tasks(document: dict[str, Any], where: str) -> str:
     kept = document["config"].get("kept", {})
     earlier = ", ".join(f"{part} of {one['date'][:10]}" for part, one in kept.items())
     if earlier:
-        where += f" (parts that search of numbers does not touch are kept from an earlier run: {earlier})"
+        where += " (parts that search of numbers does not touch are kept from an earlier run:"
+        where += f" {earlier})"
     lines += [
         "",
         "The marks are those at which gymnasium calls a task solved, and about what a rule written"
