@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from sharpen.core import sandbox
 from sharpen.core.errors import ConfigError
-from sharpen.core.sandbox import Limits, SandboxUnavailable, tiers
+from sharpen.core.sandbox import Limits, SandboxUnavailable, bubblewrap, tiers
 from sharpen.core.sandbox.cgroup import find_home
 from sharpen.core.sandbox.inside import scratch, seccomp
+from sharpen.core.sandbox.python import Interpreter
 from sharpen.core.sandbox.tiers import Tiers, choose_tier, detect_tiers
 
 
@@ -260,3 +261,16 @@ def test_no_group_where_none_may_be_made(tmp_path: Path) -> None:
     assert find_home(tmp_path) is None
     proc = hierarchy(tmp_path, "0::/\n", "1 2 3 / /proc rw - proc proc rw\n")
     assert find_home(proc) is None
+
+
+def test_folders_that_the_file_system_inside_hides_are_mounted_elsewhere() -> None:
+    hidden = "/tmp/venv/lib/python3/site-packages"
+    python = Interpreter("/opt/python/bin/python3", ("/opt/python", hidden), (hidden,))
+    places = bubblewrap.places(python)
+    assert places == {"/opt/python": "/opt/python", hidden: "/mnt/1"}
+    inside = python.moved(places)
+    assert inside == Interpreter("/opt/python/bin/python3", ("/opt/python", "/mnt/1"), ("/mnt/1",))
+    words = bubblewrap.command("bwrap", python, {}, 1)
+    at = words.index(hidden)
+    assert words[at - 1 : at + 2] == ["--ro-bind", hidden, "/mnt/1"]
+    assert words.index("/mnt") < at

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from sharpen.core.sandbox.python import Interpreter
 
-__all__ = ["INSIDE_SCRATCH", "command", "failure", "program"]
+__all__ = ["INSIDE_SCRATCH", "command", "failure", "places", "program"]
 
 INSIDE_SCRATCH = "/tmp"
+_MOUNTED = "/mnt"
+_HIDDEN = (INSIDE_SCRATCH, "/proc", "/dev", _MOUNTED)  # what lies below is not seen inside
 _NOBODY = "65534"
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _KEPT = ("DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "KILL", "SETGID", "SETUID")
@@ -22,6 +24,14 @@ _KEPT = ("DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "KILL", "SETGID", "SETUID"
 def program() -> str | None:
     """The path of ``bwrap``; None without it."""
     return shutil.which("bwrap")
+
+
+def places(interpreter: Interpreter) -> dict[str, str]:
+    """Where each folder of an interpreter is inside: at its own place, unless that is hidden."""
+    return {
+        folder: f"{_MOUNTED}/{i}" if _is_below(folder, _HIDDEN) else folder
+        for i, folder in enumerate(interpreter.read)
+    }
 
 
 def command(
@@ -60,11 +70,11 @@ def command(
             words += ["--symlink", str(path.readlink()), str(path)]
         elif path.is_dir():
             words += ["--ro-bind", str(path), str(path)]
-    for folder in interpreter.read:
+    for folder, place in places(interpreter).items():
         if not _is_below(folder, ("/usr", *_SYSTEM)):
-            for parent in reversed(Path(folder).parents[:-1]):
+            for parent in reversed(Path(place).parents[:-1]):
                 words += ["--perms", "0755", "--dir", str(parent)]  # jobs are another user
-            words += ["--ro-bind", folder, folder]
+            words += ["--ro-bind", folder, place]
     words += ["--proc", "/proc", "--dev", "/dev"]
     words += ["--perms", "1777", "--size", str(scratch_bytes), "--tmpfs", INSIDE_SCRATCH]
     words += ["--chdir", INSIDE_SCRATCH]
@@ -81,7 +91,8 @@ def _is_below(path: str, folders: Sequence[str]) -> bool:
 def failure(bwrap: str, interpreter: Interpreter) -> str | None:
     """Why namespaces cannot be made here; None where they can."""
     words = command(bwrap, interpreter, {}, 1 << 20)
-    line = [*words, interpreter.executable, "-I", "-S", "-c", "pass"]
+    inside = interpreter.moved(places(interpreter))
+    line = [*words, inside.executable, "-I", "-S", "-c", "pass"]
     try:
         done = subprocess.run(line, capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -124,13 +124,14 @@ class Sandbox:
                 os.chown(folder, user, user)
         roots = python.read if in_namespace else ()
         closed = python.unreadable_below(roots) if user is not None else None
+        inside = python.moved(bubblewrap.places(python)) if in_namespace else python
         config = {
             "control": theirs.fileno(),
             "tier": plan.tier,
             "role": role,
             "scratch": folder,
-            "read": ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", *python.read],
-            "sys_path": list(python.sys_path),
+            "read": ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", *inside.read],
+            "sys_path": list(inside.sys_path),
             "packages": list(plan.packages),
             "user": user,
             "reads_all": closed is not None,
@@ -139,7 +140,7 @@ class Sandbox:
             "most_landlock": plan.most_landlock,
             "tasks": self._tasks_outside(user is not None),
         }
-        words = boot_words(python.executable)
+        words = boot_words(inside.executable)
         info: tuple[int, int] | None = None
         if in_namespace:
             path = bubblewrap.program()

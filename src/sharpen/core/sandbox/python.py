@@ -15,6 +15,7 @@ import os
 import site
 import sys
 import sysconfig
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -75,6 +76,23 @@ class Interpreter:
 
     sys_path: tuple[str, ...]
     """Folders of packages."""
+
+    def moved(self, places: Mapping[str, str]) -> Interpreter:
+        """The same with its folders at other places.
+
+        Args:
+            places: where each folder of :attr:`read` is.
+        """
+
+        def new(path: str) -> str:
+            for old, place in places.items():
+                if Path(path).is_relative_to(old):
+                    return str(place / Path(path).relative_to(old))
+            return path
+
+        return Interpreter(
+            new(self.executable), tuple(map(new, self.read)), tuple(map(new, self.sys_path))
+        )
 
     def unreadable_below(self, roots: tuple[str, ...]) -> str | None:
         """A folder on the way to its modules that only its owner may enter; None without one.
