@@ -64,8 +64,10 @@ def killed(process):
 
 
 def shared():
-    """Named memory, but for what other tests' processes may have."""
-    return [one for one in Path("/dev/shm").iterdir() if one.name.startswith(("psm_", "sharpen"))]
+    """Named memory, but for what other tests' processes may have, such as folders of sandboxes."""
+    names = Path("/dev/shm").iterdir()
+    found = [one for one in names if one.name.startswith(("psm_", "sharpen"))]
+    return [one for one in found if not one.name.startswith("sharpen-sandbox-")]
 
 
 def rings_of(pid):
