@@ -67,7 +67,7 @@ def test_functions_are_described_as_trace_writes_it() -> None:
 
 
 def test_clearing_the_graph_says_that_there_is_none(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="sharpen.text.compat.trace"):
         trace.GRAPH.clear()
     assert "nothing to do" in caplog.text
 
