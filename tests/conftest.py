@@ -1,5 +1,6 @@
 """Settings shared by all tests: threads, seeds, caches, and assets that CI must have."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -31,6 +32,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if os.environ.get("SHARPEN_REQUIRE_ASSETS") == "1":
                 pytest.fail(reason)
             pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _loggers_that_speak() -> None:
+    """Optuna's store silences every logger that exists, where it changes its tables."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("sharpen") and isinstance(logger, logging.Logger):
+            logger.disabled = False
 
 
 @pytest.fixture(autouse=True)
