@@ -293,3 +293,30 @@ def test_a_function_of_a_package_imports_its_neighbours(tmp_path: Path) -> None:
     assert one.module == "pack.code"
     with Timer(one, SMALL) as timer:
         assert timer.time(10)[0] > 0
+
+
+def test_nothing_is_left_of_a_measurement_whose_owner_is_killed() -> None:
+    code = (
+        "from sharpen.code.measure import Program, Timer, encode_inputs\n"
+        "source = 'def f():\\n    while True: pass\\n'\n"
+        "timer = Timer(Program(source=source, entry='f'), encode_inputs([((), {})]))\n"
+        "print(timer._process.pid, flush=True)\n"
+        "timer.time(1)\n"
+    )
+    line = [sys.executable, "-c", code]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        runner = int(owner.stdout.readline())
+        children = Path(f"/proc/{runner}/task/{runner}/children")
+        while not (child := children.read_text().split()):
+            time.sleep(0.01)
+        owner.kill()
+    end = time.monotonic() + 10
+    left = [Path(f"/proc/{pid}/stat") for pid in (runner, int(child[0]))]
+
+    def is_running(stat: Path) -> bool:
+        return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+    while any(map(is_running, left)) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not any(map(is_running, left))

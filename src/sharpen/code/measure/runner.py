@@ -17,6 +17,7 @@ from typing import Any
 
 from sharpen.code.measure.timing import count_opcodes, time_inputs
 from sharpen.core.sandbox.inside.channel import receive, send
+from sharpen.core.sandbox.inside.linux import die_with_parent
 
 __all__ = ["main"]
 
@@ -48,6 +49,7 @@ def load(program: dict[str, Any]) -> Callable[..., Any]:
 
 def main(fd: int) -> None:
     """Load the program that comes over a socket and answer until nobody asks any more."""
+    die_with_parent(signal.SIGKILL)
     channel = socket.socket(fileno=fd)
     program, _ = receive(channel)
     # What the program prints is not asked for.
@@ -75,6 +77,7 @@ def _in_child(function: Callable[..., Any], task: dict[str, Any]) -> dict[str, A
     ours, theirs = socket.socketpair()
     child = os.fork()
     if child == 0:
+        die_with_parent(signal.SIGKILL)
         ours.close()
         _work(function, task, theirs)
         os._exit(0)
