@@ -1,0 +1,49 @@
+"""What a rewriter is: it finds places of a function that could be faster and changes one each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from sharpen.code.rewrite.facts import Facts
+from sharpen.code.rewrite.source import Source
+
+__all__ = ["Rewrite", "Rewriter", "Risk"]
+
+Risk = Literal["exact", "types", "float-reorder", "overflow", "memory"]
+"""What a rewrite rests on: ``exact`` on nothing, ``types`` on the kinds of arguments seen,
+``float-reorder`` changes how sums are rounded, ``overflow`` on the bounds of numbers, ``memory``
+keeps values that were not kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewrite:
+    """A changed module."""
+
+    rewriter: str
+    """The name of what made it, such as ``set-membership``."""
+
+    explain: str
+    """One sentence for the user: what was done, and why it is the same and faster."""
+
+    risk: Risk
+    text: str
+    """The whole module after the change; all outside of the change is byte for byte the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewriter:
+    """A technique.
+
+    Args:
+        name: in lower case with hyphens.
+        risk: the worst that its rewrites rest on.
+        find: gives one rewrite a place; it raises nothing, whatever the source is.
+        needs: packages that it imports; without them in ``Facts.allow`` it is not asked.
+    """
+
+    name: str
+    risk: Risk
+    find: Callable[[Source, Facts], Iterator[Rewrite]]
+    needs: tuple[str, ...] = ()
