@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from sharpen.code.rewrite.facts import Facts
-from sharpen.code.rewrite.source import Source
+from sharpen.code.rewrite.code import Code
+from sharpen.code.rewrite.source import Edit
 
-__all__ = ["Rewrite", "Rewriter", "Risk"]
+__all__ = ["Change", "Rewrite", "Rewriter", "Risk"]
 
 Risk = Literal["exact", "types", "float-reorder", "overflow", "memory"]
 """What a rewrite rests on: ``exact`` on nothing, ``types`` on the kinds of arguments seen,
@@ -32,18 +32,37 @@ class Rewrite:
     """The whole module after the change; all outside of the change is byte for byte the same."""
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a rewriter does in one place.
+
+    Args:
+        explain: one sentence for the user.
+        edits: of the module's text.
+        imports: modules to import by their names where the module does not yet, such as ``bisect``.
+    """
+
+    explain: str
+    edits: tuple[Edit, ...]
+    imports: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewriter:
     """A technique.
 
     Args:
         name: in lower case with hyphens.
+        summary: what it changes, in a few words.
         risk: the worst that its rewrites rest on.
-        find: gives one rewrite a place; it raises nothing, whatever the source is.
+        find: gives one change a place; it raises nothing, whatever the code is.
+        example: a function before and after.
         needs: packages that it imports; without them in ``Facts.allow`` it is not asked.
     """
 
     name: str
+    summary: str
     risk: Risk
-    find: Callable[[Source, Facts], Iterator[Rewrite]]
+    find: Callable[[Code], Iterator[Change]]
+    example: tuple[str, str] = ("", "")
     needs: tuple[str, ...] = ()

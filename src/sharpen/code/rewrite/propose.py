@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from sharpen.code.rewrite.base import Rewrite, Rewriter
+import ast
+
+from sharpen.code.rewrite.base import Change, Rewrite, Rewriter
+from sharpen.code.rewrite.code import Code
 from sharpen.code.rewrite.facts import Facts
-from sharpen.code.rewrite.source import Source
+from sharpen.code.rewrite.joins import NESTED_JOIN
+from sharpen.code.rewrite.source import Edit, Source
 
 __all__ = ["REWRITERS", "propose"]
 
-REWRITERS: tuple[Rewriter, ...] = ()
+REWRITERS: tuple[Rewriter, ...] = (NESTED_JOIN,)
 """In the order in which they are tried: what changes how time grows comes first."""
 
 
@@ -26,14 +30,60 @@ def propose(text: str, entry: str, facts: Facts) -> list[Rewrite]:
         FileFormatError: the text is no Python.
         ConfigError: there is no such function.
     """
-    source = Source.parse(text, entry)
+    code = Code(Source.parse(text, entry), facts)
     found: list[Rewrite] = []
+    if not code.is_plain:
+        return found
     seen = {text}
     for rewriter in REWRITERS:
         if not facts.allow.issuperset(rewriter.needs):
             continue
-        for rewrite in rewriter.find(source, facts):
-            if rewrite.text not in seen:
-                seen.add(rewrite.text)
-                found.append(rewrite)
+        for change in rewriter.find(code):
+            edits = _with_imports(code, change)
+            if edits is None:
+                continue
+            new = code.source.apply(edits)
+            if new not in seen:
+                seen.add(new)
+                found.append(
+                    Rewrite(
+                        rewriter=rewriter.name,
+                        explain=change.explain,
+                        risk=rewriter.risk,
+                        text=new,
+                    )
+                )
     return found
+
+
+def _with_imports(code: Code, change: Change) -> list[Edit] | None:
+    """The edits with those that import modules; None where such a name means something else."""
+    edits = list(change.edits)
+    missing = []
+    for name in change.imports:
+        if code.names.imported.get(name) == name:
+            continue
+        if name in code.names.used:
+            return None
+        missing.append(name)
+    if missing:
+        edits.append(_import(code.source, sorted(missing)))
+    return edits
+
+
+def _import(source: Source, modules: list[str]) -> Edit:
+    """Import statements after those at the top of a module, else before its first statement."""
+    last: ast.stmt | None = None
+    for statement in source.tree.body:
+        is_text = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+        if isinstance(statement, (ast.Import, ast.ImportFrom)) or (last is None and is_text):
+            last = statement
+        else:
+            break
+    lines = "".join(f"import {name}\n" for name in modules)
+    if last is None:
+        start, _ = source.span(source.tree.body[0])
+        return Edit(start, start, lines + "\n\n")
+    _, end = source._with_comments([last])
+    gap = "" if isinstance(last, (ast.Import, ast.ImportFrom)) else "\n"
+    return Edit(end, end, "\n" + gap + lines.rstrip("\n"))
