@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sharpen.core.sandbox.process import SandboxFailed
     from sharpen.core.sandbox.result import Failure, Result, Status
     from sharpen.core.sandbox.tiers import SandboxUnavailable, Tiers, detect_tiers
+    from sharpen.core.sandbox.trust import doubt, overhead_s, seen_s
 
 _MODULES = {
     "Call": "job",
@@ -36,8 +37,11 @@ _MODULES = {
     "Tiers": "tiers",
     "decode": "inside.codec",
     "detect_tiers": "tiers",
+    "doubt": "trust",
     "encode": "inside.codec",
+    "overhead_s": "trust",
     "run_untrusted": "once",
+    "seen_s": "trust",
 }
 
 __all__ = [
@@ -57,8 +61,11 @@ __all__ = [
     "Tiers",
     "decode",
     "detect_tiers",
+    "doubt",
     "encode",
+    "overhead_s",
     "run_untrusted",
+    "seen_s",
 ]
 
 __getattr__ = exports(

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.core.sandbox.inside.codec import CodecError, Opaque, Record, encode
 from sharpen.core.sandbox.limits import Limits
 
-__all__ = ["Call", "EncodedJob", "Job", "same"]
+__all__ = ["Call", "Clock", "EncodedJob", "Job", "same"]
+
+Clock = Literal["cpu", "wall", "opcodes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,15 @@ class Job:
     names: Mapping[str, Any] = field(default_factory=dict)
     """Plain values that the program finds under these names before it is run."""
 
+    clock: Clock | None = None
+    """Time each call: ``cpu`` (of the thread), ``wall``, or ``opcodes``, the instructions of the
+    interpreter, which takes about a hundred times as long. Iterators that are returned are not used
+    up."""
+
+    call_limit: float | None = None
+    """What a call may take by that clock, seconds or instructions; after one that takes more the
+    job ends with the status ``timeout`` and has the outputs of the calls before."""
+
     limits: Limits | None = None
     """Its limits; those of the pool without them."""
 
@@ -85,6 +96,15 @@ class Job:
             raise ConfigError("a job with inputs or tests needs entry, the function to call.")
         if self.tests is not None and (self.inputs or self.expected is not None):
             raise ConfigError("a job has tests, or inputs and what is expected, not both.")
+        if self.clock is not None:
+            if self.clock not in ("cpu", "wall", "opcodes"):
+                raise ConfigError(f"clock={self.clock!r} of a job: cpu, wall or opcodes.")
+            if self.entry is None or self.tests is not None:
+                raise ConfigError("a job with a clock needs entry and inputs, not tests.")
+        if self.call_limit is not None and (self.clock is None or not self.call_limit > 0):
+            raise ConfigError(
+                f"call_limit={self.call_limit!r} of a job: give a number above 0, and a clock."
+            )
         if self.expected is not None and len(self.expected) != len(self.inputs):
             raise ConfigError(
                 f"a job has {len(self.inputs)} inputs and expects {len(self.expected)} outputs."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import reprlib
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sharpen._version import __version__
@@ -150,6 +151,8 @@ def outcome(sandbox: Sandbox, job: Job, encoded: EncodedJob, limits: Limits) -> 
             "inputs": encoded.inputs,
             "catch": job.catch,
             "mutated": job.mutated,
+            "clock": job.clock or "",
+            "call_limit": _inside(job),
         },
         limits,
     )
@@ -157,15 +160,23 @@ def outcome(sandbox: Sandbox, job: Job, encoded: EncodedJob, limits: Limits) -> 
     status, error = seen.status, seen.error
     outputs: tuple[Any, ...] = ()
     mutated: tuple[Any, ...] = ()
+    times: tuple[float, ...] = ()
+    marks, is_late = "", False
     try:
         outputs = tuple(seen.frame.get("outputs", ()))
         after = seen.frame.get("mutated", ())
         mutated = tuple((list(args), dict(kwargs)) for args, kwargs in after)
         if max(len(outputs), len(mutated)) > len(job.inputs):
             raise ValueError("more outputs than calls")
+        times, marks = _times(seen.frame, job, len(outputs))
+        is_late = job.call_limit is not None and seen.frame.get("late") is True
     except FORGED as problem:
         status = Status.VIOLATION
         error = Failure(type="Violation", message=f"its result is forged: {problem}")
+    if status is Status.OK and is_late:
+        status = Status.TIMEOUT
+        text = f"call {len(outputs)} took more than its limit by the clock {job.clock!r}"
+        error = Failure(type="Limit", message=text)
     if status is Status.OK and job.entry is not None and len(outputs) != len(job.inputs):
         status = Status.VIOLATION
         error = Failure(type="Violation", message="its result is forged: not an output each call")
@@ -177,8 +188,33 @@ def outcome(sandbox: Sandbox, job: Job, encoded: EncodedJob, limits: Limits) -> 
                 error = Failure(type="Wrong", message=text)
                 break
     clean = seen.clean and status is not Status.VIOLATION
-    counts = {"calls": len(outputs)}
-    return finished(sandbox, seen.report, status, error, counts, outputs, mutated), clean
+    result = finished(sandbox, seen.report, status, error, {"calls": len(outputs)})
+    found = replace(result, outputs=outputs, mutated=mutated, times=times, suspicious=marks)
+    return found, clean
+
+
+def _inside(job: Job) -> float | None:
+    """A call's limit in nanoseconds or instructions."""
+    if job.call_limit is None or job.clock == "opcodes":
+        return job.call_limit
+    return job.call_limit * 1e9
+
+
+def _times(frame: Mapping[str, Any], job: Job, calls: int) -> tuple[tuple[float, ...], str]:
+    """What calls took, and what was done to the clock.
+
+    Raises:
+        ValueError: that is forged.
+    """
+    if job.clock is None:
+        return (), ""
+    given, marks = frame.get("times", []), frame.get("marks", [])
+    if type(given) is not list or not all(type(t) is int and 0 <= t < 1 << 62 for t in given):
+        raise ValueError("its times are none")
+    if type(marks) is not list or not all(type(mark) is str for mark in marks):
+        raise ValueError("its marks are none")
+    unit = 1.0 if job.clock == "opcodes" else 1e-9
+    return tuple(t * unit for t in given[:calls]), "; ".join(marks)[:_MAX_TEXT]
 
 
 def finished(
@@ -187,15 +223,11 @@ def finished(
     status: Status,
     error: Failure | None,
     counts: Mapping[str, int],
-    outputs: tuple[Any, ...] = (),
-    mutated: tuple[Any, ...] = (),
 ) -> Result:
     """A result with what was seen of a job."""
     return Result(
         status=status,
-        outputs=outputs,
         error=error,
-        mutated=mutated,
         stdout=report["stdout"].decode(errors="replace"),
         stderr=report["stderr"].decode(errors="replace"),
         cpu_s=report["cpu_s"],

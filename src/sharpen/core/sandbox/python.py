@@ -38,7 +38,7 @@ _PACKAGE = "sharpen.core.sandbox.inside"
 # In the order in which they need each other.
 _MODULES = (
     *("codec", "channel", "linux", "landlock", "seccomp", "processes", "scratch"),
-    *("program", "calls", "keeper", "supervisor"),
+    *("timed", "program", "calls", "keeper", "supervisor"),
 )
 
 _BOOT = """

@@ -87,8 +87,16 @@ class Result:
     stderr: str = ""
     """The same of standard error."""
 
+    times: tuple[float, ...] = ()
+    """What each call took by the job's clock, as the program's process says: seconds, or
+    instructions. Compare their sum with ``cpu_s``, which is seen from outside."""
+
+    suspicious: str = ""
+    """What the program did to the clock, where that was seen."""
+
     cpu_s: float = 0.0
-    """Processor time of all its processes that ended in order, seconds; in clock ticks."""
+    """Processor time of all its processes that ended in order, seconds; on some kernels in clock
+    ticks."""
 
     wall_s: float = 0.0
     """Wall time, seconds."""
@@ -132,6 +140,8 @@ class Result:
             "mutated": [[_plain(args), _plain(kwargs)] for args, kwargs in self.mutated],
             "stdout": self.stdout,
             "stderr": self.stderr,
+            "times": list(self.times),
+            "suspicious": self.suspicious,
             "cpu_s": self.cpu_s,
             "wall_s": self.wall_s,
             "peak_mib": self.peak_mib,

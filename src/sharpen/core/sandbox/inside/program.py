@@ -23,6 +23,7 @@ from sharpen.core.sandbox.inside.codec import (
     decode,
     encode,
 )
+from sharpen.core.sandbox.inside.timed import Late, Meter
 
 __all__ = ["FILE", "as_exception", "failure_of", "load", "run_calls", "write_frame"]
 
@@ -150,7 +151,7 @@ def run_calls(job: dict[str, Any], fd: int) -> None:
 
     Args:
         job: ``source``, ``entry``, ``names`` (encoded), ``inputs`` (pairs of encoded arguments),
-            ``catch``, ``mutated``, ``limits``.
+            ``catch``, ``mutated``, ``limits``, ``clock``, ``call_limit``.
         fd: where the result goes.
     """
     frame: dict[str, Any]
@@ -158,6 +159,23 @@ def run_calls(job: dict[str, Any], fd: int) -> None:
     who_am_i, leave, owner = os.getpid, os._exit, os.getpid()
     outputs: list[Any] = []
     mutated: list[Any] = []
+    invoke, meter = call, None
+    if job["clock"]:
+
+        def stop() -> None:
+            write(fd, late(), job["limits"]["result_bytes"])
+            leave(0)
+
+        meter = Meter(job["clock"], job["call_limit"], stop)
+        invoke = meter.call
+
+    def measured() -> dict[str, Any]:
+        return {} if meter is None else {"times": meter.times, "marks": meter.marks}
+
+    def late() -> dict[str, Any]:
+        kept = {"outputs": outputs, "mutated": mutated, "late": True}
+        return {"status": "ok", **kept, **measured()}
+
     try:
         names = load(job["source"], job["names"], main=job["entry"] is None)
         if job["entry"] is not None:
@@ -165,7 +183,7 @@ def run_calls(job: dict[str, Any], fd: int) -> None:
             for args_bytes, kwargs_bytes in job["inputs"]:
                 args, kwargs = decode(args_bytes), decode(kwargs_bytes)
                 try:
-                    value = call(function, args, kwargs)
+                    value = invoke(function, args, kwargs)
                 except Exception as error:
                     if not job["catch"]:
                         raise
@@ -174,7 +192,7 @@ def run_calls(job: dict[str, Any], fd: int) -> None:
                 outputs.append(value)
                 if job["mutated"]:
                     mutated.append((list(args), kwargs))
-        frame = {"status": "ok", "outputs": outputs, "mutated": mutated}
+        frame = {"status": "ok", "outputs": outputs, "mutated": mutated, **measured()}
         end()
         if who_am_i() != owner:
             leave(1)  # a process that the program made, on its way out
@@ -182,12 +200,16 @@ def run_calls(job: dict[str, Any], fd: int) -> None:
             write(fd, frame, job["limits"]["result_bytes"])
         except CodecError as error:
             write(fd, {"status": "error", "error": failure_of(error)}, 1 << 20)
+    except Late:
+        end()
+        write(fd, late(), job["limits"]["result_bytes"])
     except BaseException as error:
         end()
         if who_am_i() != owner:
             leave(1)
         status = "memory" if isinstance(error, MemoryError) else "error"
         kept = {"status": status, "outputs": [], "error": exited(error), "mutated": []}
+        kept |= measured()
         with contextlib.suppress(CodecError, TypeError):
             kept["outputs"] = decode(encode(outputs, max_bytes=job["limits"]["result_bytes"]))
         write(fd, kept, job["limits"]["result_bytes"])
