@@ -29,6 +29,7 @@ COMMANDS = {
     "chat": "Talk with a model in the terminal.",
     "search": "Run, join and inspect studies.",
     "text": "Programs made of calls to language models.",
+    "improve": "Make a function faster, and keep that only where no difference shows.",
     "code": "Run programs that nobody trusts, and time your own.",
     "ui": "Show studies and runs in the browser, live.",
     "bench": "Measure what training costs on this machine.",

@@ -19,10 +19,10 @@ from sharpen.code.measure.timing import count_opcodes, time_inputs
 from sharpen.core.sandbox.inside.channel import receive, send
 from sharpen.core.sandbox.inside.linux import die_with_parent
 
-__all__ = ["main"]
+__all__ = ["Missing", "load", "main"]
 
 
-class _Missing(Exception):
+class Missing(Exception):
     """The program has no such function."""
 
 
@@ -41,7 +41,7 @@ def load(program: dict[str, Any]) -> Callable[..., Any]:
     found: Any = module
     for part in program["entry"].split("."):
         if not hasattr(found, part):
-            raise _Missing
+            raise Missing
         found = getattr(found, part)
     function: Callable[..., Any] = found
     return function
@@ -58,7 +58,7 @@ def main(fd: int) -> None:
         os.dup2(null, standard)
     try:
         function = load(program)
-    except _Missing:
+    except Missing:
         send(channel, {"missing": True})
         return
     except BaseException as error:

@@ -1,0 +1,1 @@
+"""The loop that makes functions faster and keeps only what it could not tell from the original."""

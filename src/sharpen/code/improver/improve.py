@@ -1,0 +1,345 @@
+"""The loop: locate, inputs, baseline, profile, propose, gate, measure.
+
+A text is kept only where nothing differs from the original on all inputs that were tried and where
+it is faster with certainty; what was not looked at is said.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from sharpen.code.improver.config import ImproveConfig
+from sharpen.code.improver.corpus import Corpus, Level, collect, levels_of
+from sharpen.code.improver.equality import Equality
+from sharpen.code.improver.journal import Attempt, Journal
+from sharpen.code.improver.judge import Judge
+from sharpen.code.improver.observer import Watcher
+from sharpen.code.improver.patch import unified
+from sharpen.code.improver.profile import Profile, take_profile
+from sharpen.code.improver.reference import Baseline, BaselineError, record_baseline
+from sharpen.code.improver.result import Evidence, ImproveResult, Proof
+from sharpen.code.improver.search import Budget, ranked, search_rewrites
+from sharpen.code.improver.target import Target, locate
+from sharpen.code.improver.testing import (
+    TestRun,
+    command_of,
+    doctest_command,
+    run_tests,
+    tests_beside,
+)
+from sharpen.code.improver.verdict import Verdict, decide, exponents
+from sharpen.code.inputs import Input, read_inputs
+from sharpen.code.rewrite import Facts, Kind, observe
+from sharpen.core.errors import DataError
+
+__all__ = ["Prepared", "improve", "prepare"]
+
+_LOG = logging.getLogger(__name__)
+_FINALISTS = 3
+_NOT_CHECKED = (
+    "inputs other than those that were tried",
+    "what is written to files, sockets and other processes",
+    "the order of effects within an iterator, and what happens where it is not used up",
+    "threads that call it at the same time",
+)
+
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A function with all that is known of it before anything is proposed."""
+
+    target: Target
+    config: ImproveConfig
+    equality: Equality
+    corpus: Corpus
+    baseline: Baseline
+    levels: list[Level]
+    facts: Facts
+    command: list[str] | None
+    profile: Profile | None
+    original: Watcher
+    again: Watcher
+
+
+def improve(
+    path: str | Path,
+    function: str,
+    *,
+    tests: str | None = None,
+    inputs: str | Sequence[Input] | None = None,
+    lm: Any = None,
+    out: str | Path | None = None,
+    config: ImproveConfig | None = None,
+    say: Say | None = None,
+    **settings: Any,
+) -> ImproveResult:
+    """Make a function faster, if that can be done without a difference that shows.
+
+    Args:
+        path: the Python file; it is not changed.
+        function: ``f`` or ``Class.method``.
+        tests: a folder or file for pytest, or a command; see :class:`ImproveConfig`.
+        inputs: a file as of ``--inputs``, or calls: arguments by position and by name.
+        lm: a language model that may propose, such as ``sharpen.LM(...)``; its code is run in a
+            sandbox.
+        out: a folder for ``attempts.jsonl``, with which an interrupted run goes on where it was.
+        config: settings.
+        say: called with a line at each step.
+        settings: fields of :class:`ImproveConfig`, in place of ``config``.
+
+    Raises:
+        UserError: the function or a setting cannot be used.
+        BaselineError: the function fails its tests, or does not do the same twice.
+
+    Example:
+        >>> from sharpen.code import improve
+        >>> improve("examples/code/slow.py", "pairs_with_sum").improved  # doctest: +SKIP
+        True
+    """
+    config = config or ImproveConfig(**settings)
+    if tests is not None:
+        config = replace(config, tests=tests)
+    calls: Sequence[Input] | None = None
+    if isinstance(inputs, str):
+        config = replace(config, inputs=inputs)
+    else:
+        calls = inputs
+    begin = time.monotonic()
+    tell = say or _LOG.info
+    with ExitStack() as stack:
+        prepared = prepare(path, function, config, stack, calls=calls, say=tell)
+        journal = Journal(None if out is None else Path(out) / "attempts.jsonl", _key(prepared))
+        pool = None
+        if lm is not None and "llm" in config.propose:
+            from sharpen.core.sandbox import SandboxPool
+
+            packages = sorted({"numpy", *config.allow})
+            pool = stack.enter_context(SandboxPool(1, packages=packages))
+        judge = Judge(
+            prepared.target,
+            prepared.baseline,
+            prepared.levels,
+            config,
+            prepared.equality,
+            journal,
+            pool,
+        )
+        budget = Budget(config.budget_s, config.tries)
+        candidates: list[Attempt] = []
+        if "rewrite" in config.propose:
+            candidates = search_rewrites(judge, prepared.facts, budget)
+            tell(f"{len(journal.attempts)} rewrites tried, {len(candidates)} seem faster")
+        if lm is not None and "llm" in config.propose:
+            from sharpen.code.improver.llm import propose_with
+
+            candidates = ranked(
+                [*candidates, *propose_with(lm, prepared, judge, budget, candidates, tell)]
+            )
+        chosen, verdict, refused = _choose(prepared, judge, candidates, tell)
+        return _result(
+            prepared, journal, budget, chosen, verdict, refused, time.monotonic() - begin
+        )
+
+
+def prepare(
+    path: str | Path,
+    function: str,
+    config: ImproveConfig,
+    stack: ExitStack,
+    *,
+    calls: Sequence[Input] | None = None,
+    say: Say,
+) -> Prepared:
+    """Find a function, its inputs and what it does with them.
+
+    Args:
+        path: its file.
+        function: its dotted path.
+        config: settings.
+        stack: ends the processes that are started.
+        calls: inputs beside those of the settings.
+        say: called with a line at each step.
+
+    Raises:
+        UserError: it cannot be used, or there are no inputs.
+        BaselineError: it fails its tests, or does not do the same twice.
+    """
+    target = locate(path, function, root=config.root)
+    equality = Equality(config.equal)
+    given = [*(calls or ()), *(read_inputs(config.inputs) if config.inputs else ())]
+    command = _command(target, config)
+    run = None
+    if command is not None:
+        run = _tested(command, target, config)
+        say(f"tests pass in {run.seconds:.1f} s; {len(run.records)} calls recorded")
+    documented: list[bytes] = []
+    if ">>>" in target.text:
+        documented = run_tests(
+            doctest_command(target), target, record=True, limit_s=config.tests_limit_s
+        ).records
+    original = stack.enter_context(Watcher(target.program(), 0))
+    again = stack.enter_context(Watcher(target.program(), 1))
+    corpus = collect(
+        target,
+        given=given,
+        recorded=run.records if run else [],
+        documented=documented,
+        baseline=original,
+        seed=config.seed,
+    )
+    judged = config.equal.startswith("mod")
+    baseline = record_baseline(corpus.all, original, again, equality, judged=judged)
+    sources = ", ".join(f"{count} from {name}" for name, count in corpus.sources.items())
+    say(f"{len(baseline.inputs)} inputs: {sources}, {len(corpus.made)} made up")
+    levels = levels_of(corpus, baseline, original, count=config.levels, number=config.seed)
+    if not levels:
+        raise DataError(f"{target.name}: there is nothing to time.")
+    every = [*corpus.all, *(call for level in levels for call in level.inputs)]
+    facts = observe(
+        target.signature,
+        target.plain_inputs([(args, kwargs) for args, kwargs in every]),
+        allow=config.allow,
+        close=equality.rounds,
+    )
+    profile = take_profile(target, levels)
+    if profile is not None:
+        power = "" if profile.exponent is None else f", time grows with n^{profile.exponent:.2f}"
+        say(f"{profile.seconds:.3g} s at {levels[-1].name}{power}\n{profile.table()}")
+    return Prepared(
+        target, config, equality, corpus, baseline, levels, facts, command, profile, original, again
+    )
+
+
+def _command(target: Target, config: ImproveConfig) -> list[str] | None:
+    if config.tests == "none":
+        return None
+    if config.tests is not None:
+        return command_of(config.tests)
+    beside = tests_beside(target)
+    return None if beside is None else command_of(str(beside))
+
+
+def _tested(command: list[str], target: Target, config: ImproveConfig) -> TestRun:
+    """Run the tests twice, once with the arguments recorded."""
+    limit = config.tests_limit_s
+    first = run_tests(command, target, record=True, limit_s=limit)
+    second = run_tests(command, target, hash_seed=1, limit_s=limit)
+    words = " ".join(command)
+    if first.passed != second.passed:
+        bad = second if first.passed else first
+        raise BaselineError(
+            f"the tests ({words}) pass in one of two runs: they are flaky, so that they tell"
+            f" nothing of a change.\n{bad.output}"
+        )
+    if not first.passed:
+        raise BaselineError(f"the tests ({words}) fail before anything is changed.\n{first.output}")
+    return first
+
+
+def _words(kind: Kind) -> str:
+    """Such as ``list of int``."""
+    outer = " or ".join(sorted(one.__name__ for one in kind.types))
+    inner = f" of {_words(kind.items)}" if kind.items is not None else ""
+    return outer + inner + (f" to {_words(kind.values)}" if kind.values is not None else "")
+
+
+def _key(prepared: Prepared) -> str:
+    """What attempts of a run belong to."""
+    settings = {k: v for k, v in prepared.config.to_dict().items() if k not in _FREE}
+    parts = [prepared.target.digest, prepared.target.entry, repr(sorted(settings.items()))]
+    found = blake2b("\n".join(parts).encode(), digest_size=16)
+    for data in prepared.baseline.encoded:
+        found.update(data)
+    return found.hexdigest()
+
+
+_FREE = ("budget_s", "tries", "min_gain", "max_regress", "max_memory", "tests_limit_s")
+
+
+def _choose(
+    prepared: Prepared, judge: Judge, candidates: list[Attempt], say: Say
+) -> tuple[Attempt | None, Verdict | None, list[str]]:
+    """The best candidate that the last word accepts; what it was refused for else."""
+    refused: list[str] = []
+    for attempt in candidates[:_FINALISTS]:
+        if attempt.score < 1.0 + (prepared.config.min_gain - 1.0) / 2:
+            continue
+        say(f"measuring {', '.join(attempt.steps) or attempt.origin}: about {attempt.score:.3g} x")
+        verdict = decide(
+            judge, attempt, prepared.corpus, prepared.original, prepared.again, prepared.command
+        )
+        if verdict.accepted:
+            return attempt, verdict, refused
+        say(f"refused: {verdict.reason}")
+        refused.append(verdict.reason)
+        judge.journal.add(replace(attempt, verdict="failed", reason=verdict.reason), known=True)
+    return None, None, refused
+
+
+def _result(
+    prepared: Prepared,
+    journal: Journal,
+    budget: Budget,
+    chosen: Attempt | None,
+    verdict: Verdict | None,
+    refused: list[str],
+    seconds: float,
+) -> ImproveResult:
+    target, baseline = prepared.target, prepared.baseline
+    compared = len(baseline.inputs)
+    if verdict is not None:
+        timed = sum(len(one.inputs) for one in prepared.levels)
+        compared += verdict.fresh_inputs + timed
+    kinds = {name: _words(kind) for name, kind in prepared.facts.arguments.items()}
+    evidence = Evidence(
+        inputs={**prepared.corpus.sources, "made up": len(prepared.corpus.made)},
+        compared=compared,
+        equality=prepared.config.equal,
+        largest_ulp=prepared.equality.largest,
+        seeds=(prepared.config.seed, prepared.config.seed + 7919),
+        tests=verdict.tests if verdict is not None else "",
+        kinds=kinds,
+        dropped={**baseline.dropped, **prepared.corpus.left_out},
+        not_checked=_NOT_CHECKED,
+    )
+    why = (
+        "; ".join(refused) or f"{len(journal.attempts)} proposals tried, none was right and faster"
+    )
+    top = verdict.levels[-1] if verdict is not None else None
+    notes = [budget.stopped, verdict.note if verdict is not None else ""]
+    return ImproveResult(
+        target=f"{target.file.name}:{target.entry}",
+        improved=chosen is not None,
+        speedup=top.ratio if top is not None else 1.0,
+        interval=(top.low, top.high) if top is not None else (1.0, 1.0),
+        evidence=evidence,
+        patch="" if chosen is None else unified(target, chosen.text),
+        text=target.text if chosen is None else chosen.text,
+        explain="" if chosen is None else chosen.explain,
+        risk="" if chosen is None else chosen.risk,
+        origin="" if chosen is None else chosen.origin,
+        why="" if chosen is not None else why,
+        levels=verdict.levels if verdict is not None else [],
+        exponents=exponents(verdict.levels) if verdict is not None else None,
+        memory_mib=verdict.memory_mib if verdict is not None else (0.0, 0.0),
+        profile=prepared.profile,
+        attempts=journal.attempts,
+        seconds=seconds,
+        notes=tuple(filter(None, notes)),
+        proof=Proof(
+            location=target,
+            inputs=baseline.inputs,
+            expected=baseline.expected,
+            timed=[(one.name, one.inputs) for one in prepared.levels],
+            command=prepared.command,
+        ),
+    )

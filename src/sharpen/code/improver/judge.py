@@ -1,0 +1,168 @@
+"""Whether a proposed text is right as far as can be seen, and a first look at how fast it is.
+
+The order is by cost: the text itself, then all inputs, then a short measurement. What passes here
+is a candidate; only :mod:`sharpen.code.improver.verdict` accepts one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from sharpen.code.improver.config import ImproveConfig
+from sharpen.code.improver.corpus import Level
+from sharpen.code.improver.equality import Equality
+from sharpen.code.improver.journal import Attempt, Journal
+from sharpen.code.improver.observer import Observer, Sandboxed, Watcher
+from sharpen.code.improver.reference import Baseline, call_text
+from sharpen.code.improver.sandbox_timer import SandboxTimer
+from sharpen.code.improver.suspicion import complaint, suspicions
+from sharpen.code.improver.target import Target
+from sharpen.code.measure.process import Program, Timer, encode_inputs
+from sharpen.core.errors import ConfigError, ExecutionError
+from sharpen.core.sandbox import SandboxPool
+
+__all__ = ["Judge", "Proposal"]
+
+_LOOKS = 3  # short measurements, of which the least counts
+_MOST_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A text to try."""
+
+    text: str
+    origin: str
+    steps: tuple[str, ...]
+    explain: str
+    risk: str = "exact"
+
+
+@dataclass(slots=True)
+class Judge:
+    """Tries texts for one function.
+
+    Args:
+        target: the function.
+        baseline: what the original does with the inputs that are known and made up.
+        levels: inputs to time, the largest last.
+        config: settings.
+        equality: when two calls are the same.
+        journal: keeps what was tried.
+        pool: sandboxes for texts of language models; None where none will come.
+    """
+
+    target: Target
+    baseline: Baseline
+    levels: Sequence[Level]
+    config: ImproveConfig
+    equality: Equality
+    journal: Journal
+    pool: SandboxPool | None = None
+    _least: dict[str, float] = field(default_factory=dict)
+
+    def watcher(self, proposal: Proposal | Attempt) -> Observer:
+        """What calls a text: in a process where it is trusted, else in a sandbox."""
+        program = self.target.program(proposal.text)
+        if proposal.origin == "llm" and not self.config.trust_llm:
+            assert self.pool is not None
+            return Sandboxed(program, self.pool)
+        return Watcher(program)
+
+    def timer(self, program: Program, inputs: Sequence[bytes], *, trusted: bool) -> Timer:
+        """What times a text, likewise."""
+        processor = min(os.sched_getaffinity(0))
+        if trusted:
+            return Timer(program, inputs, processor)
+        assert self.pool is not None
+        return SandboxTimer(program, inputs, self.pool)
+
+    def consider(self, proposal: Proposal) -> Attempt:
+        """Try a text and keep what was found.
+
+        Raises:
+            StorageError: the journal cannot be written.
+        """
+        known = self.journal.earlier(proposal.text)
+        attempt = known or self._consider(proposal)
+        self.journal.add(attempt, known=known is not None)
+        return attempt
+
+    def _consider(self, proposal: Proposal) -> Attempt:
+        attempt = Attempt(
+            text=proposal.text,
+            origin=proposal.origin,
+            steps=proposal.steps,
+            explain=proposal.explain,
+            risk=proposal.risk,
+            verdict="kept",
+        )
+        refused = self._refused(proposal)
+        if refused is not None:
+            return replace(attempt, verdict="refused", reason=refused)
+        try:
+            observer = self.watcher(proposal)
+        except (ExecutionError, ConfigError) as error:
+            return replace(attempt, verdict="wrong", reason=str(error))
+        try:
+            refuted = self.baseline.refute(observer, self.equality)
+        finally:
+            observer.close()
+        if refuted is not None:
+            where = ""
+            if refuted.index is not None:
+                where = f"for {call_text(self.baseline.inputs[refuted.index])} "
+            return replace(attempt, verdict="wrong", reason=f"{where}{refuted.difference}")
+        try:
+            score, opcodes = self.look(proposal.text, proposal.origin)
+        except ExecutionError as error:
+            return replace(attempt, verdict="slower", reason=f"it was not timed: {error}")
+        return replace(attempt, score=score, opcodes=opcodes)
+
+    def _refused(self, proposal: Proposal) -> str | None:
+        text = self.target.text
+        found = complaint(text, proposal.text, self.target.entry, self.config.allow)
+        if found is not None or proposal.origin == "rewrite":
+            return found
+        results = [one["value"] for one in self.baseline.expected]
+        doubts = suspicions(text, proposal.text, results)
+        return f"it could deceive a test: {'; '.join(doubts)}" if doubts else None
+
+    def look(self, text: str, origin: str) -> tuple[float, int]:
+        """How many times as fast a text seems at the largest inputs, and its instructions.
+
+        Raises:
+            ExecutionError: it could not be timed.
+        """
+        level = self.levels[-1]
+        program = self.target.program(text)
+        trusted = origin != "llm" or self.config.trust_llm
+        encoded = encode_inputs(level.inputs)
+        key = "trusted" if trusted else "sandbox"
+        if key not in self._least:
+            with self.timer(self.target.program(), encoded, trusted=trusted) as timer:
+                self._least[key] = self._cost(timer)
+        with self.timer(program, encoded, trusted=trusted) as timer:
+            cost = self._cost(timer)
+            opcodes = 0
+            with suppress(ExecutionError):
+                opcodes = sum(timer.opcodes(limit_s=_MOST_S)) if cost < 0.2 else 0
+        return self._least[key] / max(cost, 1e-12), opcodes
+
+    def _cost(self, timer: Timer) -> float:
+        objective = self.config.objective
+        if objective == "opcodes":
+            return float(sum(timer.opcodes()))
+        if objective == "memory":
+            return max(timer.peak_mib(), 0.01)
+        loops = 1
+        first = sum(timer.time(1, clock=objective, limit_s=60))
+        if first < 2e-3:
+            loops = min(int(4e-3 / max(first, 1e-7)) + 1, 20_000)
+        found = [first] if loops == 1 else []
+        for _ in range(_LOOKS - len(found)):
+            found.append(sum(timer.time(loops, clock=objective, limit_s=60)))
+        return min(found)

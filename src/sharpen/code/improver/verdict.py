@@ -1,0 +1,231 @@
+"""The last word on a candidate: tests, inputs that it has not met, times that can be believed.
+
+The candidate was chosen because it looked fast, so its first time is biased: it is measured again,
+with other inputs of the same sizes. It is accepted where
+
+* the user's tests pass with it,
+* nothing differs for new inputs and for all inputs that are timed,
+* the lower end of the interval at the largest size is at least ``min_gain``,
+* at no size is it slower by more than ``max_regress``: the interval does not say so, and
+* its peak memory is at most ``max_memory`` times that of the original, and 16 MiB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sharpen.code.improver.corpus import Corpus, Level, levels_of, made_up
+from sharpen.code.improver.journal import Attempt
+from sharpen.code.improver.judge import Judge
+from sharpen.code.improver.observer import Observer
+from sharpen.code.improver.reference import BaselineError, call_text, record_baseline
+from sharpen.code.improver.testing import run_tests
+from sharpen.code.measure.comparison import Comparison, compare_timers
+from sharpen.code.measure.process import encode_inputs
+from sharpen.code.measure.single import growth
+from sharpen.core.errors import ExecutionError
+
+__all__ = ["LevelTimes", "Verdict", "decide", "exponents"]
+
+_FRESH = 250
+_NUMBER = 7919  # between the seeds of the search and those of the last word
+_TOP_S, _OTHER_S = 2.0, 1.0
+_SMALL_S = 1e-4  # calls as they are known that take less are told, and do not decide
+_FREE_MIB = 16.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelTimes:
+    """Times at one size of inputs."""
+
+    name: str
+    size: int
+    before_s: float
+    after_s: float
+    ratio: float
+    low: float
+    high: float
+    decides: bool
+    """Whether it may refuse: calls of some microseconds as they are known may not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What was found of a candidate in the end."""
+
+    accepted: bool
+    reason: str
+    """Why not."""
+
+    levels: list[LevelTimes] = field(default_factory=list)
+    memory_mib: tuple[float, float] = (0.0, 0.0)
+    """Peak of the original and of the candidate, at the largest size."""
+
+    fresh_inputs: int = 0
+    """Inputs that the search had not met, for which nothing differs."""
+
+    tests: str = ""
+    """What became of the user's tests with it."""
+
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def decide(
+    judge: Judge,
+    attempt: Attempt,
+    corpus: Corpus,
+    original: Observer,
+    again: Observer,
+    command: Sequence[str] | None,
+) -> Verdict:
+    """Test and measure a candidate from scratch.
+
+    Args:
+        judge: knows the function and its inputs.
+        attempt: the candidate.
+        corpus: inputs that new ones are made like.
+        original: calls the function as it is.
+        again: the same in another process.
+        command: the user's tests.
+    """
+    config, target = judge.config, judge.target
+    untrusted = attempt.origin == "llm" and not config.trust_llm
+    tests = "there are none"
+    if command is not None and untrusted:
+        tests = "not run: a language model wrote it (--trust-llm runs them)"
+    elif command is not None:
+        run = run_tests(list(command), target, text=attempt.text, limit_s=config.tests_limit_s)
+        if not run.passed:
+            return _no(f"the tests fail with it: {_last(run.output)}")
+        tests = "passed" if run.loaded else "passed, but they do not import the file"
+    levels = levels_of(
+        corpus, judge.baseline, original, count=config.levels, number=config.seed + _NUMBER
+    )
+    fresh = made_up(target, corpus.known, _FRESH, config.seed + _NUMBER, hinted=corpus.hinted)
+    timed = [call for level in levels for call in level.inputs]
+    try:
+        baseline = record_baseline(
+            [*fresh, *timed], original, again, judge.equality, judged=config.equal.startswith("mod")
+        )
+    except BaselineError as error:
+        return _no(f"the function itself: {error}")
+    observer = judge.watcher(attempt)
+    try:
+        refuted = baseline.refute(observer, judge.equality)
+    finally:
+        observer.close()
+    if refuted is not None:
+        call = "" if refuted.index is None else call_text(baseline.inputs[refuted.index])
+        return _no(f"an input that is new: {call} {refuted.difference}")
+    try:
+        return _measured(judge, attempt, levels, untrusted, len(fresh), tests)
+    except ExecutionError as error:
+        return _no(f"it could not be measured: {error}")
+
+
+def _no(reason: str) -> Verdict:
+    return Verdict(accepted=False, reason=reason)
+
+
+def _last(output: str) -> str:
+    lines = [line for line in output.splitlines() if line.strip()]
+    return " | ".join(lines[-3:])
+
+
+def _measured(
+    judge: Judge,
+    attempt: Attempt,
+    levels: Sequence[Level],
+    untrusted: bool,
+    fresh: int,
+    tests: str,
+) -> Verdict:
+    config = judge.config
+    found: list[LevelTimes] = []
+    reason = note = ""
+    memory = (0.0, 0.0)
+    for level in levels[::-1]:  # the largest first: without a gain there the rest is no matter
+        top = level is levels[-1]
+        comparison, memory_here = _compare(judge, attempt, level, untrusted, top)
+        if top:
+            memory, note = memory_here, comparison.note
+        decides = top or level.name != "as known" or level.seconds >= _SMALL_S * len(level.inputs)
+        found.insert(0, _times(level, comparison, decides))
+        if top and config.objective == "memory":
+            reason = _memory_gain(memory, config.min_gain)
+        elif top and comparison.low < config.min_gain:
+            reason = (
+                f"{comparison.ratio:.3g} x [{comparison.low:.3g}, {comparison.high:.3g}] at"
+                f" {level.name}: the lower end is below {config.min_gain:g}"
+            )
+        elif decides and comparison.high < 1 / config.max_regress:
+            reason = (
+                f"it is slower at {level.name}: {comparison.ratio:.3g} x"
+                f" [{comparison.low:.3g}, {comparison.high:.3g}]"
+            )
+        if top and not reason and memory[1] > config.max_memory * memory[0] + _FREE_MIB:
+            reason = (
+                f"it takes {memory[1]:.1f} MiB at {level.name}, the original {memory[0]:.1f} MiB"
+            )
+        if reason:
+            break
+    return Verdict(
+        accepted=not reason,
+        reason=reason,
+        levels=found,
+        memory_mib=memory,
+        fresh_inputs=fresh,
+        tests=tests,
+        note=note,
+    )
+
+
+def _memory_gain(memory: tuple[float, float], least: float) -> str:
+    before, after = memory
+    if before >= least * after and before - after > 0.1:
+        return ""
+    return f"it takes {after:.1f} MiB, the original {before:.1f} MiB"
+
+
+def _compare(
+    judge: Judge, attempt: Attempt, level: Level, untrusted: bool, top: bool
+) -> tuple[Comparison, tuple[float, float]]:
+    encoded = encode_inputs(level.inputs)
+    target = judge.target
+    clock = "wall" if judge.config.objective == "wall" else "cpu"
+    old = judge.timer(target.program(), encoded, trusted=not untrusted)
+    with old, judge.timer(target.program(attempt.text), encoded, trusted=not untrusted) as new:
+        comparison = compare_timers(
+            old, new, clock=clock, budget_s=_TOP_S if top else _OTHER_S, opcodes=False
+        )
+        memory = (old.peak_mib(), new.peak_mib()) if top else (0.0, 0.0)
+    return comparison, memory
+
+
+def _times(level: Level, comparison: Comparison, decides: bool) -> LevelTimes:
+    return LevelTimes(
+        name=level.name,
+        size=level.size,
+        before_s=comparison.a_s,
+        after_s=comparison.b_s,
+        ratio=comparison.ratio,
+        low=comparison.low,
+        high=comparison.high,
+        decides=decides,
+    )
+
+
+def exponents(levels: Sequence[LevelTimes]) -> tuple[float, float] | None:
+    """How time grows with size, before and after; None with too few sizes."""
+    some = [one for one in levels if one.name != "as known" and one.size > 0]
+    if len({one.size for one in some}) < 3:
+        return None
+    sizes = [one.size for one in some]
+    before = growth(sizes, [one.before_s for one in some])
+    return before.exponent, growth(sizes, [one.after_s for one in some]).exponent
