@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import GeneratorType, ModuleType
 from typing import Any
 
-from sharpen.code.rewrite import Facts, Kind, Rewrite, observe, propose
+from sharpen.code.rewrite import Facts, Rewrite, observe, propose
 
 Call = tuple[Any, ...]
 _STEPS = 200_000
@@ -122,43 +122,40 @@ def facts_of(text: str, entry: str, calls: Iterable[Call], **options: Any) -> Fa
     return observe(inspect.signature(function), [(copy.deepcopy(c), {}) for c in calls], **options)
 
 
-def drawn(kind: Kind | None, rng: random.Random, depth: int = 0) -> Any:
-    """A value of a kind, with small numbers and many equal items, so that they meet."""
-    if kind is None or not kind.types:
-        return rng.randint(-3, 3)
-    name = rng.choice(sorted(kind.types, key=lambda t: t.__qualname__))
+def drawn(like: Any, rng: random.Random, depth: int = 0) -> Any:
+    """A value like another: same classes, small numbers, many equal items."""
     size = rng.choice((0, 1, 2, 3, 4, 6, 9, 14)) if depth == 0 else rng.choice((0, 1, 2, 3, 4))
-    if name is bool:
+    if isinstance(like, bool):
         return rng.random() < 0.5
-    if name is int:
-        low = -4 if kind.low is None or kind.low < 0 else 0
-        return rng.choice((rng.randint(low, 6), rng.randint(low, 20), rng.randint(low * 9, 99)))
-    if name is float:
+    if type(like) is int:
+        low = -4 if like <= 0 else 0
+        return rng.choice((rng.randint(low, 6), rng.randint(low, 20), rng.randint(-99, 99), like))
+    if type(like) is float:
         return rng.choice((0.5, -0.0, 0.0, 1.0, float("nan"), float("inf"), rng.uniform(-3, 3)))
-    if name is str:
-        return "".join(rng.choice("aabc Zé0") for _ in range(size))
-    if name is bytes:
-        return bytes(rng.choice(b"aab\x00\xff") for _ in range(size * 3))
-    if name is type(None):
-        return None
-    if name in (list, tuple, set, frozenset):
-        equal = kind.items is not None and bool(kind.items.types & {list, tuple, str})
-        items = [drawn(kind.items, rng, depth + 1) for _ in range(size)]
-        if equal and items and rng.random() < 0.6:  # rows of one length
-            width = len(items[0])
-            items = [copy.deepcopy(items[0]) if len(i) != width else i for i in items]
-        return name(items)
-    if name is dict:
-        return {
-            drawn(kind.items, rng, depth + 1): drawn(kind.values, rng, depth + 1)
-            for _ in range(size)
-        }
-    raise NotImplementedError(name)
+    if type(like) is str:
+        return "".join(rng.choice("aab cZé0" + like[:20]) for _ in range(size))
+    if type(like) is bytes:
+        return bytes(rng.choice(b"aab\x00\xff" + like[:20]) for _ in range(size * 3))
+    if type(like) is tuple and depth:
+        return tuple(drawn(v, rng, depth + 1) for v in like)
+    if type(like) in (list, tuple, set, frozenset):
+        samples = list(like)
+        items = [drawn(rng.choice(samples), rng, depth + 1) for _ in range(size if samples else 0)]
+        if items and isinstance(items[0], (list, str)) and rng.random() < 0.6:
+            items = [copy.deepcopy(items[0]) if len(i) != len(items[0]) else i for i in items]
+        if items and rng.random() < 0.3:
+            items += [copy.deepcopy(rng.choice(items)) for _ in range(3)]
+        return type(like)(items)
+    if type(like) is dict:
+        pairs = [rng.choice(list(like.items())) for _ in range(size if like else 0)]
+        return {drawn(k, rng, depth + 1): drawn(v, rng, depth + 1) for k, v in pairs}
+    return copy.deepcopy(like)
 
 
-def drawn_calls(facts: Facts, seed: int, count: int) -> list[Call]:
+def drawn_calls(calls: Sequence[Call], seed: int, count: int) -> list[Call]:
+    """Calls like some."""
     rng = random.Random(seed)
-    return [tuple(drawn(kind, rng) for kind in facts.arguments.values()) for _ in range(count)]
+    return [tuple(drawn(value, rng) for value in rng.choice(calls)) for _ in range(count)]
 
 
 def assert_same(before: str, after: str, entry: str, calls: Sequence[Call]) -> int:
@@ -171,7 +168,7 @@ def assert_same(before: str, after: str, entry: str, calls: Sequence[Call]) -> i
             continue
         found = outcome(other, call)
         assert found is None or found == expected, (
-            f"{entry}{call!r}\nwas {expected}\nis  {found}\n--- before\n{before}\n--- after\n{after}"
+            f"{entry}{call!r}\nwas {expected}\nis {found}\n--- before\n{before}\n--- after\n{after}"
         )
         compared += found is not None
     return compared

@@ -81,7 +81,7 @@ CALLS = [([3, -1, 4], 5)]
 def test_pairs_are_the_same_in_a_tenth_of_the_steps(name: str) -> None:
     text = CASES[name]
     facts = facts_of(text, "f", CALLS)
-    calls = [*drawn_calls(facts, 0, 150), ([True, 1, False, 0], 1), ([2] * 8, 4)]
+    calls = [*drawn_calls(CALLS, 0, 150), ([True, 1, False, 0], 1), ([2] * 8, 4)]
     found = closure(text, "f", facts, 2)
     assert found
     for rewrite in found:

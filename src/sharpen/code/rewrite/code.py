@@ -12,7 +12,7 @@ from sharpen.code.rewrite.facts import Facts
 from sharpen.code.rewrite.kinds import Kinds
 from sharpen.code.rewrite.names import Names, binds, loads, same_scope
 from sharpen.code.rewrite.pattern import Match
-from sharpen.code.rewrite.source import Edit, Source
+from sharpen.code.rewrite.source import Edit, Source, edited
 from sharpen.code.rewrite.types import Type
 
 __all__ = ["Code"]
@@ -34,6 +34,9 @@ _ATOMS = (
     ast.DictComp,
     ast.JoinedStr,
     ast.GeneratorExp,
+)
+_CONSUMERS = frozenset(
+    {"sum", "any", "all", "min", "max", "sorted", "list", "tuple", "set", "frozenset", "dict"}
 )
 _OPENERS = ("(", "[", "{", ",", " = ", ":", "return ", "=")
 _CLOSERS = (")", "]", "}", ",", ":", "")
@@ -141,6 +144,99 @@ class Code:
                 found.append(at)
             child, at = at, self.effects.parent(at)
         return found
+
+    def steady_from(self, node: ast.AST, name: str) -> ast.stmt | None:
+        """The statement before which something can be made of a local once, for use at a node.
+
+        That is the outermost loop around the node that leaves the local and its object as they are
+        (or the statement of the comprehension around it, or the function inside around it).
+        None where there is no loop, or the local may have no value there.
+        """
+        effects = self.effects
+        inner = self._inside(node)
+        if inner is not None:
+            if (
+                name in self.names.local
+                and self.is_only_called(inner)
+                and effects.keeps(self.function.body, name)
+                and inner in self._homes
+                and self.is_bound_before(name, inner)
+            ):
+                return inner
+            return None
+        if self._is_delayed(node):
+            return None
+        found: ast.stmt | None = None
+        if self._in_comprehension(node):
+            found = self.statement(node)
+            if isinstance(found, (ast.While, ast.With, ast.Try)) or (
+                found is not None and not effects.keeps([found], name)
+            ):
+                return None
+        for loop in self.loops(node):
+            if not effects.keeps([loop], name):
+                break
+            found = loop
+        if found is None or not self.is_bound_before(name, found):
+            return None
+        return found
+
+    def _inside(self, node: ast.AST) -> ast.stmt | None:
+        """The function inside that a node stands in: the one that the function itself defines."""
+        found: ast.stmt | None = None
+        at: ast.AST | None = node
+        while at is not None and at is not self.function:
+            if isinstance(at, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                found = at
+            at = self.effects.parent(at)
+        return found
+
+    def is_only_called(self, function: ast.stmt) -> bool:
+        """Whether a function inside is called and nothing else is done with it."""
+        if not isinstance(function, ast.FunctionDef) or function.decorator_list:
+            return False
+        for node in ast.walk(self.function):
+            if isinstance(node, ast.Name) and node.id == function.name:
+                parent = self.effects.parent(node)
+                if not (isinstance(parent, ast.Call) and parent.func is node):
+                    return False
+        return True
+
+    def _is_delayed(self, node: ast.AST) -> bool:
+        """Whether a node is evaluated some time after its statement: in a lambda or generator."""
+        at = self.effects.parent(node)
+        while at is not None and not isinstance(at, ast.stmt):
+            if isinstance(at, ast.Lambda):
+                return True
+            if isinstance(at, ast.GeneratorExp) and not self.is_used_up(at):
+                return True
+            at = self.effects.parent(at)
+        return False
+
+    def is_used_up(self, node: ast.GeneratorExp) -> bool:
+        """Whether a generator is the argument of a function that takes all it needs at once."""
+        call = self.effects.parent(node)
+        if not isinstance(call, ast.Call) or node not in call.args:
+            return False
+        what = self.names.stands_for(call.func)
+        return what in _CONSUMERS or (
+            isinstance(call.func, ast.Attribute)
+            and call.func.attr == "join"
+            and self.type(call.func.value).only(str)
+        )
+
+    def _in_comprehension(self, node: ast.AST) -> bool:
+        child, at = node, self.effects.parent(node)
+        while at is not None and not isinstance(at, ast.stmt):
+            if (
+                isinstance(at, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp))
+                and child is not at.generators[0]
+            ):
+                return True
+            if isinstance(at, ast.comprehension) and child is not at.iter:
+                return True
+            child, at = at, self.effects.parent(at)
+        return False
 
     def in_try(self, node: ast.AST) -> bool:
         """Whether a failure at a node may be caught by the function, or is followed by more."""
@@ -272,7 +368,7 @@ class Code:
             return None
         start, _ = source.span(statements[0])
         _, end = source.span(statements[-1])
-        _, line_end = source._with_comments(statements)
+        _, line_end = source.whole_lines(statements)
         kept = [c for c in source.comments(start, line_end) if not any(c in x for x in lines)]
         indent = source.indent(statements[0])
         trailing = source.comments(end, line_end)
@@ -282,6 +378,31 @@ class Code:
             kept = [c for c in kept if c not in trailing]
         body = [indent + x if x else "" for x in (*kept, *lines)]
         return Edit(start, end, "\n".join(body)[len(indent) :])
+
+    def shifted(
+        self, statements: Sequence[ast.stmt], edits: Iterable[Edit], shift: str
+    ) -> list[str] | None:
+        """The lines of statements after some edits in them, moved to the right.
+
+        Returns:
+            None where they cannot be moved; see :meth:`Source.block`.
+        """
+        source = self.source
+        if source.block(statements) is None:
+            return None
+        start, _ = source.span(statements[0])
+        _, end = source.whole_lines(statements)
+        moved = [Edit(e.start - start, e.end - start, e.text) for e in edits]
+        indent = source.indent(statements[0])
+        lines = (indent + edited(source.raw[start:end], moved)).splitlines()
+        return [shift + x[len(indent) :] if x.strip() else "" for x in lines]
+
+    def exchange(self, statements: Sequence[ast.stmt], lines: Sequence[str]) -> Edit:
+        """Other lines in the place of statements on lines of their own, with their comments."""
+        start, _ = self.source.span(statements[0])
+        _, end = self.source.whole_lines(statements)
+        indent = self.source.indent(statements[0])
+        return Edit(start, end, "\n".join(indent + x if x else "" for x in lines)[len(indent) :])
 
     def before(self, statement: ast.stmt, lines: Sequence[str] | None) -> Edit | None:
         """Lines before a statement."""
@@ -295,7 +416,7 @@ class Code:
         """Lines after a statement."""
         if lines is None or not self.source.on_own_lines([statement]):
             return None
-        _, end = self.source._with_comments([statement])
+        _, end = self.source.whole_lines([statement])
         indent = self.source.indent(statement)
         return Edit(end, end, "".join("\n" + indent + x for x in lines))
 

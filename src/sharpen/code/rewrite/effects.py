@@ -34,6 +34,19 @@ _READERS = frozenset(
 _FIXED = HASHABLE | {range, frozenset, tuple}
 
 
+def _mutable(kind: Type) -> set[type]:
+    """Classes of what can be changed in values of a type, at any depth; object for anything."""
+    if kind.anything:
+        return {object}
+    found = set(kind.names & MUTABLE)
+    for part in (kind.items, kind.values):
+        if part is not None:
+            found |= _mutable(part)
+    if kind.names - MUTABLE - _FIXED:
+        found.add(object)
+    return found
+
+
 class Effects:
     """Answers on the code of one function."""
 
@@ -116,7 +129,7 @@ class Effects:
         if name in binds(region) or not self.is_steady(name):
             return False
         kind = self.kinds.variable(name)
-        if kind.within(_FIXED):
+        if kind.within(_FIXED) and not _mutable(kind):
             return True
         private = self.is_private(name)
         return not any(
@@ -164,7 +177,7 @@ class Effects:
         other = self.kinds.of(node)
         if other.anything or kind.anything:
             return True
-        return bool(other.names & kind.names & MUTABLE)
+        return bool(_mutable(kind) & (other.names | {object}))
 
     @staticmethod
     def _is_known(kind: Type) -> bool:
@@ -186,6 +199,8 @@ class Effects:
             return what in _HARMLESS | _TAKE_FUNCTIONS or what.split(".")[0] in PURE_MODULES - {
                 "functools",
                 "random",
+                "time",
+                "datetime",
             }
         if isinstance(node.func, ast.Attribute):
             return node.func.attr not in MUTATORS and self._is_known(self.kinds.of(node.func.value))

@@ -129,6 +129,26 @@ class Kinds:
         """What iterating over a variable gives."""
         return self._items(self.variable(name))
 
+    def constant(self, name: str) -> Type:
+        """The type of a constant of the module; anything where it could be changed."""
+        return self._global(name)
+
+    def parameter(self, function: Function, name: str) -> Type:
+        """The type of a parameter of a function whose code is known."""
+        scope = self._scopes.get(id(function))
+        return ANY if scope is None else scope.vars.get(name, ANY)
+
+    def result(self, function: Function) -> Type:
+        """What such a function returns."""
+        scope = self._scopes.get(id(function))
+        if scope is None:
+            return ANY
+        return scope.returns | (of(type(None)) if _falls_through(function.body) else NOTHING)
+
+    def is_empty(self, items: Type) -> bool:
+        """Whether a container of such items has none."""
+        return items == NOTHING
+
     def function_called(self, name: str) -> Function | None:
         """The function that a name means in the function, where it is one whose code is known."""
         return self._function(name, self._top)
@@ -771,7 +791,7 @@ class Kinds:
             return ANY
         if _is_generator(function) or isinstance(function, ast.AsyncFunctionDef):
             return of(types.GeneratorType, items=ANY)
-        return inner.returns | (of(type(None)) if _falls_through(function.body) else NOTHING)
+        return self.result(function)
 
 
 _COMPARED: frozenset[type] = frozenset().union(

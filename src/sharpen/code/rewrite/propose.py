@@ -8,11 +8,19 @@ from sharpen.code.rewrite.base import Change, Rewrite, Rewriter
 from sharpen.code.rewrite.code import Code
 from sharpen.code.rewrite.facts import Facts
 from sharpen.code.rewrite.joins import NESTED_JOIN
+from sharpen.code.rewrite.membership import GROWING_SET, PLACES, SET_MEMBERSHIP
+from sharpen.code.rewrite.memo import MEMO
 from sharpen.code.rewrite.source import Edit, Source
 
 __all__ = ["REWRITERS", "propose"]
 
-REWRITERS: tuple[Rewriter, ...] = (NESTED_JOIN,)
+REWRITERS: tuple[Rewriter, ...] = (
+    NESTED_JOIN,
+    SET_MEMBERSHIP,
+    GROWING_SET,
+    PLACES,
+    MEMO,
+)
 """In the order in which they are tried: what changes how time grows comes first."""
 
 
@@ -84,6 +92,6 @@ def _import(source: Source, modules: list[str]) -> Edit:
     if last is None:
         start, _ = source.span(source.tree.body[0])
         return Edit(start, start, lines + "\n\n")
-    _, end = source._with_comments([last])
+    _, end = source.whole_lines([last])
     gap = "" if isinstance(last, (ast.Import, ast.ImportFrom)) else "\n"
     return Edit(end, end, "\n" + gap + lines.rstrip("\n"))

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from sharpen.core.errors import ConfigError, FileFormatError
 
-__all__ = ["Edit", "Function", "Source"]
+__all__ = ["Edit", "Function", "Source", "edited"]
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -140,7 +140,7 @@ class Source:
         if not self.on_own_lines(statements):
             return None
         indent = self.indent(statements[0])
-        start, end = self._with_comments(statements)
+        start, end = self.whole_lines(statements)
         lines = self.raw[start:end].decode("utf-8", "surrogatepass").splitlines()
         for node in (n for s in statements for n in ast.walk(s)):
             if isinstance(node, (ast.Constant, ast.JoinedStr)) and node.lineno != node.end_lineno:
@@ -149,7 +149,7 @@ class Source:
             return None
         return [shift + line[len(indent) :] if line.strip() else "" for line in lines]
 
-    def _with_comments(self, statements: Sequence[ast.stmt]) -> tuple[int, int]:
+    def whole_lines(self, statements: Sequence[ast.stmt]) -> tuple[int, int]:
         """From the first comment line above to the end of the last line."""
         start, _ = self.span(statements[0])
         _, end = self.span(statements[-1])
@@ -178,12 +178,16 @@ class Source:
 
     def apply(self, edits: Iterable[Edit]) -> str:
         """The module's text after changes that do not overlap."""
-        raw = self.raw
-        line_end = "\r\n" if b"\r\n" in raw else "\n"
-        for edit in sorted(edits, key=lambda e: (e.start, e.end), reverse=True):
-            new = edit.text.replace("\n", line_end).encode("utf-8", "surrogatepass")
-            raw = raw[: edit.start] + new + raw[edit.end :]
-        return raw.decode("utf-8", "surrogatepass")
+        return edited(self.raw, edits)
+
+
+def edited(raw: bytes, edits: Iterable[Edit]) -> str:
+    """A text after changes that do not overlap; those of one place in their order."""
+    line_end = "\r\n" if b"\r\n" in raw else "\n"
+    for edit in sorted(edits, key=lambda e: (e.start, e.end))[::-1]:
+        new = edit.text.replace("\n", line_end).encode("utf-8", "surrogatepass")
+        raw = raw[: edit.start] + new + raw[edit.end :]
+    return raw.decode("utf-8", "surrogatepass")
 
 
 def _definition(body: ast.AST, name: str) -> ast.AST | None:
