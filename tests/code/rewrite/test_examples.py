@@ -12,6 +12,8 @@ from sharpen.code.rewrite import REWRITERS, Rewriter, propose
 
 ARGUMENTS = {
     "fibonacci": (3,),
+    "names_of": ([(1, 7), (2, 8)], [(7, "a"), (8, "b")]),
+    "pairs_of": ([1, 2], [2, 1]),
     "pairs_with_sum": ([1, 2, 3], 4),
     "common": ([1, 2], [2, 3]),
     "unique": ([1, 2],),

@@ -73,6 +73,34 @@ def f(xs, target):
                 count += 1
     return count
 """,
+    "list": """\
+def f(xs, target):
+    return [(x, y) for i, x in enumerate(xs) for y in xs[i + 1:] if x + y == target]
+""",
+    "any": """\
+def f(xs, target):
+    n = len(xs)
+    return any(xs[i] + xs[j] == target for i in range(n) for j in range(i + 1, n))
+""",
+    "generator": """\
+def f(xs, target):
+    return sum(1 for i in range(len(xs)) for j in range(len(xs)) if xs[i] == xs[j] + target)
+""",
+    "member": """\
+def f(xs, target):
+    out = []
+    for x in xs:
+        if target - x in xs:
+            out.append(x)
+    return out
+""",
+    "member behind": """\
+def f(xs, target):
+    for i, x in enumerate(xs):
+        if target - x in xs[i + 1:]:
+            return True
+    return False
+""",
 }
 CALLS = [([3, -1, 4], 5)]
 

@@ -128,7 +128,7 @@ _FUNCTIONS: dict[str, Callable[[Arguments], Type]] = {
     "sorted": lambda a: of(list, items=_items(a)),
     "reversed": lambda a: of(reversed, items=_items(a)),
     "iter": lambda a: of(_ITERATOR, items=_items(a)),
-    "enumerate": lambda a: of(enumerate, items=of(tuple, items=_INT | _items(a))),
+    "enumerate": lambda a: of(enumerate, items=of(tuple, items=_INT | _items(a), arity=2)),
     "zip": lambda a: of(
         zip, items=of(tuple, items=_extreme([items_of(x) for x in a] or [NOTHING]))
     ),
@@ -251,7 +251,7 @@ def _method(name: type, receiver: Type, method: str, arguments: Arguments) -> Ty
         if method == "values":
             return of(list, items=values)
         if method in ("items", "most_common"):
-            return of(list, items=of(tuple, items=items | values))
+            return of(list, items=of(tuple, items=items | values, arity=2))
         if method in ("get", "setdefault", "pop"):
             default = arguments[1] if len(arguments) > 1 else _NONE
             return values | (NOTHING if method == "pop" and len(arguments) < 2 else default)

@@ -47,6 +47,16 @@ def _mutable(kind: Type) -> set[type]:
     return found
 
 
+def _integer(node: ast.expr) -> int | None:
+    """The number that an expression writes."""
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        found = _integer(node.operand)
+        return None if found is None else -found
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        return node.value
+    return None
+
+
 class Effects:
     """Answers on the code of one function."""
 
@@ -293,6 +303,9 @@ class Effects:
         if isinstance(node, ast.Tuple):
             return all(self.is_total(e) for e in node.elts)
         if isinstance(node, ast.Subscript):
+            arity = kinds.of(node.value).arity if kinds.of(node.value).only(tuple) else None
+            if arity is not None and (at := _integer(node.slice)) is not None:
+                return -arity <= at < arity and self.is_total(node.value)
             return (
                 isinstance(node.value, ast.Name)
                 and isinstance(node.slice, ast.Name)

@@ -27,6 +27,7 @@ class Kind:
         longest: most items of one value; 0 where none has a length.
         items: of what the items are, all values together; of a dict, of its keys.
         values: of what the values of dicts are.
+        arity: the length of all tuples among them; None where there were none, or unlike ones.
     """
 
     types: frozenset[type] = frozenset()
@@ -35,6 +36,7 @@ class Kind:
     longest: int = 0
     items: Kind | None = None
     values: Kind | None = None
+    arity: int | None = None
 
     def only(self, *types: type) -> bool:
         """Whether all that was seen, and something was, has one of these classes exactly."""
@@ -50,7 +52,14 @@ class Kind:
             max(self.longest, other.longest),
             _both(self.items, other.items),
             _both(self.values, other.values),
+            _arity(self, other),
         )
+
+
+def _arity(one: Kind, other: Kind) -> int | None:
+    if tuple in one.types and tuple in other.types:
+        return one.arity if one.arity == other.arity else None
+    return one.arity if tuple in one.types else other.arity
 
 
 def _both(one: Kind | None, other: Kind | None) -> Kind | None:
@@ -95,7 +104,8 @@ def kind_of(value: Any) -> Kind:
             values=_of_items(value.values()),
         )
     if isinstance(value, (list, tuple, set, frozenset)):
-        return Kind(types, longest=len(value), items=_of_items(value))
+        arity = len(value) if type(value) is tuple else None
+        return Kind(types, longest=len(value), items=_of_items(value), arity=arity)
     return Kind(types, longest=len(value) if hasattr(value, "__len__") else 0)
 
 

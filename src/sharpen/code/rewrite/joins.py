@@ -13,316 +13,163 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from sharpen.code.rewrite.base import Change, Rewriter
 from sharpen.code.rewrite.code import Code
-from sharpen.code.rewrite.linear import Equation, conjuncts, put_names, solve
+from sharpen.code.rewrite.linear import Equation, conjuncts, put_names
 from sharpen.code.rewrite.names import binds, loads
 from sharpen.code.rewrite.source import Edit
+from sharpen.code.rewrite.tables import Inner, Outer, find_equation, inner_loop, outer_loop
 
-__all__ = ["NESTED_JOIN"]
-
-_SEQUENCES = frozenset({list, tuple, str, range})
-_EXPLAIN = "looks pairs up in a table of values instead of comparing all of them"
+__all__ = ["HASH_JOIN", "INDEXED_LOOP"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Outer:
-    """The first loop.
-
-    Args:
-        index: its variable that counts places of ``box``; None where it has none.
-        item: its variable that holds the items.
-        box: the name of the sequence; None where it is another.
-    """
-
-    index: str | None
-    item: str | None
-    box: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Inner:
-    """The second loop; arguments as above.
-
-    Args:
-        behind: whether it runs over the places behind the first loop's.
-    """
-
-    index: str | None
-    item: str | None
-    box: str
-    behind: bool
-
-    @property
-    def variables(self) -> set[str]:
-        """What it binds."""
-        return {name for name in (self.index, self.item) if name is not None}
-
-
-def _outer(code: Code, target: ast.expr, source: ast.expr, at: ast.AST) -> _Outer:
-    if isinstance(target, ast.Name):
-        if isinstance(source, ast.Name):
-            return _Outer(None, target.id, source.id)
-        box = _counted(code, source, at)
-        return _Outer(target.id, None, box)
-    found = code.match("enumerate(XS)", source)
-    if found and isinstance(target, ast.Tuple) and len(target.elts) == 2:
-        i, x = target.elts
-        if (
-            isinstance(i, ast.Name)
-            and isinstance(x, ast.Name)
-            and isinstance(found["XS"], ast.Name)
-        ):
-            return _Outer(i.id, x.id, found["XS"].id)
-    return _Outer(None, None, None)
-
-
-def _counted(code: Code, source: ast.expr, at: ast.AST) -> str | None:
-    """The sequence whose places, all or all but the last ones, a range counts from 0 on."""
-    found = code.match_any(("range(N)", "range(0, N)"), source)
-    if not found:
-        return None
-    length = found["N"]
-    if (
-        isinstance(length, ast.BinOp)
-        and isinstance(length.op, ast.Sub)
-        and isinstance(length.right, ast.Constant)
-    ):
-        length = length.left
-    return _sequence_of(code, length)
-
-
-def _sequence_of(code: Code, length: ast.expr) -> str | None:
-    """The name of the sequence that a number is the length of."""
-    for name in sorted(code.names.local):
-        if code.kinds.variable(name).within(_SEQUENCES) and code.effects.is_length(length, name):
-            return name
-    return None
-
-
-def _inner(code: Code, target: ast.expr, source: ast.expr, outer: _Outer) -> _Inner | None:
-    index = target.id if isinstance(target, ast.Name) else None
-    pair = (
-        [e.id for e in target.elts if isinstance(e, ast.Name)]
-        if isinstance(target, ast.Tuple)
-        else []
-    )
-    if index is not None:
-        found = code.match_any(("range(N)", "range(0, N)"), source)
-        if found and (box := _sequence_of(code, found["N"])):
-            return _Inner(index, None, box, behind=False)
-        found = code.match_any(("range(i_ + 1, N)", "range(1 + i_, N)"), source)
-        if found and found["i_"] == outer.index:
-            box = _sequence_of(code, found["N"])
-            return _Inner(index, None, box, behind=True) if box and box == outer.box else None
-        if isinstance(source, ast.Name):
-            return _Inner(None, index, source.id, behind=False)
-        found = code.match_any(("XS[i_ + 1:]", "XS[1 + i_:]"), source)
-        if found and found["i_"] == outer.index and isinstance(found["XS"], ast.Name):
-            same = found["XS"].id == outer.box
-            return _Inner(None, index, found["XS"].id, behind=True) if same else None
-    if len(pair) == 2 and isinstance(target, ast.Tuple) and len(target.elts) == 2:
-        found = code.match("enumerate(XS)", source)
-        if found and isinstance(found["XS"], ast.Name):
-            return _Inner(pair[0], pair[1], found["XS"].id, behind=False)
-        found = code.match_any(
-            (
-                "enumerate(XS[i_ + 1:], i_ + 1)",
-                "enumerate(XS[i_ + 1:], start=i_ + 1)",
-            ),
-            source,
-        )
-        if found and found["i_"] == outer.index and isinstance(found["XS"], ast.Name):
-            same = found["XS"].id == outer.box
-            return _Inner(pair[0], pair[1], found["XS"].id, behind=True) if same else None
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Join:
-    """What both loops have in common with a table."""
-
-    inner: _Inner
-    equation: Equation
-    rest: list[ast.expr]
-    before: int  # how many conditions of ``rest`` stand before the equation
-
-
-def _find_equation(
-    code: Code, inner: _Inner, test: ast.expr, kept: list[ast.AST], changed: set[str]
-) -> _Join | None:
-    """The first condition that a table answers.
-
-    Args:
-        code: the function.
-        inner: the second loop.
-        test: its condition.
-        kept: code, after the table is built, in which the sequence must stay as it is.
-        changed: names bound in the first loop before the second.
-    """
-    box = inner.box
-    if not code.kinds.variable(box).within(_SEQUENCES) or not code.effects.keeps(kept, box):
-        return None
-    parts = conjuncts(test)
-    for i, part in enumerate(parts):
-        equation = solve(code, part, inner.variables, changed)
-        if equation is not None:
-            steady = loads([equation.key]) - inner.variables
-            if (
-                not steady & binds(kept)
-                and all(name in code.names.local or code.names.builtin(name) for name in steady)
-                and all(code.effects.keeps(kept, n) for n in steady if n in code.names.local)
-                and _terms_total(code, part)
-            ):
-                return _Join(inner, equation, [*parts[:i], *parts[i + 1 :]], i)
-        if not code.effects.is_total(part):
-            return None
-    return None
-
-
-def _terms_total(code: Code, part: ast.expr) -> bool:
-    return isinstance(part, ast.Compare) and all(
-        code.effects.is_total(side) for side in (part.left, *part.comparators)
-    )
-
-
-def _find_loops(code: Code) -> Iterator[Change]:
-    for outer_loop in code.statements():
-        if not isinstance(outer_loop, ast.For) or outer_loop.orelse:
+def _find_behind(code: Code) -> Iterator[Change]:
+    for loop in code.statements():
+        if not isinstance(loop, ast.For) or loop.orelse:
             continue
-        for i, inner_loop in enumerate(outer_loop.body):
-            if isinstance(inner_loop, ast.For) and not inner_loop.orelse:
-                change = _change_loops(code, outer_loop, i, inner_loop)
+        for i, second in enumerate(loop.body):
+            if isinstance(second, ast.For) and not second.orelse:
+                change = _join_behind(code, loop, i, second)
                 if change is not None:
                     yield change
 
 
-def _condition(
-    code: Code, body: list[ast.stmt]
-) -> tuple[ast.expr, list[ast.stmt], list[ast.stmt]] | None:
+def _condition(body: list[ast.stmt]) -> tuple[ast.expr, list[ast.stmt]] | None:
     """The test that all of a loop's body is under, and what is done where it holds."""
     if len(body) == 1 and isinstance(body[0], ast.If) and not body[0].orelse:
-        return body[0].test, body[0].body, body
+        return body[0].test, body[0].body
     return None
 
 
-def _change_loops(code: Code, loop: ast.For, at: int, second: ast.For) -> Change | None:
-    outer = _outer(code, loop.target, loop.iter, loop)
-    inner = _inner(code, second.target, second.iter, outer)
-    condition = _condition(code, second.body)
-    if inner is None or condition is None:
+def _is_probe(code: Code, probe: ast.expr, second: ast.For) -> bool:
+    """Whether an expression has one value during a loop."""
+    read = loads([probe])
+    return not read & binds([second]) and all(
+        code.effects.keeps(second.body, n) for n in read & code.names.local
+    )
+
+
+def _join_behind(code: Code, loop: ast.For, at: int, second: ast.For) -> Change | None:
+    outer = outer_loop(code, loop.target, loop.iter)
+    inner = inner_loop(code, second.target, second.iter, outer)
+    condition = _condition(second.body)
+    if inner is None or condition is None or not inner.behind or outer.index is None:
         return None
-    test, action, _ = condition
+    test, action = condition
     changed = binds([loop.target, *loop.body]) - inner.variables
-    join = _find_equation(code, inner, test, list(loop.body), changed)
-    if join is None or not all(code.is_unread(v, [second]) for v in inner.variables):
+    found = find_equation(code, inner, conjuncts(test), [loop], changed)
+    if found is None or not _is_probe(code, found[0].probe, second):
         return None
-    probe = join.equation.probe
-    if loads([probe]) & binds(second.body) or not all(
-        code.effects.keeps(second.body, n) for n in loads([probe]) & code.names.local
+    if not all(code.is_unread(v, [second]) for v in inner.variables):
+        return None
+    if inner.variables & (binds([*loop.body[:at], *second.body]) | binds([loop.target])) or (
+        outer.index in binds(loop.body)
     ):
         return None
-    if inner.variables & (binds(loop.body[:at]) | binds([loop.target])) or (
-        inner.variables & binds(second.body)
-    ):
+    read = (loads([found[0].key]) | {inner.box}) & code.names.local - inner.variables
+    if not all(code.is_bound_before(n, loop) for n in read):
         return None
-    if inner.behind and (
-        outer.index is None
-        or outer.index in binds(loop.body)
-        or not code.effects.keeps(loop.body, inner.box)
-    ):
-        return None
-    locals_read = (loads([join.equation.key]) | {inner.box}) & code.names.local - inner.variables
-    if not all(code.is_bound_before(n, loop) for n in locals_read):
-        return None
-    return _write_loops(code, loop, outer, join, second, action)
+    return _write_behind(code, loop, outer, inner, found, second, action)
 
 
-def _write_loops(
+def _write_behind(
     code: Code,
     loop: ast.For,
-    outer: _Outer,
-    join: _Join,
+    outer: Outer,
+    inner: Inner,
+    found: tuple[Equation, list[ast.expr]],
     second: ast.For,
     action: list[ast.stmt],
 ) -> Change | None:
-    inner, key, probe = join.inner, join.equation.key, join.equation.probe
-    table = code.names.fresh("later" if inner.behind else "places")
-    used = loads([*action, *join.rest])
-    by_value = inner.index is None or inner.index not in used | loads([key])
-    place = inner.index or code.names.fresh("place")
-    item = inner.item
-    if by_value and (item is None):
+    (equation, rest), box = found, inner.box
+    table = code.names.fresh("later")
+    used = loads([*action, *rest])
+    by_value = inner.index is None or inner.index not in used | loads([equation.key])
+    item = inner.item.id if isinstance(inner.item, ast.Name) else None
+    if by_value and item is None:
         by_value = False
-    parts: dict[str, str] = {"t": table, "j": place, "xs": inner.box, "probe": ast.unparse(probe)}
+    place = inner.index or code.names.fresh("place")
     if by_value:
         assert item is not None
-        parts["y"] = item
-        parts["key"] = ast.unparse(key)
-        over = f"reversed({inner.box})" if inner.behind else inner.box
-        build = ["$t = {}", f"for $y in {over}:", "    $t.setdefault($key, []).append($y)"]
-        target = item
+        key, target, over = ast.unparse(equation.key), item, f"reversed({box})"
     else:
-        text = put_names(key, **({item: f"{inner.box}[{place}]"} if item else {}))
-        parts["key"] = text
-        span = (
-            f"range(len({inner.box}) - 1, -1, -1)" if inner.behind else f"range(len({inner.box}))"
+        names = {item: f"{box}[{place}]"} if item else {}
+        key, target = put_names(equation.key, **names), place
+        over = f"range(len({box}) - 1, -1, -1)"
+    build = [
+        f"{table} = {{}}",
+        f"for {target} in {over}:",
+        f"    {table}.setdefault({key}, []).append({target})",
+    ]
+    names = {inner.index: outer.index or ""} if inner.index else {}
+    if item:
+        names[item] = outer.item or f"{box}[{outer.index}]"
+    gone = f"{table}[{put_names(equation.key, **names)}].pop()"
+    hits = f"{table}.get({ast.unparse(equation.probe)}, ())"
+    edits = [code.before(loop, build), code.before(loop.body[0], [gone])]
+    edits.append(
+        _write_inner(
+            code,
+            second,
+            target,
+            f"reversed({hits})",
+            hits,
+            rest,
+            action,
+            [f"{item} = {box}[{place}]"] if item in used and not by_value else [],
         )
-        build = ["$t = {}", f"for $j in {span}:", "    $t.setdefault($key, []).append($j)"]
-        target = place
-    build = [code.line(x, dict(parts)) for x in build]
-    edits: list[Edit | None] = [code.before(loop, build)]
-    if inner.behind:
-        assert outer.index is not None
-        here = outer.item or f"{inner.box}[{outer.index}]"
-        names = {inner.index: outer.index} if inner.index else {}
-        if item:
-            names[item] = here
-        gone = f"{table}[{put_names(key, **names)}].pop()"
-        edits.append(code.before(loop.body[0], [gone]))
-    found = f"{table}.get({parts['probe']}, ())"
-    count = _counted_action(code, action, loop) if not join.rest else None
-    if count is not None:
-        edits.append(code.replace([second], [f"{count} += len({found})"]))
-    else:
-        over = f"reversed({found})" if inner.behind else found
-        lines = [f"for {target} in {over}:"]
-        if not by_value and item is not None and item in used:
-            lines.append(f"    {item} = {inner.box}[{place}]")
-        rest = " and ".join(
-            f"({code.text(x)})" if isinstance(x, (ast.BoolOp, ast.IfExp)) else code.text(x)
-            for x in join.rest
-        )
-        shift = "    "
-        if rest:
-            lines.append(f"    if {rest}:")
-            shift = "        "
-        body = code.source.block(action, shift)
-        if body is None:
-            return None
-        edits.append(code.replace([second], lines + body))
+    )
+    return _change(edits)
+
+
+def _write_inner(
+    code: Code,
+    second: ast.For,
+    target: str,
+    over: str,
+    hits: str,
+    rest: list[ast.expr],
+    action: list[ast.stmt],
+    first: list[str],
+) -> Edit | None:
+    """The second loop over what the table gives; its length where they are only counted."""
+    count = code.match_block("c_ += 1", action)
+    if (
+        count
+        and not rest
+        and code.kinds.variable(count["c_"]).is_integer
+        and code.is_bound_before(count["c_"], second)
+    ):
+        return code.replace([second], [f"{count['c_']} += len({hits})"])
+    lines = [f"for {target} in {over}:", *("    " + x for x in first)]
+    shift = "    "
+    if rest:
+        lines.append("    if " + " and ".join(_operand(code, x) for x in rest) + ":")
+        shift = "        "
+    body = code.source.block(action, shift)
+    return None if body is None else code.replace([second], lines + body)
+
+
+def _operand(code: Code, node: ast.expr) -> str:
+    text = code.text(node)
+    return f"({text})" if isinstance(node, (ast.BoolOp, ast.IfExp, ast.Lambda)) else text
+
+
+def _change(edits: list[Edit | None]) -> Change | None:
     if any(e is None for e in edits):
         return None
-    return Change(_EXPLAIN, tuple(e for e in edits if e is not None))
+    return Change(
+        "looks equal values up in a table instead of comparing all pairs",
+        tuple(e for e in edits if e is not None),
+    )
 
 
-def _counted_action(code: Code, action: list[ast.stmt], loop: ast.For) -> str | None:
-    """The counter that is raised by one for each pair, and nothing else is done."""
-    found = code.match_block("c_ += 1", action)
-    if found and code.kinds.variable(found["c_"]).is_integer:
-        name: str = found["c_"]
-        if code.is_bound_before(name, loop):
-            return name
-    return None
-
-
-NESTED_JOIN = Rewriter(
+HASH_JOIN = Rewriter(
     name="hash-join",
-    summary="a loop in a loop that looks for pairs: a table of values",
+    summary="a loop over the items behind those of another that looks for pairs: a table",
     risk="types",
-    find=_find_loops,
+    find=_find_behind,
     example=(
         """\
 def pairs_with_sum(xs, target):
@@ -343,6 +190,118 @@ def pairs_with_sum(xs, target):
         later[xs[i]].pop()
         for j in reversed(later.get(target - xs[i], ())):
             out.append((xs[i], xs[j]))
+    return out
+""",
+    ),
+)
+
+
+def _find_indexed(code: Code) -> Iterator[Change]:
+    for second in code.statements():
+        if isinstance(second, ast.For) and not second.orelse:
+            change = _index(code, second)
+            if change is not None:
+                yield change
+
+
+def _tests(body: list[ast.stmt]) -> list[ast.expr] | None:
+    """The tests that all of a loop's body is under: of ``if`` and ``elif`` without ``else``."""
+    found = []
+    for statement in body:
+        if not isinstance(statement, ast.If):
+            return None
+        found.append(statement.test)
+        if statement.orelse:
+            more = _tests(statement.orelse)
+            if more is None or len(statement.orelse) != 1:
+                return None
+            found += more
+    return found
+
+
+def _index(code: Code, second: ast.For) -> Change | None:
+    """Run over those items alone for which one of the conditions can hold."""
+    inner = inner_loop(code, second.target, second.iter, Outer(None, None, None))
+    tests = _tests(second.body)
+    if inner is None or not tests or inner.behind:
+        return None
+    loop = code.steady_from(second, inner.box)
+    if not isinstance(loop, (ast.For, ast.While)):
+        return None
+    changed = binds([loop]) - inner.variables
+    equations: list[Equation] = []
+    rest: list[ast.expr] = []
+    for test in tests:
+        found = find_equation(code, inner, conjuncts(test), [loop], changed)
+        if found is None:
+            return None
+        equations.append(found[0])
+        rest = found[1]
+    probe = ast.unparse(equations[0].probe)
+    if any(ast.unparse(e.probe) != probe for e in equations):
+        return None
+    if not _is_probe(code, equations[0].probe, second):
+        return None
+    variables = inner.variables
+    if variables & binds(second.body) or not all(code.is_unread(v, [second]) for v in variables):
+        return None
+    read = {n for e in equations for n in loads([e.key])} & code.names.local - variables
+    if not all(code.is_bound_before(n, loop) for n in read):
+        return None
+    return _write_index(code, loop, inner, second, equations, rest)
+
+
+def _write_index(
+    code: Code,
+    loop: ast.stmt,
+    inner: Inner,
+    second: ast.For,
+    equations: list[Equation],
+    rest: list[ast.expr],
+) -> Change | None:
+    table = code.names.fresh(f"{inner.box}_by_key")
+    target = code.text(second.target)
+    item = f"({target})" if isinstance(second.target, ast.Tuple) and target[0] != "(" else target
+    keys = sorted({ast.unparse(e.key) for e in equations})
+    build = [f"{table} = {{}}", f"for {target} in {code.text(second.iter)}:"]
+    if len(keys) == 1:
+        build.append(f"    {table}.setdefault({keys[0]}, []).append({item})")
+    else:
+        key = code.names.fresh("key")
+        build.append(f"    for {key} in {{{', '.join(keys)}}}:")
+        build.append(f"        {table}.setdefault({key}, []).append({item})")
+    hits = f"{table}.get({ast.unparse(equations[0].probe)}, ())"
+    condition = _condition(second.body)
+    if condition is not None:
+        edit = _write_inner(code, second, target, hits, hits, rest, condition[1], [])
+        return _change([code.before(loop, build), edit])
+    return _change([code.before(loop, build), code.swap(second.iter, hits)])
+
+
+INDEXED_LOOP = Rewriter(
+    name="indexed-loop",
+    summary="a loop in a loop that uses items with an equal value alone: a table of them",
+    risk="types",
+    find=_find_indexed,
+    example=(
+        """\
+def names_of(orders, customers):
+    out = []
+    for order, customer in orders:
+        for number, name in customers:
+            if number == customer:
+                out.append((order, name))
+    return out
+""",
+        """\
+def names_of(orders, customers):
+    out = []
+    customers_by_key = {}
+    for number, name in customers:
+        customers_by_key.setdefault(number, []).append((number, name))
+    for order, customer in orders:
+        for number, name in customers_by_key.get(customer, ()):
+            out.append((order, name))
     return out
 """,
     ),

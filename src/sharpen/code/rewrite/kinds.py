@@ -506,7 +506,9 @@ class Kinds:
                 else:
                     items |= self._expr(part, scope)
             kind: type = {ast.List: list, ast.Set: set, ast.Tuple: tuple}[type(node)]
-            return of(kind, items=items)
+            starred = any(isinstance(e, ast.Starred) for e in node.elts)
+            known = isinstance(node, ast.Tuple) and not starred
+            return of(kind, items=items, arity=len(node.elts) if known else None)
         if isinstance(node, ast.Dict):
             return self._dict(node, scope)
         if isinstance(node, (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)):

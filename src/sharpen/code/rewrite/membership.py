@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from sharpen.code.rewrite.base import Change, Rewriter
 from sharpen.code.rewrite.code import Code
-from sharpen.code.rewrite.names import same_scope
+from sharpen.code.rewrite.names import loads, same_scope
 from sharpen.code.rewrite.source import Edit
 
 __all__ = ["GROWING_SET", "PLACES", "SET_MEMBERSHIP"]
@@ -163,7 +163,7 @@ def _companion(
         start = f"set({box})" if value.elts else "set()"
         edits.append(code.after(statement, [f"{name} = {start}"]))
     for statement, item, _ in added:
-        if not code.effects.is_total(item):
+        if not code.effects.is_total(item) or box in loads([item]):
             return None
         edits.append(code.after(statement, [code.line(f"{name}.add($x)", {"x": item})]))
     edits += [code.swap(node.comparators[0], name) for node in tests]

@@ -6,8 +6,9 @@ import ast
 
 from sharpen.code.rewrite.base import Change, Rewrite, Rewriter
 from sharpen.code.rewrite.code import Code
+from sharpen.code.rewrite.comprehension_joins import COMPREHENSION_JOIN
 from sharpen.code.rewrite.facts import Facts
-from sharpen.code.rewrite.joins import NESTED_JOIN
+from sharpen.code.rewrite.joins import HASH_JOIN, INDEXED_LOOP
 from sharpen.code.rewrite.membership import GROWING_SET, PLACES, SET_MEMBERSHIP
 from sharpen.code.rewrite.memo import MEMO
 from sharpen.code.rewrite.source import Edit, Source
@@ -15,7 +16,9 @@ from sharpen.code.rewrite.source import Edit, Source
 __all__ = ["REWRITERS", "propose"]
 
 REWRITERS: tuple[Rewriter, ...] = (
-    NESTED_JOIN,
+    HASH_JOIN,
+    INDEXED_LOOP,
+    COMPREHENSION_JOIN,
     SET_MEMBERSHIP,
     GROWING_SET,
     PLACES,

@@ -37,12 +37,14 @@ class Type:
         items: of what its items (of a mapping its keys) are; None where it can have none.
         values: of what the values of a mapping are.
         anything: whether nothing is known.
+        arity: how many items it has where it is a tuple; None where that is not known.
     """
 
     names: frozenset[type] = frozenset()
     items: Type | None = None
     values: Type | None = None
     anything: bool = False
+    arity: int | None = None
 
     def only(self, *classes: type) -> bool:
         """Whether the value has one of these classes exactly."""
@@ -109,7 +111,14 @@ def _join(one: Type, other: Type, deep: int) -> Type:
         one.names | other.names,
         _join_parts(one.items, other.items, deep),
         _join_parts(one.values, other.values, deep),
+        arity=_join_arity(one, other),
     )
+
+
+def _join_arity(one: Type, other: Type) -> int | None:
+    if tuple in one.names and tuple in other.names:
+        return one.arity if one.arity == other.arity else None
+    return one.arity if tuple in one.names else other.arity
 
 
 def _join_parts(one: Type | None, other: Type | None, deep: int) -> Type | None:
@@ -118,12 +127,18 @@ def _join_parts(one: Type | None, other: Type | None, deep: int) -> Type | None:
     return _join(one, other, deep - 1)
 
 
-def of(*names: type, items: Type | None = None, values: Type | None = None) -> Type:
+def of(
+    *names: type,
+    items: Type | None = None,
+    values: Type | None = None,
+    arity: int | None = None,
+) -> Type:
     """A type of these classes; of depth that is not followed further, anything."""
     return Type(
         frozenset(names),
         None if items is None else _cut(items, _DEEPEST - 1),
         None if values is None else _cut(values, _DEEPEST - 1),
+        arity=arity,
     )
 
 
@@ -137,6 +152,7 @@ def _cut(found: Type, deep: int) -> Type:
         None if found.items is None else _cut(found.items, deep - 1),
         None if found.values is None else _cut(found.values, deep - 1),
         found.anything,
+        found.arity,
     )
 
 
@@ -146,7 +162,7 @@ def from_kind(kind: Kind | None) -> Type:
         return ANY
     items = from_kind(kind.items) if kind.types & CONTAINERS else None
     values = from_kind(kind.values) if kind.types & MAPPINGS else None
-    return _cut(Type(kind.types, items, values), _DEEPEST)
+    return _cut(Type(kind.types, items, values, arity=kind.arity), _DEEPEST)
 
 
 def items_of(found: Type) -> Type:
