@@ -85,7 +85,7 @@ def register(app: typer.Typer) -> None:
         from sharpen.code.improver.config import ImproveConfig
         from sharpen.code.improver.improve import improve as improve_function
         from sharpen.code.improver.output import apply_result, write_results
-        from sharpen.core.errors import ConfigError
+        from sharpen.core.errors import ConfigError, Interrupted
 
         if annotations not in ("", "github"):
             raise ConfigError(f"--annotations {annotations!r}: github is what there is.")
@@ -110,9 +110,13 @@ def register(app: typer.Typer) -> None:
         )
         say = _say
         lm = _model(llm, model, config.propose, say)
-        result = improve_function(
-            file, entry, lm=lm, out=None if check else out, config=config, say=say
-        )
+        place = None if check else out
+        try:
+            result = improve_function(file, entry, lm=lm, out=place, config=config, say=say)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "interrupted; run the same command again: what was tried is not tried twice."
+            ) from None
         applied = ""
         if not check:
             write_results(result, out, config)
@@ -126,14 +130,14 @@ def register(app: typer.Typer) -> None:
                 console.print(f"\n{result.explain}\n\n{result.patch}", markup=False, soft_wrap=True)
             for note in result.notes:
                 console.print(f"note: {note}", markup=False)
+            if annotations:
+                console.print(annotation(result), markup=False, soft_wrap=True)
             if check:
                 return
             if applied:
                 console.print(f"{applied}; {out}/report.md tells what was checked", markup=False)
             elif result.improved:
                 console.print(f"apply it:  git apply {out}/patch.diff", markup=False)
-            if annotations:
-                print(annotation(result))
 
         code = 0
         if (check and result.improved) or (fail_on_no_gain and not result.improved):

@@ -27,6 +27,9 @@ def total(numbers: list[int]) -> int:
 '''
 
 
+QUICK = {"levels": 1, "top_s": 0.005}
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "module.py"
@@ -40,10 +43,11 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_slow_function_is_improved_and_the_claim_can_be_checked_again(
     file: Path, tmp_path: Path
 ) -> None:
-    result = improve(file, "unique", out=tmp_path / "out")
+    result = improve(file, "unique", out=tmp_path / "out", levels=2)
     assert result.improved, result.why
     low, high = result.interval
     assert 1.1 < low <= result.speedup <= high
@@ -70,18 +74,18 @@ def test_a_slow_function_is_improved_and_the_claim_can_be_checked_again(
 def test_a_second_run_goes_on_where_the_first_was_and_gives_the_same_patch(
     file: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
-    first = improve(file, "unique", tests="none", inputs=[((["a", "b", "a"],), {})], out=out)
+    out, calls = tmp_path / "out", [((["a", "b", "a"],), {})]
+    first = improve(file, "unique", tests="none", inputs=calls, out=out, **QUICK)
     lines = (out / "attempts.jsonl").read_text().splitlines()
     # As if it had been killed while the last line was written.
     (out / "attempts.jsonl").write_text("\n".join(lines)[:-40])
-    second = improve(file, "unique", tests="none", inputs=[((["a", "b", "a"],), {})], out=out)
+    second = improve(file, "unique", tests="none", inputs=calls, out=out, **QUICK)
     assert first.patch == second.patch != ""
     assert (out / "attempts.jsonl").read_text().splitlines()[:-1] == lines[:-1]
 
 
 def test_what_is_as_fast_as_it_can_be_stays(file: Path) -> None:
-    result = improve(file, "total", tests="none")
+    result = improve(file, "total", tests="none", **QUICK)
     assert not result.improved
     assert result.patch == ""
     assert result.speedup == 1.0

@@ -59,6 +59,9 @@ class ImproveConfig:
     levels: int = 3
     """Sizes of inputs that are timed."""
 
+    top_s: float = 0.05
+    """Seconds that the function should take at the largest size."""
+
     seed: int = 0
     """Of all that is made up."""
 
@@ -103,6 +106,7 @@ _LOWEST = {
     "max_regress": 1.0,
     "max_memory": 1.0,
     "levels": 1,
+    "top_s": 1e-4,
     "samples": 1,
     "rounds": 0,
     "seed": 0,

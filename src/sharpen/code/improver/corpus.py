@@ -28,7 +28,6 @@ __all__ = ["TEMPLATE", "Corpus", "Level", "collect", "levels_of", "made_up"]
 _EXAMPLES = 500
 _GUESSED = 6
 _MOST_SERIES = 4  # each ends with a call that is late
-_TARGET_S = 0.05
 _MOST_S = 1.0
 _MOST_SIZE = 60_000
 _STEP = 4.0
@@ -198,9 +197,7 @@ def _taken(baseline: Observer, calls: Sequence[Input]) -> list[Input]:
         for call, seen in zip(waiting, series.seen, strict=False):
             if seen.what is None:
                 continue
-            error = seen.what["error"]
-            kind = None if error is None else getattr(error, "type_name", "")
-            if kind is None or (kind in ("ValueError", "ZeroDivisionError") and len(calls) > 100):
+            if seen.what["error"] is None:
                 found.append(call)
         waiting = waiting[len(series.seen) :]
     return found
@@ -219,9 +216,15 @@ def _nothing(target: Target, left_out: dict[str, int]) -> str:
 
 
 def levels_of(
-    corpus: Corpus, baseline: Baseline, original: Observer, *, count: int, number: int
+    corpus: Corpus,
+    baseline: Baseline,
+    original: Observer,
+    *,
+    count: int,
+    number: int,
+    top_s: float,
 ) -> list[Level]:
-    """Inputs in growing sizes, until a call takes 50 ms.
+    """Inputs in growing sizes, until the function takes long enough to be timed.
 
     Args:
         corpus: whose known inputs are grown.
@@ -229,6 +232,7 @@ def levels_of(
         original: times the function.
         count: levels that are kept, the largest.
         number: another one, other items.
+        top_s: seconds that it should take for the largest.
 
     Raises:
         DataError: the function takes none of the inputs without an error.
@@ -253,16 +257,16 @@ def levels_of(
             factor = (smaller * factor) ** 0.5
             continue
         sizes[factor] = level
-        if level.seconds < _TARGET_S:
+        if level.seconds < top_s:
             if level.size > _MOST_SIZE / _STEP and _is_bulk(level.inputs[0]):
                 break
             refused = factor < max(sizes) or factor not in _POWERS
             if refused:
                 break
             factor *= _STEP
-        elif level.seconds > 2 * _TARGET_S and len(sizes) > 1:
+        elif level.seconds > 2 * top_s and len(sizes) > 1:
             del sizes[factor]
-            factor = _between(max(sizes), sizes[max(sizes)].seconds, factor, level.seconds)
+            factor = _between(max(sizes), sizes[max(sizes)].seconds, factor, level.seconds, top_s)
             better = _grown(bases, factor, number, original)
             sizes[factor] = better or level
             break
@@ -284,10 +288,10 @@ def _grown(bases: Sequence[Input], factor: float, number: int, baseline: Observe
     return Level(f"n={size:,}", size, calls, took)
 
 
-def _between(low: float, low_s: float, high: float, high_s: float) -> float:
+def _between(low: float, low_s: float, high: float, high_s: float, top_s: float) -> float:
     """A factor between two with which the function takes about as long as it should."""
     power = math.log(high_s / max(low_s, 1e-9)) / math.log(high / low)
-    return float(min(high, low * (1.4 * _TARGET_S / max(low_s, 1e-9)) ** (1 / max(power, 0.1))))
+    return float(min(high, low * (1.4 * top_s / max(low_s, 1e-9)) ** (1 / max(power, 0.1))))
 
 
 def _is_bulk(call: Input) -> bool:

@@ -209,7 +209,9 @@ def _call(seen: Mapping[str, Any]) -> str:
     if seen["error"] is None:
         return shown(seen["value"])
     error = seen["error"]
-    return f"{error.type_name} {shown(error.parts)}" if isinstance(error, Record) else shown(error)
+    if not isinstance(error, Record):
+        return shown(error)
+    return f"{error.fields.get('type_name')} {shown(error.fields.get('parts'))}"
 
 
 def _tolerances(rest: str) -> tuple[float, float]:

@@ -37,7 +37,6 @@ from sharpen.code.improver.testing import (
 from sharpen.code.improver.verdict import Verdict, decide, exponents
 from sharpen.code.inputs import Input, read_inputs
 from sharpen.code.rewrite import Facts, Kind, observe
-from sharpen.core.errors import DataError
 
 __all__ = ["Prepared", "improve", "prepare"]
 
@@ -200,9 +199,9 @@ def prepare(
     baseline = record_baseline(corpus.all, original, again, equality, judged=judged)
     sources = ", ".join(f"{count} from {name}" for name, count in corpus.sources.items())
     say(f"{len(baseline.inputs)} inputs: {sources}, {len(corpus.made)} made up")
-    levels = levels_of(corpus, baseline, original, count=config.levels, number=config.seed)
-    if not levels:
-        raise DataError(f"{target.name}: there is nothing to time.")
+    levels = levels_of(
+        corpus, baseline, original, count=config.levels, number=config.seed, top_s=config.top_s
+    )
     every = [*corpus.all, *(call for level in levels for call in level.inputs)]
     facts = observe(
         target.signature,

@@ -19,11 +19,11 @@ from typing import Any, Protocol, Self
 
 from sharpen.code.measure.process import Program
 from sharpen.core.errors import ConfigError, ExecutionError
-from sharpen.core.sandbox import Call, Job, Limits, SandboxPool, Status, decode
+from sharpen.core.sandbox import Call, Job, Limits, Record, SandboxPool, Status, decode
 from sharpen.core.sandbox.inside.channel import receive, send
 from sharpen.core.sandbox.inside.codec import CodecError
 
-__all__ = ["Observer", "Sandboxed", "Seen", "Series", "Watcher"]
+__all__ = ["Observer", "Sandboxed", "Seen", "Series", "Watcher", "error_name"]
 
 _LOAD_S = 120.0
 _MEMORY_BYTES = 4 << 30
@@ -55,6 +55,14 @@ class Series:
     seen: list[Seen]
     before: Mapping[str, bytes] = field(default_factory=dict)
     after: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def error_name(seen: Mapping[str, Any]) -> str:
+    """The class of what a call raised; empty where it raised nothing."""
+    error = seen["error"]
+    if error is None:
+        return ""
+    return str(error.fields.get("type_name")) if isinstance(error, Record) else "?"
 
 
 class Observer(Protocol):

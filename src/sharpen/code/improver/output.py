@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sharpen.code.improver.config import ImproveConfig
+from sharpen.code.improver.observer import error_name
 from sharpen.code.improver.patch import apply_text
 from sharpen.code.improver.report import write_markdown, write_page
 from sharpen.code.improver.result import ImproveResult, Proof
@@ -16,7 +17,7 @@ from sharpen.code.improver.testing import run_tests
 from sharpen.code.inputs import Input
 from sharpen.core.errors import ConfigError, ExecutionError, storage_errors
 from sharpen.core.files import atomic_write_bytes, atomic_write_json, atomic_write_text
-from sharpen.core.sandbox import Record, encode
+from sharpen.core.sandbox import encode
 
 __all__ = ["apply_result", "regression_test", "write_results"]
 
@@ -146,7 +147,7 @@ def _case(args: Any, kwargs: Any, seen: Mapping[str, Any]) -> str | None:
     """A call and what it gives as Python writes them; None where that cannot be."""
     error = seen["error"]
     if error is not None:
-        name = error.type_name if isinstance(error, Record) else ""
+        name = error_name(seen).rpartition(".")[2]
         outcome = name if name.isidentifier() else None
         expected = None
     else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sharpen.code.improver.equality import Difference, Equality
-from sharpen.code.improver.observer import Observer, Series
+from sharpen.code.improver.observer import Observer, Series, error_name
 from sharpen.code.inputs import Input
 from sharpen.code.measure.process import encode_inputs
 from sharpen.core.errors import ExecutionError
@@ -160,8 +160,7 @@ def _calls(
         for call, seen in zip(waiting, series.seen, strict=False):
             why = seen.why.partition(":")[0]
             if seen.what is not None:
-                error = seen.what["error"]
-                kind = error.type_name if isinstance(error, Record) else ""
+                kind = error_name(seen.what)
                 why = f"it raised {kind}" if kind in _STACK else ""
             if why:
                 why = {"late": "it took too long", "ended": "it ended its process"}.get(why, why)

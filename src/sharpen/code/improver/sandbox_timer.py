@@ -10,7 +10,7 @@ from sharpen.core.sandbox import Call, Job, Limits, Result, SandboxPool, Status,
 
 __all__ = ["SandboxTimer"]
 
-_MOST_CALLS = 2000  # of one measurement: each has its arguments sent
+_MOST_CALLS, _MOST_BYTES = 1000, 1 << 20  # of one measurement: each call has its arguments sent
 _MEMORY_BYTES = 2 << 30
 _USE_UP = """
 
@@ -36,6 +36,7 @@ class SandboxTimer(Timer):
         self.load_s = 0.0
         self._source = program.source + _USE_UP.format(entry=program.entry)
         self._calls = [Call(*decode(one)) for one in inputs]
+        self._most = max(1, min(_MOST_CALLS // len(inputs), _MOST_BYTES // sum(map(len, inputs))))
 
     def restart(self, hash_seed: int) -> None:
         """Nothing: each measurement is in a process of its own."""
@@ -50,7 +51,7 @@ class SandboxTimer(Timer):
         if clock not in ("cpu", "wall"):
             raise ConfigError(f"clock='{clock}': in a sandbox there are cpu and wall.")
         count = len(self._calls)
-        loops = max(1, min(loops, _MOST_CALLS // count))
+        loops = min(loops, self._most)
         times = self._run(self._calls * loops, clock, limit_s).times
         return [sum(times[i::count]) / loops for i in range(count)]
 

@@ -105,7 +105,12 @@ def decide(
             return _no(f"the tests fail with it: {_last(run.output)}")
         tests = "passed" if run.loaded else "passed, but they do not import the file"
     levels = levels_of(
-        corpus, judge.baseline, original, count=config.levels, number=config.seed + _NUMBER
+        corpus,
+        judge.baseline,
+        original,
+        count=config.levels,
+        number=config.seed + _NUMBER,
+        top_s=config.top_s,
     )
     fresh = made_up(target, corpus.known, _FRESH, config.seed + _NUMBER, hinted=corpus.hinted)
     timed = [call for level in levels for call in level.inputs]
