@@ -114,6 +114,14 @@ class Code:
         """See :func:`sharpen.code.rewrite.pattern.match_block`."""
         return patterns.match_block(pattern, block, self.names.builtin)
 
+    def match_any_block(self, options: Iterable[str], block: Sequence[ast.stmt]) -> Match | None:
+        """The first of some patterns of statements that fits."""
+        for one in options:
+            found = self.match_block(one, block)
+            if found is not None:
+                return found
+        return None
+
     def type(self, node: ast.expr) -> Type:
         """What an expression may be."""
         return self.kinds.of(node)
@@ -237,6 +245,33 @@ class Code:
                 return True
             child, at = at, self.effects.parent(at)
         return False
+
+    def library(self, module: str, name: str) -> tuple[str, tuple[str, ...]]:
+        """How a name of the standard library is written here, and what must be imported for it."""
+        for local, what in self.names.imported.items():
+            if what == f"{module}.{name}":
+                return local, ()
+        for local, what in self.names.imported.items():
+            if what == module:
+                return f"{local}.{name}", ()
+        return f"{module}.{name}", (module,)
+
+    def is_char(self, node: ast.expr) -> bool:
+        """Whether an expression is a variable that only ever holds the letters of a text."""
+        if not isinstance(node, ast.Name) or not self.effects.is_steady(node.id):
+            return False
+        if node.id in self.names.arguments or node.id in self.names.captured:
+            return False
+        for n in same_scope(self.function.body):
+            if isinstance(n, ast.Name) and n.id == node.id and not isinstance(n.ctx, ast.Load):
+                parent = self.effects.parent(n)
+                if not (
+                    isinstance(parent, (ast.For, ast.comprehension))
+                    and parent.target is n
+                    and self.type(parent.iter).only(str)
+                ):
+                    return False
+        return True
 
     def in_try(self, node: ast.AST) -> bool:
         """Whether a failure at a node may be caught by the function, or is followed by more."""

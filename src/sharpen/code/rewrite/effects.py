@@ -31,6 +31,8 @@ _READERS = frozenset(
     | {"heapq.heappush", "heapq.heappop", "heapq.heapify", "bisect.bisect_left"}
     | {"bisect.bisect_right", "bisect.insort", "bisect.bisect", "collections.Counter"}
 )
+_SLICED = frozenset({list, tuple, str, bytes})
+_SIZED = frozenset({list, tuple, str, set, frozenset, bytes, range}) | MAPPINGS
 _FIXED = HASHABLE | {range, frozenset, tuple}
 
 
@@ -303,6 +305,8 @@ class Effects:
         if isinstance(node, ast.Tuple):
             return all(self.is_total(e) for e in node.elts)
         if isinstance(node, ast.Subscript):
+            if isinstance(node.slice, ast.Slice):
+                return self._is_total_slice(node)
             arity = kinds.of(node.value).arity if kinds.of(node.value).only(tuple) else None
             if arity is not None and (at := _integer(node.slice)) is not None:
                 return -arity <= at < arity and self.is_total(node.value)
@@ -328,17 +332,68 @@ class Effects:
         if isinstance(node, ast.Compare):
             return self._is_total_compare(node)
         if isinstance(node, ast.Call):
-            what = self.names.stands_for(node.func)
-            if node.keywords or not all(self.is_total(a) for a in node.args):
-                return False
-            if what == "len" and len(node.args) == 1:
-                return kinds.of(node.args[0]).within(
-                    frozenset({list, tuple, str, set, frozenset, bytes, range}) | MAPPINGS
-                )
-            if what == "abs" and len(node.args) == 1:
-                return kinds.of(node.args[0]).is_number
-            if what in ("min", "max") and len(node.args) > 1:
-                return all(kinds.of(a).is_integer for a in node.args)
+            return not node.keywords and self._is_total_call(node)
+        return False
+
+    def _is_total_slice(self, node: ast.Subscript) -> bool:
+        part = node.slice
+        assert isinstance(part, ast.Slice)
+        bounds = [b for b in (part.lower, part.upper) if b is not None]
+        step = part.step is None or _integer(part.step) not in (None, 0)
+        return (
+            step
+            and self.kinds.of(node.value).within(_SLICED)
+            and self.is_total(node.value)
+            and all(self.kinds.of(b).is_integer and self.is_total(b) for b in bounds)
+        )
+
+    def _is_total_call(self, node: ast.Call) -> bool:
+        kinds = self.kinds
+        types = [kinds.of(a) for a in node.args]
+        if not all(self.is_total(a) for a in node.args):
+            return False
+        if isinstance(node.func, ast.Attribute) and self.names.stands_for(node.func) is None:
+            return self._is_total_method(node.func, types)
+        what = self.names.stands_for(node.func)
+        if what in ("min", "max") and len(node.args) > 1:
+            return all(t.is_integer for t in types)
+        if what == "range":
+            return 0 < len(types) < 3 and all(t.is_integer for t in types)
+        if len(types) != 1:
+            return False
+        one, items = types[0], kinds.items(node.args[0])
+        if what == "len":
+            return one.within(_SIZED)
+        if what == "abs":
+            return one.is_number
+        if what == "bool":
+            return self._is_known(one)
+        if what in ("list", "tuple", "enumerate"):
+            return one.within(_SIZED)
+        if what in ("set", "frozenset", "collections.Counter"):
+            return one.within(_SIZED) and (items.is_hashable or kinds.is_empty(items))
+        if what == "sum":
+            return one.within(_SIZED) and items.is_integer
+        if what == "sorted":
+            return one.within(_SIZED) and (items.is_integer or items.only(str))
+        return what in ("any", "all") and one.within(_SIZED) and items.is_plain
+
+    def _is_total_method(self, func: ast.Attribute, types: list[Type]) -> bool:
+        box = self.kinds.of(func.value)
+        if not self.is_total(func.value):
+            return False
+        if box.only(str):
+            if func.attr in ("lower", "upper", "strip", "split", "isdigit", "isalpha", "title"):
+                return not types
+            if func.attr in ("startswith", "endswith", "count", "find"):
+                return len(types) == 1 and types[0].only(str)
+            return func.attr == "replace" and len(types) == 2 and all(t.only(str) for t in types)
+        if box.within(MAPPINGS):
+            if func.attr in ("keys", "values", "items"):
+                return not types
+            return func.attr == "get" and bool(types) and types[0].is_hashable
+        if func.attr == "count" and len(types) == 1 and box.only(list, tuple):
+            return types[0].is_plain and self.kinds.items(func.value).is_plain
         return False
 
     def _is_total_binary(self, node: ast.BinOp) -> bool:

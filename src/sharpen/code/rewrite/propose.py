@@ -7,10 +7,17 @@ import ast
 from sharpen.code.rewrite.base import Change, Rewrite, Rewriter
 from sharpen.code.rewrite.code import Code
 from sharpen.code.rewrite.comprehension_joins import COMPREHENSION_JOIN
+from sharpen.code.rewrite.counts import COUNTER, FIRST_PLACES
+from sharpen.code.rewrite.divisors import DIVISOR_PAIRS, LEAST_DIVISOR
 from sharpen.code.rewrite.facts import Facts
+from sharpen.code.rewrite.hoisting import HOIST
 from sharpen.code.rewrite.joins import HASH_JOIN, INDEXED_LOOP
+from sharpen.code.rewrite.leaving import EARLY_EXIT
 from sharpen.code.rewrite.membership import GROWING_SET, PLACES, SET_MEMBERSHIP
 from sharpen.code.rewrite.memo import MEMO
+from sharpen.code.rewrite.queues import DEQUE
+from sharpen.code.rewrite.ranges import PREFIX_SUMS, RUNNING_EXTREMES
+from sharpen.code.rewrite.reductions import COUNT_LOOP, EXTREME_LOOP, SUM_LOOP
 from sharpen.code.rewrite.source import Edit, Source
 
 __all__ = ["REWRITERS", "propose"]
@@ -23,6 +30,18 @@ REWRITERS: tuple[Rewriter, ...] = (
     GROWING_SET,
     PLACES,
     MEMO,
+    COUNTER,
+    FIRST_PLACES,
+    LEAST_DIVISOR,
+    DIVISOR_PAIRS,
+    DEQUE,
+    PREFIX_SUMS,
+    RUNNING_EXTREMES,
+    HOIST,
+    EARLY_EXIT,
+    SUM_LOOP,
+    COUNT_LOOP,
+    EXTREME_LOOP,
 )
 """In the order in which they are tried: what changes how time grows comes first."""
 
