@@ -141,7 +141,7 @@ def drawn(like: Any, rng: random.Random, depth: int = 0) -> Any:
     if type(like) in (list, tuple, set, frozenset):
         samples = list(like)
         items = [drawn(rng.choice(samples), rng, depth + 1) for _ in range(size if samples else 0)]
-        if items and isinstance(items[0], (list, str)) and rng.random() < 0.6:
+        if all(isinstance(i, (list, str)) for i in items) and rng.random() < 0.6:
             items = [copy.deepcopy(items[0]) if len(i) != len(items[0]) else i for i in items]
         if items and rng.random() < 0.3:
             items += [copy.deepcopy(rng.choice(items)) for _ in range(3)]

@@ -15,7 +15,7 @@ from sharpen.code.rewrite.base import Change, Rewriter
 from sharpen.code.rewrite.code import Code
 from sharpen.code.rewrite.names import binds, loads
 from sharpen.code.rewrite.source import Edit
-from sharpen.code.rewrite.types import HASHABLE
+from sharpen.code.rewrite.types import HASHABLE, ITERATORS
 
 __all__ = ["HOIST"]
 
@@ -62,6 +62,8 @@ def _loop(code: Code, node: ast.expr) -> ast.stmt | None:
         if not constant or not isinstance(parent, ast.Compare) or len(list(_leaves(node))) < 3:
             return None
     elif not (_is_compiled(code, node) or code.effects.is_total(node)):
+        return None
+    if code.type(node).may_be(ITERATORS) and not _is_compiled(code, node):
         return None
     if not _is_only_read(code, node):
         return None

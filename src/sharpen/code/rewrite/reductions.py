@@ -57,10 +57,12 @@ def _over_part(code: Code, loop: ast.For, item: ast.expr) -> tuple[str, str | No
     text = f"{box}[{first}:{ast.unparse(high)}]"
     if code.effects.is_index(loop.target.id, box, loop.body[0]) and low is not None:
         return text, None
-    tests = [f"0 <= {_compared(low)}"] if low is not None else [f"0 <= {_compared(high)}"]
-    if not (isinstance(high, ast.Call) and code.effects.is_length(high, box)):
-        tests = [*([tests[0]]), f"{_compared(high)} <= len({box})"]
-    return text, " and ".join(tests)
+    tests = ["0", *(_compared(b) for b in (low, high) if b is not None)]
+    if isinstance(high, ast.Call) and code.effects.is_length(high, box):
+        tests.pop()
+    else:
+        tests.append(f"len({box})")
+    return text, " <= ".join(tests)
 
 
 def _compared(node: ast.expr) -> str:

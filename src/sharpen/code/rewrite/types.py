@@ -15,9 +15,9 @@ from sharpen.code.rewrite.facts import Kind
 __all__ = ["ANY", "NOTHING", "Type", "binary", "from_kind", "of"]
 
 _DEEPEST = 5
-CONTAINERS: frozenset[type] = frozenset(
+ITERATORS: frozenset[type] = frozenset({enumerate, zip, map, filter, reversed, types.GeneratorType})
+CONTAINERS: frozenset[type] = ITERATORS.union(
     {list, tuple, set, frozenset, dict, deque, Counter, defaultdict, OrderedDict}
-    | {enumerate, zip, map, filter, reversed, types.GeneratorType}
 )
 MAPPINGS: frozenset[type] = frozenset({dict, Counter, defaultdict, OrderedDict})
 MUTABLE: frozenset[type] = frozenset({list, set, deque, bytearray}) | MAPPINGS
