@@ -18,3 +18,13 @@ def test_the_quick_benchmark_runs(repository: Path, tmp_path: Path) -> None:
     results = json.loads(out.read_text())["results"]
     assert results["itself"]["times"] == results["five_percent"]["times"] == 2
     assert sum(results["itself"]["ours"]["decisions"].values()) == 2
+
+
+@pytest.mark.slow
+def test_the_quick_benchmark_of_improve_runs(repository: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    line = [sys.executable, "-m", "benchmarks.code.bench_improve", "--quick", "--json", str(out)]
+    subprocess.run(line, cwd=repository, check=True, timeout=300)
+    summary = json.loads(out.read_text())["results"]["summary"]
+    assert set(summary) == {"slow", "best", "humaneval"}
+    assert sum(one["wrong"] for one in summary.values()) == 0

@@ -12,7 +12,12 @@ from sharpen.cli.common import Output, command, error_console, flags
 __all__ = ["register"]
 
 Target = Annotated[
-    str, typer.Argument(help="FILE.py:FUNCTION or FILE.py:Class.method.", show_default=False)
+    str,
+    typer.Argument(
+        help="FILE.py:FUNCTION, FILE.py:Class.method, or a folder whose slowest functions are"
+        " improved.",
+        show_default=False,
+    ),
 ]
 
 
@@ -32,6 +37,10 @@ def register(app: typer.Typer) -> None:
         inputs: Annotated[
             str, typer.Option(help="A JSON list of calls, or FILE.py:NAME that gives one.")
         ] = "",
+        program: Annotated[
+            str, typer.Option("--command", help="A program to profile and record, for a folder.")
+        ] = "",
+        top: Annotated[int, typer.Option(help="For a folder: how many functions.")] = 5,
         objective: Annotated[
             str, typer.Option(help="What is made less: cpu, wall, opcodes or memory.")
         ] = "cpu",
@@ -91,7 +100,6 @@ def register(app: typer.Typer) -> None:
             raise ConfigError(f"--annotations {annotations!r}: github is what there is.")
         if check and apply:
             raise ConfigError("--check writes nothing and --apply writes: give one of them.")
-        file, entry = _split(target)
         config = ImproveConfig(
             tests=tests or None,
             inputs=inputs or None,
@@ -111,6 +119,9 @@ def register(app: typer.Typer) -> None:
         say = _say
         lm = _model(llm, model, config.propose, say)
         place = None if check else out
+        if Path(target).is_dir():
+            return _folder(Path(target), program, tests, top, config, lm, place, fail_on_no_gain)
+        file, entry = _split(target)
         try:
             result = improve_function(file, entry, lm=lm, out=place, config=config, say=say)
         except KeyboardInterrupt:
@@ -143,6 +154,55 @@ def register(app: typer.Typer) -> None:
         if (check and result.improved) or (fail_on_no_gain and not result.improved):
             code = 1
         return Output(document, render, code)
+
+
+def _folder(
+    folder: Path,
+    program: str,
+    tests: str,
+    top: int,
+    config: Any,
+    lm: Any,
+    out: Path | None,
+    fail_on_no_gain: bool,
+) -> Output:
+    """Improve the functions of a folder in which a program spends its time."""
+    from sharpen.code.improver.hot import find_hot, improve_hot
+    from sharpen.code.improver.output import write_results
+    from sharpen.code.improver.testing import command_of
+    from sharpen.core.errors import ConfigError
+
+    if not (program or tests):
+        raise ConfigError(f"{folder} is a folder: say what runs it, with --tests or --command.")
+    command = command_of(program or tests)
+    hot = find_hot(command, folder)[:top]
+    outcomes = improve_hot(
+        hot, command=command, tests=tests or None, config=config, lm=lm, out=out, say=_say
+    )
+    rows = []
+    for one in outcomes:
+        row: dict[str, Any] = {
+            "target": f"{one.hot.file}:{one.hot.entry}",
+            "share": one.hot.share,
+            "calls": one.hot.calls,
+            "error": one.error,
+        }
+        if one.result is not None:
+            row |= one.result.to_dict() | {"target": row["target"]}
+            if out is not None:
+                write_results(one.result, out / f"{one.hot.file.stem}.{one.hot.entry}", config)
+        rows.append(row)
+    gains = sum(bool(row.get("improved")) for row in rows)
+
+    def render(console: Any) -> None:
+        for row in rows:
+            said = f"{row['speedup']:.3g} x" if row.get("improved") else row["error"] or row["why"]
+            name = Path(row["target"]).name
+            console.print(f"{row['share']:>6.1%}  {name}: {said.splitlines()[0]}", markup=False)
+
+    checked = out is None
+    code = 1 if (checked and gains) or (fail_on_no_gain and not gains) else 0
+    return Output({"format": 1, "functions": rows, "improved": gains}, render, code)
 
 
 def _say(text: str) -> None:

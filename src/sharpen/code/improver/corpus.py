@@ -30,6 +30,7 @@ _GUESSED = 6
 _MOST_SERIES = 4  # each ends with a call that is late
 _MOST_S = 1.0
 _MOST_SIZE = 60_000
+_MOST_NUMBER = 10_000_000
 _STEP = 4.0
 _MOST_STEPS = 14
 _POWERS = frozenset(_STEP**i for i in range(1, _MOST_STEPS + 1))
@@ -260,8 +261,8 @@ def levels_of(
         if level.seconds < top_s:
             if level.size > _MOST_SIZE / _STEP and _is_bulk(level.inputs[0]):
                 break
-            refused = factor < max(sizes) or factor not in _POWERS
-            if refused:
+            larger_was_refused = factor not in _POWERS
+            if larger_was_refused or level.size > _MOST_NUMBER:
                 break
             factor *= _STEP
         elif level.seconds > 2 * top_s and len(sizes) > 1:

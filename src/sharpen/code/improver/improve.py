@@ -310,9 +310,9 @@ def _result(
         dropped={**baseline.dropped, **prepared.corpus.left_out},
         not_checked=_NOT_CHECKED,
     )
-    why = (
-        "; ".join(refused) or f"{len(journal.attempts)} proposals tried, none was right and faster"
-    )
+    tried = len(journal.attempts)
+    words = f"{tried} proposals tried, none was right and faster" if tried else "no rule applies"
+    why = "; ".join(refused) or words
     top = verdict.levels[-1] if verdict is not None else None
     notes = [budget.stopped, verdict.note if verdict is not None else ""]
     return ImproveResult(

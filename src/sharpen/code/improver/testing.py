@@ -23,7 +23,14 @@ from sharpen.code.improver.recording import read_records
 from sharpen.code.improver.target import Target
 from sharpen.core.errors import ConfigError, MissingFileError
 
-__all__ = ["TestRun", "command_of", "doctest_command", "run_tests", "tests_beside"]
+__all__ = [
+    "TestRun",
+    "command_of",
+    "doctest_command",
+    "run_command",
+    "run_tests",
+    "tests_beside",
+]
 
 _HOOK = "from sharpen.code.improver.recording import start\nstart()\n"
 _TAIL = 30  # lines of what failed tests printed
@@ -113,25 +120,19 @@ def run_tests(
     """
     with tempfile.TemporaryDirectory(prefix="sharpen-improve-") as folder:
         place = Path(folder)
-        (place / "sitecustomize.py").write_text(_HOOK)
         variables = {
             "SHARPEN_IMPROVE_FILE": str(target.file),
-            "SHARPEN_IMPROVE_OUT": str(place),
-            "PYTHONPATH": os.pathsep.join([folder, *_python_path(target)]),
+            "SHARPEN_IMPROVE_OUT": folder,
             "PYTHONHASHSEED": str(hash_seed),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTEST_ADDOPTS": f"{os.environ.get('PYTEST_ADDOPTS', '')} -p no:cacheprovider",
         }
         if record:
-            variables |= {
-                "SHARPEN_IMPROVE_ENTRY": target.entry,
-                "SHARPEN_IMPROVE_KIND": target.kind,
-            }
+            variables["SHARPEN_IMPROVE_ENTRY"] = target.entry
+            variables["SHARPEN_IMPROVE_KIND"] = target.kind
         if text is not None:
             (place / "text").write_bytes(text.encode())
             variables["SHARPEN_IMPROVE_TEXT"] = str(place / "text")
         begin = time.monotonic()
-        passed, output = _run(command, variables, limit_s)
+        passed, output = run_command(command, place, variables, [str(target.root)], limit_s)
         return TestRun(
             passed,
             output,
@@ -141,10 +142,31 @@ def run_tests(
         )
 
 
-def _python_path(target: Target) -> list[str]:
-    """Folders that tests import from: what the user set, and the file's root."""
-    given = os.environ.get("PYTHONPATH", "")
-    return [*filter(None, given.split(os.pathsep)), str(target.root)]
+def run_command(
+    command: list[str], place: Path, variables: Mapping[str, str], paths: list[str], limit_s: float
+) -> tuple[bool, str]:
+    """Run a command whose Python processes load our hook.
+
+    Args:
+        command: its words.
+        place: a folder for the hook and what it leaves.
+        variables: of the environment.
+        paths: folders that it may import from.
+        limit_s: of wall time.
+
+    Returns:
+        Whether it ended well, and the last lines that it printed.
+    """
+    (place / "sitecustomize.py").write_text(_HOOK)
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    variables = {
+        "PYTHONPATH": os.pathsep.join([str(place), *filter(None, given), *paths]),
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTEST_ADDOPTS": f"{os.environ.get('PYTEST_ADDOPTS', '')} -p no:cacheprovider",
+        **variables,
+    }
+    return _run(command, variables, limit_s)
 
 
 def _run(command: list[str], variables: Mapping[str, str], limit_s: float) -> tuple[bool, str]:
