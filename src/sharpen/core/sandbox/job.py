@@ -11,9 +11,11 @@ from sharpen.core.errors import ConfigError, DataError
 from sharpen.core.sandbox.inside.codec import CodecError, Opaque, Record, encode
 from sharpen.core.sandbox.limits import Limits
 
-__all__ = ["Call", "Clock", "EncodedJob", "Job", "same"]
+__all__ = ["Call", "Clock", "EncodedCall", "EncodedJob", "Job", "same"]
 
 Clock = Literal["cpu", "wall", "opcodes"]
+
+_COMPARED_BY_VALUE = frozenset((int, str, bool, bytes, type(None)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,29 @@ class Call:
     """By position."""
 
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """By name."""
+
+    def encoded(self, where: str = "") -> EncodedCall:
+        """As it crosses, for many jobs.
+
+        Args:
+            where: the beginning of paths in messages.
+
+        Raises:
+            DataError: an argument is of a type that does not cross.
+        """
+        args = _crossing(list(self.args), f"{where}args")
+        return EncodedCall(args, _crossing(dict(self.kwargs), f"{where}kwargs"))
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedCall:
+    """Arguments of a call as they cross."""
+
+    args: bytes
+    """By position."""
+
+    kwargs: bytes
     """By name."""
 
 
@@ -53,8 +78,9 @@ class Job:
     """The function that is called, or a dotted path; without one the program is only run, as a
     script is."""
 
-    inputs: Sequence[Call | Sequence[Any]] = ()
-    """Calls, one after another in one process: each its arguments in order, or a :class:`Call`."""
+    inputs: Sequence[Call | EncodedCall | Sequence[Any]] = ()
+    """Calls, one after another in one process: each its arguments in order, or a :class:`Call`, or
+    what its ``encoded()`` gives."""
 
     expected: Sequence[Any] | None = None
     """What each call should give. It stays outside; types count: 1, 1.0 and True differ."""
@@ -119,15 +145,15 @@ class Job:
         """
         inputs = []
         for index, given in enumerate(self.inputs):
-            call = given if isinstance(given, Call) else Call(given)
-            if isinstance(call.args, (str, bytes)) or not isinstance(call.args, Sequence):
-                raise DataError(
-                    f"inputs[{index}] is {call.args!r:.60}: give the arguments of the call in a"
-                    " list or tuple, or a Call."
-                )
-            where = "" if len(self.inputs) == 1 else f"inputs[{index}]."
-            args = _crossing(list(call.args), f"{where}args")
-            inputs.append((args, _crossing(dict(call.kwargs), f"{where}kwargs")))
+            if not isinstance(given, EncodedCall):
+                call = given if isinstance(given, Call) else Call(given)
+                if isinstance(call.args, (str, bytes)) or not isinstance(call.args, Sequence):
+                    raise DataError(
+                        f"inputs[{index}] is {call.args!r:.60}: give the arguments of the call in a"
+                        " list or tuple, or a Call."
+                    )
+                given = call.encoded("" if len(self.inputs) == 1 else f"inputs[{index}].")
+            inputs.append((given.args, given.kwargs))
         return EncodedJob(inputs, _crossing(dict(self.names), "names"))
 
 
@@ -148,6 +174,8 @@ def same(a: Any, b: Any) -> bool:
     """
     if type(a) is not type(b) or isinstance(a, Opaque):
         return False
+    if type(a) in _COMPARED_BY_VALUE:
+        return bool(a == b)
     if isinstance(a, dict):
         return len(a) == len(b) and all(k in b and same(v, b[k]) for k, v in a.items())
     if isinstance(a, (list, tuple, deque)):
