@@ -46,7 +46,8 @@ def test_words_and_numbers_are_proposed_together_and_valid() -> None:
     changed = {one.origin.split("/")[1] for one in seen[1:]}
     assert changed == {"numbers", "rule", "code"}
     numbers = [one.origin.split("/")[2:] for one in seen if "/numbers" in one.origin]
-    assert [bool(size) for size in numbers] == [k % 2 == 1 for k in range(len(numbers))]
+    assert [bool(way) for way in numbers] == [k % 4 > 0 for k in range(len(numbers))]
+    assert {way[0] for way in numbers if way} == {"near", "other"}
     rebuilt = st.SearchProposer(space, phrases=["Four.", "Five."], seed=2)
     rebuilt.load_state_dict(optimizer.state_dict())
     assert rebuilt.ask(3) == optimizer.ask(3)

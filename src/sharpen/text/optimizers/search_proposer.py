@@ -5,11 +5,11 @@ the line it names. Variables fall into blocks: all numbers and choices together,
 piece of code. A proposal changes one block of the best values so far:
 
 - numbers and choices by an optimizer of :mod:`sharpen.search`, by name; where there are choices or
-  words too, in turn with steps from good values, of one value or of all real numbers, whose size is
-  chosen by Thompson sampling of how often each helped. Good values are the best of each
-  combination of choices, texts and code: the best combination half of the time, the second a
-  quarter of the time, and so on, and of equals the newest, since a change of code may need other
-  numbers before it helps;
+  words too, in turn with combinations not tried yet and steps of real numbers. Each combination
+  of choices, texts and code has its own best numbers and its own size of steps, a (1+1) evolution
+  strategy with the rule of a fifth (Rechenberg, 1973): one that just came may be the right one
+  with numbers that do not fit it. Combinations are taken by rank, the best most often; of equals
+  the newest; those whose steps have become small without being the best no more;
 - text by an edit (:mod:`sharpen.text.edits`), chosen by Thompson sampling of how often each helped;
 - code by a mutation (:mod:`sharpen.text.mutations`) not tried before, first those of the line that
   raised, then by family; mutants of the best code, of the best before it and so on in turn, since a
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any, ClassVar
@@ -57,10 +58,25 @@ __all__ = ["SearchProposer"]
 
 _MARKED = re.compile(r"^> *(\d+) ", re.MULTILINE)
 _NUMBERS = "numbers"
-# The largest steps of a size, as a power of ten of the range; the smallest are a tenth of these.
-_STEPS = {"large": -0.5, "medium": -1.4, "small": -2.3, "tiny": -3.2}
+_NEAR, _OTHER = "near", "other"
+_TURNS, _NEIGHBORS = 4, 12
+# Sizes of steps, as a part of the range: at first, at most; those of what is given up; what a step
+# that helped and one that did not make of it, so that one in about four and a half must help.
+_FIRST, _WIDEST, _SMALL, _GROW, _SHRINK = 0.3, 0.5, 0.01, 1.8, 0.85
+_RANK = 0.3  # the chance that the best combination is taken, then the next, ...
 _TRIES = 50
 _FEW = 5
+
+
+@dataclass(slots=True)
+class _Elite:
+    """The best of one combination of what is no real number."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+    score: float = -np.inf
+    number: int = -1
+    step: float = _FIRST
+    """Standard deviation of the next step, as a part of the range."""
 
 
 class SearchProposer(TextOptimizer):
@@ -110,6 +126,7 @@ class SearchProposer(TextOptimizer):
         if self._numbers_space is not None and method == "auto":
             self.method = "tpe" if words else _method(self._numbers_space)
         self._steps = method == "auto" and self.method == "tpe"
+        self._real = {name for name, p in self.space.items() if isinstance(p, Float)}
         self.blocks = ([_NUMBERS] if numbers else []) + words
         self.restart()
 
@@ -120,7 +137,7 @@ class SearchProposer(TextOptimizer):
         self._folded: list[int] = []
         self._best_score = -np.inf
         self._best: dict[str, Any] = {}
-        self._elites: dict[str, tuple[float, int, dict[str, Any]]] = {}
+        self._elites: dict[str, _Elite] = {}
         self._odds: dict[str, list[int]] = {}
         self._tried: set[str] = set()
         self._places: dict[int, int] = {}
@@ -167,10 +184,11 @@ class SearchProposer(TextOptimizer):
                 odds[0 if improved else 1] += 1
         if block in (_NUMBERS, ""):
             self._tell_numbers(trial, score)
-        real = {name for name, p in self.space.items() if isinstance(p, Float)}
-        kind = _digest({k: v for k, v in trial.config.items() if k not in real})
-        if kind not in self._elites or score > self._elites[kind][0]:
-            self._elites[kind] = (score, trial.number, dict(trial.config))
+        elite = self._elites.setdefault(self._combination(trial.config), _Elite())
+        if trial.origin.endswith(f"/{_NUMBERS}/{_NEAR}") and score != elite.score:
+            elite.step = min(elite.step * (_GROW if score > elite.score else _SHRINK), _WIDEST)
+        if score >= elite.score:
+            elite.score, elite.number, elite.config = score, trial.number, dict(trial.config)
         if improved or not self._best:
             self._best_score, self._best = score, dict(trial.config)
             self._parents.append((self._best, line))
@@ -280,22 +298,45 @@ class SearchProposer(TextOptimizer):
         """Numbers and choices of their optimizer, or a step away; with the words of an elite."""
         assert self._numbers is not None
         assert self._numbers_space is not None
-        start = best
-        if self._elites and self.improves is None:
-            ranked = sorted(self._elites.values(), key=lambda elite: elite[:2], reverse=True)
-            start = ranked[min(int(rng.geometric(0.5)), len(ranked)) - 1][2]
-        words = {name: start[name] for name in self._words()}
+        elite = self._elite(best, rng)
+        words = {name: elite.config[name] for name in self._words()}
         known = (*self.history.values(), *self.pending.values())
-        if self._steps and sum(_block(trial) == _NUMBERS for trial in known) % 2:
-            size = self._choose(list(_STEPS), rng, f"{_NUMBERS}/")
-            scale = 10 ** (_STEPS[size] - rng.random())
-            config = {k: v for k, v in start.items() if k in self._numbers_space}
-            near = _step(self._numbers_space, config, scale, rng)
+        turn = sum(_block(trial) == _NUMBERS for trial in known) % _TURNS
+        if self._steps and turn:
+            config = {k: v for k, v in elite.config.items() if k in self._numbers_space}
+            if turn == 1:
+                other = self._combined(config, words, rng)
+                if other is not None:
+                    return _OTHER, {**words, **other}
+            near = _step(self._numbers_space, config, elite.step, rng)
             if near is not None:
-                return size, {**words, **near}
+                return _NEAR, {**words, **near}
         place = self._places.setdefault(number, len(self._places))
         (candidate,) = self._numbers.ask(number=place)
         return "", {**words, **candidate.config}
+
+    def _combination(self, config: Mapping[str, Any]) -> str:
+        """All that is no real number."""
+        return _digest({k: v for k, v in config.items() if k not in self._real})
+
+    def _combined(
+        self, config: dict[str, Any], words: dict[str, Any], rng: np.random.Generator
+    ) -> dict[str, Any] | None:
+        """One choice or whole number changed, to a combination that was not tried."""
+        assert self._numbers_space is not None
+        near = self._numbers_space.neighbors(config, _NEIGHBORS, seed=int(rng.integers(2**31)))
+        fresh = (one for one in near if self._combination({**words, **one}) not in self._elites)
+        return next(fresh, None)
+
+    def _elite(self, best: Mapping[str, Any], rng: np.random.Generator) -> _Elite:
+        """The best values of a combination, or those that are given where they must be kept."""
+        if not self._elites or self.improves is not None:
+            return _Elite(config=dict(best))
+        ranked: list[_Elite] = []
+        for elite in sorted(self._elites.values(), key=lambda e: (e.score, e.number), reverse=True):
+            if not ranked or (elite.score < ranked[-1].score and elite.step > _SMALL):
+                ranked.append(elite)
+        return ranked[min(int(rng.geometric(_RANK)), len(ranked)) - 1]
 
     def _mutated(
         self, block: str, best: Mapping[str, Any], tried: set[str]
@@ -353,16 +394,15 @@ def _block(trial: Trial) -> str:
 def _step(
     space: Space, config: Mapping[str, Any], scale: float, rng: np.random.Generator
 ) -> dict[str, Any] | None:
-    """All real numbers moved, or one value; None where nothing near is allowed."""
-    if rng.random() < 0.5:
-        near = dict(config)
-        for name in config:
-            parameter = space[name]
-            if isinstance(parameter, Float):
-                u = np.array(parameter.encode(config[name]))
-                near[name] = parameter.decode(moved(parameter, rng, u, scale))
-        if near != config and _is_allowed(space, near):
-            return near
+    """All real numbers moved, or one value where there are none; None where that is not allowed."""
+    near = dict(config)
+    for name in config:
+        parameter = space[name]
+        if isinstance(parameter, Float):
+            u = np.array(parameter.encode(config[name]))
+            near[name] = parameter.decode(moved(parameter, rng, u, scale))
+    if near != config and _is_allowed(space, near):
+        return near
     found = space.neighbors(config, seed=int(rng.integers(2**31)), scale=scale)
     return found[0] if found else None
 
