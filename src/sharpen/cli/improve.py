@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,6 +84,12 @@ def register(app: typer.Typer) -> None:
         annotations: Annotated[
             str, typer.Option(help="github: also print a line that it shows at the function.")
         ] = "",
+        interactive: Annotated[
+            bool, typer.Option("--interactive", help="Choose among proposals yourself.")
+        ] = False,
+        replay: Annotated[
+            Path | None, typer.Option(help="Check the claims of a session.jsonl again.")
+        ] = None,
         fail_on_no_gain: Annotated[
             bool, typer.Option("--fail-on-no-gain", help="Exit 1 where nothing better is found.")
         ] = False,
@@ -122,8 +130,18 @@ def register(app: typer.Typer) -> None:
         if Path(target).is_dir():
             return _folder(Path(target), program, tests, top, config, lm, place, fail_on_no_gain)
         file, entry = _split(target)
+        if replay is not None:
+            return _replay(file, entry, replay, config)
+        steer = None
+        if interactive:
+            from sharpen.code.improver.session import steered
+
+            log = None if place is None else place / "session.jsonl"
+            steer = steered(lm, log, _commands(), say)
         try:
-            result = improve_function(file, entry, lm=lm, out=place, config=config, say=say)
+            result = improve_function(
+                file, entry, lm=lm, out=place, config=config, say=say, steer=steer
+            )
         except KeyboardInterrupt:
             raise Interrupted(
                 "interrupted; run the same command again: what was tried is not tried twice."
@@ -203,6 +221,28 @@ def _folder(
     checked = out is None
     code = 1 if (checked and gains) or (fail_on_no_gain and not gains) else 0
     return Output({"format": 1, "functions": rows, "improved": gains}, render, code)
+
+
+def _commands() -> Iterator[str]:
+    """Lines that a person types, or that come through a pipe."""
+    while True:
+        if sys.stdin.isatty():
+            error_console().print("> ", end="")
+        line = sys.stdin.readline()
+        if not line:
+            return
+        yield line
+
+
+def _replay(file: str, entry: str, session: Path, config: Any) -> Output:
+    from sharpen.code.improver.session import replay
+
+    found = replay(file, entry, session, config, _say)
+
+    def render(console: Any) -> None:
+        console.print("\n".join(found) or "every decision came out as it was", markup=False)
+
+    return Output({"format": 1, "differences": found}, render, 1 if found else 0)
 
 
 def _say(text: str) -> None:

@@ -71,6 +71,7 @@ def test_a_slow_function_is_improved_and_the_claim_can_be_checked_again(
     assert "No difference was found" in (out / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_second_run_goes_on_where_the_first_was_and_gives_the_same_patch(
     file: Path, tmp_path: Path
 ) -> None:

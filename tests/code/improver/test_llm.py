@@ -46,6 +46,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_fast_one_of_three_replies_is_kept(file: Path) -> None:
     asked: list[str] = []
 

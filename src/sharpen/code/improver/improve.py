@@ -37,8 +37,9 @@ from sharpen.code.improver.testing import (
 from sharpen.code.improver.verdict import Verdict, decide, exponents
 from sharpen.code.inputs import Input, read_inputs
 from sharpen.code.rewrite import Facts, Kind, observe
+from sharpen.core.sandbox import SandboxPool
 
-__all__ = ["Prepared", "improve", "prepare"]
+__all__ = ["Prepared", "Steer", "improve", "judge_of", "prepare"]
 
 _LOG = logging.getLogger(__name__)
 _FINALISTS = 3
@@ -50,6 +51,8 @@ _NOT_CHECKED = (
 )
 
 Say = Callable[[str], None]
+Steer = Callable[["Prepared", Judge, list[Attempt]], tuple[Attempt, Verdict] | None]
+"""Gives what is to be taken, with what was measured of it; None takes nothing."""
 
 
 @dataclass(slots=True)
@@ -79,6 +82,7 @@ def improve(
     out: str | Path | None = None,
     config: ImproveConfig | None = None,
     say: Say | None = None,
+    steer: Steer | None = None,
     **settings: Any,
 ) -> ImproveResult:
     """Make a function faster, if that can be done without a difference that shows.
@@ -93,6 +97,7 @@ def improve(
         out: a folder for ``attempts.jsonl``, with which an interrupted run goes on where it was.
         config: settings.
         say: called with a line at each step.
+        steer: chooses in place of the search, such as a person does.
         settings: fields of :class:`ImproveConfig`, in place of ``config``.
 
     Raises:
@@ -116,34 +121,23 @@ def improve(
     tell = say or _LOG.info
     with ExitStack() as stack:
         prepared = prepare(path, function, config, stack, calls=calls, say=tell)
-        journal = Journal(None if out is None else Path(out) / "attempts.jsonl", _key(prepared))
-        pool = None
-        if lm is not None and "llm" in config.propose:
-            from sharpen.core.sandbox import SandboxPool
-
-            packages = sorted({"numpy", *config.allow})
-            pool = stack.enter_context(SandboxPool(1, packages=packages))
-        judge = Judge(
-            prepared.target,
-            prepared.baseline,
-            prepared.levels,
-            config,
-            prepared.equality,
-            journal,
-            pool,
-        )
+        judge = judge_of(prepared, stack, out=out, sandboxed=lm is not None)
+        journal = judge.journal
         budget = Budget(config.budget_s, config.tries)
         candidates: list[Attempt] = []
         if "rewrite" in config.propose:
             candidates = search_rewrites(judge, prepared.facts, budget)
             tell(f"{len(journal.attempts)} rewrites tried, {len(candidates)} seem faster")
-        if lm is not None and "llm" in config.propose:
-            from sharpen.code.improver.llm import propose_with
+        refused: list[str] = []
+        if steer is not None:
+            chosen, verdict = steer(prepared, judge, candidates) or (None, None)
+        else:
+            if lm is not None and "llm" in config.propose:
+                from sharpen.code.improver.llm import propose_with
 
-            candidates = ranked(
-                [*candidates, *propose_with(lm, prepared, judge, budget, candidates, tell)]
-            )
-        chosen, verdict, refused = _choose(prepared, judge, candidates, tell)
+                found = propose_with(lm, prepared, judge, budget, candidates, tell)
+                candidates = ranked([*candidates, *found])
+            chosen, verdict, refused = _choose(prepared, judge, candidates, tell)
         return _result(
             prepared, journal, budget, chosen, verdict, refused, time.monotonic() - begin
         )
@@ -215,6 +209,38 @@ def prepare(
         say(f"{profile.seconds:.3g} s at {levels[-1].name}{power}\n{profile.table()}")
     return Prepared(
         target, config, equality, corpus, baseline, levels, facts, command, profile, original, again
+    )
+
+
+def judge_of(
+    prepared: Prepared, stack: ExitStack, *, out: str | Path | None, sandboxed: bool
+) -> Judge:
+    """What tries texts for a function.
+
+    Args:
+        prepared: the function.
+        stack: ends the sandboxes.
+        out: a folder for what was tried.
+        sandboxed: whether a language model's code may come.
+
+    Raises:
+        SandboxUnavailable: that needs a sandbox, which this machine does not have.
+        StorageError: the folder cannot be written.
+    """
+    config = prepared.config
+    journal = Journal(None if out is None else Path(out) / "attempts.jsonl", _key(prepared))
+    pool = None
+    if sandboxed and not config.trust_llm:
+        packages = sorted({"numpy", *config.allow})
+        pool = stack.enter_context(SandboxPool(1, packages=packages))
+    return Judge(
+        prepared.target,
+        prepared.baseline,
+        prepared.levels,
+        config,
+        prepared.equality,
+        journal,
+        pool,
     )
 
 

@@ -13,13 +13,21 @@ from dataclasses import dataclass, field, replace
 
 from sharpen.code.improver.config import ImproveConfig
 from sharpen.code.improver.corpus import Level
-from sharpen.code.improver.equality import Equality
+from sharpen.code.improver.equality import Difference, Equality
 from sharpen.code.improver.journal import Attempt, Journal
 from sharpen.code.improver.observer import Observer, Sandboxed, Watcher
-from sharpen.code.improver.reference import Baseline, call_text
+from sharpen.code.improver.reference import (
+    Baseline,
+    BaselineError,
+    Refuted,
+    call_text,
+    record_baseline,
+)
 from sharpen.code.improver.sandbox_timer import SandboxTimer
+from sharpen.code.improver.shrink import shrunk
 from sharpen.code.improver.suspicion import complaint, suspicions
 from sharpen.code.improver.target import Target
+from sharpen.code.inputs import Input
 from sharpen.code.measure.process import Program, Timer, encode_inputs
 from sharpen.core.errors import ConfigError, ExecutionError
 from sharpen.core.sandbox import SandboxPool
@@ -112,15 +120,51 @@ class Judge:
         finally:
             observer.close()
         if refuted is not None:
-            where = ""
-            if refuted.index is not None:
-                where = f"for {call_text(self.baseline.inputs[refuted.index])} "
-            return replace(attempt, verdict="wrong", reason=f"{where}{refuted.difference}")
+            return replace(attempt, verdict="wrong", reason=self._told(proposal, refuted))
         try:
             score, opcodes = self.look(proposal.text, proposal.origin)
         except ExecutionError as error:
             return replace(attempt, verdict="slower", reason=f"it was not timed: {error}")
         return replace(attempt, score=score, opcodes=opcodes)
+
+    def _told(self, proposal: Proposal, refuted: Refuted) -> str:
+        """What differs and for which arguments; for those who write texts, for small ones."""
+        if refuted.index is None:
+            return str(refuted.difference)
+        call = self.baseline.inputs[refuted.index]
+        difference = refuted.difference
+        if proposal.origin != "rewrite":
+            found = self._smallest(proposal, call)
+            if found is not None:
+                call, difference = found
+        return f"for {call_text(call)} {difference}"
+
+    def _smallest(self, proposal: Proposal, call: Input) -> tuple[Input, Difference] | None:
+        """A small call for which a text differs, which is tried first from now on."""
+        last: dict[int, Refuted] = {}
+        seen: dict[int, Baseline] = {}
+        with Watcher(self.target.program()) as original:
+            observer = self.watcher(proposal)
+
+            def differs(one: Input) -> bool:
+                try:
+                    alone = record_baseline([one], original, original, self.equality, judged=True)
+                except BaselineError:
+                    return False
+                found = alone.refute(observer, self.equality)
+                if found is None or found.index is None:
+                    return False
+                last[0], seen[0] = found, alone
+                return True
+
+            try:
+                small = shrunk(call, differs)
+            finally:
+                observer.close()
+        if small is call or not last:
+            return None
+        self.baseline.add_first(seen[0])
+        return small, last[0].difference
 
     def _refused(self, proposal: Proposal) -> str | None:
         text = self.target.text

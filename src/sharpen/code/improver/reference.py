@@ -81,6 +81,14 @@ class Baseline:
                 return Refuted(index, found)
         return self._state_refutes(series)
 
+    def add_first(self, other: Baseline) -> None:
+        """Try the inputs of another first, unless calls change variables of the module."""
+        if self.state or other.state or other.encoded[0] in self.encoded:
+            return
+        self.inputs[:0] = other.inputs
+        self.expected[:0] = other.expected
+        self.encoded[:0] = other.encoded
+
     def _state_refutes(self, series: Series) -> Refuted | None:
         changed = changes(series)
         for name in [*self.state, *changed]:
