@@ -23,10 +23,25 @@ def test_rewrites_of_slow_solutions_are_right(problem: Problem) -> None:
     text, entry = problem.slow, problem.entry
     assert text is not None
     calls: list[Call] = [tuple(args) for args in problem.inputs(level=0)]
-    facts = facts_of(text, entry, calls, allow=("numpy", "numba"))
+    facts = facts_of(text, entry, calls, allow=("numpy",))
     hidden = [*calls, *drawn_calls(calls, 7, 25)]
     for rewrite in closure(text, entry, facts, 2, most=10):
         assert_same(text, rewrite.text, entry, hidden)
+
+
+@pytest.mark.slow
+def test_compiled_solutions_are_right() -> None:
+    found = 0
+    for problem in OWN:
+        text, entry = problem.slow, problem.entry
+        assert text is not None
+        calls: list[Call] = [tuple(args) for args in problem.inputs(level=0)]
+        facts = facts_of(text, entry, calls, allow=("numpy", "numba"))
+        for rewrite in propose(text, entry, facts):
+            if rewrite.rewriter == "compiled":
+                found += 1
+                assert_same(text, rewrite.text, entry, [*calls, *drawn_calls(calls, 8, 60)])
+    assert found > 10
 
 
 def test_many_of_the_slow_solutions_can_be_rewritten() -> None:
@@ -64,7 +79,7 @@ def recorded(text: str, entry: str, tests: str) -> list[Call]:
         found.append(copy.deepcopy(args))
         return function(*args)
 
-    load(tests)["check"](spy)
+    load(f"{text}\n\n{tests}")["check"](spy)
     return found
 
 
@@ -79,6 +94,6 @@ def test_rewrites_of_humaneval_solutions_are_right() -> None:
         hidden = [*calls[:30], *drawn_calls(calls, 1, 25)]
         for rewrite in closure(text, entry, facts, 2, most=20):
             assert_same(text, rewrite.text, entry, hidden)
-            load(row["test"])["check"](find(load(rewrite.text), entry))
+            load(f"{rewrite.text}\n\n{row['test']}")["check"](find(load(rewrite.text), entry))
             rewrites += 1
     assert rewrites > 30

@@ -27,6 +27,7 @@ ARGUMENTS = {
     "largest": ([1, -1],),
     "has_negative": ([1, -1],),
     "shares": ([1, -1],),
+    "inversions": ([1, -1],),
     "common": ([1, 2], [2, 3]),
     "unique": ([1, 2],),
     "has_pair": ([1, 2], 3),

@@ -273,6 +273,15 @@ class Code:
                     return False
         return True
 
+    def falls_through(self, block: Block) -> bool:
+        """Whether the end of a block may be reached."""
+        last = block[-1]
+        if isinstance(last, (ast.Return, ast.Raise)):
+            return False
+        if isinstance(last, ast.If) and last.orelse:
+            return self.falls_through(last.body) or self.falls_through(last.orelse)
+        return True
+
     def in_try(self, node: ast.AST) -> bool:
         """Whether a failure at a node may be caught by the function, or is followed by more."""
         at = self.effects.parent(node)

@@ -6,6 +6,7 @@ import ast
 
 from sharpen.code.rewrite.base import Change, Rewrite, Rewriter
 from sharpen.code.rewrite.code import Code
+from sharpen.code.rewrite.compiled import COMPILED
 from sharpen.code.rewrite.comprehension_joins import COMPREHENSION_JOIN
 from sharpen.code.rewrite.counts import COUNTER, FIRST_PLACES
 from sharpen.code.rewrite.divisors import DIVISOR_PAIRS, LEAST_DIVISOR
@@ -37,6 +38,7 @@ REWRITERS: tuple[Rewriter, ...] = (
     DEQUE,
     PREFIX_SUMS,
     RUNNING_EXTREMES,
+    COMPILED,
     HOIST,
     EARLY_EXIT,
     SUM_LOOP,
@@ -97,7 +99,7 @@ def _with_imports(code: Code, change: Change) -> list[Edit] | None:
             return None
         missing.append(name)
     if missing:
-        edits.append(_import(code.source, sorted(missing)))
+        edits.insert(0, _import(code.source, sorted(missing)))
     return edits
 
 
