@@ -153,6 +153,7 @@ def outcome(sandbox: Sandbox, job: Job, encoded: EncodedJob, limits: Limits) -> 
             "mutated": job.mutated,
             "clock": job.clock or "",
             "call_limit": _inside(job),
+            "sampled": job.sample_memory,
         },
         limits,
     )
@@ -233,6 +234,7 @@ def finished(
         cpu_s=report["cpu_s"],
         wall_s=report["wall_s"],
         peak_mib=sandbox.peak_mib(report["peak_kib"]),
+        memory=tuple((at, sandbox.beyond_idle_mib(kib)) for at, kib in report["samples"]),
         counts={**counts, "leftover": report["leftover"]},
         tier=sandbox.plan.tier,
         versions={**sandbox.state["versions"], "sharpen": __version__},

@@ -275,9 +275,13 @@ class Sandbox:
         Args:
             job_kib: peak of its first process.
         """
-        own = max(0.0, (job_kib - self.baseline_kib) / 1024)
+        own = self.beyond_idle_mib(job_kib)
         peak = self.group.peak() if self.group is not None else None
         return own if peak is None else max(own, (peak - self._memory_before) / (1 << 20))
+
+    def beyond_idle_mib(self, job_kib: int) -> float:
+        """Memory beyond that of a job that does nothing, MiB, of a job that has some KiB."""
+        return max(0.0, (job_kib - self.baseline_kib) / 1024)
 
     def close(self) -> None:
         """End it and all in it; leaves no process, no folder, no group."""

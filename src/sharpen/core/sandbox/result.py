@@ -104,6 +104,10 @@ class Result:
     peak_mib: float = 0.0
     """Peak memory beyond what a job that does nothing has, MiB."""
 
+    memory: tuple[tuple[float, float], ...] = ()
+    """Seconds since its start and MiB beyond what a job that does nothing has, where the job asks
+    for samples. What comes and goes between two is in ``peak_mib`` alone."""
+
     counts: Mapping[str, int] = field(default_factory=dict)
     """``calls`` answered, and ``leftover`` processes that it left and that were ended."""
 
@@ -145,6 +149,7 @@ class Result:
             "cpu_s": self.cpu_s,
             "wall_s": self.wall_s,
             "peak_mib": self.peak_mib,
+            "memory": [list(sample) for sample in self.memory],
             "counts": dict(self.counts),
             "tier": self.tier,
             "versions": dict(self.versions),

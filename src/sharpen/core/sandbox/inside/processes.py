@@ -10,9 +10,9 @@ import os
 import signal
 import time
 
-__all__ = ["children_of", "cpu_seconds", "descendants", "kill_all", "reap"]
+__all__ = ["children_of", "cpu_seconds", "descendants", "kill_all", "memory_kib", "reap"]
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+_TICKS, _PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 
 
 def children_of(pid: int) -> list[int]:
@@ -52,6 +52,18 @@ def cpu_seconds(pid: int) -> float:
             continue
         ticks += sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime
     return ticks / _TICKS
+
+
+def memory_kib(pid: int) -> int:
+    """Memory of a process and all below it that is in RAM; 0 where it has ended."""
+    pages = 0
+    for one in (pid, *descendants(pid)):
+        try:
+            with open(f"/proc/{one}/statm", "rb") as file:
+                pages += int(file.read().split()[1])
+        except (OSError, IndexError, ValueError):
+            continue
+    return pages * _PAGE // 1024
 
 
 def reap() -> bool:

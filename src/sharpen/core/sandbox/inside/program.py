@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import linecache
+import marshal
 import os
 import sys
 import types
@@ -25,10 +26,13 @@ from sharpen.core.sandbox.inside.codec import (
 )
 from sharpen.core.sandbox.inside.timed import Late, Meter
 
-__all__ = ["FILE", "as_exception", "failure_of", "load", "run_calls", "write_frame"]
+__all__ = ["FILE", "MARSHALLED", "as_exception", "failure_of", "load", "run_calls", "write_frame"]
 
 FILE = "<program>"
 """How tracebacks call the program's source."""
+
+MARSHALLED = b"M"
+"""Begins arguments that are not written by the codec; no value of it begins so."""
 
 _MAX_MESSAGE = 4096
 _MAX_FRAMES = 30
@@ -146,6 +150,13 @@ def flush() -> None:
             stream.flush()
 
 
+def _arguments(data: bytes) -> Any:
+    """Arguments of a call, which come from outside and are trusted."""
+    if data[:1] == MARSHALLED:
+        return marshal.loads(memoryview(data)[1:])
+    return decode(data)
+
+
 def run_calls(job: dict[str, Any], fd: int) -> None:
     """Load a program, call its entry with each input, and write the outputs.
 
@@ -181,7 +192,7 @@ def run_calls(job: dict[str, Any], fd: int) -> None:
         if job["entry"] is not None:
             function = find(names, job["entry"])
             for args_bytes, kwargs_bytes in job["inputs"]:
-                args, kwargs = decode(args_bytes), decode(kwargs_bytes)
+                args, kwargs = _arguments(args_bytes), _arguments(kwargs_bytes)
                 try:
                     value = invoke(function, args, kwargs)
                 except Exception as error:

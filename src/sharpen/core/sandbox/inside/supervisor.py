@@ -37,6 +37,7 @@ PRELOADED = (
 )
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full")
 _TICK_S = 0.05
+_SAMPLE_S, _MOST_SAMPLES = 0.005, 20_000
 _EMPTY_S = 1.0
 _KEPT = (
     linux.CAP_DAC_OVERRIDE,
@@ -156,7 +157,8 @@ class Supervisor:
         self._oom_score(b"0")
         for fd in (outcome, out_end, err_end, *fds):
             os.close(fd)
-        watched = _Watched(self, job["limits"], pid, begin, (result, out, err))
+        fds_of_job = (result, out, err)
+        watched = _Watched(self, job["limits"], pid, begin, fds_of_job, job.get("sampled", False))
         try:
             report = watched.until_it_ends()
         finally:
@@ -238,6 +240,7 @@ class _Watched:
         pid: int,
         begin: float,
         fds: tuple[int, int, int],
+        sampled: bool,
     ) -> None:
         self.supervisor = supervisor
         self.limits = limits
@@ -247,6 +250,8 @@ class _Watched:
         self.read: dict[int, bytearray] = {fd: bytearray() for fd in fds}
         self.broken: str | None = None
         self.checked = begin
+        self.tick_s = _SAMPLE_S if sampled else _TICK_S
+        self.samples: list[tuple[float, int]] | None = [] if sampled else None
         self.poll = select.poll()
         self.pidfd = os.pidfd_open(pid)
         for fd in (*fds, self.pidfd, supervisor.control.fileno()):
@@ -262,13 +267,14 @@ class _Watched:
         ended = False
         try:
             while not ended and self.broken is None:
-                for fd, _ in self.poll.poll(_TICK_S * 1000):
+                for fd, _ in self.poll.poll(self.tick_s * 1000):
                     if fd == self.pidfd:
                         ended = True
                     elif fd == control:
                         raise EOFError  # nobody waits for the result
                     else:
                         self._take(fd)
+                self._sample()
                 self._check(before)
         finally:
             os.close(self.pidfd)
@@ -293,6 +299,7 @@ class _Watched:
             "cpu_s": _reaped_cpu_s() - before,
             "wall_s": wall,
             "peak_kib": used.ru_maxrss,
+            "samples": self.samples or [],
             "leftover": leftover,
             "clean": scratch.empty(folder, _EMPTY_S) and clean,
         }
@@ -315,6 +322,13 @@ class _Watched:
                 self.broken = "result"
             elif printed > self.limits["output_bytes"]:
                 self.broken = "output"
+
+    def _sample(self) -> None:
+        """Note what memory the job has, in KiB, where that is asked for."""
+        if self.samples is not None and len(self.samples) < _MOST_SAMPLES:
+            kib = processes.memory_kib(self.pid)
+            if kib:
+                self.samples.append((time.monotonic() - self.begin, kib))
 
     def _check(self, before: float) -> None:
         """Compare a job that takes a while with its limits, now and then."""

@@ -12,6 +12,7 @@ the process in ticks of milliseconds, and short work reads as nothing.
 from __future__ import annotations
 
 import gc
+import signal
 import sys
 import threading
 import time
@@ -22,6 +23,11 @@ __all__ = ["Late", "Meter"]
 
 _BOUND = {name: getattr(time, name) for name in ("thread_time_ns", "perf_counter_ns")}
 _CLOCKS = {"cpu": _BOUND["thread_time_ns"], "wall": _BOUND["perf_counter_ns"]}
+_TIMERS = {
+    "cpu": (signal.ITIMER_PROF, signal.SIGPROF),
+    "wall": (signal.ITIMER_REAL, signal.SIGALRM),
+}
+_TICK_S = 0.02  # timers of processor time are not more exact than that
 _WATCHED = ("sys.settrace", "sys.setprofile", "gc.get_objects", "gc.get_referrers", "ctypes.dlopen")
 
 
@@ -35,8 +41,8 @@ class Meter:
     Args:
         clock: ``cpu``, ``wall`` or ``opcodes``.
         limit: of a call, in its unit; None for none.
-        stop: called when the limit of instructions is passed, within the program, so that it must
-            not return.
+        stop: called when the limit is passed, within the program, so that it must not return. A
+            program may keep that from happening; then it is ended from outside.
     """
 
     def __init__(self, clock: str, limit: float | None, stop: Callable[[], None]) -> None:
@@ -47,7 +53,7 @@ class Meter:
         gc.collect()
         gc.disable()
         self.call = (
-            self._counting(limit, stop) if clock == "opcodes" else self._timing(clock, limit)
+            self._counting(limit, stop) if clock == "opcodes" else self._timing(clock, limit, stop)
         )
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -58,15 +64,24 @@ class Meter:
         if what not in self.marks:
             self.marks.append(what)
 
-    def _timing(self, clock: str, limit: float | None) -> Callable[..., Any]:
+    def _timing(
+        self, clock: str, limit: float | None, stop: Callable[[], None]
+    ) -> Callable[..., Any]:
         now, times, bound = _CLOCKS[clock], self.times, dict(_BOUND)
+        timer, number = _TIMERS[clock]
+        set_timer = signal.setitimer
+        ends_s = 0.0 if limit is None else limit / 1e9 + _TICK_S
+        if limit is not None:
+            signal.signal(number, lambda *_: stop())
 
         def call(function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+            set_timer(timer, ends_s)
             begin = now()
             try:
                 value = function(*args, **kwargs)
             finally:
                 took = now() - begin
+                set_timer(timer, 0)
                 times.append(took)
                 for name, one in bound.items():
                     if getattr(time, name, None) is not one:
