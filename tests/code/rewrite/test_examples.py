@@ -28,6 +28,8 @@ ARGUMENTS = {
     "has_negative": ([1, -1],),
     "shares": ([1, -1],),
     "inversions": ([1, -1],),
+    "row_sum": (b"\x01\x05abc", 1, 3),
+    "extrema": (bytes(range(20)), 3, 3, 5),
     "common": ([1, 2], [2, 3]),
     "unique": ([1, 2],),
     "has_pair": ([1, 2], 3),

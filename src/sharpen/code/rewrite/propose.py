@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 
 from sharpen.code.rewrite.base import Change, Rewrite, Rewriter
+from sharpen.code.rewrite.buffers import BYTE_ROWS, ROW_PARTS
 from sharpen.code.rewrite.code import Code
 from sharpen.code.rewrite.compiled import COMPILED
 from sharpen.code.rewrite.comprehension_joins import COMPREHENSION_JOIN
@@ -38,6 +39,8 @@ REWRITERS: tuple[Rewriter, ...] = (
     DEQUE,
     PREFIX_SUMS,
     RUNNING_EXTREMES,
+    BYTE_ROWS,
+    ROW_PARTS,
     COMPILED,
     HOIST,
     EARLY_EXIT,

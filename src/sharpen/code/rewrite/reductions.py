@@ -14,7 +14,7 @@ from sharpen.code.rewrite.code import Code
 from sharpen.code.rewrite.names import binds, loads
 from sharpen.code.rewrite.source import Edit
 
-__all__ = ["COUNT_LOOP", "EXTREME_LOOP", "SUM_LOOP"]
+__all__ = ["COUNT_LOOP", "EXTREMES", "EXTREME_LOOP", "SUM_LOOP"]
 
 _SEQUENCES = frozenset({list, tuple})
 _ITERABLES = _SEQUENCES | {set, frozenset, range}
@@ -194,7 +194,7 @@ def ones(xs):
     ),
 )
 
-_EXTREMES = {
+EXTREMES = {
     "max": (
         "if X > m_:\n m_ = X",
         "if m_ < X:\n m_ = X",
@@ -212,7 +212,7 @@ _EXTREMES = {
 
 def _find_extremes(code: Code) -> Iterator[Change]:
     for loop in _loops(code):
-        for what, patterns in _EXTREMES.items():
+        for what, patterns in EXTREMES.items():
             found = code.match_any_block(patterns, loop.body)
             if not found or not code.names.builtin(what):
                 continue
