@@ -176,7 +176,7 @@ class Equality:
             return a != a and b != b
         if a == b:
             return math.copysign(1, a) == math.copysign(1, b) or self.rounds
-        if not self.rounds:
+        if not self.rounds or not (math.isfinite(a) and math.isfinite(b)):
             return False
         apart = ulps(a, b)
         fits = apart <= self._ulps if self._ulps else abs(a - b) <= self._atol + self._rtol * abs(a)

@@ -31,8 +31,8 @@ from sharpen.code.improver.testing import (
     TestRun,
     command_of,
     doctest_command,
+    find_tests,
     run_tests,
-    tests_beside,
 )
 from sharpen.code.improver.verdict import Verdict, decide, exponents
 from sharpen.code.inputs import Input, read_inputs
@@ -249,7 +249,7 @@ def _command(target: Target, config: ImproveConfig) -> list[str] | None:
         return None
     if config.tests is not None:
         return command_of(config.tests)
-    beside = tests_beside(target)
+    beside = find_tests(target)
     return None if beside is None else command_of(str(beside))
 
 

@@ -27,9 +27,9 @@ __all__ = [
     "TestRun",
     "command_of",
     "doctest_command",
+    "find_tests",
     "run_command",
     "run_tests",
-    "tests_beside",
 ]
 
 _HOOK = "from sharpen.code.improver.recording import start\nstart()\n"
@@ -88,7 +88,7 @@ def doctest_command(target: Target) -> list[str]:
     return [sys.executable, "-c", code, str(target.root), target.module]
 
 
-def tests_beside(target: Target) -> Path | None:
+def find_tests(target: Target) -> Path | None:
     """The file of tests that belongs to a module by its name, beside it or in ``tests``."""
     stem = target.file.stem
     folders = [target.file.parent, target.file.parent / "tests", target.root / "tests"]
@@ -198,4 +198,4 @@ def _started(command: list[str], variables: Mapping[str, str]) -> Iterator[subpr
         # Its own session: whatever it has started and left goes too.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()

@@ -1,0 +1,242 @@
+"""Where inputs come from, and how they grow."""
+
+from __future__ import annotations
+
+import ast
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sharpen.code.improver.growth import can_grow, grow, size_of
+from sharpen.code.improver.hot import find_hot
+from sharpen.code.improver.inferring import guesses
+from sharpen.code.improver.observer import Watcher
+from sharpen.code.improver.strategies import call_strategy, examples, like
+from sharpen.code.improver.target import Target, locate
+from sharpen.code.improver.testing import command_of, doctest_command, find_tests, run_tests
+from sharpen.code.inputs import Input
+from sharpen.code.measure.process import encode_inputs
+from sharpen.core.errors import ExecutionError
+from sharpen.core.sandbox import decode, encode
+
+MODULE = '''
+def plain(x, y=2, *rest, key, **more):
+    """Add.
+
+    >>> plain(40, key=1)
+    42
+    """
+    x += 1
+    return x + key
+
+
+def steps(xs):
+    total = 0
+    for x in xs:
+        xs = None
+        total += x
+        yield total
+
+
+class Shop:
+    def __init__(self, prices):
+        self.prices = prices
+
+    def bill(self, names):
+        self.last = names
+        return sum(self.prices[name] for name in names)
+
+    @classmethod
+    def empty(cls, name):
+        return name
+
+    @staticmethod
+    def tax(price: float) -> float:
+        return price * 2
+'''
+TESTS = """
+from module import *
+
+def test():
+    assert plain(1, key=3) == 5
+    assert plain(1, key=3) == 5
+    assert plain(1, 2, 3, key=4, other=5) == 6
+    assert list(steps([1, 2, 3])) == [1, 3, 6]
+    shop = Shop({"tea": 3})
+    assert shop.bill(["tea", "tea"]) == 6
+    assert Shop.empty("x") == "x"
+    assert Shop.tax(1.5) == 3.0
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "module.py"
+    path.write_text(MODULE)
+    (tmp_path / "test_module.py").write_text(TESTS)
+    return path
+
+
+def recorded(file: Path, entry: str, command: list[str] | None = None) -> tuple[Target, list[Any]]:
+    target = locate(file, entry)
+    beside = find_tests(target)
+    assert beside is not None
+    run = run_tests(command or command_of(str(beside)), target, record=True)
+    assert run.passed, run.output
+    return target, [decode(one) for one in run.records]
+
+
+def test_arguments_are_recorded_as_they_come(file: Path) -> None:
+    _, calls = recorded(file, "plain")
+    assert calls == [((1, 2), {"key": 3}), ((1, 2, 3), {"key": 4, "other": 5})]
+    # A generator goes on several times, with its variables changed.
+    _, calls = recorded(file, "steps")
+    assert calls == [(([1, 2, 3],), {})]
+
+
+def test_a_method_is_called_with_the_attributes_of_its_object(file: Path) -> None:
+    target, calls = recorded(file, "Shop.bill")
+    assert calls == [(({"prices": {"tea": 3}}, ["tea", "tea"]), {})]
+    with Watcher(target.program()) as watcher:
+        (seen,) = watcher.observe(encode_inputs(calls), each_s=5, whole_s=5).seen
+    assert seen.what is not None
+    assert seen.what["value"] == 6
+    # What the call left in the object is seen.
+    assert seen.what["args"][0].keys() == {"prices", "last"}
+    assert recorded(file, "Shop.empty")[1] == [(("x",), {})]
+    assert recorded(file, "Shop.tax")[1] == [((1.5,), {})]
+
+
+def test_examples_in_docstrings_are_recorded(file: Path) -> None:
+    target = locate(file, "plain")
+    _, calls = recorded(file, "plain", doctest_command(target))
+    assert calls == [((40, 2), {"key": 1})]
+
+
+def test_another_text_stands_in_for_the_file_in_its_tests(file: Path) -> None:
+    target = locate(file, "plain")
+    command = command_of(str(file.parent / "test_module.py"))
+    good = run_tests(command, target, text=MODULE.replace("x + key", "key + x"))
+    assert good.passed
+    assert good.loaded
+    assert not run_tests(command, target, text=MODULE.replace("x + key", "x - key")).passed
+    assert file.read_text() == MODULE
+
+
+def test_a_command_that_takes_too_long_is_ended(file: Path) -> None:
+    line = [sys.executable, "-c", "while True: pass"]
+    run = run_tests(line, locate(file, "plain"), limit_s=0.5)
+    assert not run.passed
+    assert "longer than" in run.output
+
+
+def test_functions_are_ranked_by_the_time_in_themselves(tmp_path: Path) -> None:
+    (tmp_path / "work.py").write_text(
+        "class A:\n    def slow(self):\n        return sum(i * i for i in range(200_000))\n\n"
+        "def quick():\n    return A().slow()\n\nif __name__ == '__main__':\n    quick()\n"
+    )
+    hot = find_hot([sys.executable, str(tmp_path / "work.py")], tmp_path)
+    assert [one.entry for one in hot][-1] == "quick"
+    assert {one.entry for one in hot} == {"A.slow", "quick"}
+    assert hot[0].share >= hot[1].share
+    with pytest.raises(ExecutionError, match="fails"):
+        find_hot([sys.executable, "-c", "raise SystemExit(3)"], tmp_path)
+
+
+def function(text: str) -> Any:
+    return ast.parse(text).body[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("def f(xs):\n for x in xs: pass", [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]),
+        ("def f(s):\n return s.lower()", "the quick brown fox jumps over the lazy dog the end"),
+        ("def f(n):\n return n % 2 == 0", 12),
+        ("def f(d):\n return d.items()", {"a": 3, "b": 1, "c": 4}),
+        ("def f(m):\n return m[0][0]", [[1, 2, 3, 4], [5, 6, 7, 8], [9, 1, 2, 3], [4, 5, 6, 7]]),
+    ],
+)
+def test_shapes_are_guessed_from_use(text: str, first: Any) -> None:
+    assert guesses(function(text))[0] == ((first,), {})
+
+
+def test_guesses_leave_defaults_alone() -> None:
+    (args, kwargs), *_ = guesses(function("def f(n, *, key, more=1):\n return n // key"))
+    assert len(args) == 1
+    assert list(kwargs) == ["key"]
+
+
+def test_examples_are_of_the_kinds_of_the_hints_and_the_same_each_time(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(
+        "def f(xs: list[int], t: 'tuple[str, ...]', d: dict[str, float] | None = None): pass\n"
+    )
+    target = locate(path, "f")
+    strategy = call_strategy(target.node, target.signature, [])
+    assert strategy is not None
+    found = examples(strategy, 100, 7)
+    assert len(found) == 100
+    for (xs, t, *rest), kwargs in found:
+        assert all(type(x) is int for x in xs)
+        assert all(type(s) is str for s in t)
+        assert not kwargs
+        assert rest[0] is None or all(type(v) is float for v in rest[0].values())
+    # NaN is in them, which equals nothing.
+    assert encode(found) == encode(examples(strategy, 100, 7))
+    assert encode(found) != encode(examples(strategy, 100, 8))
+
+
+def test_a_hint_of_a_class_of_the_program_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text("def f(x: Order, y: 'list[Order]'): pass\n")
+    target = locate(path, "f")
+    assert call_strategy(target.node, target.signature, []) is None
+
+
+VALUES = st.recursive(
+    st.integers() | st.floats(allow_nan=False) | st.text() | st.booleans() | st.none(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.data(), st.lists(VALUES, min_size=1, max_size=3))
+def test_values_like_others_have_their_classes(data: st.DataObject, values: list[Any]) -> None:
+    kinds = {type(one) for one in values}
+    before = encode(values)
+    assert type(data.draw(like(values))) in kinds
+    assert encode(values) == before
+
+
+@given(st.lists(VALUES, min_size=1, max_size=3), st.integers(0, 99))
+def test_growth_keeps_classes_and_the_call(values: list[Any], number: int) -> None:
+    call: Input = (tuple(values), {})
+    before = encode(call)
+    if not can_grow(call):
+        return
+    larger = grow(call, 4.0, number)
+    assert encode(call) == before
+    assert [type(one) for one in larger[0]] == [type(one) for one in values]
+    assert size_of(larger) >= size_of(call) or math.isclose(size_of(larger), size_of(call))
+
+
+def test_growth_keeps_order_and_shape() -> None:
+    rising = grow((([1, 4, 9, 12],), {}), 8, 0)[0][0]
+    assert rising == sorted(rising)
+    assert len(rising) == 32
+    table = grow((([[1, 2, 3, 4]] * 4,), {}), 16, 0)[0][0]
+    assert {len(row) for row in table} == {16} == {len(table)}
+    pairs = grow((([(1, 2), (3, 4), (5, 9)],), {}), 4, 0)[0][0]
+    assert all(type(one) is tuple and len(one) == 2 for one in pairs)
+    record = grow((({"prices": {"tea": 3, "milk": 2}, "open": True},), {}), 4, 0)[0][0]
+    assert record.keys() == {"prices", "open"}
+    assert len(record["prices"]) > 2
+    xs, n = grow((([5, 6, 7], 3), {}), 4, 0)[0]
+    assert len(xs) == n == 12
+    assert grow(((10,), {}), 4, 0) == ((40,), {})
