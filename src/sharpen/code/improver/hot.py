@@ -6,7 +6,7 @@ import marshal
 import os
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from sharpen.code.improver.config import ImproveConfig
 from sharpen.code.improver.improve import improve
 from sharpen.code.improver.result import ImproveResult
-from sharpen.code.improver.target import functions_of, parsed, read_source
+from sharpen.code.improver.target import Function, functions_of, parsed, read_source
 from sharpen.code.improver.testing import run_command
 from sharpen.core.errors import ExecutionError, SharpenError, UserError
 
@@ -90,12 +90,30 @@ def _located(
             tree = parsed(read_source(file), file)
         except UserError:
             continue
-        for entry, (node, _) in functions_of(tree).items():
-            first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
-            if first in rows:
-                calls, seconds = rows[first]
-                share = seconds / total if total else 0.0
-                yield Hot(file=file, entry=entry, calls=calls, seconds=seconds, share=share)
+        functions = functions_of(tree)
+        found: dict[str, tuple[int, float]] = {}
+        for line, (calls, seconds) in rows.items():
+            entry = _around(functions, line)
+            if entry is None:
+                continue
+            before = found.get(entry, (0, 0.0))
+            begins = _first_line(functions[entry][0]) == line
+            found[entry] = before[0] + calls * begins, before[1] + seconds
+        for entry, (calls, seconds) in found.items():
+            share = seconds / total if total else 0.0
+            yield Hot(file=file, entry=entry, calls=calls, seconds=seconds, share=share)
+
+
+def _first_line(node: Function) -> int:
+    return min([node.lineno, *(one.lineno for one in node.decorator_list)])
+
+
+def _around(functions: Mapping[str, tuple[Function, object]], line: int) -> str | None:
+    """The function that a line is in; comprehensions and functions within count for it."""
+    for entry, (node, _) in functions.items():
+        if _first_line(node) <= line <= (node.end_lineno or node.lineno):
+            return entry
+    return None
 
 
 def improve_hot(
