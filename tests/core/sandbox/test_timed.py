@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import deque
+from decimal import Decimal
 
 import pytest
 
-from sharpen.core.errors import ConfigError
-from sharpen.core.sandbox import Job, Limits, Result, SandboxPool, doubt, overhead_s, seen_s
+from sharpen.core.errors import ConfigError, DataError
+from sharpen.core.sandbox import Call, Job, Limits, Result, SandboxPool, doubt, overhead_s, seen_s
+from sharpen.core.sandbox.job import same
 
 WORK = """
 def work(n):
@@ -195,3 +198,25 @@ def test_wrong_clocks_are_told() -> None:
     ):
         with pytest.raises(ConfigError, match=r"clock|call_limit"):
             Job(**{"source": "", "entry": "f", "inputs": [()], **given})  # type: ignore[arg-type]
+
+
+def test_arguments_encoded_once_are_the_same_values(pool: SandboxPool) -> None:
+    shared = [1, -0.0]
+    given = [shared, shared, {"a": (True, None, b"x", 1 << 80)}, Decimal("1.50"), deque([1])]
+    source = """
+def f(*args):
+    args[0].append(3)
+    return [type(a).__name__ for a in args], list(args)
+"""
+    call = Call(given).encoded()
+    for inputs in ([given], [call], [call, call]):
+        result = pool.run(Job(source=source, entry="f", inputs=inputs))
+        assert result.ok, result.summary()
+        for types, values in result.outputs:
+            assert types == ["list", "list", "dict", "Decimal", "deque"]
+            assert same(values, [[1, -0.0, 3], *given[1:]])
+    nested: list[object] = []
+    nested.append(nested)
+    for wrong in (nested, object(), [len]):
+        with pytest.raises(DataError, match=r"args\[0\]"):
+            Call([wrong]).encoded()

@@ -28,7 +28,7 @@ from sharpen.core.sandbox.job import Call, EncodedCall, same
 
 __all__ = ["Pools", "Prepared", "Verdict", "judge", "prepare"]
 
-_LOAD_S = 1.0  # beyond what calls may take, for loading and for values to cross
+_LOAD_S = 0.5  # beyond what calls may take, for loading and for values to cross
 _LONGEST_LOAD_S = 0.25  # what a program may need to be loaded without being doubted
 _MARGIN = 1.2  # overheads of the same inputs differ by so much
 _RAN_OUT = ("MemoryError", "OverflowError")

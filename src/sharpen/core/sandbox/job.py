@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import marshal
+import io
+import pickle
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.core.sandbox.inside.codec import CodecError, Opaque, Record, encode
-from sharpen.core.sandbox.inside.program import MARSHALLED
+from sharpen.core.sandbox.inside.program import PICKLED
 from sharpen.core.sandbox.limits import Limits
 
 __all__ = ["Call", "Clock", "EncodedCall", "EncodedJob", "Job", "same"]
@@ -164,10 +165,23 @@ class Job:
 
 def _given(value: Any, where: str) -> bytes:
     """Arguments: what goes in is trusted, so that the fast way will do where it knows all types."""
+    file = io.BytesIO()
+    pickler = _OfPlainTypes(file, protocol=5)
+    pickler.fast = True  # without references: all are copies
     try:
-        return MARSHALLED + marshal.dumps(value, 2)  # without references: all are copies
-    except ValueError:
+        pickler.dump(value)
+    except (_NotPlain, ValueError, RecursionError):  # ValueError: it holds itself
         return _crossing(value, where)
+    return PICKLED + file.getvalue()
+
+
+class _NotPlain(Exception):
+    """A value of a type that is not built in."""
+
+
+class _OfPlainTypes(pickle.Pickler):
+    def reducer_override(self, obj: Any) -> Any:
+        raise _NotPlain
 
 
 def _crossing(value: Any, where: str) -> bytes:

@@ -43,7 +43,12 @@ def judge(
         memory_bytes=max(limits.memory_bytes, 1 << 30),
     )
     with its, ours:
-        given = {"source": job.source, "entry": job.entry, "names": encoded.names}
+        given = {
+            "source": job.source,
+            "entry": job.entry,
+            "names": encoded.names,
+            "sampled": job.sample_memory,
+        }
         program.send(given, limits, (its.fileno(),))
         sent = {"prompt": job.prompt, "tests": job.tests, "entry": job.entry}
         tests.send(sent, of_tests, (ours.fileno(),))

@@ -9,8 +9,8 @@ from __future__ import annotations
 import builtins
 import contextlib
 import linecache
-import marshal
 import os
+import pickle
 import sys
 import types
 from collections.abc import Callable
@@ -26,12 +26,12 @@ from sharpen.core.sandbox.inside.codec import (
 )
 from sharpen.core.sandbox.inside.timed import Late, Meter
 
-__all__ = ["FILE", "MARSHALLED", "as_exception", "failure_of", "load", "run_calls", "write_frame"]
+__all__ = ["FILE", "PICKLED", "as_exception", "failure_of", "load", "run_calls", "write_frame"]
 
 FILE = "<program>"
 """How tracebacks call the program's source."""
 
-MARSHALLED = b"M"
+PICKLED = b"P"
 """Begins arguments that are not written by the codec; no value of it begins so."""
 
 _MAX_MESSAGE = 4096
@@ -151,9 +151,9 @@ def flush() -> None:
 
 
 def _arguments(data: bytes) -> Any:
-    """Arguments of a call, which come from outside and are trusted."""
-    if data[:1] == MARSHALLED:
-        return marshal.loads(memoryview(data)[1:])
+    """Arguments of a call, which come from outside; nothing is ever unpickled the other way."""
+    if data[:1] == PICKLED:
+        return pickle.loads(memoryview(data)[1:])
     return decode(data)
 
 
