@@ -12,15 +12,18 @@ from sharpen.core.lazy import exports
 if TYPE_CHECKING:
     from sharpen.code.improver.config import ImproveConfig
     from sharpen.code.improver.improve import improve
+    from sharpen.code.improver.problem import CodeProblem, code_problem
     from sharpen.code.improver.result import ImproveResult
 
-__all__ = ["ImproveConfig", "ImproveResult", "improve"]
+__all__ = ["CodeProblem", "ImproveConfig", "ImproveResult", "code_problem", "improve"]
 
 __getattr__ = exports(
     "sharpen.code",
     {
+        "CodeProblem": "sharpen.code.improver.problem",
         "ImproveConfig": "sharpen.code.improver.config",
         "ImproveResult": "sharpen.code.improver.result",
+        "code_problem": "sharpen.code.improver.problem",
         "improve": "sharpen.code.improver.improve",
     },
 )

@@ -23,9 +23,9 @@ SLOW = """def f(xs: list[int]) -> list[int]:
 """
 WRONG = "```python\ndef f(xs):\n    return sorted(set(xs))\n```"
 SLOWER = (
-    "```python\ndef f(xs):\n    found = []\n    for x in list(xs):\n"
-    "        if not any(x == one for one in list(found)):\n            found.append(x)\n"
-    "    return found\n```"
+    "```python\ndef f(xs):\n    found = []\n    for x in xs:\n"
+    "        if sum(x == one for one in found) + sum(x == one for one in found) == 0:\n"
+    "            found.append(x)\n    return found\n```"
 )
 FAST = "```python\ndef f(xs):\n    return list(dict.fromkeys(xs))\n```"
 SETTINGS = {"tests": "none", "levels": 1, "top_s": 0.005, "propose": ("llm",)}
@@ -58,11 +58,11 @@ def test_a_session_ends_with_the_faster_one_and_replays_to_the_same_decisions(
 
     rows = read_session(log)
     assert [row["action"] for row in rows] == [
-        *("begin", "ask", "reject", "ask", "measure", "ask", "measure", "accept"),
+        *("begin", "ask", "reject", "ask", "ask", "measure", "accept"),
     ]
     verdicts = [row["attempt"]["verdict"] for row in rows if row["action"] == "ask"]
-    assert verdicts == ["wrong", "kept", "kept"]
-    assert [row["accepted"] for row in rows if row["action"] == "measure"] == [False, True]
+    assert verdicts == ["wrong", "slower", "kept"]
+    assert [row["accepted"] for row in rows if row["action"] == "measure"] == [True]
 
     config = ImproveConfig(**SETTINGS)
     assert replay(path, "f", log, config, said.append) == []

@@ -36,6 +36,7 @@ __all__ = ["Judge", "Proposal"]
 
 _LOOKS = 3  # short measurements, of which the least counts
 _MOST_S = 5.0
+_SLOWER = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +126,9 @@ class Judge:
             score, opcodes = self.look(proposal.text, proposal.origin)
         except ExecutionError as error:
             return replace(attempt, verdict="slower", reason=f"it was not timed: {error}")
+        if score < _SLOWER:
+            why = f"{score:.3g} times as fast at {self.levels[-1].name}"
+            return replace(attempt, verdict="slower", reason=why, score=score, opcodes=opcodes)
         return replace(attempt, score=score, opcodes=opcodes)
 
     def _told(self, proposal: Proposal, refuted: Refuted) -> str:
