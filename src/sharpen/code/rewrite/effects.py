@@ -96,18 +96,31 @@ class Effects:
                 if isinstance(parent, ast.AugAssign):
                     continue
                 if isinstance(parent, ast.Assign) and len(parent.targets) == 1:
-                    if parent.targets[0] is node and is_new(parent.value, names):
+                    if parent.targets[0] is node and self.is_new(parent.value):
                         continue
                 elif (
                     isinstance(parent, ast.AnnAssign)
                     and parent.value is not None
-                    and is_new(parent.value, names)
+                    and self.is_new(parent.value)
                 ):
                     continue
                 return False
             if isinstance(node.ctx, ast.Del) or not self._is_only_read(node, parent):
                 return False
         return True
+
+    def is_new(self, node: ast.expr) -> bool:
+        """Whether an expression makes a container that nobody else holds."""
+        if is_new(node, self.names):
+            return True
+        kind = self.kinds.of(node)
+        if isinstance(node, ast.BinOp):
+            return kind.only(list, set)
+        return (
+            isinstance(node, ast.Subscript)
+            and isinstance(node.slice, ast.Slice)
+            and self.kinds.of(node.value).only(list)
+        )
 
     def _is_only_read(self, node: ast.Name, parent: ast.AST) -> bool:
         """Whether a use of a name gives its object to nobody who could keep it."""
@@ -195,6 +208,10 @@ class Effects:
     def _is_known(kind: Type) -> bool:
         return kind.within(HASHABLE | CONTAINERS | {range, bytearray})
 
+    def changes_first(self, node: ast.Call) -> bool:
+        """Whether a function of a library changes its first argument."""
+        return self.names.stands_for(node.func) in _CHANGE_FIRST
+
     def is_pure_call(self, node: ast.Call) -> bool:
         """Whether a call changes nothing that was there before it, and prints nothing."""
         what = self.names.stands_for(node.func)
@@ -281,6 +298,19 @@ class Effects:
             if target is not None and not (isinstance(target, ast.Name) and target.id in own):
                 return False
         return True
+
+    def may_recurse(self, node: ast.AST) -> bool:
+        """Whether a piece of code may call the function again.
+
+        A comprehension then takes more of the interpreter's stack than a loop.
+        """
+        for n in ast.walk(node):
+            if not isinstance(n, ast.Call) or self.names.stands_for(n.func) is not None:
+                continue
+            method = isinstance(n.func, ast.Attribute)
+            if not (method and self._is_known(self.kinds.of(n.func.value))):  # type: ignore[attr-defined]
+                return True
+        return False
 
     def is_pure_expression(self, node: ast.AST) -> bool:
         """Whether evaluating changes nothing; it may fail."""

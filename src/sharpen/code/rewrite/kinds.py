@@ -129,6 +129,10 @@ class Kinds:
         """What iterating over a variable gives."""
         return self._items(self.variable(name))
 
+    def values_of(self, name: str) -> Type:
+        """What the values of a mapping are."""
+        return (self.variable(name).values or NOTHING) | self._heap
+
     def constant(self, name: str) -> Type:
         """The type of a constant of the module; anything where it could be changed."""
         return self._global(name)

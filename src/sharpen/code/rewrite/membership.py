@@ -128,6 +128,8 @@ def _grow(code: Code, box: str, tests: list[ast.Compare]) -> Change | None:
             ):
                 return None
             added.append((statement, call.args[0], parent))
+        elif isinstance(parent, ast.Call) and code.effects.changes_first(parent):
+            return None
         elif isinstance(parent, (ast.Subscript, ast.AugAssign, ast.Delete)):
             if not isinstance(parent, ast.Subscript) or not isinstance(parent.ctx, ast.Load):
                 return None

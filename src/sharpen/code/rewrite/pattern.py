@@ -110,7 +110,7 @@ def _unify(part: Any, node: Any, found: Match, builtin: Callable[[str], bool]) -
 
 def _unify_name(name: str, node: Any, found: Match, builtin: Callable[[str], bool]) -> bool:
     if name.isupper():
-        if not isinstance(node, ast.expr) or isinstance(node, ast.Starred):
+        if not isinstance(node, ast.expr) or isinstance(node, (ast.Starred, ast.Slice)):
             return False
         if name in found:
             return same(found[name], node)

@@ -6,6 +6,7 @@ import ast
 
 from sharpen.code.rewrite.base import Change, Rewrite, Rewriter
 from sharpen.code.rewrite.buffers import BYTE_ROWS, ROW_PARTS
+from sharpen.code.rewrite.building import COMPREHENSION, DICT_GET, EXTEND, FLATTEN
 from sharpen.code.rewrite.code import Code
 from sharpen.code.rewrite.compiled import COMPILED
 from sharpen.code.rewrite.comprehension_joins import COMPREHENSION_JOIN
@@ -17,9 +18,11 @@ from sharpen.code.rewrite.joins import HASH_JOIN, INDEXED_LOOP
 from sharpen.code.rewrite.leaving import EARLY_EXIT
 from sharpen.code.rewrite.membership import GROWING_SET, PLACES, SET_MEMBERSHIP
 from sharpen.code.rewrite.memo import MEMO
+from sharpen.code.rewrite.powers import MODULAR_POWER, POWER_LOOP
 from sharpen.code.rewrite.queues import DEQUE
 from sharpen.code.rewrite.ranges import PREFIX_SUMS, RUNNING_EXTREMES
 from sharpen.code.rewrite.reductions import COUNT_LOOP, EXTREME_LOOP, SUM_LOOP
+from sharpen.code.rewrite.sorting import COUNT_BELOW, HAND_SORT, INSORT, PARTIAL_SORT
 from sharpen.code.rewrite.source import Edit, Source
 
 __all__ = ["REWRITERS", "propose"]
@@ -39,6 +42,14 @@ REWRITERS: tuple[Rewriter, ...] = (
     DEQUE,
     PREFIX_SUMS,
     RUNNING_EXTREMES,
+    COUNT_BELOW,
+    HAND_SORT,
+    INSORT,
+    PARTIAL_SORT,
+    POWER_LOOP,
+    MODULAR_POWER,
+    EXTEND,
+    FLATTEN,
     BYTE_ROWS,
     ROW_PARTS,
     COMPILED,
@@ -47,6 +58,8 @@ REWRITERS: tuple[Rewriter, ...] = (
     SUM_LOOP,
     COUNT_LOOP,
     EXTREME_LOOP,
+    DICT_GET,
+    COMPREHENSION,
 )
 """In the order in which they are tried: what changes how time grows comes first."""
 

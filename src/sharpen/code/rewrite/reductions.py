@@ -104,6 +104,7 @@ def _find_sums(code: Code) -> Iterator[Change]:
             and code.type(loop.iter).within(_ITERABLES | {str})
             and all(code.is_unread(n, [loop]) for n in binds([loop.target]))
             and code.effects.is_pure_expression(found["X"])
+            and not code.effects.may_recurse(found["X"])
             and code.effects.keeps([found["X"]], loop.iter.id)
         ):
             text = f"{total} += sum($x for {code.text(loop.target)} in {loop.iter.id})"
