@@ -26,5 +26,5 @@ def test_the_quick_benchmark_of_improve_runs(repository: Path, tmp_path: Path) -
     line = [sys.executable, "-m", "benchmarks.code.bench_improve", "--quick", "--json", str(out)]
     subprocess.run(line, cwd=repository, check=True, timeout=300)
     summary = json.loads(out.read_text())["results"]["summary"]
-    assert set(summary) == {"slow", "best", "humaneval"}
+    assert set(summary) == {"slow", "best"}
     assert sum(one["wrong"] for one in summary.values()) == 0
