@@ -131,7 +131,12 @@ class Effects:
             return parent.value is node
         if isinstance(parent, ast.Call):
             what = self.names.stands_for(parent.func)
-            return node in parent.args and what in _READERS
+            joined = (
+                isinstance(parent.func, ast.Attribute)
+                and parent.func.attr == "join"
+                and self.kinds.of(parent.func.value).only(str)
+            )
+            return node in parent.args and (joined or what in _READERS)
         if isinstance(parent, ast.Starred):
             return True
         if isinstance(parent, (ast.For, ast.comprehension)):

@@ -12,7 +12,7 @@ from sharpen.code.rewrite.source import Function, Source
 __all__ = ["Names", "binds", "loads", "same_scope"]
 
 _DYNAMIC = frozenset(
-    {"locals", "globals", "vars", "exec", "eval", "dir", "compile", "_getframe", "currentframe"}
+    {"locals", "globals", "vars", "exec", "eval", "dir", "_getframe", "currentframe"}
 )
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
