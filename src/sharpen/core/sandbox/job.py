@@ -7,6 +7,7 @@ import pickle
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import copysign
 from typing import Any, Literal
 
 from sharpen.core.errors import ConfigError, DataError
@@ -203,6 +204,8 @@ def same(a: Any, b: Any) -> bool:
         return False
     if type(a) in _COMPARED_BY_VALUE:
         return bool(a == b)
+    if type(a) is float:
+        return (a == b and (a != 0.0 or copysign(1, a) == copysign(1, b))) or (a != a and b != b)
     if isinstance(a, dict):
         return len(a) == len(b) and all(k in b and same(v, b[k]) for k, v in a.items())
     if isinstance(a, (list, tuple, deque)):
@@ -210,7 +213,7 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, Record):
         names = (a.kind, a.type_name) == (b.kind, b.type_name)
         return names and same(a.fields, b.fields)
-    if isinstance(a, (float, complex)) and a != a and b != b:
+    if isinstance(a, complex) and a != a and b != b:
         return True
     try:
         return encode(a) == encode(b)
