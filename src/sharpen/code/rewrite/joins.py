@@ -19,7 +19,14 @@ from sharpen.code.rewrite.code import Code
 from sharpen.code.rewrite.linear import Equation, conjuncts, put_names
 from sharpen.code.rewrite.names import binds, loads
 from sharpen.code.rewrite.source import Edit
-from sharpen.code.rewrite.tables import Inner, Outer, find_equation, inner_loop, outer_loop
+from sharpen.code.rewrite.tables import (
+    Inner,
+    Outer,
+    find_equation,
+    inner_loop,
+    inner_loop_behind,
+    outer_loop,
+)
 
 __all__ = ["HASH_JOIN", "INDEXED_LOOP"]
 
@@ -152,7 +159,7 @@ def _write_inner(
 
 
 def _operand(code: Code, node: ast.expr) -> str:
-    text = code.text(node)
+    text = code.text(node) if code.effects.parent(node) else ast.unparse(node)
     return f"({text})" if isinstance(node, (ast.BoolOp, ast.IfExp, ast.Lambda)) else text
 
 
@@ -222,8 +229,9 @@ def _tests(body: list[ast.stmt]) -> list[ast.expr] | None:
 def _index(code: Code, second: ast.For) -> Change | None:
     """Run over those items alone for which one of the conditions can hold."""
     inner = inner_loop(code, second.target, second.iter, Outer(None, None, None))
+    inner = inner or inner_loop_behind(code, second.target, second.iter)
     tests = _tests(second.body)
-    if inner is None or not tests or inner.behind:
+    if inner is None or not tests or (inner.behind and _condition(second.body) is None):
         return None
     loop = code.steady_from(second, inner.box)
     if not isinstance(loop, (ast.For, ast.While)):
@@ -260,10 +268,17 @@ def _write_index(
     rest: list[ast.expr],
 ) -> Change | None:
     table = code.names.fresh(f"{inner.box}_by_key")
-    target = code.text(second.target)
+    target, over = code.text(second.target), code.text(second.iter)
+    first: list[str] = []
+    if inner.behind:
+        over = f"range(len({inner.box}))"
+        place = inner.index or code.names.fresh("place")
+        first = [f"{place} > {inner.after}"]
+        if inner.index is None:
+            target, over = f"({place}, {target})", f"enumerate({inner.box})"
     item = f"({target})" if isinstance(second.target, ast.Tuple) and target[0] != "(" else target
     keys = sorted({ast.unparse(e.key) for e in equations})
-    build = [f"{table} = {{}}", f"for {target} in {code.text(second.iter)}:"]
+    build = [f"{table} = {{}}", f"for {target} in {over}:"]
     if len(keys) == 1:
         build.append(f"    {table}.setdefault({keys[0]}, []).append({item})")
     else:
@@ -273,7 +288,8 @@ def _write_index(
     hits = f"{table}.get({ast.unparse(equations[0].probe)}, ())"
     condition = _condition(second.body)
     if condition is not None:
-        edit = _write_inner(code, second, target, hits, hits, rest, condition[1], [])
+        tests = [*(ast.parse(x, mode="eval").body for x in first), *rest]
+        edit = _write_inner(code, second, target, hits, hits, tests, condition[1], [])
         return _change([code.before(loop, build), edit])
     return _change([code.before(loop, build), code.swap(second.iter, hits)])
 

@@ -14,6 +14,7 @@ from sharpen.code.rewrite.counts import COUNTER, FIRST_PLACES
 from sharpen.code.rewrite.divisors import DIVISOR_PAIRS, LEAST_DIVISOR
 from sharpen.code.rewrite.facts import Facts
 from sharpen.code.rewrite.hoisting import HOIST
+from sharpen.code.rewrite.iteration import ITEM_LOOP
 from sharpen.code.rewrite.joins import HASH_JOIN, INDEXED_LOOP
 from sharpen.code.rewrite.leaving import EARLY_EXIT
 from sharpen.code.rewrite.membership import GROWING_SET, PLACES, SET_MEMBERSHIP
@@ -22,8 +23,10 @@ from sharpen.code.rewrite.powers import MODULAR_POWER, POWER_LOOP
 from sharpen.code.rewrite.queues import DEQUE
 from sharpen.code.rewrite.ranges import PREFIX_SUMS, RUNNING_EXTREMES
 from sharpen.code.rewrite.reductions import COUNT_LOOP, EXTREME_LOOP, SUM_LOOP
+from sharpen.code.rewrite.redundant import REDUNDANT_COPY, REMOVE_ALL
 from sharpen.code.rewrite.sorting import COUNT_BELOW, HAND_SORT, INSORT, PARTIAL_SORT
 from sharpen.code.rewrite.source import Edit, Source
+from sharpen.code.rewrite.subexpressions import COMMON_SUBEXPRESSION
 
 __all__ = ["REWRITERS", "propose"]
 
@@ -58,6 +61,10 @@ REWRITERS: tuple[Rewriter, ...] = (
     SUM_LOOP,
     COUNT_LOOP,
     EXTREME_LOOP,
+    REMOVE_ALL,
+    COMMON_SUBEXPRESSION,
+    REDUNDANT_COPY,
+    ITEM_LOOP,
     DICT_GET,
     COMPREHENSION,
 )

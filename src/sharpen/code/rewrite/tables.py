@@ -11,7 +11,7 @@ from sharpen.code.rewrite.linear import Equation, solve
 from sharpen.code.rewrite.names import binds, loads
 from sharpen.code.rewrite.types import MAPPINGS
 
-__all__ = ["Inner", "Outer", "find_equation", "inner_loop", "outer_loop"]
+__all__ = ["Inner", "Outer", "find_equation", "inner_loop", "inner_loop_behind", "outer_loop"]
 
 _SEQUENCES = frozenset({list, tuple, str, range})
 _BOXES = _SEQUENCES | {set, frozenset} | MAPPINGS
@@ -41,12 +41,14 @@ class Inner:
         item: its target that takes the items.
         box: the name of the sequence.
         behind: whether it runs over the places behind the first loop's.
+        after: the index that it starts behind, where that is another loop's.
     """
 
     index: str | None
     item: ast.expr | None
     box: str
     behind: bool
+    after: str | None = None
 
     @property
     def variables(self) -> set[str]:
@@ -121,6 +123,24 @@ def inner_loop(code: Code, target: ast.expr, source: ast.expr, outer: Outer) -> 
         if found and found["i_"] == outer.index and found["xs_"] == outer.box:
             return Inner(i.id, x, found["xs_"], behind=True)
     return None
+
+
+def inner_loop_behind(code: Code, target: ast.expr, source: ast.expr) -> Inner | None:
+    """A loop that starts behind any index of the sequence that it runs over."""
+    found = code.match_any(("range(i_ + 1, N)", "range(1 + i_, N)"), source)
+    box = sequence_of(code, found["N"]) if found else None
+    index: str | None = None
+    item: ast.expr | None = None
+    if found and isinstance(target, ast.Name):
+        index = target.id
+    else:
+        found = code.match_any(("xs_[i_ + 1:]", "xs_[1 + i_:]"), source)
+        if not found or not isinstance(target, ast.Name):
+            return None
+        box, item = found["xs_"], target
+    if box is None or not code.effects.is_index(found["i_"], box, source):
+        return None
+    return Inner(index, item, box, behind=True, after=found["i_"])
 
 
 def _takes(code: Code, target: ast.expr, source: ast.Name) -> bool:
