@@ -231,7 +231,7 @@ def levels_of(
         corpus: whose known inputs are grown.
         baseline: what the function does with them.
         original: times the function.
-        count: levels that are kept, the largest.
+        count: levels that are kept, the largest; with 0 nothing grows.
         number: another one, other items.
         top_s: seconds that it should take for the largest.
 
@@ -245,7 +245,7 @@ def levels_of(
             " inputs that it takes with --inputs."
         )
     levels = [Level("as known", size_of(bases[0]), bases, _time(original, bases) or 0.0)]
-    if not any(map(can_grow, bases)):
+    if count == 0 or not any(map(can_grow, bases)):
         return levels
     sizes: dict[float, Level] = {}
     factor = _STEP

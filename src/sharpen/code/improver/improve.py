@@ -36,7 +36,7 @@ from sharpen.code.improver.testing import (
 )
 from sharpen.code.improver.verdict import Verdict, decide, exponents
 from sharpen.code.inputs import Input, read_inputs
-from sharpen.code.rewrite import Facts, Kind, observe
+from sharpen.code.rewrite import Facts, Kind, observe, propose
 from sharpen.core.sandbox import SandboxPool
 
 __all__ = ["Prepared", "Steer", "improve", "judge_of", "prepare"]
@@ -120,7 +120,8 @@ def improve(
     begin = time.monotonic()
     tell = say or _LOG.info
     with ExitStack() as stack:
-        prepared = prepare(path, function, config, stack, calls=calls, say=tell)
+        asks = lm is not None or steer is not None
+        prepared = prepare(path, function, config, stack, calls=calls, asks=asks, say=tell)
         judge = judge_of(prepared, stack, out=out, sandboxed=lm is not None)
         journal = judge.journal
         budget = Budget(config.budget_s, config.tries)
@@ -150,6 +151,7 @@ def prepare(
     stack: ExitStack,
     *,
     calls: Sequence[Input] | None = None,
+    asks: bool = True,
     say: Say,
 ) -> Prepared:
     """Find a function, its inputs and what it does with them.
@@ -160,6 +162,7 @@ def prepare(
         config: settings.
         stack: ends the processes that are started.
         calls: inputs beside those of the settings.
+        asks: whether others than rules will propose.
         say: called with a line at each step.
 
     Raises:
@@ -193,22 +196,36 @@ def prepare(
     baseline = record_baseline(corpus.all, original, again, equality, judged=judged)
     sources = ", ".join(f"{count} from {name}" for name, count in corpus.sources.items())
     say(f"{len(baseline.inputs)} inputs: {sources}, {len(corpus.made)} made up")
+    facts = _facts(target, corpus.all, config, equality)
+    # Nobody times a function for which there is nothing to try.
+    tries = asks or bool(propose(target.text, target.entry, facts))
     levels = levels_of(
-        corpus, baseline, original, count=config.levels, number=config.seed, top_s=config.top_s
+        corpus,
+        baseline,
+        original,
+        count=config.levels if tries else 0,
+        number=config.seed,
+        top_s=config.top_s,
     )
     every = [*corpus.all, *(call for level in levels for call in level.inputs)]
-    facts = observe(
-        target.signature,
-        target.plain_inputs([(args, kwargs) for args, kwargs in every]),
-        allow=config.allow,
-        close=equality.rounds,
-    )
+    facts = _facts(target, every, config, equality)
     profile = take_profile(target, levels)
     if profile is not None:
         power = "" if profile.exponent is None else f", time grows with n^{profile.exponent:.2f}"
         say(f"{profile.seconds:.3g} s at {levels[-1].name}{power}\n{profile.table()}")
     return Prepared(
         target, config, equality, corpus, baseline, levels, facts, command, profile, original, again
+    )
+
+
+def _facts(
+    target: Target, calls: Sequence[Input], config: ImproveConfig, equality: Equality
+) -> Facts:
+    return observe(
+        target.signature,
+        target.plain_inputs([(args, kwargs) for args, kwargs in calls]),
+        allow=config.allow,
+        close=equality.rounds,
     )
 
 
