@@ -406,6 +406,98 @@ def looks_at_locals(xs):
     return sorted(locals())
 
 
+def partial_total(words):
+    total = 0
+    try:
+        for word in words:
+            total += int(word)
+    except ValueError:
+        pass
+    return total
+
+
+def returned_in_try(xs):
+    queue = list(xs)
+    try:
+        while queue:
+            if queue[0] > 1:
+                return queue
+            queue.pop(0)
+    finally:
+        queue.append(9)
+    return queue
+
+
+def in_texts(xs):
+    seen = []
+    for x in xs:
+        if x not in seen:
+            seen.append(x)
+        print(f"{x in xs} {xs.count(x)} {len(seen)} {x in seen}")
+    return seen
+
+
+def nested_counts(xs):
+    return [xs.count(xs.count(x)) for x in xs]
+
+
+def other_case(xs, k):
+    counts = {}
+    for x in xs:
+        if x > k:
+            counts[x] = 5
+        elif x in counts:
+            counts[x] += 1
+        else:
+            counts[x] = 1
+        if x == k:
+            counts[-x] = 0
+        elif any(y in xs for y in counts):
+            counts[0] = 1
+    return counts
+
+
+def several_on_a_line(xs):
+    out = []; total = 0
+    for x in xs: total += x; out.append(total)
+    return out
+
+
+def growing_heap(xs):
+    import heapq
+
+    heap = [3]
+    out = []
+    for x in xs:
+        if x not in heap:
+            heapq.heappush(heap, x)
+        out.append(heapq.heappop(heap) if len(heap) > 2 else 0)
+    return out
+
+
+def deep_rows(rows):
+    out = []
+    row = rows[0] if rows else []
+    for one in rows:
+        row.append(len(out))
+        out.append(max(len(r) for r in rows) + one[0])
+    return out
+
+
+def recursion_in_loops(n):
+    out = []
+    for i in range(n):
+        out.append(recursion_in_loops(i))
+    return out
+
+
+def wrong_power(a, n, m):
+    result = 1
+    for _ in range(n):
+        result = result * a % m
+    return result, a ** n % m if m else 0
+
+
 def slice_is_a_copy(xs):
     for x in xs[:]:
         if x in xs:
@@ -461,6 +553,16 @@ CALLS: dict[str, list[tuple[Any, ...]]] = {
     "rebinds_len": LISTS,
     "unpacks": [([(1, 2), (2, 1)],), ([(1, 2), (1, 2, 3)],), ([(1, 2, 3)],)],
     "looks_at_locals": LISTS,
+    "partial_total": [(["1", "2"],), (["1", "a", "3"],)],
+    "returned_in_try": LISTS,
+    "in_texts": LISTS,
+    "nested_counts": LISTS,
+    "other_case": [([1, 2, 3, 2], 2)],
+    "several_on_a_line": LISTS,
+    "growing_heap": LISTS,
+    "deep_rows": [([[1], [2, 3]],)],
+    "recursion_in_loops": [(3,)],
+    "wrong_power": [(3, 4, 5), (3, 0, 0), (-3, 4, -5)],
     "slice_is_a_copy": LISTS,
 }
 

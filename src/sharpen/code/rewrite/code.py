@@ -12,7 +12,7 @@ from sharpen.code.rewrite.facts import Facts
 from sharpen.code.rewrite.kinds import Kinds
 from sharpen.code.rewrite.names import Names, binds, loads, same_scope
 from sharpen.code.rewrite.pattern import Match
-from sharpen.code.rewrite.source import Edit, Source, edited
+from sharpen.code.rewrite.source import IMPOSSIBLE, Edit, Source, edited
 from sharpen.code.rewrite.types import Type
 
 __all__ = ["Code"]
@@ -282,6 +282,15 @@ class Code:
             return self.falls_through(last.body) or self.falls_through(last.orelse)
         return True
 
+    def in_text(self, node: ast.AST) -> bool:
+        """Whether an expression stands in an f-string, of which Python 3.11 tells no places."""
+        at = self.effects.parent(node)
+        while at is not None and not isinstance(at, ast.stmt):
+            if isinstance(at, ast.JoinedStr):
+                return True
+            at = self.effects.parent(at)
+        return False
+
     def in_try(self, node: ast.AST) -> bool:
         """Whether a failure at a node may be caught by the function, or is followed by more."""
         at = self.effects.parent(node)
@@ -355,7 +364,9 @@ class Code:
 
     def text(self, node: ast.AST | str) -> str:
         """The text of a node; a text is its own."""
-        return node if isinstance(node, str) else self.source.code(node)
+        if isinstance(node, str):
+            return node
+        return ast.unparse(node) if self.in_text(node) else self.source.code(node)
 
     def fill(self, template: str, **parts: ast.AST | str | Sequence[ast.stmt]) -> list[str] | None:
         """The lines of a template: ``$name`` is an expression or name, a line ``$name`` statements.
@@ -385,7 +396,7 @@ class Code:
             if isinstance(part, str):
                 return part
             assert isinstance(part, ast.AST)
-            text = self.source.code(part)
+            text = self.text(part)
             if isinstance(part, _ATOMS):
                 return text
             if isinstance(part, ast.Tuple) and text.startswith("("):
@@ -466,6 +477,8 @@ class Code:
 
     def swap(self, node: ast.expr, template: str, **parts: ast.AST | str) -> Edit:
         """Another expression in the place of one; the caller sets parentheses around it."""
+        if self.in_text(node):
+            return IMPOSSIBLE
         start, end = self.source.span(node)
         text = self.line(template, dict(parts))
         parent = self.effects.parent(node)

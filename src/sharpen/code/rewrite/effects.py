@@ -109,6 +109,15 @@ class Effects:
                 return False
         return True
 
+    def _is_in_try(self, node: ast.AST) -> bool:
+        """Whether more may be done in the function after a return."""
+        at = self._parents.get(node)
+        while at is not None and at is not self.names.function:
+            if isinstance(at, (ast.Try, ast.With)):
+                return True
+            at = self._parents.get(at)
+        return False
+
     def is_new(self, node: ast.expr) -> bool:
         """Whether an expression makes a container that nobody else holds."""
         if is_new(node, self.names):
@@ -142,7 +151,7 @@ class Effects:
         if isinstance(parent, (ast.For, ast.comprehension)):
             return parent.iter is node
         if isinstance(parent, ast.Return):
-            return not isinstance(self._parents.get(parent), ast.Try)
+            return not self._is_in_try(parent)
         if isinstance(parent, ast.Compare):
             return True
         if isinstance(parent, ast.BinOp):

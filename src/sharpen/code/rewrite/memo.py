@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from itertools import pairwise
 
 from sharpen.code.rewrite.base import Change, Rewriter
 from sharpen.code.rewrite.code import Code
@@ -244,14 +243,9 @@ def _remember_inside(code: Code, function: ast.FunctionDef) -> Change | None:
         ),
     ]
     kept = _keep_results(code, returns, key, table)
-    if kept is None or not all(edits) or _overlap([*edits, *kept]):
+    if kept is None or not all(edits):
         return None
     return Change(_EXPLAIN, tuple(e for e in (*edits, *kept) if e is not None))
-
-
-def _overlap(edits: list[Edit | None]) -> bool:
-    spans = sorted((e.start, e.end) for e in edits if e is not None)
-    return any(a[1] > b[0] or a[0] == b[0] for a, b in pairwise(spans))
 
 
 def _remember(code: Code) -> Change | None:

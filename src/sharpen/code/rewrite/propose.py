@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from itertools import pairwise
 
 from sharpen.code.rewrite.base import Change, Rewrite, Rewriter
 from sharpen.code.rewrite.buffers import BYTE_ROWS, ROW_PARTS
@@ -112,8 +113,15 @@ def propose(text: str, entry: str, facts: Facts) -> list[Rewrite]:
 
 
 def _with_imports(code: Code, change: Change) -> list[Edit] | None:
-    """The edits with those that import modules; None where such a name means something else."""
+    """The edits with those that import modules.
+
+    Returns:
+        None where such a name means something else, or one edit lies in another.
+    """
     edits = list(change.edits)
+    spans = sorted((e.start, e.end) for e in edits)
+    if spans[0][0] < 0 or any(one[1] > other[0] for one, other in pairwise(spans)):
+        return None
     missing = []
     for name in change.imports:
         if code.names.imported.get(name) == name:

@@ -104,6 +104,7 @@ def _find_sums(code: Code) -> Iterator[Change]:
             and code.type(loop.iter).within(_ITERABLES | {str})
             and all(code.is_unread(n, [loop]) for n in binds([loop.target]))
             and code.effects.is_pure_expression(found["X"])
+            and (code.effects.is_total(found["X"]) or not code.in_try(loop))
             and not code.effects.may_recurse(found["X"])
             and code.effects.keeps([found["X"]], loop.iter.id)
         ):

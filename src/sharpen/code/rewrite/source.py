@@ -12,7 +12,7 @@ from functools import cached_property
 
 from sharpen.core.errors import ConfigError, FileFormatError
 
-__all__ = ["Edit", "Function", "Source", "edited"]
+__all__ = ["IMPOSSIBLE", "Edit", "Function", "Source", "edited"]
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -32,6 +32,10 @@ class Edit:
     start: int
     end: int
     text: str
+
+
+IMPOSSIBLE = Edit(-1, -1, "")
+"""Stands for a change that cannot be made."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +118,11 @@ class Source:
         return self.raw[line:start].decode()
 
     def on_own_lines(self, statements: Sequence[ast.stmt]) -> bool:
-        """Whether nothing but comments shares their lines."""
+        """Whether nothing but comments shares their lines, and none is an ``elif``."""
         start, _ = self.span(statements[0])
         _, end = self.span(statements[-1])
+        if isinstance(statements[0], ast.If) and self.raw.startswith(b"elif", start):
+            return False
         before = self.raw[self._line_start(start) : start]
         after = _LINE_ENDS.split(self.raw[end:], maxsplit=1)[0].strip()
         return not before.strip() and (not after or after.startswith(b"#"))
