@@ -105,25 +105,3 @@ def test_sets_are_listed_and_found(invoke: Invoke, folder: Path) -> None:
     done = invoke("code", "data", "path", "enamel")
     assert done.code == 3
     assert "q-rz/enamel" in done.err
-
-
-@needs_sandbox
-def test_edits_as_pie_judges_them(invoke: Invoke, tmp_path: Path) -> None:
-    (tmp_path / "tests" / "p").mkdir(parents=True)
-    (tmp_path / "tests" / "p" / "input.0.txt").write_text("300\n")
-    (tmp_path / "tests" / "p" / "output.0.txt").write_text("45150\n")
-    slow = "n = int(input())\nt = 0\nfor i in range(n + 1):\n    t += i\nprint(t)\n"
-    fast = "n = int(input())\nprint(n * (n + 1) // 2)\n"
-    row = {"submission_id_v0": "s", "problem_id": "p", "input": slow, "target": fast}
-    generation = {"submission_id_v0": "s", "generated_answers": ["x", fast]}
-    (tmp_path / "r.jsonl").write_text(json.dumps(row))
-    (tmp_path / "g.jsonl").write_text(json.dumps(generation))
-    call = ("code", "pie", tmp_path / "g.jsonl", tmp_path / "r.jsonl")
-    assert "--tests DIR" in invoke(*call).err
-    call = (*call, "--tests", tmp_path / "tests", "--clock", "opcodes", "--k", "1,2")
-    done = invoke(*call, "--json")
-    assert done.code == 0, done.err
-    metrics = json.loads(done.out)["metrics"]
-    assert metrics["best@1"]["correct"] == 0
-    assert metrics["best@2"]["optimized"] == 1
-    assert "best@2" in invoke(*call).out

@@ -12,7 +12,6 @@ from sharpen.cli.code_bench import register as register_bench
 from sharpen.cli.code_data import register as register_data
 from sharpen.cli.code_eval import register as register_eval
 from sharpen.cli.code_pie import register as register_pie
-from sharpen.cli.code_pie import register as register_pie
 from sharpen.cli.code_training import register as register_training
 from sharpen.cli.common import Output, command, new_app
 from sharpen.core.errors import FileFormatError, MissingFileError
@@ -25,7 +24,6 @@ app = new_app("Run programs that nobody trusts, time your own, evaluate those of
 register_bench(app)
 register_data(app)
 register_eval(app)
-register_pie(app)
 register_pie(app)
 register_training(app)
 

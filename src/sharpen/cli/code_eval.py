@@ -9,7 +9,7 @@ import typer
 
 from sharpen.cli.common import Output, command
 
-__all__ = ["numbers", "register"]
+__all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
@@ -62,7 +62,7 @@ def register(app: typer.Typer) -> None:
 
         if not samples:
             raise ConfigError("name the programs: --samples FILE, or reference, or canonical.")
-        config = EvalConfig(clock=clock, k=numbers(k), jobs=jobs)  # type: ignore[arg-type]
+        config = EvalConfig(clock=clock, k=_numbers(k), jobs=jobs)  # type: ignore[arg-type]
         chosen = load_problems(problems, data=data)[:limit]
         programs = read_samples(samples, chosen, some=some)
         with observe() as observer, bar(observer, "problems", len(programs)) as advance:
@@ -77,12 +77,7 @@ def register(app: typer.Typer) -> None:
         return Output({"set": problems, **report}, lambda console: _render(console, report, out))
 
 
-def numbers(text: str) -> tuple[int, ...]:
-    """Whole numbers separated by commas.
-
-    Raises:
-        ConfigError: another text.
-    """
+def _numbers(text: str) -> tuple[int, ...]:
     from sharpen.core.errors import ConfigError
 
     try:

@@ -1,4 +1,4 @@
-"""``sharpen code pie``: edits of programs, as PIE judges them."""
+"""``sharpen code pie``: how much faster programs that read standard input became."""
 
 from __future__ import annotations
 
@@ -15,72 +15,59 @@ __all__ = ["register"]
 def register(app: typer.Typer) -> None:
     """Add the command to ``app``."""
 
-    @command(app, "pie", example="sharpen code pie generations.jsonl test.jsonl --tests cases/")
+    @command(app, "pie", example="sharpen code pie made.jsonl --reference test.jsonl --tests cases")
     def pie(
         generations: Annotated[
-            Path, typer.Argument(help="JSONL with the model's programs.", show_default=False)
-        ],
-        reference: Annotated[
-            Path,
-            typer.Argument(help="JSONL of PIE with slow and fast programs.", show_default=False),
+            Path, typer.Argument(help="JSONL: slow programs and a model's.", show_default=False)
         ],
         tests: Annotated[
-            Path | None, typer.Option(help="Folder of PROBLEM/input.N.txt and output.N.txt.")
+            Path, typer.Option(help="A folder a problem: input.N.txt, output.N.txt.")
+        ] = Path("tests"),
+        reference: Annotated[
+            Path | None, typer.Option(help="JSONL of PIE's rows; without it the same file.")
         ] = None,
-        language: Annotated[str, typer.Option(help="python or cpp.")] = "python",
+        version: Annotated[str, typer.Option(help="Columns: v1, or v2 (C++).")] = "v1",
+        clock: Annotated[str, typer.Option(help="cpu (processor time) or wall.")] = "cpu",
         column: Annotated[
-            str, typer.Option(help="Of the generations: a program or a list of them.")
+            str, typer.Option(help="The column of the model's programs.")
         ] = "generated_answers",
-        k: Annotated[str, typer.Option(help="Of best@k, as in 1,8.")] = "1",
-        trials: Annotated[int, typer.Option(help="Runs of a program on each test.")] = 25,
-        ignore_first: Annotated[int, typer.Option(help="Of them, that do not count.")] = 1,
-        limit: Annotated[float, typer.Option(help="Processor time of a run, seconds.")] = 10.0,
-        clock: Annotated[str, typer.Option(help="cpu, or for Python opcodes.")] = "cpu",
-        jobs: Annotated[int, typer.Option(help="Rows at a time.", min=1)] = 1,
-        out: Annotated[Path | None, typer.Option(help="Where the report goes.")] = None,
+        trials: Annotated[int, typer.Option(help="Runs of each program.", min=1)] = 5,
+        ignore_first: Annotated[int, typer.Option(help="Runs that are not counted.", min=0)] = 1,
+        max_time: Annotated[float, typer.Option(help="Seconds of a test, at most.")] = 10.0,
+        limit: Annotated[int | None, typer.Option(help="The first rows only.", min=1)] = None,
+        out: Annotated[
+            Path | None, typer.Option(help="Where the report goes; a killed run then resumes.")
+        ] = None,
     ) -> Output:
-        """Time slow programs, their references and a model's edits, in sandboxes."""
-        from sharpen.cli.code_eval import numbers
-        from sharpen.cli.progress import bar, observe
-        from sharpen.code.evaluate import PieConfig, pie_eval
-        from sharpen.core.errors import ConfigError
+        """Time a model's faster programs beside the slow ones, in sandboxes, as PIE does.
 
-        if tests is None:
-            raise ConfigError("name the folder of tests: --tests DIR.")
+        C++ is compiled with g++ -O3; what is stored of times is not used.
+        """
+        from sharpen.cli.progress import bar, observe
+        from sharpen.code.pie import PieConfig, pie_eval
+
         config = PieConfig(
-            language=language,  # type: ignore[arg-type]
+            version=version,  # type: ignore[arg-type]
+            clock=clock,  # type: ignore[arg-type]
             num_trials=trials,
             ignore_first_k=ignore_first,
-            max_time_per_run=limit,
+            max_time_per_run=max_time,
             model_generated_potentially_faster_code_col=column,
-            k=numbers(k),
-            clock=clock,  # type: ignore[arg-type]
-            jobs=jobs,
         )
-        with observe() as observer, bar(observer, "programs", None) as advance:
+        with observe() as observer, bar(observer, "rows", None) as advance:
             report = pie_eval(
                 generations,
                 reference,
                 tests,
                 config,
                 out=out,
-                on_program=lambda name: advance(1),
+                limit=limit,
+                on_row=lambda _: advance(1),
             )
-        return Output(report, lambda console: _render(console, report))
 
+        def render(console: Any) -> None:
+            for name, value in report["metrics"].items():
+                text = f"{value:.4f}" if isinstance(value, float) else str(value)
+                console.print(f"{name}: {text}", markup=False, highlight=False)
 
-def _render(console: Any, report: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    table = Table("", "%Correct", "%Opt", "geometric mean", "median", "mean")
-    metrics = report["metrics"]
-    for name in [*(name for name in metrics if name.startswith("best@")), "reference"]:
-        one = metrics[name]
-        shares = (f"{100 * one[key]:.1f}" for key in ("correct", "optimized"))
-        speedups = (f"{one[key]:.2f}" for key in ("geometric_mean", "median", "mean"))
-        table.add_row(name, *shares, *speedups)
-    console.print(table)
-    console.print(
-        f"rows: {len(report['rows'])}; slow programs that were stopped: {metrics['stopped']};"
-        f" left out since the slow program fails: {metrics['left_out']}"
-    )
+        return Output(report, render)

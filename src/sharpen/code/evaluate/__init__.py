@@ -8,18 +8,12 @@ from sharpen.core.lazy import exports
 
 if TYPE_CHECKING:
     from sharpen.code.evaluate.config import EvalConfig
-    from sharpen.code.evaluate.pie import PieConfig, load_pie, pie_eval
     from sharpen.code.evaluate.run import evaluate
     from sharpen.code.evaluate.samples import read_samples
 
-_MODULES = {
-    "config": ["EvalConfig"],
-    "pie": ["PieConfig", "load_pie", "pie_eval"],
-    "run": ["evaluate"],
-    "samples": ["read_samples"],
-}
+_MODULES = {"config": ["EvalConfig"], "run": ["evaluate"], "samples": ["read_samples"]}
 
-__all__ = ["EvalConfig", "PieConfig", "evaluate", "load_pie", "pie_eval", "read_samples"]
+__all__ = ["EvalConfig", "evaluate", "read_samples"]
 
 __getattr__ = exports(
     __name__,
