@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 
 from sharpen.code.rewrite import pattern as patterns
 from sharpen.code.rewrite.effects import Effects
@@ -72,6 +73,10 @@ class Code:
 
     # Reading
 
+    @cached_property
+    def _expressions(self) -> list[ast.expr]:
+        return [n for n in same_scope(self.function.body) if isinstance(n, ast.expr)]
+
     def _find_blocks(self, node: ast.AST) -> Iterator[Block]:
         for name in ("body", "orelse", "finalbody"):
             block = getattr(node, name, None)
@@ -94,9 +99,7 @@ class Code:
 
     def expressions(self) -> Iterator[ast.expr]:
         """All of its expressions."""
-        for node in same_scope(self.function.body):
-            if isinstance(node, ast.expr):
-                yield node
+        yield from self._expressions
 
     def match(self, pattern: str, node: ast.AST) -> Match | None:
         """See :func:`sharpen.code.rewrite.pattern.match`."""
@@ -308,8 +311,8 @@ class Code:
         if not self.effects.is_steady(name) or name in self.names.captured:
             return False
         left_out = {id(n) for top in outside for n in ast.walk(top)}
-        for node in same_scope(self.function.body):
-            if not (isinstance(node, ast.Name) and node.id == name) or id(node) in left_out:
+        for node in self.effects.uses(name):
+            if id(node) in left_out:
                 continue
             if isinstance(node.ctx, ast.Load) and not self._is_bound_around(node, name):
                 return False
@@ -331,10 +334,7 @@ class Code:
 
     def is_bound_before(self, name: str, statement: ast.stmt) -> bool:
         """Whether a local has a value for sure when a statement begins."""
-        if any(
-            isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Del)
-            for n in same_scope(self.function.body)
-        ):
+        if any(isinstance(n.ctx, ast.Del) for n in self.effects.uses(name)):
             return False
         if name in self.names.arguments:
             return True

@@ -70,6 +70,21 @@ class Effects:
         }
         self._private: dict[str, bool] = {}
         self._pure: dict[int, bool] = {}
+        self._kept: dict[tuple[tuple[int, ...], str], bool] = {}
+        self._uses: dict[str, list[ast.Name]] = {}
+        for node in same_scope(names.function.body):
+            if isinstance(node, ast.Name):
+                self._uses.setdefault(node.id, []).append(node)
+        self._rebound_inside = {
+            name
+            for node in ast.walk(names.function)
+            if isinstance(node, ast.Nonlocal)
+            for name in node.names
+        }
+
+    def uses(self, name: str) -> list[ast.Name]:
+        """Where a name stands in the function, functions inside left out."""
+        return self._uses.get(name, [])
 
     def parent(self, node: ast.AST) -> ast.AST | None:
         """What a node stands in."""
@@ -88,9 +103,7 @@ class Effects:
         names = self.names
         if name not in names.local or name in names.captured or name in names.arguments:
             return False
-        for node in same_scope(names.function.body):
-            if not (isinstance(node, ast.Name) and node.id == name):
-                continue
+        for node in self.uses(name):
             parent = self._parents[node]
             if isinstance(node.ctx, ast.Store):
                 if isinstance(parent, ast.AugAssign):
@@ -165,6 +178,12 @@ class Effects:
     def keeps(self, region: Iterable[ast.AST], name: str) -> bool:
         """Whether code neither rebinds a local nor changes the object that it holds."""
         region = list(region)
+        key = (tuple(id(node) for node in region), name)
+        if key not in self._kept:
+            self._kept[key] = self._keeps(region, name)
+        return self._kept[key]
+
+    def _keeps(self, region: list[ast.AST], name: str) -> bool:
         if name in binds(region) or not self.is_steady(name):
             return False
         kind = self.kinds.variable(name)
@@ -179,9 +198,7 @@ class Effects:
         """Whether only the function itself rebinds a local of its own."""
         if name not in self.names.local:
             return False
-        return not any(
-            isinstance(n, ast.Nonlocal) and name in n.names for n in ast.walk(self.names.function)
-        )
+        return name not in self._rebound_inside
 
     def _may_change(self, node: ast.AST, name: str, kind: Type, private: bool) -> bool:
         if isinstance(node, (ast.Subscript, ast.Attribute)) and not isinstance(node.ctx, ast.Load):

@@ -55,6 +55,10 @@ class _Scope:
         self.nonlocals: set[str] = set()
         self.fresh: set[str] = set()
         self.returns = NOTHING
+        self.defined: dict[str, list[Function]] = {}
+        for node in same_scope(function.body if function is not None else []):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                self.defined.setdefault(node.name, []).append(node)
 
     def find(self, name: str) -> _Scope | None:
         scope: _Scope | None = self
@@ -656,11 +660,7 @@ class Kinds:
         if owner is not None:
             if owner.function is None:
                 return None
-            found = [
-                n
-                for n in same_scope(owner.function.body)
-                if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)) and n.name == name
-            ]
+            found = owner.defined.get(name, [])
             bound = owner.vars[name]
             return (
                 found[0]

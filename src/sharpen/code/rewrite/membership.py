@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from sharpen.code.rewrite.base import Change, Rewriter
 from sharpen.code.rewrite.code import Code
-from sharpen.code.rewrite.names import loads, same_scope
+from sharpen.code.rewrite.names import loads
 from sharpen.code.rewrite.source import Edit
 
 __all__ = ["GROWING_SET", "PLACES", "SET_MEMBERSHIP"]
@@ -102,9 +102,7 @@ def _grow(code: Code, box: str, tests: list[ast.Compare]) -> Change | None:
     made: list[tuple[ast.stmt, ast.List]] = []
     added: list[tuple[ast.stmt, ast.expr, ast.expr]] = []
     others = False
-    for node in same_scope(code.function.body):
-        if not (isinstance(node, ast.Name) and node.id == box):
-            continue
+    for node in code.effects.uses(box):
         parent = code.effects.parent(node)
         if isinstance(parent, (ast.Assign, ast.AnnAssign)):
             if parent.value is None or not isinstance(parent.value, ast.List):

@@ -32,34 +32,51 @@ def same_scope(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
 
 def loads(nodes: Iterable[ast.AST]) -> set[str]:
     """Names that are read below some nodes, in functions inside too."""
-    return {
-        n.id
-        for node in nodes
-        for n in ast.walk(node)
-        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
-    }
+    return set().union(*(_loads(node) for node in nodes))
+
+
+def _loads(node: ast.AST) -> frozenset[str]:
+    """The same for one node; kept in it, for a tree that is looked at does not change."""
+    found = node.__dict__.get("_loads")
+    if found is None:
+        found = frozenset().union(*(_loads(child) for child in ast.iter_child_nodes(node)))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            found = frozenset({node.id})
+        node.__dict__["_loads"] = found
+    return found
 
 
 def binds(nodes: Iterable[ast.AST]) -> set[str]:
     """Names that are bound, rebound or deleted below some nodes; in comprehensions too."""
-    found: set[str] = set()
-    for node in same_scope(nodes):
-        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            found.add(node.id)
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            found.add(node.name)
-            found |= _nonlocals(node)
-        elif isinstance(node, ast.Lambda):
-            found |= _nonlocals(node)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            found |= {(a.asname or a.name).split(".")[0] for a in node.names}
-        elif (isinstance(node, ast.ExceptHandler) and node.name) or (
-            isinstance(node, (ast.MatchAs, ast.MatchStar)) and node.name
-        ):
-            found.add(node.name)
-        elif isinstance(node, ast.MatchMapping) and node.rest:
-            found.add(node.rest)
+    return set().union(*(_binds(node) for node in nodes))
+
+
+def _binds(node: ast.AST) -> frozenset[str]:
+    """The same for one node; kept in it."""
+    found = node.__dict__.get("_binds")
+    if found is None:
+        found = frozenset(_bound_here(node))
+        if not isinstance(node, _SCOPES):
+            found = found.union(*(_binds(child) for child in ast.iter_child_nodes(node)))
+        node.__dict__["_binds"] = found
     return found
+
+
+def _bound_here(node: ast.AST) -> set[str]:
+    """Names that a node itself binds."""
+    if isinstance(node, ast.Name):
+        return set() if isinstance(node.ctx, ast.Load) else {node.id}
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return {node.name} | _nonlocals(node)
+    if isinstance(node, ast.Lambda):
+        return _nonlocals(node)
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return {(a.asname or a.name).split(".")[0] for a in node.names}
+    if isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)):
+        return {node.name} if node.name else set()
+    if isinstance(node, ast.MatchMapping):
+        return {node.rest} if node.rest else set()
+    return set()
 
 
 def _nonlocals(node: ast.AST) -> set[str]:

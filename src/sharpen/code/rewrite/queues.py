@@ -14,7 +14,6 @@ from collections.abc import Iterator
 
 from sharpen.code.rewrite.base import Change, Rewriter
 from sharpen.code.rewrite.code import Code
-from sharpen.code.rewrite.names import same_scope
 from sharpen.code.rewrite.source import Edit
 
 __all__ = ["DEQUE"]
@@ -41,9 +40,7 @@ def _edits(code: Code, name: str) -> list[Edit] | None:
     made, _ = code.library("collections", "deque")
     edits: list[Edit] = []
     moved = False
-    for node in same_scope(code.function.body):
-        if not (isinstance(node, ast.Name) and node.id == name):
-            continue
+    for node in code.effects.uses(name):
         parent = code.effects.parent(node)
         if isinstance(parent, (ast.Assign, ast.AnnAssign)):
             if parent.value is None:
