@@ -106,7 +106,15 @@ def kind_of(value: Any) -> Kind:
     if isinstance(value, (list, tuple, set, frozenset)):
         arity = len(value) if type(value) is tuple else None
         return Kind(types, longest=len(value), items=_of_items(value), arity=arity)
-    return Kind(types, longest=len(value) if hasattr(value, "__len__") else 0)
+    return Kind(types, longest=_length(value))
+
+
+def _length(value: Any) -> int:
+    """``len`` of an object of any class; 0 where it has none, or its own code for it fails."""
+    try:
+        return len(value)
+    except Exception:
+        return 0
 
 
 def _of_items(values: Iterable[Any]) -> Kind | None:

@@ -1,0 +1,295 @@
+"""What looks like the example of a rewriter, and is not: left alone by it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from differential import facts_of
+from rewriter_examples import ARGUMENTS, entry_of
+from sharpen.code.rewrite import REWRITERS, propose
+
+EXAMPLES = {r.name: r for r in REWRITERS}
+Change = tuple[str, str]
+REFUSED: dict[str, list[tuple[Change, tuple[Any, ...] | None]]] = {
+    "hash-join": [
+        (("xs[i] + xs[j]", "xs[i] * xs[j]"), None),
+        (("out.append((xs[i], xs[j]))", "xs[j] = 0"), None),
+        (("return out", "return out, j"), None),
+        (("== target", "== target / 2"), None),
+        (("xs, target", "xs, target, range"), ([1, 2], 3, range)),
+        (("== target", "<= target"), None),
+        (("            if", "            xs = xs + [1]\n            if"), None),
+        ((" ", " "), ([0.5, 1.5], 2)),
+        ((" ", " "), ([1, None], 2)),
+        ((" ", " "), ([], 2)),
+    ],
+    "indexed-loop": [
+        (("out.append((order, name))", "customers.append((1, name))"), None),
+        (("number == customer", "number == len(out)"), None),
+        ((" ", " "), ([(1, 7)], [(7, "a"), (8,)])),
+        ((" ", " "), ([(1, [7])], [([7], "a")])),
+        ((" ", " "), ([(1, 0.5)], [(0.5, "a")])),
+        (("    return out", "    return out, number"), None),
+    ],
+    "comprehension-join": [
+        (("x == y + 1", "x == y / 1"), None),
+        (("x == y + 1", "x <= y + 1"), None),
+        (("x == y + 1", "xs.pop() == y"), None),
+        ((" ", " "), ([0.5], [0.5])),
+    ],
+    "set-membership": [
+        (("out.append(x)", "ys.append(x)"), None),
+        (("out.append(x)", "out.append(x); ys = out"), None),
+        ((" ", " "), ([[1]], [[1]])),
+        ((" ", " "), ([1], [[1]])),
+        ((" ", " "), ([1], "abc")),
+        ((" ", " "), ([1], range(3))),
+    ],
+    "growing-set": [
+        (("out.append(x)", "out.append([x])"), None),
+        (("out.append(x)", "out.extend([x])"), None),
+        (("out = []", "out = xs"), None),
+        (("return out", "xs.append(out)\n    return out"), None),
+        (("out.append(x)", "out.append(x)\n            out.pop()"), None),
+        (("out.append(x)", "out.append(len(out))"), None),
+        ((" ", " "), ([[1], [2]],)),
+    ],
+    "places": [
+        (("xs[i + 1:]", "xs[i + 2:]"), None),
+        (("return True", "xs[0] = 1"), None),
+        (("enumerate(xs)", "enumerate(xs, 1)"), None),
+        ((" ", " "), (["a", [1]], "b")),
+    ],
+    "memo": [
+        (("return n\n", "return [n]\n"), None),
+        (("    if n < 2", "    print(n)\n    if n < 2"), None),
+        (("fibonacci(n - 1) + fibonacci(n - 2)", "fibonacci(n - 1) + 1"), None),
+        (("def fibonacci(n)", "def fibonacci(*n)"), (3,)),
+        (("    if n < 2", "    n += 0\n    if n < 2"), None),
+        (("def ", "import functools\n\n\n@functools.lru_cache\ndef "), None),
+        ((" ", " "), (2.5,)),
+        (("n - 2)", "n - 2) + len(globals())"), None),
+    ],
+    "counter": [
+        (("xs.count(x) > 1", "xs.count(x) > 1 and xs.pop()"), None),
+        ((" ", " "), ([[1]],)),
+        (("for x in xs if", "for x in iter(xs) if"), ([[1]],)),
+        (("return [x for x in xs if xs.count(x) > 1]", "return xs.count(xs[0])"), None),
+    ],
+    "first-places": [
+        (("xs.index(x)", "xs.index(x + 1)"), None),
+        (("out.append(x)", "xs.append(x)"), None),
+        (("for i, x in enumerate(xs)", "for i, x in enumerate(out)"), None),
+        (("xs.index(x)", "xs.index(x, 0)"), None),
+    ],
+    "least-divisor": [
+        (("return False", "n -= 1"), None),
+        (("n % i == 0", "n % i == 1"), None),
+        (("range(2, n)", "range(1, n)"), None),
+        (("range(2, n)", "range(3, n, 2)"), None),
+        (("range(2, n)", "range(2, n // 2)"), None),
+        (("return n > 1", "return i"), None),
+        ((" ", " "), (15.0,)),
+    ],
+    "divisor-pairs": [
+        (("count += 1", "count += n"), None),
+        (("count += 1", "count += 1\n            break"), None),
+        (("return count", "return count, i"), None),
+        (("range(1, n + 1)", "range(1, n + 2)"), None),
+        (("n % i == 0", "n % i == 1"), None),
+    ],
+    "deque": [
+        (("return out", "return out[1:]"), None),
+        (("out = list(xs)", "out = xs"), None),
+        (("out.append(out.pop(0))", "out.append(out.pop(1))"), None),
+        (("return out", "print(out)\n    return out"), None),
+        (("return out", "return out, out"), None),
+        (("return out", "return out == xs"), None),
+        (("return out", "return out + xs"), None),
+        (("return out", "return [out]"), None),
+    ],
+    "prefix-sums": [
+        (("sum(xs[:i])", "sum(xs[::i + 1])"), None),
+        (("return i\n", "xs[0] = i\n"), None),
+        ((" ", " "), ([0.5],)),
+        ((" ", " "), (["a"],)),
+        (("def balance_point(xs)", "def balance_point(xs, sum)"), ([1], max)),
+    ],
+    "running-extremes": [
+        (("max(xs[: i + 1])", "max(xs[:i])"), None),
+        (("max(xs[: i + 1])", "max(xs[i + 1:])"), None),
+        (("max(xs[: i + 1])", "max(xs[: i + 1], key=abs)"), None),
+        (("out.append(max(xs[: i + 1]))", "xs.append(max(xs[: i + 1]))"), None),
+        ((" ", " "), ([0.5],)),
+        ((" ", " "), ([1, True],)),
+    ],
+    "count-below": [
+        (("if b < a", "if b < count"), None),
+        (("count += 1", "count += b"), None),
+        (("out.append(count)", "xs.append(count)"), None),
+        ((" ", " "), ([0.5, 1.5],)),
+        ((" ", " "), ([True, 1],)),
+    ],
+    "hand-sort": [
+        (("out[j] > out[j + 1]", "out[j] >= out[j]"), None),
+        (("range(len(out)):", "range(len(out) - 2):"), None),
+        (("len(out) - 1 - i", "len(out) - 2 - i"), None),
+        (("return out", "return out, i"), None),
+        ((" ", " "), ([0.5, 1.5],)),
+        ((" ", " "), ([(1, 2), (2, 1)],)),
+    ],
+    "insort": [
+        (("seen = []", "seen = [3, 1]"), None),
+        (("seen.sort()", "seen.sort(reverse=True)"), None),
+        (("        seen.sort()", "        seen.insert(0, 5)\n        seen.sort()"), None),
+        ((" ", " "), ([0.5],)),
+        ((" ", " "), ([(1, 2)],)),
+    ],
+    "partial-sort": [
+        (("[:3]", "[:-1]"), None),
+        (("[:3]", "[::3]"), None),
+        (("sorted(xs)", "sorted(xs, key=abs)"), None),
+        ((" ", " "), ([1.5],)),
+        ((" ", " "), ([(1,)],)),
+    ],
+    "power-loop": [
+        (("result * a % m", "result * a % result"), None),
+        (("return result", "return result, _"), None),
+        (("def power_modulo(a, n, m)", "def power_modulo(a, n, m, pow)"), (1, 2, 3, pow)),
+        ((" ", " "), (1.5, 2, 3)),
+    ],
+    "modular-power": [
+        ((" ", " "), (1.5, 2, 3)),
+        ((" ", " "), (2, 2.0, 3)),
+        (("a ** b % m", "a ** (b // a) % m"), None),
+    ],
+    "extend": [
+        (("out = []", "out = lists"), None),
+        (("out = out + part", "out = out + part\n        lists[0] = out"), None),
+        (("for part in lists", "for part in [out, *lists]"), None),
+        ((" ", " "), ([(1, 2)],)),
+        (("out = out + part", "out = part + out"), None),
+    ],
+    "flatten": [((" ", " "), ([(1, 2)],)), (("[])", "[1])"), None)],
+    "byte-rows": [
+        (("value < low", "value <= low"), None),
+        (("low = value", "low = value + 1"), None),
+        (("y * stride + x", "y * y + x"), None),
+        (("y * stride + x", "y * stride + 2 * x"), None),
+        (("return low, high", "return low, high, value"), None),
+        ((" ", " "), ([1, 2, 3], 1, 1, 1)),
+    ],
+    "row-parts": [
+        (("total += value", "total -= value"), None),
+        (("high = value", "total = value"), None),
+        (("start + x", "start * x"), None),
+        (("return total, high", "return total, high, value"), None),
+        ((" ", " "), ([0.5], 0, 1)),
+    ],
+    "compiled": [
+        (("count += 1", "count += xs[i] ** 2"), None),
+        (("count += 1", "count *= 2"), None),
+        (("return count", "return str(count)"), None),
+        (("return count", "return count if count else None"), None),
+        (("count += 1", "xs[j] = 1"), None),
+        (("count += 1", "print(count)"), None),
+        (("> xs[j]", "in xs[j:]"), None),
+        (("return count", "return i"), None),
+        ((" ", " "), ([1, 0.5],)),
+        ((" ", " "), (["a"],)),
+        ((" ", " "), ([],)),
+    ],
+    "hoist": [
+        (("out.append((x, sum(xs)))", "xs.append(sum(xs))"), None),
+        (("sum(xs)", "max(xs)"), None),
+        (("sum(xs)", "sum(xs, x)"), None),
+        (("sum(xs)", "enumerate(xs)"), None),
+        ((" ", " "), (["a"],)),
+    ],
+    "early-exit": [
+        (("found = True", "found = x"), None),
+        (("x < 0", "1 / x < 0"), None),
+        (("return found", "return found, x"), None),
+        (("for x in xs", "for x in iter(xs)"), None),
+        (("            found = True", "            found = True\n            print(x)"), None),
+    ],
+    "sum-loop": [
+        ((" ", " "), ([0.5],)),
+        ((" ", " "), (["a"],)),
+        (("total += x", "total += total"), None),
+        (("return total", "return total, x"), None),
+    ],
+    "count-loop": [
+        (("x == 1", "x == count"), None),
+        (("count += 1", "count += x"), None),
+        (("return count", "return count, x"), None),
+        ((" ", " "), ([0.5],)),
+        ((" ", " "), ([[1]],)),
+    ],
+    "extreme-loop": [
+        (("if x > best", "if x >= best"), None),
+        (("return best", "return best, x"), None),
+        ((" ", " "), ([0.5],)),
+        ((" ", " "), ([True, 1],)),
+        (("best = xs[0]", "best = None"), None),
+    ],
+    "remove-all": [
+        (("out.remove(unwanted)", "out.remove(out[0])"), None),
+        ((" ", " "), ([0.5], 0.5)),
+        ((" ", " "), ([[1]], [1])),
+    ],
+    "common-subexpression": [
+        (("best = sum(row)", "row.append(1); best = sum(row)"), None),
+        (
+            ("            best = sum(row)", "            row = [1]\n            best = sum(row)"),
+            None,
+        ),
+        (("sum(row)", "row.pop()"), None),
+        (("sum(row) > best", "best or sum(row) > best"), None),
+    ],
+    "redundant-copy": [
+        (("sorted(list(xs))", "sorted(list(iter(xs)))"), None),
+        (("sorted(list(xs))", "list(list(xs) + [1])"), None),
+    ],
+    "item-loop": [
+        (("out.append(i)", "numbers.append(i)"), None),
+        (("range(len(numbers))", "range(len(numbers) - 1)"), None),
+        (("return out", "return out, i"), None),
+        (("numbers[i] > 0", "numbers[i - 1] > 0"), None),
+        (("out.append(i)", "out.append(i)\n            i += 1"), None),
+    ],
+    "dict-get": [
+        (("counts[x] = 1", "counts[x] = 2"), None),
+        (("counts = {}", "counts = {5: []}"), None),
+        ((" ", " "), ([[1]],)),
+    ],
+    "comprehension": [
+        (("out = []", "out = xs"), None),
+        (("out = []", "out = [0]"), None),
+        (("out.append(x * x)", "out.append(len(out))"), None),
+        (("return out", "return out, x"), None),
+        (("out.append(x * x)", "out.append(squares_of_even([]))"), None),
+        (("x * x", "lambda: x"), None),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [(name, i) for name, cases in REFUSED.items() for i in range(len(cases))]
+)
+def test_what_is_not_the_example_is_left_alone(name: str, number: int) -> None:
+    rewriter = EXAMPLES[name]
+    (old, new), call = REFUSED[name][number]
+    before = rewriter.example[0]
+    assert old in before
+    text = before.replace(old, new)
+    entry = entry_of(before)
+    facts = facts_of(text, entry, [call or ARGUMENTS[entry]], allow=rewriter.needs)
+    found = [r.text for r in propose(text, entry, facts) if r.rewriter == name]
+    assert not found, found[0]
+
+
+def test_every_rewriter_is_refused_somewhere() -> None:
+    assert set(REFUSED) == set(EXAMPLES)

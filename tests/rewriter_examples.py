@@ -1,0 +1,49 @@
+"""Arguments for the functions that the rewriters show as examples."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "fibonacci": (3,),
+    "names_of": ([(1, 7), (2, 8)], [(7, "a"), (8, "b")]),
+    "pairs_of": ([1, 2], [2, 1]),
+    "pairs_with_sum": ([1, 2, 3], 4),
+    "repeated": ([1, 2, 1],),
+    "first_only": ([1, 2, 1],),
+    "rotated": ([1, 2, 1], 2),
+    "is_prime": (15,),
+    "count_divisors": (12,),
+    "balance_point": ([1, -1],),
+    "running_maxima": ([1, -1],),
+    "total_of": ([1, -1],),
+    "ones": ([1, -1],),
+    "largest": ([1, -1],),
+    "has_negative": ([1, -1],),
+    "shares": ([1, -1],),
+    "inversions": ([1, -1],),
+    "row_sum": (b"\x01\x05abc", 1, 3),
+    "extrema": (bytes(range(20)), 3, 3, 5),
+    "three_least": ([3, 1, 2],),
+    "numbers_below": ([3, 1, 2],),
+    "medians": ([3, 1, 2],),
+    "in_order": ([3, 1, 2],),
+    "joined": ([[3], [1, 2]],),
+    "flat": ([[3], [1, 2]],),
+    "squares_of_even": ([3, 1, 2],),
+    "tally": ([3, 1, 3],),
+    "power_of": (3, 4, 5),
+    "power_modulo": (3, 4, 5),
+    "positions": ([3, -1, 2],),
+    "widest": ([[3], [1, 2]],),
+    "in_order_of": ([3, 1],),
+    "without": ([3, 1, 3], 3),
+    "common": ([1, 2], [2, 3]),
+    "unique": ([1, 2],),
+    "has_pair": ([1, 2], 3),
+}
+
+
+def entry_of(text: str) -> str:
+    return next(n.name for n in ast.parse(text).body if isinstance(n, ast.FunctionDef))
