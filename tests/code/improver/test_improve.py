@@ -8,9 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from sharpen.code import improve
+from sharpen import LM, Scripted
+from sharpen.code import ImproveResult, improve
+from sharpen.code.improver.annotations import annotation
 from sharpen.code.improver.config import ImproveConfig
-from sharpen.code.improver.output import write_results
+from sharpen.code.improver.output import apply_result, write_results
+from sharpen.code.improver.patch import unified
+from sharpen.code.improver.result import Evidence, Proof
+from sharpen.code.improver.target import locate
+from sharpen.core.errors import BusyError, ExecutionError
 
 SLOW = '''
 def unique(words):
@@ -82,6 +88,7 @@ def test_a_second_run_goes_on_where_the_first_was_and_gives_the_same_patch(
     (out / "attempts.jsonl").write_text("\n".join(lines)[:-40])
     second = improve(file, "unique", tests="none", inputs=calls, out=out, **QUICK)
     assert first.patch == second.patch != ""
+    assert improve(file, "unique", tests="none", inputs=calls, **QUICK).patch == first.patch
     assert (out / "attempts.jsonl").read_text().splitlines()[:-1] == lines[:-1]
 
 
@@ -92,3 +99,90 @@ def test_what_is_as_fast_as_it_can_be_stays(file: Path) -> None:
     assert result.speedup == 1.0
     assert result.text == SLOW
     assert "nothing better was found" in result.summary()
+
+
+def accepted(file: Path, text: str, command: list[str] | None) -> ImproveResult:
+    """A result as if a text had been accepted."""
+    evidence = Evidence(
+        inputs={},
+        compared=1,
+        equality="exact",
+        largest_ulp=0.0,
+        seeds=(0, 1),
+        tests="passed",
+        kinds={},
+        dropped={},
+        not_checked=(),
+    )
+    target = locate(file, "total")
+    return ImproveResult(
+        target="module.py:total",
+        improved=True,
+        speedup=2.0,
+        interval=(1.9, 2.1),
+        evidence=evidence,
+        patch=unified(target, text),
+        text=text,
+        origin="rewrite",
+        proof=Proof(location=target, inputs=[], expected=[], timed=[], command=command),
+    )
+
+
+def test_a_change_is_written_where_its_tests_pass_and_taken_back_where_not(file: Path) -> None:
+    (file.parent / "test_module.py").write_text(
+        "from module import total\n\ndef test():\n    assert total([1, 2]) == 3\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", str(file.parent)]
+    wrong = SLOW.replace("sum(numbers)", "max(numbers)")
+    file.chmod(0o640)
+    with pytest.raises(ExecutionError, match="as it was"):
+        apply_result(accepted(file, wrong, command), ImproveConfig())
+    assert file.read_text() == SLOW
+    right = SLOW.replace("sum(numbers)", "sum(list(numbers))")
+    assert "its tests pass" in apply_result(accepted(file, right, command), ImproveConfig())
+    assert file.read_text() == right
+    assert file.stat().st_mode & 0o777 == 0o640
+    late = accepted(file, SLOW, None)
+    file.write_text(right + "# changed\n")
+    with pytest.raises(BusyError, match="changed since"):
+        apply_result(late, ImproveConfig())
+
+
+def test_a_patch_applies_to_texts_without_a_last_line_end(file: Path, tmp_path: Path) -> None:
+    for old, new in (("x = 1\ny = 2", "x = 1\ny = 3"), ("a = 1\r\n", "a = 2\r\n")):
+        text = (
+            f"{old}\n\n\ndef total(x):\n    return x"
+            if "\r" not in old
+            else (old + "def total(x):\r\n    return x\r\n")
+        )
+        file.write_bytes(text.encode())
+        target = locate(file, "total")
+        changed = text.replace(old, new).replace("return x", "return +x")
+        (tmp_path / "patch.diff").write_bytes(unified(target, changed).encode())
+        subprocess.run(["git", "apply", "patch.diff"], cwd=tmp_path, check=True)
+        assert file.read_bytes() == changed.encode()
+
+
+def test_an_annotation_is_one_line(file: Path) -> None:
+    text = annotation(accepted(file, SLOW, None))
+    assert "\n" not in text
+    assert text.startswith("::warning file=")
+    assert ",line=11," in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["opcodes", "memory"])
+def test_other_things_than_time_can_be_made_less(tmp_path: Path, objective: str) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(
+        "def f(xs: list[int]) -> int:\n    kept = [[x] * 40 for x in xs]\n"
+        "    return sum(one[0] for one in kept)\n"
+    )
+    reply = "```python\ndef f(xs):\n    return sum(xs)\n```"
+    lm = LM(Scripted([reply]))
+    settings = {**QUICK, "rounds": 0, "samples": 1, "objective": objective, "trust_llm": True}
+    result = improve(
+        path, "f", inputs=[((list(range(2000)),), {})], lm=lm, tests="none", **settings
+    )
+    assert result.improved, result.why
+    assert result.memory_mib[1] < result.memory_mib[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,12 @@ import pytest
 
 from sharpen import LM, Scripted
 from sharpen.code import improve
+from sharpen.code.improver.config import ImproveConfig
 from sharpen.code.improver.llm import function_in, spliced
+from sharpen.code.improver.output import apply_result, write_results
 from sharpen.code.improver.suspicion import complaint, suspicions
 from sharpen.code.improver.target import locate
+from sharpen.core.errors import ConfigError
 
 SLOW = """import math
 
@@ -47,7 +52,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_the_fast_one_of_three_replies_is_kept(file: Path) -> None:
+def test_the_fast_one_of_three_replies_is_kept(file: Path, tmp_path: Path) -> None:
     asked: list[str] = []
 
     def reply(request: Any) -> str:
@@ -62,6 +67,14 @@ def test_the_fast_one_of_three_replies_is_kept(file: Path) -> None:
     assert "a comment that stays" not in result.text  # it was in the function
     assert "def other():\n    return LIMIT\n" in result.text
     # The first question holds the code and its profile, the second what was wrong with the reply.
+    write_results(result, tmp_path / "out", ImproveConfig())
+    line = [sys.executable, str(tmp_path / "out" / "reproduce.py")]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "no difference" in done.stdout
+    with pytest.raises(ConfigError, match="trust-llm"):
+        apply_result(result, ImproveConfig())
+    assert file.read_text() == SLOW
     assert "a comment that stays" in asked[0]
     assert "memory   line" in asked[0]
     assert "wrong: for" in asked[1]

@@ -27,6 +27,9 @@ __all__ = ["Observer", "Sandboxed", "Seen", "Series", "Watcher", "error_name"]
 
 _LOAD_S = 120.0
 _MEMORY_BYTES = 4 << 30
+_SANDBOX_S = (
+    5.0  # least processor time: the limit of wall time, which a busy machine uses up, follows
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +259,7 @@ class Sandboxed:
                 }
             },
             catch=True,
-            limits=Limits(cpu_s=max(whole_s, 1.0), memory_bytes=_MEMORY_BYTES // 2),
+            limits=Limits(cpu_s=max(whole_s, _SANDBOX_S), memory_bytes=_MEMORY_BYTES // 2),
         )
         result = self._pool.run(job)
         if result.status is Status.INFRA:

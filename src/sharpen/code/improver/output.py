@@ -10,7 +10,7 @@ from typing import Any
 
 from sharpen.code.improver.config import ImproveConfig
 from sharpen.code.improver.observer import error_name
-from sharpen.code.improver.patch import apply_text
+from sharpen.code.improver.patch import apply_text, write_text
 from sharpen.code.improver.report import write_markdown, write_page
 from sharpen.code.improver.result import ImproveResult, Proof
 from sharpen.code.improver.testing import run_tests
@@ -23,14 +23,17 @@ __all__ = ["apply_result", "regression_test", "write_results"]
 
 _MOST_CASES = 40
 _LONGEST = 600  # characters of a case in the test
-_REPRODUCE = '''"""Compare the improved text with the original again, and time both."""
+_REPRODUCE = '''"""Compare the improved text with the original again, and time both.
+
+What a language model wrote runs in a sandbox, unless --trust-llm is given.
+"""
 
 import sys
 from pathlib import Path
 
 from sharpen.code.improver.reproducing import reproduce
 
-sys.exit(reproduce(Path(__file__).parent))
+sys.exit(reproduce(Path(__file__).parent, trust_llm="--trust-llm" in sys.argv))
 '''
 
 
@@ -67,6 +70,7 @@ def write_results(result: ImproveResult, out: Path, config: ImproveConfig) -> No
             "equal": config.equal,
             "min_gain": config.min_gain,
             "origin": result.origin,
+            "packages": sorted({"numpy", *config.allow}),
         },
     )
     atomic_write_text(out / "reproduce.py", _REPRODUCE)
@@ -112,7 +116,7 @@ def apply_result(result: ImproveResult, config: ImproveConfig) -> str:
         return f"{location.file} is changed; there are no tests"
     run = run_tests(proof.command, location, limit_s=config.tests_limit_s)
     if not run.passed:
-        atomic_write_bytes(location.file, location.text.encode("utf-8"))
+        write_text(location.file, location.text)
         raise ExecutionError(
             f"the tests fail with the change, so that {location.file} is as it was.\n{run.output}"
         )

@@ -9,7 +9,7 @@ from sharpen.code.improver.target import Target
 from sharpen.core.errors import BusyError, MissingFileError
 from sharpen.core.files import atomic_write_bytes
 
-__all__ = ["apply_text", "path_in_patch", "unified"]
+__all__ = ["apply_text", "path_in_patch", "unified", "write_text"]
 
 _NO_END = "\\ No newline at end of file\n"
 
@@ -32,7 +32,7 @@ def unified(target: Target, text: str) -> str:
 
 
 def apply_text(target: Target, text: str) -> None:
-    """Write a text to the target's file, which must be as it was read; its rights stay.
+    """Write a text to the target's file, which must be as it was read.
 
     Raises:
         BusyError: the file has changed since.
@@ -47,6 +47,15 @@ def apply_text(target: Target, text: str) -> None:
         raise BusyError(
             f"{target.file} has changed since it was read: nothing is written. Run it again."
         )
-    rights = target.file.stat().st_mode
-    atomic_write_bytes(target.file, text.encode("utf-8"))
-    target.file.chmod(rights)
+    write_text(target.file, text)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file that is there; its rights stay.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    rights = file.stat().st_mode
+    atomic_write_bytes(file, text.encode("utf-8"))
+    file.chmod(rights)

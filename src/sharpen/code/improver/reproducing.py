@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from sharpen.code.improver.equality import Equality
-from sharpen.code.improver.observer import Watcher
+from sharpen.code.improver.observer import Observer, Sandboxed, Watcher
 from sharpen.code.improver.reference import call_text, record_baseline
+from sharpen.code.improver.sandbox_timer import SandboxTimer
 from sharpen.code.improver.target import Target, functions_of, locate, parsed
-from sharpen.code.measure import compare
+from sharpen.code.inputs import Input
+from sharpen.code.measure import Comparison, Program, compare, compare_timers, encode_inputs
 from sharpen.core.errors import FileFormatError, MissingFileError
-from sharpen.core.sandbox import CodecError, decode
+from sharpen.core.sandbox import CodecError, SandboxPool, decode
 
 __all__ = ["reproduce"]
 
+_BUDGET_S = 3.0
 
-def reproduce(folder: Path) -> int:
+
+def reproduce(folder: Path, *, trust_llm: bool = False) -> int:
     """Compare the texts in a folder of results and time them; prints what it finds.
 
-    The improved text is run as it is, without a sandbox.
+    Args:
+        folder: of ``sharpen improve``.
+        trust_llm: run what a language model wrote outside of the sandbox.
 
     Returns:
         0 where nothing differs and the gain is there again, else 1.
@@ -28,27 +35,44 @@ def reproduce(folder: Path) -> int:
     Raises:
         MissingFileError: a file is gone.
         FileFormatError: one is damaged.
+        SandboxUnavailable: a language model wrote it, and there is no sandbox.
     """
     settings, inputs, timed = _read(folder)
     text = (folder / "improved.py.txt").read_bytes().decode("utf-8")
     target = _target(folder, settings)
     equality = Equality(settings["equal"])
-    with Watcher(target.program(), 0) as one, Watcher(target.program(), 1) as other:
+    with ExitStack() as stack:
+        pool = None
+        if settings["origin"] == "llm" and not trust_llm:
+            pool = stack.enter_context(SandboxPool(1, packages=settings["packages"]))
+        one, other = (stack.enter_context(Watcher(target.program(), seed)) for seed in (0, 1))
         judged = settings["equal"].startswith("mod")
         baseline = record_baseline(inputs, one, other, equality, judged=judged)
-    with Watcher(target.program(text)) as improved:
+        program = target.program(text)
+        improved: Observer = Watcher(program) if pool is None else Sandboxed(program, pool)
+        stack.callback(improved.close)
         refuted = baseline.refute(improved, equality)
-    if refuted is not None:
-        call = "" if refuted.index is None else call_text(baseline.inputs[refuted.index])
-        print(f"different: {call} {refuted.difference}")
-        return 1
-    print(f"no difference on {len(baseline.inputs)} inputs")
-    gain = False
-    for name, calls in timed:
-        found = compare(target.program(), target.program(text), calls, budget_s=3)
-        print(f"{name}: {found.summary()}")
-        gain = found.low >= settings["min_gain"]
-    return 0 if gain else 1
+        if refuted is not None:
+            call = "" if refuted.index is None else call_text(baseline.inputs[refuted.index])
+            print(f"different: {call} {refuted.difference}")
+            return 1
+        print(f"no difference on {len(baseline.inputs)} inputs")
+        low = 0.0
+        for name, calls in timed:
+            found = _compared(target.program(), program, calls, pool)
+            print(f"{name}: {found.summary()}")
+            low = found.low
+    return 0 if low >= settings["min_gain"] else 1
+
+
+def _compared(
+    old: Program, new: Program, calls: list[Input], pool: SandboxPool | None
+) -> Comparison:
+    if pool is None:
+        return compare(old, new, calls, budget_s=_BUDGET_S)
+    encoded = encode_inputs(calls)
+    timers = SandboxTimer(old, encoded, pool), SandboxTimer(new, encoded, pool)
+    return compare_timers(*timers, budget_s=_BUDGET_S)
 
 
 def _target(folder: Path, settings: dict[str, Any]) -> Target:
