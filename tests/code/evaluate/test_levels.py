@@ -177,3 +177,15 @@ def test_a_program_that_hides_its_time_gains_nothing(pools: Pools) -> None:
 def test_a_reference_that_fails_is_told(pools: Pools) -> None:
     with pytest.raises(ExecutionError, match="its own solution"):
         prepare(replace(PROBLEM, reference="def total(n):\n    return 1 // 0\n"), COUNTS, pools)
+
+
+@pytest.mark.parametrize("value", ["{1: 'a', 'b': 2}", "{3, 'x', (1, 2)}", "Decimal('1.5')", "'x'"])
+def test_equal_values_of_any_kind_are_right(pools: Pools, value: str) -> None:
+    """Also where a dict or set was filled in another order, or a type is not built in."""
+    start = f"from decimal import Decimal\ndef total(n):\n    x = {value}\n"
+    turn = "    if isinstance(x, (dict, set)):\n        x = type(x)(reversed(list("
+    turn += "x.items() if isinstance(x, dict) else x)))\n"
+    problem = replace(PROBLEM, reference=start + "    return x, n\n")
+    config = replace(COUNTS, alpha=100.0)
+    assert verdict(start + turn + "    return x, n\n", pools, config, problem).passed
+    assert not verdict(start + turn + "    return x, n + 1\n", pools, config, problem).passed

@@ -11,6 +11,7 @@ import pytest
 
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.core.sandbox import Call, Job, Limits, Result, SandboxPool, doubt, overhead_s, seen_s
+from sharpen.core.sandbox.inside.program import digest
 from sharpen.core.sandbox.job import same
 
 WORK = """
@@ -220,3 +221,16 @@ def f(*args):
     for wrong in (nested, object(), [len]):
         with pytest.raises(DataError, match=r"args\[0\]"):
             Call([wrong]).encoded()
+
+
+def test_digests_stand_for_outputs(pool: SandboxPool) -> None:
+    values = [[1, 2.5, "x"], [True, 2.5, "x"], [1, 2.5, "x"], (1, 2.5, "x"), -0.0, 0.0]
+    source = "def f(x):\n    return x\n"
+    job = Job(source=source, entry="f", inputs=[(v,) for v in values], digests=True)
+    outputs = pool.run(job).outputs
+    assert list(outputs) == [digest(v) for v in values]
+    assert len(set(outputs)) == len(values) - 1
+    other = Job(source="def f():\n    return object()\n", entry="f", inputs=[()], digests=True)
+    assert pool.run(other).outputs == (None,)
+    lists = [1, 2]
+    assert digest([lists, lists]) == digest([[1, 2], [1, 2]])

@@ -152,6 +152,7 @@ def outcome(sandbox: Sandbox, job: Job, encoded: EncodedJob, limits: Limits) -> 
             "catch": job.catch,
             "mutated": job.mutated,
             "clock": job.clock or "",
+            "digests": job.digests,
             "call_limit": _inside(job),
             "sampled": job.sample_memory,
         },

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import hashlib
+import io
 import linecache
 import os
 import pickle
@@ -26,7 +28,17 @@ from sharpen.core.sandbox.inside.codec import (
 )
 from sharpen.core.sandbox.inside.timed import Late, Meter
 
-__all__ = ["FILE", "PICKLED", "as_exception", "failure_of", "load", "run_calls", "write_frame"]
+__all__ = [
+    "FILE",
+    "PICKLED",
+    "as_exception",
+    "digest",
+    "failure_of",
+    "load",
+    "pickled",
+    "run_calls",
+    "write_frame",
+]
 
 FILE = "<program>"
 """How tracebacks call the program's source."""
@@ -150,6 +162,36 @@ def flush() -> None:
             stream.flush()
 
 
+class _NotPlain(Exception):
+    """A value of a type that is not built in."""
+
+
+class _OfPlainTypes(pickle.Pickler):
+    def reducer_override(self, obj: Any) -> Any:
+        raise _NotPlain
+
+
+def pickled(value: Any) -> bytes | None:
+    """A value of built-in types as bytes, the same for the same value; None for others."""
+    file = io.BytesIO()
+    pickler = _OfPlainTypes(file, protocol=5)
+    pickler.fast = True  # without references: all are copies
+    try:
+        pickler.dump(value)
+    except (_NotPlain, ValueError, RecursionError):  # ValueError: it holds itself
+        return None
+    return file.getvalue()
+
+
+def digest(value: Any) -> bytes | None:
+    """What tells a value of built-in types from all others; None for other types.
+
+    Equal sets and dicts that were filled in another order have another digest.
+    """
+    data = pickled(value)
+    return None if data is None else hashlib.blake2b(data, digest_size=32).digest()
+
+
 def _arguments(data: bytes) -> Any:
     """Arguments of a call, which come from outside; nothing is ever unpickled the other way."""
     if data[:1] == PICKLED:
@@ -162,11 +204,12 @@ def run_calls(job: dict[str, Any], fd: int) -> None:
 
     Args:
         job: ``source``, ``entry``, ``names`` (encoded), ``inputs`` (pairs of encoded arguments),
-            ``catch``, ``mutated``, ``limits``, ``clock``, ``call_limit``.
+            ``catch``, ``mutated``, ``limits``, ``clock``, ``call_limit``,
+            ``digests``.
         fd: where the result goes.
     """
     frame: dict[str, Any]
-    write, end = write_frame, flush  # as they are before the program is loaded
+    write, end, identify = write_frame, flush, digest  # as they are before the program is loaded
     who_am_i, leave, owner = os.getpid, os._exit, os.getpid()
     outputs: list[Any] = []
     mutated: list[Any] = []
@@ -200,7 +243,7 @@ def run_calls(job: dict[str, Any], fd: int) -> None:
                         raise
                     failure = failure_of(error)
                     value = Raised(failure["type"], failure["message"])
-                outputs.append(value)
+                outputs.append(identify(value) if job["digests"] else value)
                 if job["mutated"]:
                     mutated.append((list(args), kwargs))
         frame = {"status": "ok", "outputs": outputs, "mutated": mutated, **measured()}
