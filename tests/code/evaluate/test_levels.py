@@ -161,7 +161,7 @@ def test_results_are_not_kept_from_one_repeat_to_the_next(pools: Pools) -> None:
 
 
 def test_a_program_that_hides_its_time_gains_nothing(pools: Pools) -> None:
-    problem = replace(PROBLEM, levels=(3, 200_000, 300_000, 600_000), counts=(1, 1, 1, 1))
+    problem = replace(PROBLEM, levels=(3, 1_000_000, 2_000_000, 4_000_000), counts=(1, 1, 1, 1))
     thread = (
         REFERENCE.replace("total", "work")
         + "import threading\ndef total(n):\n    found = []\n"
