@@ -31,7 +31,7 @@ __all__ = ["LevelTimes", "Verdict", "decide", "exponents"]
 
 _FRESH = 250
 _NUMBER = 7919  # between the seeds of the search and those of the last word
-_TOP_S, _OTHER_S = 6.0, 4.0  # most; a clear difference is seen sooner
+_TOP_S, _OTHER_S = 10.0, 6.0  # most; a clear difference is seen sooner
 _SMALL_S = 1e-4  # calls as they are known that take less are told, and do not decide
 _FREE_MIB = 16.0
 
