@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,3 +57,16 @@ def test_wrong_input_is_told(invoke: Invoke, file: Path) -> None:
         done = invoke(*call)
         assert done.code == 2
         assert message in done.err.replace("\n", " ")
+
+
+@pytest.mark.slow
+def test_machine_instructions_are_counted(invoke: Invoke, file: Path) -> None:
+    call = ("code", "bench", f"{file}:slow", f"{file}:fast", "--inputs", f"{file}:cases")
+    done = invoke(*call, "--budget", 1, "--instructions", "--json")
+    if shutil.which("valgrind") is None:
+        assert done.code == 3
+        assert "apt install valgrind" in done.err
+        return
+    assert done.code == 0, done.err
+    before, after = json.loads(done.out)["instructions"]
+    assert before > 3 * after > 0

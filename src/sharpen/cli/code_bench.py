@@ -31,6 +31,10 @@ def register(app: typer.Typer) -> None:
         ] = "cpu",
         budget: Annotated[float, typer.Option(help="Seconds for a comparison.")] = 10.0,
         min_effect: Annotated[float, typer.Option(help="The least ratio that matters.")] = 1.025,
+        instructions: Annotated[
+            bool,
+            typer.Option("--instructions", help="Count those of the machine too, by valgrind."),
+        ] = False,
         root: Annotated[
             Path | None, typer.Option(help="The folder that imports start from.")
         ] = None,
@@ -40,7 +44,7 @@ def register(app: typer.Typer) -> None:
         The code is run as it is, without a sandbox: it must be yours.
         """
         from sharpen.code.inputs import read_inputs, read_program
-        from sharpen.code.measure import compare, measure
+        from sharpen.code.measure import compare, count_instructions, measure
         from sharpen.core.errors import ConfigError
 
         if not inputs:
@@ -48,7 +52,9 @@ def register(app: typer.Typer) -> None:
         program, calls = read_program(target, root=root), read_inputs(inputs)
         if other is None:
             figures = measure(program, calls, clock=clock)
+            counted = count_instructions(program, calls) if instructions else None
             document = {"format": 1, "target": target, **figures.to_dict()}
+            document["instructions"] = counted
 
             def render(console: Any) -> None:
                 console.print("  input        seconds    spread       opcodes")
@@ -56,6 +62,8 @@ def register(app: typer.Typer) -> None:
                 for i, (seconds, spread, opcodes) in enumerate(rows):
                     console.print(f"{i:>7}  {seconds:>13.6g}  {spread:>7.1%}  {opcodes:>12,}")
                 console.print(f"memory: {figures.peak_mib:.1f} MiB")
+                if counted is not None:
+                    console.print(f"machine instructions: {counted:,.0f}")
                 if figures.growth is not None:
                     power, sure = figures.growth.exponent, figures.growth.r2
                     console.print(f"time grows with n^{power:.2f} (r2 {sure:.3f})")
@@ -71,10 +79,13 @@ def register(app: typer.Typer) -> None:
             min_effect=min_effect,
             opcodes=True,
         )
-        document = {"format": 1, "a": target, "b": other, **found.to_dict()}
+        both = [count_instructions(p, calls) for p in (program, second)] if instructions else None
+        document = {"format": 1, "a": target, "b": other, **found.to_dict(), "instructions": both}
 
         def render_both(console: Any) -> None:
             console.print(f"{other} is {found.summary()}", markup=False)
             console.print(f"{found.a_s:.6g} s and {found.b_s:.6g} s, one call of each input")
+            if both is not None:
+                console.print(f"machine instructions: {both[0]:,.0f} and {both[1]:,.0f}")
 
         return Output(document, render_both)

@@ -8,12 +8,14 @@ from sharpen.core.lazy import exports
 
 if TYPE_CHECKING:
     from sharpen.code.measure.comparison import Comparison, compare, compare_timers
+    from sharpen.code.measure.instructions import count_instructions, has_counter
     from sharpen.code.measure.process import Late, Program, Timer, encode_inputs
     from sharpen.code.measure.single import Figures, growth, measure
     from sharpen.code.measure.statistics import Ratio, decide, ratio_of_pairs
 
 _MODULES = {
     "comparison": ["Comparison", "compare", "compare_timers"],
+    "instructions": ["count_instructions", "has_counter"],
     "process": ["Late", "Program", "Timer", "encode_inputs"],
     "single": ["Figures", "growth", "measure"],
     "statistics": ["Ratio", "decide", "ratio_of_pairs"],
@@ -28,9 +30,11 @@ __all__ = [
     "Timer",
     "compare",
     "compare_timers",
+    "count_instructions",
     "decide",
     "encode_inputs",
     "growth",
+    "has_counter",
     "measure",
     "ratio_of_pairs",
 ]
