@@ -16,6 +16,10 @@ from sharpen.core.study import load_study
 from sharpen.models import load_model, load_tokenizer
 
 TESTED = {
+    "code/slow.py",  # with sharpen improve
+    "code/test_slow.py",
+    "code/unique.py",
+    "code/unique_samples.jsonl",
     "data/web_text.jsonl",
     "data/web_text.yaml",
     "discover_optimizer.py",  # with the programs of optimizers
@@ -262,3 +266,16 @@ def test_programs_are_improved_without_a_language_model(work: Path) -> None:
     start = float(found.pop("first values"))
     assert len(found) == 3
     assert all(float(value) > start + 0.05 for value in found.values())
+
+
+def test_programs_for_a_problem_are_evaluated(work: Path) -> None:
+    call = ("code", "eval", "examples/code/unique.py", "--k", "1,3", "--clock", "opcodes")
+    samples = ("--samples", "examples/code/unique_samples.jsonl")
+    found = document(sharpen(*call, *samples, "--json", cwd=work))
+    assert found["problems"]["unique"]["passed"] == [True, True, False]
+    assert found["metrics"]["pass@3"]["value"] == 1.0
+    assert (
+        0
+        < found["metrics"]["eff@1(opcodes)"]["value"]
+        < found["metrics"]["eff@3(opcodes)"]["value"]
+    )
