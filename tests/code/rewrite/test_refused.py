@@ -260,6 +260,33 @@ REFUSED: dict[str, list[tuple[Change, tuple[Any, ...] | None]]] = {
         (("numbers[i] > 0", "numbers[i - 1] > 0"), None),
         (("out.append(i)", "out.append(i)\n            i += 1"), None),
     ],
+    "search-loop": [
+        (("return True", "return cell"), None),
+        (("cell == value", "cell == value / 1"), None),
+        (("return True", "rows = []"), None),
+        (("    return False", "    return cell"), None),
+        ((" ", " "), ([[0.5]], 0.5)),
+        ((" ", " "), ("abc", "ab")),
+    ],
+    "pass-on": [
+        (("points.add(point)", "points.add(point + 1)"), None),
+        (("range(begin, end)", "sorted(points)"), None),
+        (("return len(points)", "return len(points), point"), None),
+        (("points = {0}", "points = begin"), None),
+    ],
+    "inner-table": [
+        (("lines[i].split()", "lines[i].split(word)"), None),
+        (("count += 1", "lines[i] = word"), None),
+        (("lines[i].split()", "lines[i - 1].split()"), None),
+        (("for word in words", "if words"), None),
+        ((" ", " "), ([["a"]], ["b"])),
+    ],
+    "row-sets": [
+        (("if f in friends[other]", "if f in friends[other][1:]"), None),
+        (("if f in friends[other]", "if f in friends[other] and friends[one].append(f)"), None),
+        ((" ", " "), ({"a": [["b"]]}, "a", "a")),
+        ((" ", " "), ({"a": "bc"}, "a", "a")),
+    ],
     "dict-get": [
         (("counts[x] = 1", "counts[x] = 2"), None),
         (("counts = {}", "counts = {5: []}"), None),

@@ -498,6 +498,45 @@ def wrong_power(a, n, m):
     return result, a ** n % m if m else 0
 
 
+def changed_rows(rows, xs):
+    out = []
+    groups = [list(row) for row in rows]
+    for x in xs:
+        for i in range(len(groups)):
+            if x in groups[i]:
+                out.append(i)
+            group = groups[i]
+            group.append(x)
+            if sum(groups[i]) > 3:
+                out.append(x)
+    return out
+
+
+def rows_of_others(rows, xs):
+    kept = [row for row in rows]
+    out = []
+    for x in xs:
+        for i in range(len(kept)):
+            if x in kept[i]:
+                out.append(i)
+                rows[0].append(x + 1)
+    return out
+
+
+def letters_of(word, text):
+    for letter in text:
+        if letter == word:
+            return True
+    return any(letter == word for letter in text)
+
+
+def nan_search(xs, x):
+    for y in xs:
+        if y == x:
+            return True
+    return any(y == x for y in xs)
+
+
 def slice_is_a_copy(xs):
     for x in xs[:]:
         if x in xs:
@@ -563,6 +602,10 @@ CALLS: dict[str, list[tuple[Any, ...]]] = {
     "deep_rows": [([[1], [2, 3]],)],
     "recursion_in_loops": [(3,)],
     "wrong_power": [(3, 4, 5), (3, 0, 0), (-3, 4, -5)],
+    "changed_rows": [([[1], [2, 3]], [1, 2])],
+    "rows_of_others": [([[1], [2, 3]], [1, 2])],
+    "letters_of": [("ab", "cab"), ("b", "cab")],
+    "nan_search": [([NAN], NAN)],
     "slice_is_a_copy": LISTS,
 }
 

@@ -189,7 +189,8 @@ class Effects:
         kind = self.kinds.variable(name)
         if kind.within(_FIXED) and not _mutable(kind):
             return True
-        private = self.is_private(name)
+        inner = [part for part in (kind.items, kind.values) if part is not None]
+        private = self.is_private(name) and not any(_mutable(part) for part in inner)
         return not any(
             self._may_change(node, name, kind, private) for top in region for node in ast.walk(top)
         )

@@ -15,6 +15,7 @@ from sharpen.code.rewrite.counts import COUNTER, FIRST_PLACES
 from sharpen.code.rewrite.divisors import DIVISOR_PAIRS, LEAST_DIVISOR
 from sharpen.code.rewrite.facts import Facts
 from sharpen.code.rewrite.hoisting import HOIST
+from sharpen.code.rewrite.inner_tables import INNER_TABLE, ROW_SETS
 from sharpen.code.rewrite.iteration import ITEM_LOOP
 from sharpen.code.rewrite.joins import HASH_JOIN, INDEXED_LOOP
 from sharpen.code.rewrite.leaving import EARLY_EXIT
@@ -25,6 +26,7 @@ from sharpen.code.rewrite.queues import DEQUE
 from sharpen.code.rewrite.ranges import PREFIX_SUMS, RUNNING_EXTREMES
 from sharpen.code.rewrite.reductions import COUNT_LOOP, EXTREME_LOOP, SUM_LOOP
 from sharpen.code.rewrite.redundant import REDUNDANT_COPY, REMOVE_ALL
+from sharpen.code.rewrite.searching import PASS_ON, SEARCH_LOOP
 from sharpen.code.rewrite.sorting import COUNT_BELOW, HAND_SORT, INSORT, PARTIAL_SORT
 from sharpen.code.rewrite.source import Edit, Source
 from sharpen.code.rewrite.subexpressions import COMMON_SUBEXPRESSION
@@ -54,6 +56,10 @@ REWRITERS: tuple[Rewriter, ...] = (
     MODULAR_POWER,
     EXTEND,
     FLATTEN,
+    ROW_SETS,
+    INNER_TABLE,
+    SEARCH_LOOP,
+    PASS_ON,
     BYTE_ROWS,
     ROW_PARTS,
     COMPILED,
