@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.code import enamel_sections as evaluating
 from benchmarks.code import sandbox_sections as sandboxing
 from benchmarks.common import OURS, PEER, RESULTS
 from benchmarks.data import sections as preparing
@@ -34,6 +35,7 @@ PAGES = (
     *("README.md", "docs/plan/plan.md", "docs/train/train.md", "docs/train/long_sequences.md"),
     *("docs/compress/quantize.md", "docs/compress/mixllm.md", "docs/compress/locret.md"),
     *(
+        "docs/code/evaluate.md",
         "docs/code/sandbox.md",
         "docs/data/bitcipher.md",
         "docs/data/clean.md",
@@ -434,6 +436,7 @@ def plan_serving() -> str:
 
 
 _OF_ROOMS = {
+    **evaluating.SECTIONS,
     **sandboxing.SECTIONS,
     **serving.SECTIONS,
     **searching.SECTIONS,
