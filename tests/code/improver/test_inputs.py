@@ -240,3 +240,7 @@ def test_growth_keeps_order_and_shape() -> None:
     xs, n = grow((([5, 6, 7], 3), {}), 4, 0)[0]
     assert len(xs) == n == 12
     assert grow(((10,), {}), 4, 0) == ((40,), {})
+    # Pixels, width, height and stride.
+    pixels, *sizes = grow(((bytes(range(12)), 3, 3, 4), {}), 4, 0, numbers=True)[0]
+    assert len(pixels) == 48
+    assert sizes == [6, 6, 8]

@@ -32,6 +32,7 @@ _MOST_S = 1.0
 _MOST_SIZE = 60_000
 _MOST_NUMBER = 10_000_000
 _STEP = 4.0
+_GROWS = 1.5
 _MOST_STEPS = 14
 _POWERS = frozenset(_STEP**i for i in range(1, _MOST_STEPS + 1))
 _BASES = 2
@@ -249,8 +250,9 @@ def levels_of(
         return levels
     sizes: dict[float, Level] = {}
     factor = _STEP
+    numbers = _numbers_count(bases, number, original, levels[0].seconds)
     for _ in range(_MOST_STEPS):
-        level = _grown(bases, factor, number, original)
+        level = _grown(bases, factor, number, original, numbers=numbers)
         if level is None:  # too long, or it refuses what is larger
             smaller = max(sizes, default=1.0)
             if factor / smaller < 1.2:
@@ -268,7 +270,7 @@ def levels_of(
         elif level.seconds > 2 * top_s and len(sizes) > 1:
             del sizes[factor]
             factor = _between(max(sizes), sizes[max(sizes)].seconds, factor, level.seconds, top_s)
-            better = _grown(bases, factor, number, original)
+            better = _grown(bases, factor, number, original, numbers=numbers)
             sizes[factor] = better or level
             break
         else:
@@ -277,12 +279,24 @@ def levels_of(
     return [*levels, *grown[-count:]]
 
 
-def _grown(bases: Sequence[Input], factor: float, number: int, baseline: Observer) -> Level | None:
+def _numbers_count(bases: Sequence[Input], number: int, original: Observer, seconds: float) -> bool:
+    """Whether time grows only where whole numbers grow beside the containers."""
+    plain = _grown(bases, _STEP, number, original)
+    if plain is not None and plain.seconds > _GROWS * seconds:
+        return False
+    both = _grown(bases, _STEP, number, original, numbers=True)
+    return both is not None and both.seconds > _GROWS * (plain.seconds if plain else seconds)
+
+
+def _grown(
+    bases: Sequence[Input], factor: float, number: int, original: Observer, *, numbers: bool = False
+) -> Level | None:
     """Inputs so many times as large; None where the function does not take them in time."""
     calls = [
-        grow(call, factor, number + i) if can_grow(call) else call for i, call in enumerate(bases)
+        grow(call, factor, number + i, numbers=numbers) if can_grow(call) else call
+        for i, call in enumerate(bases)
     ]
-    took = _time(baseline, calls)
+    took = _time(original, calls)
     if took is None:
         return None
     size = size_of(calls[0])

@@ -78,13 +78,15 @@ def _is_record(value: Any) -> bool:
     )
 
 
-def grow(call: Input, factor: float, number: int) -> Input:
+def grow(call: Input, factor: float, number: int, *, numbers: bool = False) -> Input:
     """A call that is given about ``factor`` times as much.
 
     Args:
         call: arguments by position and by name; they are not changed.
         factor: above 1.
         number: another one, other items.
+        numbers: let whole numbers grow beside containers, as width and height do beside pixels:
+            several by the root of the factor each.
     """
     args, kwargs = call
     chance = random.Random(number)
@@ -99,8 +101,11 @@ def grow(call: Input, factor: float, number: int) -> Input:
             for old, new in zip(values, grown, strict=True)
             if _is_container(old) and len(old) in lengths
         }
+        counts = [one for one in values if type(one) is int and one > 1]
+        each = factor ** (0.5 if len(counts) > 1 else 1.0) if numbers else 1.0
         grown = [
-            known[one] if type(one) is int and one > 2 and one in known else one for one in grown
+            known.get(one, round(one * each)) if type(one) is int and one > 2 else one
+            for one in grown
         ]
     else:
         grown = [
