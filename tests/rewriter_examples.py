@@ -43,6 +43,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "points_of": (2, 5),
     "lines_with": (["a b", "b"], ["b", "a"]),
     "common_friends": ({"a": ["b", "c"], "b": ["c"]}, "a", "b"),
+    "smaller_behind": ([3, 1, 2],),
     "common": ([1, 2], [2, 3]),
     "unique": ([1, 2],),
     "has_pair": ([1, 2], 3),

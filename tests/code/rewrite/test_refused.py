@@ -132,6 +132,14 @@ REFUSED: dict[str, list[tuple[Change, tuple[Any, ...] | None]]] = {
         ((" ", " "), ([0.5, 1.5],)),
         ((" ", " "), ([True, 1],)),
     ],
+    "count-behind": [
+        (("xs[j] < xs[i]", "xs[j] < count"), None),
+        (("xs[j] < xs[i]", "xs[j - 1] < xs[i]"), None),
+        (("count += 1", "count += j"), None),
+        (("out.append(count)", "xs.append(count)"), None),
+        (("range(len(xs)):\n        count", "range(1, len(xs)):\n        count"), None),
+        ((" ", " "), ([0.5, 1.5],)),
+    ],
     "hand-sort": [
         (("out[j] > out[j + 1]", "out[j] >= out[j]"), None),
         (("range(len(out)):", "range(len(out) - 2):"), None),

@@ -11,6 +11,7 @@ from sharpen.code.rewrite.building import COMPREHENSION, DICT_GET, EXTEND, FLATT
 from sharpen.code.rewrite.code import Code
 from sharpen.code.rewrite.compiled import COMPILED
 from sharpen.code.rewrite.comprehension_joins import COMPREHENSION_JOIN
+from sharpen.code.rewrite.counting_order import COUNT_BEHIND, COUNT_BELOW
 from sharpen.code.rewrite.counts import COUNTER, FIRST_PLACES
 from sharpen.code.rewrite.divisors import DIVISOR_PAIRS, LEAST_DIVISOR
 from sharpen.code.rewrite.facts import Facts
@@ -27,7 +28,7 @@ from sharpen.code.rewrite.ranges import PREFIX_SUMS, RUNNING_EXTREMES
 from sharpen.code.rewrite.reductions import COUNT_LOOP, EXTREME_LOOP, SUM_LOOP
 from sharpen.code.rewrite.redundant import REDUNDANT_COPY, REMOVE_ALL
 from sharpen.code.rewrite.searching import PASS_ON, SEARCH_LOOP
-from sharpen.code.rewrite.sorting import COUNT_BELOW, HAND_SORT, INSORT, PARTIAL_SORT
+from sharpen.code.rewrite.sorting import HAND_SORT, INSORT, PARTIAL_SORT
 from sharpen.code.rewrite.source import Edit, Source
 from sharpen.code.rewrite.subexpressions import COMMON_SUBEXPRESSION
 
@@ -49,6 +50,7 @@ REWRITERS: tuple[Rewriter, ...] = (
     PREFIX_SUMS,
     RUNNING_EXTREMES,
     COUNT_BELOW,
+    COUNT_BEHIND,
     HAND_SORT,
     INSORT,
     PARTIAL_SORT,

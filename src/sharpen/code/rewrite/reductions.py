@@ -41,7 +41,7 @@ def _over_part(code: Code, loop: ast.For, item: ast.expr) -> tuple[str, str | No
         return None
     found = code.match("xs_[i_]", item)
     if not found or found["i_"] != loop.target.id:
-        return None
+        return _over_row(code, loop, item)
     box = found["xs_"]
     if not code.kinds.variable(box).within(_SEQUENCES) or box not in code.names.local:
         return None
@@ -63,6 +63,26 @@ def _over_part(code: Code, loop: ast.For, item: ast.expr) -> tuple[str, str | No
     else:
         tests.append(f"len({box})")
     return text, " <= ".join(tests)
+
+
+def _over_row(code: Code, loop: ast.For, item: ast.expr) -> tuple[str, str] | None:
+    """The same for ``table[i][j]`` with ``for j in range(a, b)``.
+
+    The row is only asked for where the loop would ask for it.
+    """
+    found, bounds = code.match("ROW[j_]", item), code.match("range(A, B)", loop.iter)
+    if not found or not bounds or found["j_"] not in binds([loop.target]):
+        return None
+    row, low, high = found["ROW"], bounds["A"], bounds["B"]
+    steady = isinstance(row, ast.Subscript) and isinstance(row.value, ast.Name)
+    if not steady or not code.type(row).within(_SEQUENCES) or loads([row]) & binds([loop]):
+        return None
+    if not all(code.type(b).is_integer and code.effects.is_total(b) for b in (low, high)):
+        return None
+    if not all(code.effects.keeps([loop], n) for n in loads([row]) & code.names.local):
+        return None
+    text, begin, end = ast.unparse(row), _compared(low), _compared(high)
+    return f"{text}[{begin}:{end}]", f"0 <= {begin} < {end} <= len({text})"
 
 
 def _compared(node: ast.expr) -> str:

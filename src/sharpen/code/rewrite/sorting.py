@@ -1,9 +1,8 @@
 """Sorting where less is asked for, and sorts written by hand.
 
-``sorted(xs)[:k]`` needs the k least only (a heap: Williams, Algorithm 232, 1964; O(n log k)); how
-many items are below a value is a binary search in the sorted list (O(log n) each); ``append`` and
-``sort`` in a loop is an insertion at the right place; a bubble or exchange sort (O(n^2)) is
-``list.sort``.
+``sorted(xs)[:k]`` needs the k least only (a heap: Williams, Algorithm 232, 1964; O(n log k));
+``append`` and ``sort`` in a loop is an insertion at the right place; a bubble or exchange sort
+(O(n^2)) is ``list.sort``.
 
 Only for items of which equal ones cannot be told apart: all ``int``, or all ``str``.
 """
@@ -18,7 +17,7 @@ from sharpen.code.rewrite.code import Code
 from sharpen.code.rewrite.names import binds, loads, same_scope
 from sharpen.code.rewrite.types import Type
 
-__all__ = ["COUNT_BELOW", "HAND_SORT", "INSORT", "PARTIAL_SORT"]
+__all__ = ["HAND_SORT", "INSORT", "PARTIAL_SORT"]
 
 
 _READERS = frozenset({"len", "sum", "min", "max", "sorted", "list", "tuple", "set", "any", "all"})
@@ -78,100 +77,6 @@ import heapq
 
 def three_least(xs):
     return heapq.nsmallest(3, xs)
-""",
-    ),
-)
-
-_BELOW = {
-    ast.Lt: ("bisect_left", False),
-    ast.LtE: ("bisect_right", False),
-    ast.Gt: ("bisect_right", True),
-    ast.GtE: ("bisect_left", True),
-}
-_TURNED: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    ast.Lt: ast.Gt,
-    ast.Gt: ast.Lt,
-    ast.LtE: ast.GtE,
-    ast.GtE: ast.LtE,
-}
-
-
-def _find_below(code: Code) -> Iterator[Change]:
-    for loop in code.statements():
-        if not isinstance(loop, ast.For) or not isinstance(loop.iter, ast.Name) or loop.orelse:
-            continue
-        found = code.match_any_block(("if T:\n c_ += 1", "if T:\n c_ = c_ + 1"), loop.body)
-        if not found or not isinstance(loop.target, ast.Name):
-            continue
-        box, x, count, test = loop.iter.id, loop.target.id, found["c_"], found["T"]
-        if not (isinstance(test, ast.Compare) and len(test.ops) == 1):
-            continue
-        op, value = type(test.ops[0]), test.comparators[0]
-        if isinstance(value, ast.Name) and value.id == x:
-            op, value = _TURNED.get(op, ast.Eq), test.left
-        elif not (isinstance(test.left, ast.Name) and test.left.id == x):
-            continue
-        at = code.steady_from(loop, box)
-        items, kind = code.kinds.items_of(box), code.type(value)
-        if (
-            op not in _BELOW
-            or not isinstance(at, (ast.For, ast.While))
-            or not code.kinds.variable(box).only(list, tuple)
-            or not any(items.only(t) and kind.only(t) for t in (int, str))
-            or not code.effects.is_total(value)
-            or loads([value]) & {x, count}
-            or not code.is_unread(x, [loop])
-            or not code.kinds.variable(count).is_integer
-            or not code.effects.is_steady(count)
-            or not code.is_bound_before(count, loop)
-        ):
-            continue
-        name, above = _BELOW[op]
-        search, imports = code.library("bisect", name)
-        ordered = code.names.fresh(f"{box}_in_order")
-        hits = f"{search}({ordered}, $x)"
-        line = f"{count} += len({box}) - {hits}" if above else f"{count} += {hits}"
-        edits = (
-            code.before(at, [f"{ordered} = sorted({box})"]),
-            code.replace([loop], [code.line(line, {"x": value})]),
-        )
-        if edits[0] is not None and edits[1] is not None:
-            yield Change(
-                f"counts items of {box} below or above by binary search",
-                (edits[0], edits[1]),
-                imports,
-            )
-
-
-COUNT_BELOW = Rewriter(
-    name="count-below",
-    summary="a loop that counts the items below or above each value: binary search",
-    risk="types",
-    find=_find_below,
-    example=(
-        """\
-def numbers_below(xs):
-    out = []
-    for a in xs:
-        count = 0
-        for b in xs:
-            if b < a:
-                count += 1
-        out.append(count)
-    return out
-""",
-        """\
-import bisect
-
-
-def numbers_below(xs):
-    out = []
-    xs_in_order = sorted(xs)
-    for a in xs:
-        count = 0
-        count += bisect.bisect_left(xs_in_order, a)
-        out.append(count)
-    return out
 """,
     ),
 )
