@@ -156,3 +156,26 @@ def test_an_interrupt_ends_with_130(file: Path, tmp_path: Path) -> None:
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert b"run the same command again" in said
+
+
+@pytest.mark.slow
+def test_the_slowest_function_of_a_program_is_improved(invoke: Invoke, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "work.py").write_text(
+        SLOW + "\n\nif __name__ == '__main__':\n"
+        "    print(len(unique([str(i % 900) for i in range(3000)])), total([1, 2]))\n"
+    )
+    words = ("improve", folder, "--command", f"python {folder}/work.py", "--top", 1)
+    done = invoke(*words, "--out", tmp_path / "out", *QUICK, "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["improved"] == 1
+    (row,) = found["functions"]
+    assert row["target"].endswith("work.py:unique")
+    assert row["share"] > 0.5
+    assert row["evidence"]["inputs"]["tests"] == 1
+    assert (tmp_path / "out" / "work.unique" / "patch.diff").exists()
+    done = invoke("improve", folder)
+    assert done.code == 2
+    assert "--tests or --command" in done.err
