@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from itertools import pairwise
 
+from sharpen.code.rewrite.bags import BAG
 from sharpen.code.rewrite.base import Change, Rewrite, Rewriter
 from sharpen.code.rewrite.buffers import BYTE_ROWS, ROW_PARTS
 from sharpen.code.rewrite.building import COMPREHENSION, DICT_GET, EXTEND, FLATTEN
@@ -15,6 +16,7 @@ from sharpen.code.rewrite.counting_order import COUNT_BEHIND, COUNT_BELOW
 from sharpen.code.rewrite.counts import COUNTER, FIRST_PLACES
 from sharpen.code.rewrite.divisors import DIVISOR_PAIRS, LEAST_DIVISOR
 from sharpen.code.rewrite.facts import Facts
+from sharpen.code.rewrite.fronts import FRONT
 from sharpen.code.rewrite.hoisting import HOIST
 from sharpen.code.rewrite.inner_tables import INNER_TABLE, ROW_SETS
 from sharpen.code.rewrite.iteration import ITEM_LOOP
@@ -30,6 +32,7 @@ from sharpen.code.rewrite.redundant import REDUNDANT_COPY, REMOVE_ALL
 from sharpen.code.rewrite.searching import PASS_ON, SEARCH_LOOP
 from sharpen.code.rewrite.sorting import HAND_SORT, INSORT, PARTIAL_SORT
 from sharpen.code.rewrite.source import Edit, Source
+from sharpen.code.rewrite.stretches import STRETCHES
 from sharpen.code.rewrite.subexpressions import COMMON_SUBEXPRESSION
 
 __all__ = ["REWRITERS", "propose"]
@@ -58,6 +61,9 @@ REWRITERS: tuple[Rewriter, ...] = (
     MODULAR_POWER,
     EXTEND,
     FLATTEN,
+    STRETCHES,
+    BAG,
+    FRONT,
     ROW_SETS,
     INNER_TABLE,
     SEARCH_LOOP,
