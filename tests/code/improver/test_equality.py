@@ -15,7 +15,7 @@ from sharpen.core.errors import ConfigError, MissingFileError
 
 
 def differ(a: Any, b: Any, how: str = "exact") -> bool:
-    plain = {"error": None, "args": [], "kwargs": {}, "out": "", "err": ""}
+    plain: dict[str, Any] = {"error": None, "args": [], "kwargs": {}, "out": "", "err": ""}
     return Equality(how).difference({"value": a, **plain}, {"value": b, **plain}) is not None
 
 
@@ -67,7 +67,7 @@ def test_floats_may_be_close() -> None:
     assert differ(1, 2, "close:atol=5")  # whole numbers are exact
     assert differ(math.inf, 1e308, "close:rtol=1")
     equality = Equality("ulp:4")
-    seen = {"error": None, "args": [], "kwargs": {}, "out": "", "err": ""}
+    seen: dict[str, Any] = {"error": None, "args": [], "kwargs": {}, "out": "", "err": ""}
     assert equality.difference({"value": 0.1 + 0.2, **seen}, {"value": 0.3, **seen}) is None
     assert equality.largest == 1.0
 
@@ -97,7 +97,7 @@ def test_a_text_that_says_nothing_is_refused(text: str) -> None:
 
 
 def test_where_a_difference_is_told() -> None:
-    seen = {"error": None, "args": [], "kwargs": {}, "out": "", "err": ""}
+    seen: dict[str, Any] = {"error": None, "args": [], "kwargs": {}, "out": "", "err": ""}
     found = Equality().difference(
         {"value": [1, {"a": [2, 3]}], **seen}, {"value": [1, {"a": [2, 4]}], **seen}
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from sharpen.code.improver.output import apply_result, write_results
 from sharpen.code.improver.patch import unified
 from sharpen.code.improver.result import Evidence, Proof
 from sharpen.code.improver.target import locate
+from sharpen.code.inputs import Input
 from sharpen.core.errors import BusyError, ExecutionError
 
 SLOW = '''
@@ -33,7 +35,7 @@ def total(numbers: list[int]) -> int:
 '''
 
 
-QUICK = {"levels": 1, "top_s": 0.005}
+QUICK: dict[str, Any] = {"levels": 1, "top_s": 0.005}
 
 
 @pytest.fixture
@@ -81,7 +83,8 @@ def test_a_slow_function_is_improved_and_the_claim_can_be_checked_again(
 def test_a_second_run_goes_on_where_the_first_was_and_gives_the_same_patch(
     file: Path, tmp_path: Path
 ) -> None:
-    out, calls = tmp_path / "out", [((["a", "b", "a"],), {})]
+    out = tmp_path / "out"
+    calls: list[Input] = [((["a", "b", "a"],), {})]
     first = improve(file, "unique", tests="none", inputs=calls, out=out, **QUICK)
     lines = (out / "attempts.jsonl").read_text().splitlines()
     # As if it had been killed while the last line was written.

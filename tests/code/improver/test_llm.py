@@ -16,6 +16,7 @@ from sharpen.code.improver.llm import function_in, spliced
 from sharpen.code.improver.output import apply_result, write_results
 from sharpen.code.improver.suspicion import complaint, suspicions
 from sharpen.code.improver.target import locate
+from sharpen.code.inputs import Input
 from sharpen.core.errors import ConfigError
 
 SLOW = """import math
@@ -35,13 +36,16 @@ def f(xs):
 def other():
     return LIMIT
 """
-CALLS = [(([3, 1, 3, 2, 1],), {}), (([],), {})]
+CALLS: list[Input] = [(([3, 1, 3, 2, 1],), {}), (([],), {})]
 FAST = "Sure:\n```python\ndef f(xs):\n    return list(dict.fromkeys(xs))\n```\n"
 WRONG = "```python\ndef f(xs):\n    return sorted(set(xs))\n```"
-SLOWER = (
-    "```python\ndef f(xs):\n    return [x for i, x in enumerate(xs) if x not in xs[:i]][:]\n```"
-)
-QUICK = {"levels": 1, "top_s": 0.005, "propose": ("llm",), "rounds": 1, "samples": 1}
+QUICK: dict[str, Any] = {
+    "levels": 1,
+    "top_s": 0.005,
+    "propose": ("llm",),
+    "rounds": 1,
+    "samples": 1,
+}
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from sharpen.code import improve
 from sharpen.code.improver.config import ImproveConfig
 from sharpen.code.improver.session import read_session, replay, steered
 from sharpen.code.improver.shrink import shrunk
+from sharpen.code.inputs import Input
 from sharpen.core.errors import FileFormatError, MissingFileError
 
 SLOW = """def f(xs: list[int]) -> list[int]:
@@ -28,7 +30,7 @@ SLOWER = (
     "            found.append(x)\n    return found\n```"
 )
 FAST = "```python\ndef f(xs):\n    return list(dict.fromkeys(xs))\n```"
-SETTINGS = {"tests": "none", "levels": 1, "top_s": 0.005, "propose": ("llm",)}
+SETTINGS: dict[str, Any] = {"tests": "none", "levels": 1, "top_s": 0.005, "propose": ("llm",)}
 
 
 @pytest.mark.slow
@@ -106,5 +108,5 @@ def test_an_input_is_made_small_while_the_difference_stays() -> None:
 
 
 def test_an_input_that_cannot_be_smaller_stays() -> None:
-    call = (([3, 1],), {})
+    call: Input = (([3, 1],), {})
     assert shrunk(call, lambda one: False) is call
