@@ -20,7 +20,8 @@ def register(app: typer.Typer) -> None:
         problems: Annotated[
             str,
             typer.Argument(
-                help="own, humaneval, enamel, or a file or folder of yours.", show_default=False
+                help="own, humaneval, humaneval-levels, enamel, or a file or folder of yours.",
+                show_default=False,
             ),
         ],
         samples: Annotated[
@@ -53,7 +54,8 @@ def register(app: typer.Typer) -> None:
     ) -> Output:
         """Run programs on the problems of a set, in sandboxes.
 
-        Problems with inputs in several sizes are timed, as in ENAMEL; others have their tests run.
+        Problems with inputs in several sizes are timed, as in ENAMEL; tests have to pass where
+        there are some.
         """
         from sharpen.cli.progress import bar, observe
         from sharpen.code.evaluate import EvalConfig, evaluate, read_samples

