@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from types import GeneratorType, ModuleType
 from typing import Any
 
+from hypothesis import strategies as st
+
 from sharpen.code.rewrite import Facts, Rewrite, observe, propose
 
 Call = tuple[Any, ...]
@@ -152,6 +154,31 @@ def drawn(like: Any, rng: random.Random, depth: int = 0) -> Any:
         pairs = [rng.choice(list(like.items())) for _ in range(size if like else 0)]
         return {drawn(k, rng, depth + 1): drawn(v, rng, depth + 1) for k, v in pairs}
     return copy.deepcopy(like)
+
+
+def like(value: Any, depth: int = 0) -> st.SearchStrategy[Any]:
+    """Values of the classes of another."""
+    most = 12 if depth == 0 else 4
+    if type(value) is bool:
+        return st.booleans()
+    if type(value) is int:
+        return st.integers(-9, 40) | st.integers(-(10**6), 10**6)
+    if type(value) is float:
+        return st.floats(-9, 9) | st.sampled_from([0.0, -0.0, 0.5, math.nan, math.inf])
+    if type(value) is str:
+        return st.text("ab cZé0" + value[:20], max_size=most)
+    if type(value) is bytes:
+        return st.binary(max_size=40)
+    if type(value) is tuple and depth:
+        return st.tuples(*(like(v, depth + 1) for v in value))
+    if type(value) in (list, tuple, set):
+        items = st.one_of([like(v, depth + 1) for v in value] or [st.nothing()])
+        return st.lists(items, max_size=most).map(type(value))
+    if type(value) is dict:
+        keys = st.one_of([like(k, depth + 1) for k in value])
+        values = st.one_of([like(v, depth + 1) for v in value.values()])
+        return st.dictionaries(keys, values, max_size=most)
+    return st.just(value)
 
 
 def drawn_calls(calls: Sequence[Call], seed: int, count: int) -> list[Call]:

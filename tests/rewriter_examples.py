@@ -47,6 +47,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "is_anagram": ("aab", "aba"),
     "stretches": ([1, -1, 2], 1),
     "letters_of": ("aab",),
+    "close_pairs": ([1.5, 2.0, 2.25], 0.5),
     "common": ([1, 2], [2, 3]),
     "unique": ([1, 2],),
     "has_pair": ([1, 2], 3),

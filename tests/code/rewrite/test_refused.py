@@ -164,6 +164,17 @@ REFUSED: dict[str, list[tuple[Change, tuple[Any, ...] | None]]] = {
         (("text = text[1:]", "text = text[1:] + text[:0]"), None),
         ((" ", " "), ([1, 2],)),
     ],
+    "float-array": [
+        (("count += 1", "count += i"), None),
+        (("abs(xs[i] - xs[j])", "1 / (xs[i] - xs[j])"), None),
+        (("abs(xs[i] - xs[j])", "abs(xs[i] - j)"), None),
+        (("count += 1", "xs[j] = 1.0"), None),
+        (("abs(xs[i] - xs[j]) < threshold", "xs[i] < threshold"), None),
+        (("return count", "return count, j"), None),
+        ((" ", " "), ([1, 2], 1)),
+        ((" ", " "), ([1.5, 2], 0.5)),
+        ((" ", " "), ([1.5, 2.0], 1)),
+    ],
     "hand-sort": [
         (("out[j] > out[j + 1]", "out[j] >= out[j]"), None),
         (("range(len(out)):", "range(len(out) - 2):"), None),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from itertools import pairwise
 
+from sharpen.code.rewrite.arrays import FLOAT_ARRAY
 from sharpen.code.rewrite.bags import BAG
 from sharpen.code.rewrite.base import Change, Rewrite, Rewriter
 from sharpen.code.rewrite.buffers import BYTE_ROWS, ROW_PARTS
@@ -68,6 +69,7 @@ REWRITERS: tuple[Rewriter, ...] = (
     INNER_TABLE,
     SEARCH_LOOP,
     PASS_ON,
+    FLOAT_ARRAY,
     BYTE_ROWS,
     ROW_PARTS,
     COMPILED,
