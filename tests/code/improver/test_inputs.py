@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sharpen.code.improver.corpus import collect
 from sharpen.code.improver.growth import can_grow, grow, size_of
 from sharpen.code.improver.hot import find_hot
 from sharpen.code.improver.inferring import guesses
@@ -244,3 +245,37 @@ def test_growth_keeps_order_and_shape() -> None:
     pixels, *sizes = grow(((bytes(range(12)), 3, 3, 4), {}), 4, 0, numbers=True)[0]
     assert len(pixels) == 48
     assert sizes == [6, 6, 8]
+
+
+OPEN = """
+def total(xs: list):
+    result = 0
+    for x in xs:
+        result += x
+    return result
+
+
+def unique(xs: list) -> list:
+    found = []
+    for x in xs:
+        if x not in found:
+            found.append(x)
+    return found
+"""
+
+
+@pytest.mark.parametrize(("name", "takes_texts"), [("total", False), ("unique", True)])
+def test_a_list_of_what_it_does_not_say_is_of_all_that_is_taken(
+    tmp_path: Path, name: str, takes_texts: bool
+) -> None:
+    path = tmp_path / "open.py"
+    path.write_text(OPEN)
+    target = locate(str(path), name)
+    with Watcher(target.program()) as watcher:
+        corpus = collect(target, given=[], recorded=[], documented=[], baseline=watcher, seed=0)
+    items = {type(item) for args, _ in corpus.known for item in args[0]}
+    assert {int, float} <= items
+    assert ({str, list} <= items) == takes_texts
+    assert not corpus.hinted
+    made = {type(item) for args, _ in corpus.made for item in args[0]}
+    assert made <= items

@@ -7,6 +7,7 @@ the body uses its arguments.
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from sharpen.code.improver.growth import can_grow, grow, size_of
 from sharpen.code.improver.inferring import guesses
 from sharpen.code.improver.observer import Observer
 from sharpen.code.improver.reference import Baseline
-from sharpen.code.improver.strategies import call_strategy, examples
+from sharpen.code.improver.strategies import call_strategy, examples, is_open
 from sharpen.code.improver.target import Target
 from sharpen.code.inputs import Input
 from sharpen.code.measure.process import encode_inputs
@@ -84,6 +85,11 @@ class Corpus:
     def all(self) -> list[Input]:
         """Known ones first."""
         return [*self.known, *self.made]
+
+
+def _hints(target: Target) -> list[ast.expr | None]:
+    given = target.node.args
+    return [one.annotation for one in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
 
 
 def from_records(records: Sequence[bytes]) -> tuple[list[Input], int]:
@@ -157,7 +163,8 @@ def collect(
             )
     if not known:
         raise ConfigError(_nothing(target, left_out))
-    hinted = list(sources) == ["type hints"]
+    # Of an open hint the calls that were taken tell more than the hint.
+    hinted = list(sources) == ["type hints"] and not any(map(is_open, _hints(target)))
     corpus = Corpus(list(known.values()), sources, left_out=left_out, hinted=hinted)
     corpus.made = made_up(target, corpus.known, _EXAMPLES, seed, hinted=hinted)
     return corpus

@@ -28,7 +28,7 @@ from hypothesis.errors import HypothesisException
 from sharpen.code.improver.target import Function
 from sharpen.code.inputs import Input
 
-__all__ = ["call_strategy", "examples", "from_hint", "like"]
+__all__ = ["call_strategy", "examples", "from_hint", "is_open", "like"]
 
 Strategy = st.SearchStrategy[Any]
 
@@ -50,6 +50,7 @@ _NAMES: dict[str, Any] = {
     "datetime": datetime,
     "None": None,
 }
+_OPEN = (list, typing.List, typing.Sequence, typing.Iterable, typing.Collection)  # noqa: UP006
 _NODES = (
     *(ast.Expression, ast.Name, ast.Attribute, ast.Subscript, ast.Tuple, ast.List, ast.Constant),
     *(ast.BinOp, ast.BitOr, ast.Load, ast.UnaryOp, ast.USub),
@@ -85,8 +86,10 @@ def _of_type(kind: Any) -> Strategy | None:
         return _floats([])
     if kind is str:
         return _texts([], None)
-    if origin in _SEQUENCES or kind in (list, typing.List, typing.Sequence):  # noqa: UP006
-        inner = _of_type(given_types[0]) if given_types else _ints(-20, 20)
+    if origin in _SEQUENCES or kind in _OPEN:
+        if not given_types:
+            return _open_lists()
+        inner = _of_type(given_types[0])
         return None if inner is None else st.lists(inner, max_size=_LONGEST)
     if origin in (collections.abc.Iterator, collections.abc.Generator, collections.abc.Callable):
         return None
@@ -113,6 +116,22 @@ def _of_type(kind: Any) -> Strategy | None:
         found = [one for one in options if one is not None]
         return st.one_of(*found) if found else None
     return st.from_type(kind)
+
+
+def _open_lists() -> Strategy:
+    """Lists of a hint that does not say of what: of one kind, of lists, and of all sorts."""
+    numbers, words = _ints(-20, 20), st.text("abc", max_size=3)
+    rows = st.lists(st.integers(0, 3), max_size=3)
+    mixed = st.one_of(numbers, words, rows, st.booleans(), st.none(), _floats([]))
+    return st.one_of(
+        *(st.lists(one, max_size=_LONGEST) for one in (numbers, _floats([]), words, rows, mixed))
+    )
+
+
+def is_open(node: ast.expr | None) -> bool:
+    """Whether a hint names a sequence without saying of what."""
+    name = getattr(node, "id", getattr(node, "attr", ""))
+    return name in ("list", "List", "Sequence", "Iterable", "Collection")
 
 
 _SEQUENCES = (list, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
@@ -322,7 +341,8 @@ def call_strategy(
         for i in range(count):
             values = like([args[i] for args, _ in some])
             name = names[i - offset] if 0 <= i - offset < len(names) else ""
-            hinted = from_hint(hints.get(name))
+            hint = hints.get(name)
+            hinted = None if is_open(hint) else from_hint(hint)
             columns.append(values if hinted is None else st.one_of(values, values, hinted))
         named = {key: like([kwargs[key] for _, kwargs in some]) for key in keys}
         whole = st.tuples(st.tuples(*columns), st.fixed_dictionaries(named))
