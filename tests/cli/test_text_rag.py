@@ -95,3 +95,13 @@ def test_wrong_input_is_told(invoke: Invoke, folder: Path, tmp_path: Path) -> No
     done = invoke("text", "rag", "select", index, "mill", "--method", "best")
     assert done.code == 2
     assert "'best' is unknown" in done.err
+
+
+def test_nothing_is_not_indexed(invoke: Invoke, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.write_text(" \n")
+    index = tmp_path / "docs.npz"
+    done = invoke("text", "rag", "index", empty, "-o", index)
+    assert done.code == 2
+    assert "no text" in done.err
+    assert not index.exists()

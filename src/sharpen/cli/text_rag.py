@@ -47,11 +47,14 @@ def index(
 ) -> Output:
     """Cut documents into chunks and index their words (BM25), and their meaning if you like."""
     from sharpen.core.embedding import open_embedder
+    from sharpen.core.errors import DataError
     from sharpen.text.rag import BM25Index, Chunker, EmbeddingIndex, HybridIndex
 
     chunker = Chunker(size, overlap, by=by)  # type: ignore[arg-type]  # checked there
     files = [file for source in sources for file in _files(source)]
     chunks = [chunk for file in files for chunk in chunker.split(_read(file), str(file))]
+    if not chunks:
+        raise DataError(f"there is no text in {', '.join(map(str, sources))}.")
     found = BM25Index(chunks)
     if embedder is None:
         found.save(output)
