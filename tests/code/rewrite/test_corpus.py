@@ -18,14 +18,24 @@ from sharpen.code.rewrite import propose
 OWN = [p for p in load_problems("own") if p.slow]
 
 
-@pytest.mark.parametrize("problem", OWN, ids=lambda p: p.name)
+@pytest.mark.parametrize("problem", OWN[::4], ids=lambda p: p.name)
 def test_rewrites_of_slow_solutions_are_right(problem: Problem) -> None:
+    check(problem)
+
+
+@pytest.mark.slow
+def test_rewrites_of_all_slow_solutions_are_right() -> None:
+    for problem in OWN:
+        check(problem, most=30)
+
+
+def check(problem: Problem, most: int = 10) -> None:
     text, entry = problem.slow, problem.entry
     assert text is not None
     calls: list[Call] = [tuple(args) for args in problem.inputs(level=0)]
     facts = facts_of(text, entry, calls, allow=("numpy",))
     hidden = [*calls, *drawn_calls(calls, 7, 25)]
-    for rewrite in closure(text, entry, facts, 2, most=10):
+    for rewrite in closure(text, entry, facts, 2, most=most):
         assert_same(text, rewrite.text, entry, hidden)
 
 

@@ -109,12 +109,12 @@ CALLS = [([3, -1, 4], 5)]
 def test_pairs_are_the_same_in_a_tenth_of_the_steps(name: str) -> None:
     text = CASES[name]
     facts = facts_of(text, "f", CALLS)
-    calls = [*drawn_calls(CALLS, 0, 150), ([True, 1, False, 0], 1), ([2] * 8, 4)]
+    calls = [*drawn_calls(CALLS, 0, 60), ([True, 1, False, 0], 1), ([2] * 8, 4)]
     found = closure(text, "f", facts, 2)
     assert found
     for rewrite in found:
-        assert assert_same(text, rewrite.text, "f", calls) > 100
-    big = ([k * 7919 % 99991 for k in range(300)], -1)
+        assert assert_same(text, rewrite.text, "f", calls) > 40
+    big = ([k * 7919 % 99991 for k in range(150)], -1)
     slow = steps(find(load(text), "f"), big)
     if "in xs" not in text:  # which C code counts
         assert min(steps(find(load(r.text), "f"), big) for r in found) < slow / 10

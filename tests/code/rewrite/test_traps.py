@@ -632,6 +632,6 @@ def test_a_trap_catches_no_rewrite(name: str) -> None:
     text, calls = trap(name), CALLS[name]
     assert callable(find(load(text), name))
     facts = facts_of(text, name, calls, allow=("numpy", "numba"))
-    hidden = [*calls, *drawn_calls(calls, 5, 60)]
+    hidden = [*calls, *drawn_calls(calls, 5, 40)]
     for rewrite in closure(text, name, facts, 3, most=40):
         assert_same(text, rewrite.text, name, hidden)

@@ -114,7 +114,9 @@ def _comprehend(code: Code, made: ast.Assign | ast.AnnAssign, loop: ast.For) -> 
     if not isinstance(target, ast.Name) or made.value is None or code.in_try(loop):
         return None
     name, empty = target.id, ast.unparse(made.value)
-    if not code.effects.is_private(name) or code.effects.may_recurse(loop):
+    if not code.effects.is_steady(name) or name in code.names.captured:
+        return None
+    if code.effects.may_recurse(loop):
         return None
     if empty not in ("[]", "{}") and code.match("set()", made.value) is None:
         return None
