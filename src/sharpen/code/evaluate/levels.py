@@ -162,7 +162,7 @@ def _run(
             inputs=calls,
             clock=config.clock,
             digests=digests,
-            limits=config.limits(config.reference_s),
+            limits=config.limits(config.trusted_s),
         )
     )
     if not result.ok:
@@ -287,7 +287,7 @@ class _Case:
         if prepared.slow is not None:
             may_take = max(may_take, _MARGIN * prepared.slow[level])
         cpu_s = _LOAD_S + 2 * prepared.overheads[level] + self.loading
-        cpu_s += config.reference_s if config.clock == "opcodes" else len(calls) * may_take
+        cpu_s += config.trusted_s if config.clock == "opcodes" else len(calls) * may_take
         job = Job(
             source=self.program,
             entry=self.problem.entry,
