@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.code import enamel_sections as evaluating
+from benchmarks.code import improve_sections as improving
 from benchmarks.code import sandbox_sections as sandboxing
 from benchmarks.common import OURS, PEER, RESULTS
 from benchmarks.data import sections as preparing
@@ -35,6 +36,7 @@ PAGES = (
     *("README.md", "docs/plan/plan.md", "docs/train/train.md", "docs/train/long_sequences.md"),
     *("docs/compress/quantize.md", "docs/compress/mixllm.md", "docs/compress/locret.md"),
     *(
+        "docs/code/improve.md",
         "docs/code/evaluate.md",
         "docs/code/sandbox.md",
         "docs/data/bitcipher.md",
@@ -436,6 +438,7 @@ def plan_serving() -> str:
 
 
 _OF_ROOMS = {
+    **improving.SECTIONS,
     **evaluating.SECTIONS,
     **sandboxing.SECTIONS,
     **serving.SECTIONS,
