@@ -153,13 +153,16 @@ def _measured(
 ) -> Verdict:
     config = judge.config
     found: list[LevelTimes] = []
-    reason = note = ""
+    reason = ""
+    notes: list[str] = []
     memory = (0.0, 0.0)
     for level in levels[::-1]:  # the largest first: without a gain there the rest is no matter
         top = level is levels[-1]
         comparison, memory_here = _compare(judge, attempt, level, untrusted, top)
         if top:
-            memory, note = memory_here, comparison.note
+            memory = memory_here
+        if comparison.note:
+            notes.append(f"{level.name}: {comparison.note}")
         decides = top or level.name != "as known" or level.seconds >= _SMALL_S * len(level.inputs)
         found.insert(0, _times(level, comparison, decides))
         if top and config.objective == "memory":
@@ -187,7 +190,7 @@ def _measured(
         memory_mib=memory,
         fresh_inputs=fresh,
         tests=tests,
-        note=note,
+        note="; ".join(notes),
     )
 
 
