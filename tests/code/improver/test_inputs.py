@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharpen.code.improver.corpus import collect
+from sharpen.code.improver.corpus import collect, levels_of
+from sharpen.code.improver.equality import Equality
 from sharpen.code.improver.growth import can_grow, grow, size_of
 from sharpen.code.improver.hot import find_hot
 from sharpen.code.improver.inferring import guesses
 from sharpen.code.improver.observer import Watcher
+from sharpen.code.improver.reference import record_baseline
 from sharpen.code.improver.strategies import call_strategy, examples, like
 from sharpen.code.improver.target import Target, locate
 from sharpen.code.improver.testing import command_of, doctest_command, find_tests, run_tests
@@ -279,3 +281,48 @@ def test_a_list_of_what_it_does_not_say_is_of_all_that_is_taken(
     assert not corpus.hinted
     made = {type(item) for args, _ in corpus.made for item in args[0]}
     assert made <= items
+
+
+def test_of_several_ways_to_grow() -> None:
+    assert grow(((9,), {}), 4, 0) == ((36,), {})
+    assert grow(((9,), {}), 4, 0, variant=1) == ((37,), {})
+    assert grow(((9,), {}), 4, 0, variant=2) == ((37,), {})
+    assert grow(((6,), {}), 4, 0, variant=1) == ((29,), {})
+    repeated = ([1, 1, 1, 2, 2, 1, 1, 2, 2, 1],)
+    ((same,), _), ((others,), _) = (grow((repeated, {}), 4, 0, variant=k) for k in (0, 1))
+    assert len(same) == len(others) == len(set(others)) == 40
+    assert set(same) == {1, 2}
+    ((words,), _) = grow(((["b", "b", "c"],), {}), 10, 0, variant=1)
+    assert len(words) == len(set(words)) == 30
+
+
+SEARCH = """
+def is_prime(n: int) -> bool:
+    if n < 2:
+        return False
+    for d in range(2, n):
+        if n % d == 0:
+            return False
+    return True
+
+
+def first_repeat(words: list[str]):
+    for i in range(len(words)):
+        for j in range(i):
+            if words[i] == words[j]:
+                return words[i]
+    return None
+"""
+
+
+@pytest.mark.parametrize("name", ["is_prime", "first_repeat"])
+def test_what_ends_early_is_timed_where_it_does_not(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "search.py"
+    path.write_text(SEARCH)
+    target = locate(str(path), name)
+    with Watcher(target.program(), 0) as one, Watcher(target.program(), 1) as other:
+        corpus = collect(target, given=[], recorded=[], documented=[], baseline=one, seed=0)
+        baseline = record_baseline(corpus.all, one, other, Equality("exact"), judged=False)
+        levels = levels_of(corpus, baseline, one, count=3, number=1, top_s=0.02)
+    assert levels[-1].seconds > 0.005
+    assert levels[-1].size > 100

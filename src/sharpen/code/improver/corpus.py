@@ -27,6 +27,7 @@ from sharpen.core.sandbox import Record, decode
 __all__ = ["TEMPLATE", "Corpus", "Level", "collect", "levels_of", "made_up"]
 
 _EXAMPLES = 500
+_WAYS = 3
 _GUESSED = 6
 _MOST_SERIES = 4  # each ends with a call that is late
 _MOST_S = 1.0
@@ -257,9 +258,10 @@ def levels_of(
         return levels
     sizes: dict[float, Level] = {}
     factor = _STEP
+    variants = _variants(corpus, bases)
     numbers = _numbers_count(bases, number, original, levels[0].seconds)
     for _ in range(_MOST_STEPS):
-        level = _grown(bases, factor, number, original, numbers=numbers)
+        level = _grown(bases, factor, number, original, numbers=numbers, variants=variants)
         if level is None:  # too long, or it refuses what is larger
             smaller = max(sizes, default=1.0)
             if factor / smaller < 1.2:
@@ -277,7 +279,7 @@ def levels_of(
         elif level.seconds > 2 * top_s and len(sizes) > 1:
             del sizes[factor]
             factor = _between(max(sizes), sizes[max(sizes)].seconds, factor, level.seconds, top_s)
-            better = _grown(bases, factor, number, original, numbers=numbers)
+            better = _grown(bases, factor, number, original, numbers=numbers, variants=variants)
             sizes[factor] = better or level
             break
         else:
@@ -295,17 +297,38 @@ def _numbers_count(bases: Sequence[Input], number: int, original: Observer, seco
     return both is not None and both.seconds > _GROWS * (plain.seconds if plain else seconds)
 
 
+def _variants(corpus: Corpus, bases: Sequence[Input]) -> int:
+    """Ways to grow that are tried: what users and tests give stays like it is, but for numbers."""
+    is_free = set(corpus.sources) <= {"type hints", "use in the body"}
+    return _WAYS if is_free or not any(map(_is_bulk, bases)) else 1
+
+
 def _grown(
-    bases: Sequence[Input], factor: float, number: int, original: Observer, *, numbers: bool = False
+    bases: Sequence[Input],
+    factor: float,
+    number: int,
+    original: Observer,
+    *,
+    numbers: bool = False,
+    variants: int = 1,
 ) -> Level | None:
-    """Inputs so many times as large; None where the function does not take them in time."""
-    calls = [
-        grow(call, factor, number + i, numbers=numbers) if can_grow(call) else call
-        for i, call in enumerate(bases)
-    ]
-    took = _time(original, calls)
-    if took is None:
-        return None
+    """Inputs so many times as large, of several ways the slowest; None where none is taken."""
+    calls: list[Input] = []
+    took = 0.0
+    for i, base in enumerate(bases):
+        ways: dict[bytes, Input] = {}
+        for way in range(variants if can_grow(base) else 1):
+            call = base
+            if can_grow(base):
+                call = grow(base, factor, number + i, numbers=numbers, variant=way)
+            ways.setdefault(encode_inputs([call])[0], call)
+        timed = [(_time(original, [call]), call) for call in ways.values()]
+        taken = [(seconds, k) for k, (seconds, _) in enumerate(timed) if seconds is not None]
+        if not taken:
+            return None
+        slowest, place = max(taken, key=lambda one: one[0])
+        calls.append(timed[place][1])
+        took += slowest
     size = size_of(calls[0])
     return Level(f"n={size:,}", size, calls, took)
 

@@ -3,6 +3,10 @@
 Lists, texts, sets and dicts get more items, which are made like those that are there: as far apart,
 as often repeated, in order where they were in order. Tables grow in both directions. A whole number
 grows where nothing else does, or where it was the length of something that grows.
+
+What a call takes depends on more than its size: a search ends at what it finds. So there are
+variants, of which the slowest is for whoever asks: items that all differ, and of whole numbers the
+next prime and the next but one.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from sharpen.code.inputs import Input
 
 __all__ = ["can_grow", "grow", "size_of"]
 
+_MOST_PRIME = 10**12  # up to which the next prime is looked for
 _CONTAINERS = (list, tuple, set, frozenset, dict, str, bytes)
 
 
@@ -78,7 +83,9 @@ def _is_record(value: Any) -> bool:
     )
 
 
-def grow(call: Input, factor: float, number: int, *, numbers: bool = False) -> Input:
+def grow(
+    call: Input, factor: float, number: int, *, numbers: bool = False, variant: int = 0
+) -> Input:
     """A call that is given about ``factor`` times as much.
 
     Args:
@@ -87,6 +94,8 @@ def grow(call: Input, factor: float, number: int, *, numbers: bool = False) -> I
         number: another one, other items.
         numbers: let whole numbers grow beside containers, as width and height do beside pixels:
             several by the root of the factor each.
+        variant: 0 for items that repeat as those that are there; 1 for others, or for primes; 2
+            for odd numbers.
     """
     args, kwargs = call
     chance = random.Random(number)
@@ -95,7 +104,10 @@ def grow(call: Input, factor: float, number: int, *, numbers: bool = False) -> I
         len(one) for one in values if _is_container(one) and _grows(one) and not _is_record(one)
     }
     if any(map(_grows, values)):
-        grown = [_larger(one, factor, chance) for one in values]
+        grown = [
+            _different(one, factor, chance) if variant else _larger(one, factor, chance)
+            for one in values
+        ]
         known = {
             len(old): len(new)
             for old, new in zip(values, grown, strict=True)
@@ -109,10 +121,38 @@ def grow(call: Input, factor: float, number: int, *, numbers: bool = False) -> I
         ]
     else:
         grown = [
-            max(one + 1, int(one * factor)) if type(one) is int and one > 0 else one
+            _number(max(one + 1, int(one * factor)), variant)
+            if type(one) is int and one > 0
+            else one
             for one in values
         ]
     return tuple(grown[: len(args)]), dict(zip(kwargs, grown[len(args) :], strict=True))
+
+
+def _number(value: int, variant: int) -> int:
+    """A number near one: itself, the next prime, or the next odd one."""
+    if variant != 1 or value > _MOST_PRIME:
+        return value | 1 if variant else value
+    while value > 3 and any(value % d == 0 for d in range(2, math.isqrt(value) + 1)):
+        value += 1
+    return value
+
+
+def _different(value: Any, factor: float, chance: random.Random) -> Any:
+    """A list whose items all differ, where they are numbers or texts; as :func:`_larger` else."""
+    if type(value) is not list or not value:
+        return _larger(value, factor, chance)
+    kinds = {type(one) for one in value}
+    count = max(int(len(value) * factor), len(value) + 1)
+    if kinds == {int}:
+        spread = max(int((max(value) - min(value)) * factor), 4 * count)
+        found: list[Any] = chance.sample(range(min(value), min(value) + spread), count)
+    elif kinds == {str}:
+        make = _text_maker(value, factor, chance, distinct=True)
+        found = list(dict.fromkeys(make() for _ in range(4 * count)))[:count]
+    else:
+        return _larger(value, factor, chance)
+    return sorted(found) if _in_order(value) else found
 
 
 def _larger(value: Any, factor: float, chance: random.Random) -> Any:
