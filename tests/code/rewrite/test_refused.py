@@ -338,6 +338,7 @@ REFUSED: dict[str, list[tuple[Change, tuple[Any, ...] | None]]] = {
     "comprehension": [
         (("out = []", "out = xs"), None),
         (("out = []", "out = [0]"), None),
+        (("out = []", "out = other = []"), None),
         (("out.append(x * x)", "out.append(len(out))"), None),
         (("return out", "return out, x"), None),
         (("out.append(x * x)", "out.append(squares_of_even([]))"), None),

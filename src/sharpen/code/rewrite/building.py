@@ -111,6 +111,8 @@ def _find_comprehensions(code: Code) -> Iterator[Change]:
 
 def _comprehend(code: Code, made: ast.Assign | ast.AnnAssign, loop: ast.For) -> Change | None:
     target = made.target if isinstance(made, ast.AnnAssign) else made.targets[0]
+    if isinstance(made, ast.Assign) and len(made.targets) > 1:
+        return None
     if not isinstance(target, ast.Name) or made.value is None or code.in_try(loop):
         return None
     name, empty = target.id, ast.unparse(made.value)
