@@ -9,7 +9,7 @@ from functools import cached_property
 
 from sharpen.code.rewrite.source import Function, Source
 
-__all__ = ["Names", "binds", "loads", "same_scope"]
+__all__ = ["Names", "binds", "loads", "parameters", "same_scope"]
 
 _DYNAMIC = frozenset(
     {"locals", "globals", "vars", "exec", "eval", "dir", "_getframe", "currentframe"}
