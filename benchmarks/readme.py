@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.code import enamel_sections as evaluating
 from benchmarks.code import improve_sections as improving
+from benchmarks.code import pie_sections as editing
 from benchmarks.code import sandbox_sections as sandboxing
 from benchmarks.common import OURS, PEER, RESULTS
 from benchmarks.data import sections as preparing
@@ -39,6 +40,7 @@ PAGES = (
         "docs/code/improve.md",
         "docs/code/evaluate.md",
         "docs/code/sandbox.md",
+        "docs/code/training-data.md",
         "docs/data/bitcipher.md",
         "docs/data/clean.md",
         "docs/data/datajuicer.md",
@@ -440,6 +442,7 @@ def plan_serving() -> str:
 _OF_ROOMS = {
     **improving.SECTIONS,
     **evaluating.SECTIONS,
+    **editing.SECTIONS,
     **sandboxing.SECTIONS,
     **serving.SECTIONS,
     **searching.SECTIONS,

@@ -28,3 +28,14 @@ def test_the_quick_benchmark_of_improve_runs(repository: Path, tmp_path: Path) -
     summary = json.loads(out.read_text())["results"]["summary"]
     assert set(summary) == {"slow", "best"}
     assert sum(one["wrong"] for one in summary.values()) == 0
+
+
+@pytest.mark.slow
+def test_the_quick_benchmark_of_edits_runs(repository: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    line = [sys.executable, "-m", "benchmarks.code.bench_pie", "--quick", "--json", str(out)]
+    subprocess.run(line, cwd=repository, check=True, timeout=300)
+    results = json.loads(out.read_text())["results"]
+    assert results["copies"]["ours"]["optimized"] == 0
+    assert results["retrieval"]["first"] == results["retrieval"]["programs"]
+    assert results["loop"]["faster"] == results["loop"]["rows"] > 0
