@@ -36,7 +36,11 @@ __all__ = ["Judge", "Proposal"]
 
 _LOOKS = 3  # short measurements, of which the least counts
 _MOST_S = 5.0
+_BATCH_S = 2e-3  # less is called several times
 _SLOWER = 0.95
+_FAR = 1.5  # times the least cost so far: such a text is looked at once
+_CLOSE = 1.2  # times the least cost so far: instructions tell which of such texts comes first
+_TRACED_S = 1e-3  # the function takes so long, where there is such a size, to count instructions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +75,11 @@ class Judge:
     equality: Equality
     journal: Journal
     pool: SandboxPool | None = None
-    _least: dict[str, float] = field(default_factory=dict)
+    _original: dict[bool, float] = field(default_factory=dict)
+    """What the function itself costs, outside of the sandbox or not."""
+
+    _best: dict[bool, float] = field(default_factory=dict)
+    """The least that a text has cost so far."""
 
     def watcher(self, proposal: Proposal | Attempt) -> Observer:
         """What calls a text: in a process where it is trusted, else in a sandbox."""
@@ -182,35 +190,48 @@ class Judge:
     def look(self, text: str, origin: str) -> tuple[float, int]:
         """How many times as fast a text seems at the largest inputs, and its instructions.
 
+        Races: a text that costs far more than the best so far is not looked at again, and the
+        instructions of the interpreter, which take long to count, are for those that are close to
+        the best; 0 else.
+
         Raises:
             ExecutionError: it could not be timed.
         """
-        level = self.levels[-1]
-        program = self.target.program(text)
         trusted = origin != "llm" or self.config.trust_llm
-        encoded = encode_inputs(level.inputs)
-        key = "trusted" if trusted else "sandbox"
-        if key not in self._least:
-            with self.timer(self.target.program(), encoded, trusted=trusted) as timer:
-                self._least[key] = self._cost(timer)
-        with self.timer(program, encoded, trusted=trusted) as timer:
-            cost = self._cost(timer)
-            opcodes = 0
+        if trusted not in self._original:
+            cost = self._cost(self.target.text, trusted)
+            self._original[trusted] = self._best[trusted] = cost
+        cost = self._cost(text, trusted)
+        opcodes = 0
+        if cost < _CLOSE * self._best[trusted]:
             with suppress(ExecutionError):
-                opcodes = sum(timer.opcodes(limit_s=_MOST_S)) if cost < 0.2 else 0
-        return self._least[key] / max(cost, 1e-12), opcodes
+                opcodes = self._opcodes(text, trusted)
+        self._best[trusted] = min(cost, self._best[trusted])
+        return self._original[trusted] / max(cost, 1e-12), opcodes
 
-    def _cost(self, timer: Timer) -> float:
-        objective = self.config.objective
-        if objective == "opcodes":
-            return float(sum(timer.opcodes()))
-        if objective == "memory":
-            return max(timer.peak_mib(), 0.01)
-        loops = 1
-        first = sum(timer.time(1, clock=objective, limit_s=60))
-        if first < 2e-3:
-            loops = min(int(4e-3 / max(first, 1e-7)) + 1, 20_000)
-        found = [first] if loops == 1 else []
-        for _ in range(_LOOKS - len(found)):
-            found.append(sum(timer.time(loops, clock=objective, limit_s=60)))
-        return min(found)
+    def _opcodes(self, text: str, trusted: bool) -> int:
+        """Instructions of the interpreter at a size at which tracing is quick."""
+        level = next((one for one in self.levels if one.seconds >= _TRACED_S), self.levels[-1])
+        encoded = encode_inputs(level.inputs)
+        with self.timer(self.target.program(text), encoded, trusted=trusted) as timer:
+            return sum(timer.opcodes(limit_s=_MOST_S))
+
+    def _cost(self, text: str, trusted: bool) -> float:
+        """What the objective says of a text at the largest inputs, by a short look."""
+        encoded = encode_inputs(self.levels[-1].inputs)
+        with self.timer(self.target.program(text), encoded, trusted=trusted) as timer:
+            objective = self.config.objective
+            if objective == "opcodes":
+                return float(sum(timer.opcodes()))
+            if objective == "memory":
+                return max(timer.peak_mib(), 0.01)
+            loops = 1
+            first = sum(timer.time(1, clock=objective, limit_s=60))
+            if first > max(_FAR * self._best.get(trusted, first), _BATCH_S):
+                return first
+            if first < _BATCH_S:
+                loops = min(int(4e-3 / max(first, 1e-7)) + 1, 20_000)
+            found = [first] if loops == 1 else []
+            for _ in range(_LOOKS - len(found)):
+                found.append(sum(timer.time(loops, clock=objective, limit_s=60)))
+            return min(found)

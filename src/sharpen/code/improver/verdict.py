@@ -31,7 +31,7 @@ __all__ = ["LevelTimes", "Verdict", "decide", "exponents"]
 
 _FRESH = 250
 _NUMBER = 7919  # between the seeds of the search and those of the last word
-_TOP_S, _OTHER_S = 10.0, 6.0  # most; a clear difference is seen sooner
+_TOP_S, _OTHER_S, _TOLD_S = 10.0, 6.0, 2.0  # most; a clear difference is seen sooner
 _SMALL_S = 1e-4  # calls as they are known that take less are told, and do not decide
 _FREE_MIB = 16.0
 
@@ -158,12 +158,13 @@ def _measured(
     memory = (0.0, 0.0)
     for level in levels[::-1]:  # the largest first: without a gain there the rest is no matter
         top = level is levels[-1]
-        comparison, memory_here = _compare(judge, attempt, level, untrusted, top)
+        decides = top or level.name != "as known" or level.seconds >= _SMALL_S * len(level.inputs)
+        budget_s = _TOP_S if top else _OTHER_S if decides else _TOLD_S
+        comparison, memory_here = _compare(judge, attempt, level, untrusted, top, budget_s)
         if top:
             memory = memory_here
         if comparison.note:
             notes.append(f"{level.name}: {comparison.note}")
-        decides = top or level.name != "as known" or level.seconds >= _SMALL_S * len(level.inputs)
         found.insert(0, _times(level, comparison, decides))
         if top and config.objective == "memory":
             reason = _memory_gain(memory, config.min_gain)
@@ -202,16 +203,15 @@ def _memory_gain(memory: tuple[float, float], least: float) -> str:
 
 
 def _compare(
-    judge: Judge, attempt: Attempt, level: Level, untrusted: bool, top: bool
+    judge: Judge, attempt: Attempt, level: Level, untrusted: bool, top: bool, budget_s: float
 ) -> tuple[Comparison, tuple[float, float]]:
     encoded = encode_inputs(level.inputs)
     target = judge.target
     clock = "wall" if judge.config.objective == "wall" else "cpu"
     old = judge.timer(target.program(), encoded, trusted=not untrusted)
     with old, judge.timer(target.program(attempt.text), encoded, trusted=not untrusted) as new:
-        comparison = compare_timers(
-            old, new, clock=clock, budget_s=_TOP_S if top else _OTHER_S, opcodes=False
-        )
+        until = judge.config.min_gain if top else 1 / judge.config.max_regress
+        comparison = compare_timers(old, new, clock=clock, budget_s=budget_s, until=until)
         memory = (old.peak_mib(), new.peak_mib()) if top else (0.0, 0.0)
     return comparison, memory
 

@@ -4,8 +4,10 @@ Batches of both are timed in turns, AB BA AB ..., each in a fresh child on one p
 clock of processor time. Calls are repeated until a batch takes 20 ms. Each pair has processes of
 its own, since where a process happens to have its code and data biases all that is measured in it
 (Mytkowicz et al., *Producing Wrong Data Without Doing Anything Obviously Wrong!*, ASPLOS 2009);
-where programs load slowly a pair is the mean of several turns. Both get the same seed of hashes,
-another one each pair. See :mod:`sharpen.code.measure.statistics` for what is concluded.
+where programs load slowly a pair is the mean of several turns, unless its first tells enough. Both
+get the same seed of hashes, another one each pair. Data are looked at as soon as there are enough
+pairs for an interval, and at a half and the whole of the budget; see
+:mod:`sharpen.code.measure.statistics` for what is concluded.
 """
 
 from __future__ import annotations
@@ -29,9 +31,10 @@ from sharpen.core.errors import ConfigError
 __all__ = ["Comparison", "Inputs", "calibrated", "compare", "compare_timers"]
 
 _BATCH_S = 0.02
-_LOOKS = (0.25, 0.5, 1.0)
+_LOOKS = (0.0, 0.5, 1.0)  # parts of the budget; the first waits for the fewest pairs
 _MOST_LOOPS = 10**7
 _MOST_TURNS = 8
+_CLEAR = 1.5  # a turn with such a ratio needs no second one
 _OVERTIME = 4.0, 10.0  # the budget times, and seconds beyond it, for as many pairs as it needs
 
 Inputs = Sequence[tuple[Sequence[Any], dict[str, Any]]]
@@ -125,9 +128,23 @@ def compare_timers(
     confidence: float = 0.99,
     budget_s: float = 10.0,
     opcodes: bool = False,
+    until: float | None = None,
     now: Callable[[], float] = time.monotonic,
 ) -> Comparison:
-    """The same with programs that are loaded already."""
+    """The same with programs that are loaded already.
+
+    Args:
+        a: the one program.
+        b: the other.
+        clock: as of :func:`compare`, and so on.
+        min_effect: likewise.
+        confidence: likewise.
+        budget_s: likewise.
+        opcodes: likewise.
+        until: a ratio: time is spent until the interval lies on one side of it; until there is a
+            decision without it.
+        now: a clock of seconds.
+    """
     if clock not in ("cpu", "thread", "wall"):
         raise ConfigError(f"clock='{clock}' must be cpu, thread or wall.")
     if not min_effect > 1 or not 0 < confidence < 1 or not budget_s > 0:
@@ -150,13 +167,9 @@ def compare_timers(
             turns.reverse()
         for timer, _ in turns:
             timer.restart(len(rows_a))
-        times: dict[Timer, list[list[float]]] = {a: [], b: []}
-        for _ in range(min(_MOST_TURNS, 1 + int((a.load_s + b.load_s) / (4 * _BATCH_S)))):
-            for timer, loops in turns:
-                times[timer].append(timer.time(loops, clock=clock, limit_s=10 * limit))
-            turns.reverse()
-        rows_a.append(_means(times[a]))
-        rows_b.append(_means(times[b]))
+        row_a, row_b = _pair(a, b, turns, clock, 10 * limit, now)
+        rows_a.append(row_a)
+        rows_b.append(row_b)
         spent = now() - begin
         if len(rows_a) < needed and spent < latest:
             continue
@@ -166,7 +179,8 @@ def compare_timers(
             del looks[0]
         ratio = _ratio(rows_a, rows_b, error)
         decision = decide(ratio, min_effect)
-        if decision != "unclear" or spent >= budget_s:
+        known = decision != "unclear" if until is None else not ratio.low < until <= ratio.high
+        if known or spent >= budget_s:
             break
     if ratio.high == float("inf"):
         note = f"{len(rows_a)} pairs are too few for an interval"
@@ -191,6 +205,33 @@ def compare_timers(
         opcodes=counts,
         note=note,
     )
+
+
+def _pair(
+    a: Timer,
+    b: Timer,
+    turns: list[tuple[Timer, int]],
+    clock: str,
+    limit_s: float,
+    now: Callable[[], float],
+) -> tuple[list[float], list[float]]:
+    """[inputs] times of both, of processes that have just been started.
+
+    One turn where its ratio is clear, which says nothing of its direction; else as many as take
+    about half as long as it took to load the programs.
+    """
+    times: dict[Timer, list[list[float]]] = {a: [], b: []}
+    begin, most = now(), 1
+    while len(times[a]) < most:
+        for timer, loops in turns:
+            times[timer].append(timer.time(loops, clock=clock, limit_s=limit_s))
+        turns.reverse()
+        if len(times[a]) == 1:
+            one, other = sum(times[a][0]), sum(times[b][0])
+            if max(one, other) < _CLEAR * min(one, other):
+                most += int((a.load_s + b.load_s) / (2 * max(now() - begin, _BATCH_S)))
+                most = min(most, _MOST_TURNS)
+    return _means(times[a]), _means(times[b])
 
 
 def _ratio(rows_a: list[list[float]], rows_b: list[list[float]], error: float) -> Ratio:
