@@ -12,7 +12,7 @@ import pytest
 from sharpen import LM, Scripted
 from sharpen.code import improve
 from sharpen.code.improver.config import ImproveConfig
-from sharpen.code.improver.llm import function_in, spliced
+from sharpen.code.improver.llm import spliced
 from sharpen.code.improver.output import apply_result, write_results
 from sharpen.code.improver.suspicion import complaint, suspicions
 from sharpen.code.improver.target import locate
@@ -140,13 +140,6 @@ def test_what_the_module_does_already_is_no_suspicion() -> None:
     old = "_KEPT = {}\ndef f(xs): return eval(xs)\n"
     assert suspicions(old, old.replace("eval(xs)", "eval( xs )"), [1]) == []
     assert suspicions("def f(xs): return 1\n", "def f(xs): return 1 + 0\n", [1]) == []
-
-
-def test_the_code_is_found_in_a_reply() -> None:
-    assert function_in(FAST, "f") == "def f(xs):\n    return list(dict.fromkeys(xs))\n"
-    assert function_in("def f(xs): return xs", "f") == "def f(xs): return xs\n"
-    assert function_in("```python\ndef g(): pass\n```", "f") is None
-    assert function_in("nothing at all", "f") is None
 
 
 def test_a_method_is_replaced_with_its_indentation_and_imports(tmp_path: Path) -> None:

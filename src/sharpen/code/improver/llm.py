@@ -12,7 +12,6 @@ original on all inputs instead of on tests alone. The code is run in a sandbox.
 from __future__ import annotations
 
 import ast
-import re
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -23,15 +22,15 @@ from sharpen.code.improver.reference import call_text
 from sharpen.code.improver.search import Budget, ranked
 from sharpen.code.improver.suspicion import SAFE_IMPORTS
 from sharpen.code.improver.target import Target, functions_of, parsed
+from sharpen.code.replies import function_in
 from sharpen.core.errors import FileFormatError, SharpenError
 
 if TYPE_CHECKING:
     from sharpen.code.improver.improve import Prepared
     from sharpen.core.lm import LM
 
-__all__ = ["ask", "function_in", "function_text", "propose_with", "question", "spliced"]
+__all__ = ["ask", "function_text", "propose_with", "question", "spliced"]
 
-_FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
 _MOST_TRIED = 6
 _MOST_INPUTS = 5
 
@@ -177,25 +176,6 @@ def function_text(target: Target, text: str) -> str:
     first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
     lines = text.splitlines(keepends=True)[first - 1 : node.end_lineno]
     return textwrap.dedent("".join(lines)).rstrip() + "\n"
-
-
-def function_in(reply: str, name: str) -> str | None:
-    """The code in a reply that defines a function; None where there is none.
-
-    Args:
-        reply: of a language model: code between fences, or nothing but code.
-        name: of the function.
-    """
-    blocks = _FENCE.findall(reply) or [reply]
-    for block in reversed(blocks):
-        try:
-            tree = ast.parse(textwrap.dedent(block))
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue
-        kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-        if any(isinstance(one, kinds) and one.name == name for one in tree.body):
-            return textwrap.dedent(block).strip("\n") + "\n"
-    return None
 
 
 def spliced(target: Target, code: str) -> str:

@@ -15,7 +15,8 @@ from typing import Any
 from sharpen.code.improver.config import ImproveConfig
 from sharpen.code.improver.improve import judge_of, prepare
 from sharpen.code.improver.judge import Proposal
-from sharpen.code.improver.llm import function_in, function_text, spliced
+from sharpen.code.improver.llm import function_text, spliced
+from sharpen.code.replies import function_in
 from sharpen.core.feedback import Feedback, TextFeedback
 from sharpen.core.problem import Constraint, Objective, TrialContext
 from sharpen.core.space import Space

@@ -19,9 +19,10 @@ from sharpen.code.improver.config import ImproveConfig
 from sharpen.code.improver.improve import Prepared, Steer, judge_of, prepare
 from sharpen.code.improver.journal import Attempt
 from sharpen.code.improver.judge import Judge, Proposal
-from sharpen.code.improver.llm import ask, function_in, question, spliced
+from sharpen.code.improver.llm import ask, question, spliced
 from sharpen.code.improver.patch import unified
 from sharpen.code.improver.verdict import Verdict, decide
+from sharpen.code.replies import function_in
 from sharpen.core.errors import FileFormatError, MissingFileError, SharpenError, storage_errors
 
 __all__ = ["HELP", "Session", "read_session", "replay", "steered"]

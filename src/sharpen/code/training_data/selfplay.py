@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sharpen.code.evaluate.levels import Pools
-from sharpen.code.improver.llm import function_in
 from sharpen.code.problems import Problem
+from sharpen.code.replies import function_in
 from sharpen.code.training_data.cost import Bench
 from sharpen.code.training_data.prompts import Pair, prompt_instruct
 from sharpen.code.training_data.rows import write_rows

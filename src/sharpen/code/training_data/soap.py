@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from sharpen.code.evaluate.journal import Journal
 from sharpen.code.evaluate.levels import Pools
-from sharpen.code.improver.llm import function_in
 from sharpen.code.problems import Problem
+from sharpen.code.replies import function_in
 from sharpen.code.training_data.cost import Bench, Cost
 from sharpen.code.training_data.line_profile import profile_by_line
 from sharpen.code.training_data.rows import write_rows
