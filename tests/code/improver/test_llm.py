@@ -12,7 +12,7 @@ import pytest
 from sharpen import LM, Scripted
 from sharpen.code import improve
 from sharpen.code.improver.config import ImproveConfig
-from sharpen.code.improver.llm import spliced
+from sharpen.code.improver.llm import pairs_like, spliced
 from sharpen.code.improver.output import apply_result, write_results
 from sharpen.code.improver.suspicion import complaint, suspicions
 from sharpen.code.improver.target import locate
@@ -81,6 +81,7 @@ def test_the_fast_one_of_three_replies_is_kept(file: Path, tmp_path: Path) -> No
     assert file.read_text() == SLOW
     assert "a comment that stays" in asked[0]
     assert "memory   line" in asked[0]
+    assert asked[0].count("faster:\n```python") == 2
     assert "wrong: for" in asked[1]
 
 
@@ -140,6 +141,21 @@ def test_what_the_module_does_already_is_no_suspicion() -> None:
     old = "_KEPT = {}\ndef f(xs): return eval(xs)\n"
     assert suspicions(old, old.replace("eval(xs)", "eval( xs )"), [1]) == []
     assert suspicions("def f(xs): return 1\n", "def f(xs): return 1 + 0\n", [1]) == []
+
+
+def test_examples_are_of_functions_that_do_alike() -> None:
+    letters = (
+        "def letter(text: str) -> str:\n    best = ''\n    for one in text:\n"
+        "        if best == '' or text.count(one) > text.count(best):\n            best = one\n"
+        "    return best\n"
+    )
+    found = pairs_like(letters)
+    assert len(found) == 2
+    for pair in found:
+        assert ".count(" in pair.slow
+        assert ".count(" not in pair.fast
+    # A model is not shown the answer where one of these is what it is asked for.
+    assert found[1] not in pairs_like(found[1].slow)
 
 
 def test_a_method_is_replaced_with_its_indentation_and_imports(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 Huang et al., *Effi-Code: Unleashing Code Efficiency in Language Models*, 2024: a program that is
 right is shown to the model with its profile by line and asked for a faster one, again and again;
 one that is wrong is shown with what is wrong. Shypula et al., *Learning Performance-Improving Code
-Edits*, ICLR 2024: pairs of slow and fast programs like the one at hand stand before the question.
+Edits*, ICLR 2024: pairs of slow and fast programs like the one at hand stand before the question,
+here the two of our own problems that are most like it.
 
 Differs from the papers: replies are functions and not programs, and each is compared with the
 original on all inputs instead of on tests alone. The code is run in a sandbox.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import ast
 import textwrap
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from sharpen.code.improver.journal import Attempt
@@ -27,26 +29,41 @@ from sharpen.core.errors import FileFormatError, SharpenError
 
 if TYPE_CHECKING:
     from sharpen.code.improver.improve import Prepared
+    from sharpen.code.training_data import Pair, Retriever
     from sharpen.core.lm import LM
 
-__all__ = ["ask", "function_text", "propose_with", "question", "spliced"]
+__all__ = ["ask", "function_text", "pairs_like", "propose_with", "question", "spliced"]
 
+_EXAMPLES = 2
 _MOST_TRIED = 6
 _MOST_INPUTS = 5
 
-EXAMPLES = (
-    (
-        "def common(left, right):\n    return [x for x in left if x in right]\n",
-        "def common(left, right):\n    wanted = set(right)\n"
-        "    return [x for x in left if x in wanted]\n",
-    ),
-    (
-        "def ranks(scores):\n    return [sorted(scores).index(s) for s in scores]\n",
-        "def ranks(scores):\n    first = {}\n    for i, s in enumerate(sorted(scores)):\n"
-        "        first.setdefault(s, i)\n    return [first[s] for s in scores]\n",
-    ),
-)
-"""Pairs of a slow function and a fast one that does the same."""
+
+def pairs_like(code: str) -> list[Pair]:
+    """The pairs of slow and fast functions that are most like one, the most like last.
+
+    A pair of exactly it is left out.
+    """
+    return _retriever().nearest(code, _EXAMPLES)
+
+
+@cache
+def _retriever() -> Retriever:
+    """Slow and fast solutions of our own problems."""
+    from sharpen.code.problems import load_problems
+    from sharpen.code.training_data import Pair, Retriever
+
+    return Retriever(
+        [
+            Pair(slow=_plain(one.slow), fast=_plain(one.reference), problem=one.name)
+            for one in load_problems("own")
+            if one.slow is not None
+        ]
+    )
+
+
+def _plain(program: str) -> str:
+    return program.replace("from __future__ import annotations\n", "").strip("\n") + "\n"
 
 
 def propose_with(
@@ -138,9 +155,10 @@ def question(prepared: Prepared, best: Attempt | None, tried: Sequence[Attempt])
         " its arguments. Think of a better algorithm first.",
         "Examples of slow functions and fast ones that do the same:",
     ]
-    for slow, fast in EXAMPLES:
-        parts.append(f"```python\n{slow}```\nfaster:\n```python\n{fast}```")
-    parts.append(f"The function:\n```python\n{function_text(target, target.text)}```")
+    code = function_text(target, target.text)
+    for pair in pairs_like(code):
+        parts.append(f"```python\n{pair.slow}```\nfaster:\n```python\n{pair.fast}```")
+    parts.append(f"The function:\n```python\n{code}```")
     if profile is not None:
         parts.append(f"Instructions and memory by line:\n```text\n{profile.table()}\n```")
         if profile.exponent is not None:
