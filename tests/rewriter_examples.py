@@ -50,6 +50,11 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "close_pairs": ([1.5, 2.0, 2.25], 0.5),
     "common": ([1, 2], [2, 3]),
     "unique": ([1, 2],),
+    "ones_of": (13,),
+    "common_divisor": (12, 18),
+    "common_multiple": (4, 6),
+    "whole_root": (17,),
+    "factorial_of": (5,),
     "has_pair": ([1, 2], 3),
 }
 

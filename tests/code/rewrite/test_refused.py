@@ -344,6 +344,46 @@ REFUSED: dict[str, list[tuple[Change, tuple[Any, ...] | None]]] = {
         (("out.append(x * x)", "out.append(squares_of_even([]))"), None),
         (("x * x", "lambda: x"), None),
     ],
+    "bit-count": [
+        (("number // 2", "number // 3"), None),
+        (("count += 1", "count += number"), None),
+        (("% 2 == 1", "% 2 == 0"), None),
+        (("number > 0", "number >= 0"), None),
+        (("            count", "            number -= 2\n            count"), None),
+        ((" ", " "), (2.0,)),
+        ((" ", " "), (True,)),
+    ],
+    "common-divisor": [
+        (("b % i == 0", "b % i == 1"), None),
+        (("and", "or"), None),
+        (("best = i", "best += i"), None),
+        (("return best", "return best, i"), None),
+        (("range(1,", "range(2,"), None),
+        (("min(a, b)", "max(a, b)"), None),
+        (("b % i == 0", "a % i == 0"), None),
+        ((" ", " "), (2.0, 3)),
+    ],
+    "common-multiple": [
+        (("multiple += 1", "multiple += a"), None),
+        (("and", "or"), None),
+        (("        multiple += 1", "        a += 1\n        multiple += 1"), None),
+        (("% b == 0", "% b == 1"), None),
+        ((" ", " "), (2.0, 3)),
+    ],
+    "root": [
+        (("root += 1", "root += 2"), None),
+        (("<= n", "!= n"), None),
+        (("(root + 1) * (root + 1)", "(root + 1) * root"), None),
+        (("root = 0", "root = 0.0"), None),
+        ((" ", " "), (2.5,)),
+    ],
+    "product-loop": [
+        (("product *= i", "product *= product"), None),
+        (("product *= i", "product *= -i"), None),
+        (("return product", "return product, i"), None),
+        (("product = 1", "product = 1.0"), None),
+        (("product *= i", "product += i"), None),
+    ],
 }
 
 

@@ -285,6 +285,15 @@ class Code:
             return self.falls_through(last.body) or self.falls_through(last.orelse)
         return True
 
+    def is_otherwise(self, statement: ast.stmt, pattern: str) -> bool:
+        """Whether a statement is what is done where a test of some form does not hold."""
+        above = self.effects.parent(statement)
+        return (
+            isinstance(above, ast.If)
+            and statement in above.orelse
+            and self.match(pattern, above.test) is not None
+        )
+
     def in_text(self, node: ast.AST) -> bool:
         """Whether an expression stands in an f-string, of which Python 3.11 tells no places."""
         at = self.effects.parent(node)

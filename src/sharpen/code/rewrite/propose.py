@@ -8,6 +8,7 @@ from itertools import pairwise
 from sharpen.code.rewrite.arrays import FLOAT_ARRAY
 from sharpen.code.rewrite.bags import BAG
 from sharpen.code.rewrite.base import Change, Rewrite, Rewriter
+from sharpen.code.rewrite.bits import BIT_COUNT
 from sharpen.code.rewrite.buffers import BYTE_ROWS, ROW_PARTS
 from sharpen.code.rewrite.building import COMPREHENSION, DICT_GET, EXTEND, FLATTEN
 from sharpen.code.rewrite.code import Code
@@ -16,6 +17,7 @@ from sharpen.code.rewrite.comprehension_joins import COMPREHENSION_JOIN
 from sharpen.code.rewrite.counting_order import COUNT_BEHIND, COUNT_BELOW
 from sharpen.code.rewrite.counts import COUNTER, FIRST_PLACES
 from sharpen.code.rewrite.divisors import DIVISOR_PAIRS, LEAST_DIVISOR
+from sharpen.code.rewrite.euclid import COMMON_DIVISOR, COMMON_MULTIPLE
 from sharpen.code.rewrite.facts import Facts
 from sharpen.code.rewrite.fronts import FRONT
 from sharpen.code.rewrite.hoisting import HOIST
@@ -26,10 +28,12 @@ from sharpen.code.rewrite.leaving import EARLY_EXIT
 from sharpen.code.rewrite.membership import GROWING_SET, PLACES, SET_MEMBERSHIP
 from sharpen.code.rewrite.memo import MEMO
 from sharpen.code.rewrite.powers import MODULAR_POWER, POWER_LOOP
+from sharpen.code.rewrite.products import PRODUCT_LOOP
 from sharpen.code.rewrite.queues import DEQUE
 from sharpen.code.rewrite.ranges import PREFIX_SUMS, RUNNING_EXTREMES
 from sharpen.code.rewrite.reductions import COUNT_LOOP, EXTREME_LOOP, SUM_LOOP
 from sharpen.code.rewrite.redundant import REDUNDANT_COPY, REMOVE_ALL
+from sharpen.code.rewrite.roots import ROOT
 from sharpen.code.rewrite.searching import PASS_ON, SEARCH_LOOP
 from sharpen.code.rewrite.sorting import HAND_SORT, INSORT, PARTIAL_SORT
 from sharpen.code.rewrite.source import Edit, Source
@@ -50,6 +54,10 @@ REWRITERS: tuple[Rewriter, ...] = (
     FIRST_PLACES,
     LEAST_DIVISOR,
     DIVISOR_PAIRS,
+    COMMON_DIVISOR,
+    COMMON_MULTIPLE,
+    ROOT,
+    BIT_COUNT,
     DEQUE,
     PREFIX_SUMS,
     RUNNING_EXTREMES,
@@ -76,6 +84,7 @@ REWRITERS: tuple[Rewriter, ...] = (
     HOIST,
     EARLY_EXIT,
     SUM_LOOP,
+    PRODUCT_LOOP,
     COUNT_LOOP,
     EXTREME_LOOP,
     REMOVE_ALL,

@@ -14,19 +14,28 @@ from sharpen.code.rewrite.code import Code
 from sharpen.code.rewrite.names import binds, loads
 from sharpen.code.rewrite.source import Edit
 
-__all__ = ["COUNT_LOOP", "EXTREMES", "EXTREME_LOOP", "SUM_LOOP"]
+__all__ = [
+    "COUNT_LOOP",
+    "EXTREMES",
+    "EXTREME_LOOP",
+    "SUM_LOOP",
+    "guarded",
+    "over_part",
+    "single_loops",
+]
 
 _SEQUENCES = frozenset({list, tuple})
 _ITERABLES = _SEQUENCES | {set, frozenset, range}
 
 
-def _loops(code: Code) -> Iterator[ast.For]:
+def single_loops(code: Code) -> Iterator[ast.For]:
+    """The loops whose body is one statement."""
     for statement in code.statements():
         if isinstance(statement, ast.For) and not statement.orelse and len(statement.body) == 1:
             yield statement
 
 
-def _over_part(code: Code, loop: ast.For, item: ast.expr) -> tuple[str, str | None] | None:
+def over_part(code: Code, loop: ast.For, item: ast.expr) -> tuple[str, str | None] | None:
     """The text of what a loop runs over, where ``item`` is what it takes, and a condition for it.
 
     That is ``xs`` of ``for x in xs`` and ``xs[a:b]`` of ``for i in range(a, b)`` with ``xs[i]``.
@@ -90,7 +99,7 @@ def _compared(node: ast.expr) -> str:
     return f"({text})" if isinstance(node, (ast.IfExp, ast.BoolOp, ast.Compare)) else text
 
 
-def _guarded(code: Code, loop: ast.For, line: str, test: str | None) -> Edit | None:
+def guarded(code: Code, loop: ast.For, line: str, test: str | None) -> Edit | None:
     """The line in the place of a loop; where a condition is needed, the loop is the other case."""
     if test is None:
         return code.replace([loop], [line])
@@ -111,14 +120,14 @@ def _is_sum(code: Code, name: str, item: ast.expr, loop: ast.For) -> bool:
 def _find_sums(code: Code) -> Iterator[Change]:
     if not (code.names.builtin("sum") and code.names.builtin("len")):
         return
-    for loop in _loops(code):
+    for loop in single_loops(code):
         found = code.match_any_block(("t_ += X", "t_ = t_ + X", "t_ = X + t_"), loop.body)
         if not found or not _is_sum(code, found["t_"], found["X"], loop):
             continue
-        part = _over_part(code, loop, found["X"])
+        part = over_part(code, loop, found["X"])
         total = found["t_"]
         if part is not None:
-            edit = _guarded(code, loop, f"{total} += sum({part[0]})", part[1])
+            edit = guarded(code, loop, f"{total} += sum({part[0]})", part[1])
         elif (
             isinstance(loop.iter, ast.Name)
             and code.type(loop.iter).within(_ITERABLES | {str})
@@ -160,7 +169,7 @@ def total_of(xs):
 
 
 def _find_counts(code: Code) -> Iterator[Change]:
-    for loop in _loops(code):
+    for loop in single_loops(code):
         found = code.match_any_block(
             ("if X == Y:\n c_ += 1", "if X == Y:\n c_ = c_ + 1"), loop.body
         )
@@ -184,12 +193,12 @@ def _count(code: Code, loop: ast.For, count: str, item: ast.expr, value: ast.exp
         return None
     if not code.is_bound_before(count, loop):
         return None
-    part = _over_part(code, loop, item)
+    part = over_part(code, loop, item)
     if part is None or not code.effects.is_steady(count):
         return None
     if isinstance(item, ast.Name) and not code.type(loop.iter).within(_SEQUENCES):
         return None
-    edit = _guarded(code, loop, code.line(f"{count} += {part[0]}.count($x)", {"x": value}), part[1])
+    edit = guarded(code, loop, code.line(f"{count} += {part[0]}.count($x)", {"x": value}), part[1])
     return Change(f"lets the list count for {count}", (edit,)) if edit is not None else None
 
 
@@ -233,7 +242,7 @@ EXTREMES = {
 
 
 def _find_extremes(code: Code) -> Iterator[Change]:
-    for loop in _loops(code):
+    for loop in single_loops(code):
         for what, patterns in EXTREMES.items():
             found = code.match_any_block(patterns, loop.body)
             if not found or not code.names.builtin(what):
@@ -244,11 +253,11 @@ def _find_extremes(code: Code) -> Iterator[Change]:
                 continue
             if not code.is_bound_before(best, loop) or not code.effects.is_steady(best):
                 continue
-            part = _over_part(code, loop, item)
+            part = over_part(code, loop, item)
             if part is None or best in loads([loop.iter, item]):
                 continue
             line = f"{best} = {what}({best}, {what}({part[0]}, default={best}))"
-            edit = _guarded(code, loop, line, part[1])
+            edit = guarded(code, loop, line, part[1])
             if edit is not None:
                 yield Change(f"lets {what} find {best}", (edit,))
 
