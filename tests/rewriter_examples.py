@@ -55,6 +55,11 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "common_multiple": (4, 6),
     "whole_root": (17,),
     "factorial_of": (5,),
+    "window_maxima": ([1, 3, 2, 0, 5], 2),
+    "divisors_of": (12,),
+    "vowels_in": ("aeb",),
+    "places_of": ("aeaea", "aea"),
+    "next_larger": ([1, 3, 2, 0, 5],),
     "has_pair": ([1, 2], 3),
 }
 

@@ -141,6 +141,170 @@ def choose(n, k):
 """,
         (5, 2),
     ),
+    (
+        "window-extremes",
+        """\
+def lowest(xs, k):
+    out = []
+    for i in range(k - 1, len(xs)):
+        out.append(min(xs[i - k + 1 : i + 1]))
+    return out
+""",
+        ([3, 1, 2], 2),
+    ),
+    (
+        "window-extremes",
+        """\
+def parts(xs, k, places):
+    return [max(xs[i : i + k], default=-1) for i in places]
+""",
+        ([3, 1, 2], 2, [0, 1]),
+    ),
+    (
+        "divisors",
+        """\
+def is_perfect(n):
+    return sum(d for d in range(1, n) if n % d == 0) == n
+""",
+        (28,),
+    ),
+    (
+        "divisors",
+        """\
+def even(n):
+    out = {d * d for d in range(2, n + 1) if n % d == 0 if d % 2 == 0}
+    return out
+""",
+        (28,),
+    ),
+    (
+        "divisors",
+        """\
+def pairs(n):
+    out = []
+    for d in range(2, n // 2 + 1):
+        if n % d == 0:
+            if d > 20:
+                break
+            out.append((d, n // d))
+    return out
+""",
+        (28,),
+    ),
+    (
+        "divisors",
+        """\
+def small(n):
+    return any(d > 5 for d in range(1, n // 2 + 1) if n % d == 0)
+""",
+        (28,),
+    ),
+    (
+        "letter-count",
+        """\
+def others(text):
+    return sum(1 for c in text if c not in ["a", "b", "a"])
+""",
+        ("aabc",),
+    ),
+    (
+        "letter-count",
+        """\
+def some(text):
+    return len([c for c in text.lower() if c in ("a", "b")]), sum(c == "c" for c in text)
+""",
+        ("aabc",),
+    ),
+    (
+        "find-loop",
+        """\
+def times(text, part):
+    count = 0
+    for i in range(len(text)):
+        if text[i : i + len(part)] == part:
+            count += 1
+    return count
+""",
+        ("aabc", "ab"),
+    ),
+    (
+        "find-loop",
+        """\
+def first(text, part):
+    n, m = len(text), 0
+    m = len(part)
+    for i in range(len(text) - m + 1):
+        if text.startswith(part, i):
+            return i
+    return -1
+""",
+        ("aabc", "ab"),
+    ),
+    (
+        "find-loop",
+        """\
+def twice(text):
+    out = []
+    for i in range(len(text) - 2 + 1):
+        if text[i : i + 2] == "aa":
+            out.append(i)
+            if len(out) == 2:
+                break
+    return out
+""",
+        ("aaaabc",),
+    ),
+    (
+        "next-beyond",
+        """\
+def days(xs):
+    out = [0] * len(xs)
+    for i in range(len(xs)):
+        for j in range(i + 1, len(xs)):
+            if xs[i] >= xs[j]:
+                out[i] = j - i
+                break
+        else:
+            out[i] = -1
+    return out
+""",
+        ([3, 1, 2],),
+    ),
+    (
+        "next-beyond",
+        """\
+def first_rise(xs):
+    n = len(xs)
+    for i in range(n - 1):
+        for j in range(i + 1, n):
+            if xs[j] < xs[i]:
+                return i, j
+    return None
+""",
+        ([3, 1, 2],),
+    ),
+    (
+        "first-places",
+        """\
+def places(keys, queries):
+    return [keys.index(q) for q in queries]
+""",
+        (["a", "b"], ["b"]),
+    ),
+    (
+        "first-places",
+        """\
+def places(keys, queries):
+    out = []
+    for i in range(len(queries)):
+        try:
+            out.append(keys.index(queries[i]))
+        except ValueError:
+            out.append(-1)
+    return out
+""",
+        ([1, 2.5], [True]),
+    ),
 ]
 
 

@@ -2,7 +2,7 @@
 
 ``xs.count(x)`` compares all items with one; ``collections.Counter`` counts all of them at once. As
 with sets, equal values must have equal hashes. ``xs.index(x)`` fails where there is no such item,
-so a table takes its place only where ``x`` comes from ``xs``.
+so the table is asked first whether it holds ``x``, unless ``x`` comes from ``xs``.
 
 Time O(1) for each call instead of O(n); memory O(n).
 """
@@ -83,15 +83,22 @@ def repeated(xs):
 def _find_indexes(code: Code) -> Iterator[Change]:
     for node, box in _calls(code, "index"):
         kind, items, value = code.kinds.variable(box), code.kinds.items_of(box), node.args[0]
-        if not (isinstance(value, ast.Name) and _comes_from(code, value, box)):
+        inside = isinstance(value, ast.Name) and _comes_from(code, value, box)
+        if not ((kind.only(list, tuple) and items.is_hashable) or (kind.only(str) and inside)):
             continue
-        if not ((kind.only(list, tuple) and items.is_hashable) or kind.only(str)):
+        above = code.effects.parent(node)
+        if not inside and (
+            not code.type(value).is_hashable
+            or not code.effects.is_total(value)
+            or (isinstance(above, ast.IfExp) and above.orelse is node)
+        ):
             continue
         at = code.steady_from(node, box)
         if at is None:
             continue
         name = code.names.fresh(f"{box}_places")
         place, item = code.names.fresh("place"), code.names.fresh("item")
+        text = f"{name}[$x]" if inside else f"({name}[$x] if $x in {name} else $old)"
         edit = code.before(
             at,
             [
@@ -103,7 +110,7 @@ def _find_indexes(code: Code) -> Iterator[Change]:
         if edit is not None:
             yield Change(
                 f"looks the first places of values in {box} up in a table",
-                (edit, code.swap(node, f"{name}[$x]", x=value)),
+                (edit, code.swap(node, text, x=value, old=node)),
             )
 
 
@@ -135,7 +142,7 @@ def _comes_from(code: Code, value: ast.Name, box: str) -> bool:
 
 FIRST_PLACES = Rewriter(
     name="first-places",
-    summary="`index` of a list in a loop over it: a table of first places",
+    summary="`index` of a list in a loop: a table of first places",
     risk="types",
     find=_find_indexes,
     example=(

@@ -16,10 +16,10 @@ from sharpen.code.rewrite.code import Code
 from sharpen.code.rewrite.names import binds
 from sharpen.code.rewrite.source import Edit
 
-__all__ = ["DIVISOR_PAIRS", "LEAST_DIVISOR"]
+__all__ = ["DIVIDES", "DIVISOR_PAIRS", "LEAST_DIVISOR", "in_pairs"]
 
 _TO_N = ("range(2, N)", "range(2, N - 1)", "range(2, N + 1)", "range(2, N // 2 + 1)")
-_DIVIDES = ("N % i_ == 0", "not N % i_", "0 == N % i_")
+DIVIDES = ("N % i_ == 0", "not N % i_", "0 == N % i_")
 _DIVIDES_NOT = ("N % i_ != 0", "N % i_", "N % i_ > 0", "0 != N % i_")
 
 
@@ -60,7 +60,7 @@ def _stops(code: Code, loop: ast.For, number: ast.expr) -> bool:
     if len(loop.body) != 1 or not isinstance(loop.body[0], ast.If) or loop.body[0].orelse:
         return False
     test, action = loop.body[0].test, loop.body[0].body
-    found = code.match_any(_DIVIDES, test)
+    found = code.match_any(DIVIDES, test)
     assert isinstance(loop.target, ast.Name)
     assert isinstance(number, ast.Name)
     if not found or found["i_"] != loop.target.id or ast.unparse(found["N"]) != number.id:
@@ -82,7 +82,7 @@ def _any_or_all(code: Code, node: ast.expr) -> Change | None:
         return None
     loop = inside.generators[0]
     found = code.match_any(_TO_N[:2] + _TO_N[3:], loop.iter)
-    tested = code.match_any(_DIVIDES if what == "any" else _DIVIDES_NOT, inside.elt)
+    tested = code.match_any(DIVIDES if what == "any" else _DIVIDES_NOT, inside.elt)
     if not found or not tested or not isinstance(loop.target, ast.Name):
         return None
     number = found["N"]
@@ -136,17 +136,17 @@ def _find_pairs(code: Code) -> Iterator[Change]:
         for pattern, with_n in _ALL.items():
             found = code.match(pattern, loop.iter)
             if found and _is_number(code, found["N"]):
-                change = _in_pairs(code, loop, found["N"].id, with_n)
+                change = in_pairs(code, loop, found["N"].id, with_n)
                 if change is not None:
                     yield change
 
 
-def _in_pairs(code: Code, loop: ast.For, number: str, with_n: bool) -> Change | None:
+def in_pairs(code: Code, loop: ast.For, number: str, with_n: bool) -> Change | None:
     """Count, or sum up, or list divisors: each with the one that it makes the number with."""
     assert isinstance(loop.target, ast.Name)
     i = loop.target.id
     found = None
-    for test in _DIVIDES:
+    for test in DIVIDES:
         found = found or code.match_block(f"for i_ in R:\n if {test}:\n  BODY", [loop])
     if not found or found["i_"] != i or ast.unparse(found["N"]) != number or i == number:
         return None

@@ -16,15 +16,18 @@ from sharpen.code.rewrite.compiled import COMPILED
 from sharpen.code.rewrite.comprehension_joins import COMPREHENSION_JOIN
 from sharpen.code.rewrite.counting_order import COUNT_BEHIND, COUNT_BELOW
 from sharpen.code.rewrite.counts import COUNTER, FIRST_PLACES
+from sharpen.code.rewrite.divisor_lists import DIVISORS
 from sharpen.code.rewrite.divisors import DIVISOR_PAIRS, LEAST_DIVISOR
 from sharpen.code.rewrite.euclid import COMMON_DIVISOR, COMMON_MULTIPLE
 from sharpen.code.rewrite.facts import Facts
+from sharpen.code.rewrite.following import NEXT_BEYOND
 from sharpen.code.rewrite.fronts import FRONT
 from sharpen.code.rewrite.hoisting import HOIST
 from sharpen.code.rewrite.inner_tables import INNER_TABLE, ROW_SETS
 from sharpen.code.rewrite.iteration import ITEM_LOOP
 from sharpen.code.rewrite.joins import HASH_JOIN, INDEXED_LOOP
 from sharpen.code.rewrite.leaving import EARLY_EXIT
+from sharpen.code.rewrite.letters import FIND_LOOP, LETTER_COUNT
 from sharpen.code.rewrite.membership import GROWING_SET, PLACES, SET_MEMBERSHIP
 from sharpen.code.rewrite.memo import MEMO
 from sharpen.code.rewrite.powers import MODULAR_POWER, POWER_LOOP
@@ -39,6 +42,7 @@ from sharpen.code.rewrite.sorting import HAND_SORT, INSORT, PARTIAL_SORT
 from sharpen.code.rewrite.source import Edit, Source
 from sharpen.code.rewrite.stretches import STRETCHES
 from sharpen.code.rewrite.subexpressions import COMMON_SUBEXPRESSION
+from sharpen.code.rewrite.windows import WINDOW_EXTREMES
 
 __all__ = ["REWRITERS", "propose"]
 
@@ -54,6 +58,7 @@ REWRITERS: tuple[Rewriter, ...] = (
     FIRST_PLACES,
     LEAST_DIVISOR,
     DIVISOR_PAIRS,
+    DIVISORS,
     COMMON_DIVISOR,
     COMMON_MULTIPLE,
     ROOT,
@@ -61,6 +66,8 @@ REWRITERS: tuple[Rewriter, ...] = (
     DEQUE,
     PREFIX_SUMS,
     RUNNING_EXTREMES,
+    WINDOW_EXTREMES,
+    NEXT_BEYOND,
     COUNT_BELOW,
     COUNT_BEHIND,
     HAND_SORT,
@@ -77,6 +84,8 @@ REWRITERS: tuple[Rewriter, ...] = (
     INNER_TABLE,
     SEARCH_LOOP,
     PASS_ON,
+    LETTER_COUNT,
+    FIND_LOOP,
     FLOAT_ARRAY,
     BYTE_ROWS,
     ROW_PARTS,
