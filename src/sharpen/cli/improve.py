@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
         ] = "",
         top: Annotated[int, typer.Option(help="For a folder: how many functions.")] = 5,
         objective: Annotated[
-            str, typer.Option(help="What is made less: cpu, wall, opcodes or memory.")
+            str, typer.Option(help="What is made less: cpu, wall, memory, opcodes or instructions.")
         ] = "cpu",
         equal: Annotated[
             str,
@@ -64,7 +64,7 @@ def register(app: typer.Typer) -> None:
         budget: Annotated[str, typer.Option(help="Time for the search, as in 90s or 5m.")] = "45s",
         tries: Annotated[int, typer.Option(help="Most proposals that are tried.")] = 200,
         min_gain: Annotated[
-            float, typer.Option(help="Least speed-up, by the lower end of the interval.")
+            float, typer.Option(help="Least gain, by the lower end of the interval.")
         ] = 1.10,
         max_regress: Annotated[
             float, typer.Option(help="Most slowdown at any size of inputs.")
@@ -214,7 +214,8 @@ def _folder(
 
     def render(console: Any) -> None:
         for row in rows:
-            said = f"{row['speedup']:.3g} x" if row.get("improved") else row["error"] or row["why"]
+            why = row["error"] or row["why"]
+            said = f"{row['gain']['ratio']:.3g} x" if row.get("improved") else why
             name = Path(row["target"]).name
             console.print(f"{row['share']:>6.1%}  {name}: {said.splitlines()[0]}", markup=False)
 

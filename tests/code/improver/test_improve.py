@@ -18,6 +18,7 @@ from sharpen.code.improver.patch import unified
 from sharpen.code.improver.result import Evidence, Proof
 from sharpen.code.improver.target import locate
 from sharpen.code.inputs import Input
+from sharpen.code.measure.instructions import has_counter
 from sharpen.core.errors import BusyError, ExecutionError
 
 SLOW = '''
@@ -174,8 +175,10 @@ def test_an_annotation_is_one_line(file: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["opcodes", "memory"])
+@pytest.mark.parametrize("objective", ["opcodes", "memory", "instructions"])
 def test_other_things_than_time_can_be_made_less(tmp_path: Path, objective: str) -> None:
+    if objective == "instructions" and not has_counter():
+        pytest.skip("no valgrind")
     path = tmp_path / "module.py"
     path.write_text(
         "def f(xs: list[int]) -> int:\n    kept = [[x] * 40 for x in xs]\n"
@@ -188,4 +191,31 @@ def test_other_things_than_time_can_be_made_less(tmp_path: Path, objective: str)
         path, "f", inputs=[((list(range(2000)),), {})], lm=lm, tests="none", **settings
     )
     assert result.improved, result.why
-    assert result.memory_mib[1] < result.memory_mib[0]
+    gain = result.gain
+    assert gain is not None
+    assert gain.objective == objective
+    assert gain.before / gain.after == gain.ratio > 3
+    assert gain.low <= gain.ratio <= gain.high
+    assert gain.summary() in result.summary()
+    if objective == "memory":
+        assert result.memory_mib == (gain.before, gain.after)
+        out = tmp_path / "out"
+        write_results(result, out, ImproveConfig(**settings))
+        line = [sys.executable, str(out / "reproduce.py"), "--trust-llm"]
+        done = subprocess.run(line, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "MiB at its peak" in done.stdout
+
+
+@pytest.mark.slow
+def test_less_memory_is_no_gain_where_time_grows_more_than_it_may(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(
+        "def f(xs: list[int]) -> int:\n    kept = [x * x for x in xs] * 4\n    return max(kept)\n"
+    )
+    reply = "```python\ndef f(xs):\n    return max(x * x for x in xs for _ in range(4))\n```"
+    settings = {**QUICK, "rounds": 0, "samples": 1, "objective": "memory", "trust_llm": True}
+    calls: list[Input] = [((list(range(5000)),), {})]
+    result = improve(path, "f", inputs=calls, lm=LM(Scripted([reply])), tests="none", **settings)
+    assert not result.improved
+    assert "slower" in result.why

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from sharpen.code.improver.objective import OBJECTIVES
 from sharpen.core.errors import ConfigError
 
-__all__ = ["OBJECTIVES", "PROPOSERS", "ImproveConfig"]
+__all__ = ["PROPOSERS", "ImproveConfig"]
 
-OBJECTIVES = ("cpu", "wall", "opcodes", "memory")
 PROPOSERS = ("rewrite", "llm")
 
 
@@ -29,8 +29,9 @@ class ImproveConfig:
     """A JSON file of calls, or ``FILE.py:NAME``."""
 
     objective: str = "cpu"
-    """What is made less: ``cpu`` time, ``wall`` time, ``opcodes`` of the interpreter (the same in
-    every run; they see no work in C), or peak ``memory``."""
+    """What is made less: ``cpu`` time, ``wall`` time, peak ``memory``, ``opcodes`` of the
+    interpreter (the same in every run; they see no work in C), or ``instructions`` of the machine
+    (by valgrind). Whatever it is, time may grow by no more than ``max_regress``."""
 
     equal: str = "exact"
     """When two results are the same, see :mod:`sharpen.code.improver.equality`."""
@@ -48,7 +49,7 @@ class ImproveConfig:
     """Most proposals that are tried."""
 
     min_gain: float = 1.10
-    """Least speed-up: the lower end of the interval at the largest inputs."""
+    """Least gain: the lower end of the interval at the largest inputs."""
 
     max_regress: float = 1.02
     """Most slowdown at any size of inputs."""
@@ -60,7 +61,8 @@ class ImproveConfig:
     """Sizes of inputs that are timed."""
 
     top_s: float = 0.05
-    """Seconds that the function should take at the largest size."""
+    """Seconds that the function should take at the largest size; at most 0.01 where instructions
+    are counted, since that takes long."""
 
     seed: int = 0
     """Of all that is made up."""

@@ -20,6 +20,7 @@ from sharpen.code.improver.corpus import Corpus, Level, collect, levels_of
 from sharpen.code.improver.equality import Equality
 from sharpen.code.improver.journal import Attempt, Journal
 from sharpen.code.improver.judge import Judge
+from sharpen.code.improver.objective import said, size_s
 from sharpen.code.improver.observer import Watcher
 from sharpen.code.improver.patch import unified
 from sharpen.code.improver.profile import Profile, take_profile
@@ -36,7 +37,9 @@ from sharpen.code.improver.testing import (
 )
 from sharpen.code.improver.verdict import Verdict, decide, exponents
 from sharpen.code.inputs import Input, read_inputs
+from sharpen.code.measure.instructions import has_counter
 from sharpen.code.rewrite import Facts, Kind, observe, propose
+from sharpen.core.errors import ConfigError, DependencyNotInstalled
 from sharpen.core.sandbox import SandboxPool
 
 __all__ = ["Prepared", "Steer", "improve", "judge_of", "prepare"]
@@ -167,8 +170,14 @@ def prepare(
 
     Raises:
         UserError: it cannot be used, or there are no inputs.
+        DependencyNotInstalled: what counts the objective is not here.
         BaselineError: it fails its tests, or does not do the same twice.
     """
+    if config.objective == "instructions" and not has_counter():
+        raise DependencyNotInstalled(
+            "--objective instructions counts with valgrind, which is not on this machine: apt"
+            " install valgrind."
+        )
     target = locate(path, function, root=config.root)
     equality = Equality(config.equal)
     given = [*(calls or ()), *(read_inputs(config.inputs) if config.inputs else ())]
@@ -205,7 +214,7 @@ def prepare(
         original,
         count=config.levels if tries else 0,
         number=config.seed,
-        top_s=config.top_s,
+        top_s=size_s(config.objective, config.top_s),
     )
     every = [*corpus.all, *(call for level in levels for call in level.inputs)]
     facts = _facts(target, every, config, equality)
@@ -241,6 +250,7 @@ def judge_of(
         sandboxed: whether a language model's code may come.
 
     Raises:
+        ConfigError: what counts the objective cannot be in a sandbox.
         SandboxUnavailable: that needs a sandbox, which this machine does not have.
         StorageError: the folder cannot be written.
     """
@@ -248,6 +258,11 @@ def judge_of(
     journal = Journal(None if out is None else Path(out) / "attempts.jsonl", _key(prepared))
     pool = None
     if sandboxed and not config.trust_llm:
+        if config.objective == "instructions":
+            raise ConfigError(
+                "--objective instructions counts outside of the sandbox: give --trust-llm with it,"
+                " or --propose rewrite."
+            )
         packages = sorted({"numpy", *config.allow})
         pool = stack.enter_context(SandboxPool(1, packages=packages))
     return Judge(
@@ -315,7 +330,8 @@ def _choose(
     for attempt in candidates[:_FINALISTS]:
         if attempt.score < 1.0 + (prepared.config.min_gain - 1.0) / 2:
             continue
-        say(f"measuring {', '.join(attempt.steps) or attempt.origin}: about {attempt.score:.3g} x")
+        told = said(prepared.config.objective, attempt.score)
+        say(f"measuring {', '.join(attempt.steps) or attempt.origin}: about {told}")
         verdict = decide(
             judge, attempt, prepared.corpus, prepared.original, prepared.again, prepared.command
         )
@@ -370,6 +386,7 @@ def _result(
         risk="" if chosen is None else chosen.risk,
         origin="" if chosen is None else chosen.origin,
         why="" if chosen is not None else why,
+        gain=verdict.gain if verdict is not None else None,
         levels=verdict.levels if verdict is not None else [],
         exponents=exponents(verdict.levels) if verdict is not None else None,
         memory_mib=verdict.memory_mib if verdict is not None else (0.0, 0.0),

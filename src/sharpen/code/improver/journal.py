@@ -38,7 +38,7 @@ class Attempt:
     verdict: Verdict
     reason: str = ""
     score: float = 0.0
-    """How many times as fast it seemed at the largest inputs; a first look, no evidence."""
+    """How many times as good it seemed at the largest inputs; a first look, no evidence."""
 
     opcodes: int = 0
     """Instructions of the interpreter; 0 where they were not counted."""

@@ -15,6 +15,7 @@ from sharpen.code.improver.config import ImproveConfig
 from sharpen.code.improver.corpus import Level
 from sharpen.code.improver.equality import Difference, Equality
 from sharpen.code.improver.journal import Attempt, Journal
+from sharpen.code.improver.objective import LEAST_MIB, TIMES, said
 from sharpen.code.improver.observer import Observer, Sandboxed, Watcher
 from sharpen.code.improver.reference import (
     Baseline,
@@ -135,7 +136,7 @@ class Judge:
         except ExecutionError as error:
             return replace(attempt, verdict="slower", reason=f"it was not timed: {error}")
         if score < _SLOWER:
-            why = f"{score:.3g} times as fast at {self.levels[-1].name}"
+            why = f"{said(self.config.objective, score)} at {self.levels[-1].name}"
             return replace(attempt, verdict="slower", reason=why, score=score, opcodes=opcodes)
         return replace(attempt, score=score, opcodes=opcodes)
 
@@ -188,7 +189,7 @@ class Judge:
         return f"it could deceive a test: {'; '.join(doubts)}" if doubts else None
 
     def look(self, text: str, origin: str) -> tuple[float, int]:
-        """How many times as fast a text seems at the largest inputs, and its instructions.
+        """How many times as good a text seems at the largest inputs, and its instructions.
 
         Races: a text that costs far more than the best so far is not looked at again, and the
         instructions of the interpreter, which take long to count, are for those that are close to
@@ -217,21 +218,25 @@ class Judge:
             return sum(timer.opcodes(limit_s=_MOST_S))
 
     def _cost(self, text: str, trusted: bool) -> float:
-        """What the objective says of a text at the largest inputs, by a short look."""
+        """What a text takes at the largest inputs, by a short look.
+
+        Instructions of the machine take too long to count: time stands for them here.
+        """
         encoded = encode_inputs(self.levels[-1].inputs)
         with self.timer(self.target.program(text), encoded, trusted=trusted) as timer:
             objective = self.config.objective
             if objective == "opcodes":
                 return float(sum(timer.opcodes()))
             if objective == "memory":
-                return max(timer.peak_mib(), 0.01)
+                return max(timer.peak_mib(), LEAST_MIB)
+            clock = objective if objective in TIMES else "cpu"
             loops = 1
-            first = sum(timer.time(1, clock=objective, limit_s=60))
+            first = sum(timer.time(1, clock=clock, limit_s=60))
             if first > max(_FAR * self._best.get(trusted, first), _BATCH_S):
                 return first
             if first < _BATCH_S:
                 loops = min(int(4e-3 / max(first, 1e-7)) + 1, 20_000)
             found = [first] if loops == 1 else []
             for _ in range(_LOOKS - len(found)):
-                found.append(sum(timer.time(loops, clock=objective, limit_s=60)))
+                found.append(sum(timer.time(loops, clock=clock, limit_s=60)))
             return min(found)

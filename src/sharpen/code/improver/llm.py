@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from sharpen.code.improver.journal import Attempt
 from sharpen.code.improver.judge import Judge, Proposal
+from sharpen.code.improver.objective import said
 from sharpen.code.improver.reference import call_text
 from sharpen.code.improver.search import Budget, ranked
 from sharpen.code.improver.suspicion import SAFE_IMPORTS
@@ -145,12 +146,14 @@ def question(prepared: Prepared, best: Attempt | None, tried: Sequence[Attempt])
 
     Args:
         prepared: the function and what is known of it.
-        best: the fastest text so far; it is to be made faster still.
+        best: the best text so far; it is to be made better still.
         tried: what the model has proposed before.
     """
     target, profile = prepared.target, prepared.profile
+    objective = prepared.config.objective
+    aim = "need less memory at its peak" if objective == "memory" else "faster"
     parts = [
-        "Make this Python function faster. It must do exactly the same for all arguments: the same"
+        f"Make this Python function {aim}. It must do exactly the same for all arguments: the same"
         " results of the same classes in the same order, the same exceptions, the same changes of"
         " its arguments. Think of a better algorithm first.",
         "Examples of slow functions and fast ones that do the same:",
@@ -167,12 +170,12 @@ def question(prepared: Prepared, best: Attempt | None, tried: Sequence[Attempt])
     parts.append("It is called with, for example:\n" + "\n".join(inputs))
     if best is not None:
         parts.append(
-            f"This version is right and {best.score:.3g} times as fast; make one that is faster"
+            f"This version is right, {said(objective, best.score)}; make one that is better"
             f" still:\n```python\n{function_text(target, best.text)}```"
         )
     if tried:
         lines = [
-            f"- {one.verdict}{f', {one.score:.3g} times as fast' if one.score else ''}"
+            f"- {one.verdict}{f', {said(objective, one.score)}' if one.score else ''}"
             f"{f': {one.reason}' if one.reason else ''}"
             for one in tried[-_MOST_TRIED:]
         ]

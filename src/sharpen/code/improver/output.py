@@ -69,6 +69,7 @@ def write_results(result: ImproveResult, out: Path, config: ImproveConfig) -> No
             "entry": location.entry,
             "equal": config.equal,
             "min_gain": config.min_gain,
+            "objective": config.objective,
             "origin": result.origin,
             "packages": sorted({"numpy", *config.allow}),
         },

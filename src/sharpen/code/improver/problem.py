@@ -16,6 +16,7 @@ from sharpen.code.improver.config import ImproveConfig
 from sharpen.code.improver.improve import judge_of, prepare
 from sharpen.code.improver.judge import Proposal
 from sharpen.code.improver.llm import function_text, spliced
+from sharpen.code.improver.objective import said
 from sharpen.code.replies import function_in
 from sharpen.core.feedback import Feedback, TextFeedback
 from sharpen.core.problem import Constraint, Objective, TrialContext
@@ -66,13 +67,14 @@ class CodeProblem:
         )
         if attempt.verdict not in ("kept", "slower"):
             return Feedback(status="failed", error=f"{attempt.verdict}: {attempt.reason}")
-        said = f"right as far as was seen, {attempt.score:.3g} times as fast"
-        return Feedback(objectives={"speedup": attempt.score}, text=self._remarks(said))
+        told = said(self.prepared.config.objective, attempt.score)
+        remarks = self._remarks(f"right as far as was seen, {told}")
+        return Feedback(objectives={"speedup": attempt.score}, text=remarks)
 
-    def _remarks(self, said: str) -> list[TextFeedback]:
+    def _remarks(self, told: str) -> list[TextFeedback]:
         profile = self.prepared.profile
         table = "" if profile is None else f"\nThe original's profile:\n{profile.table()}"
-        return [TextFeedback(body=said + table)]
+        return [TextFeedback(body=told + table)]
 
     def close(self) -> None:
         """End its processes and sandboxes."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from sharpen.code.improver.equality import Equality
+from sharpen.code.improver.objective import TIMES, counted
 from sharpen.code.improver.observer import Observer, Sandboxed, Watcher
 from sharpen.code.improver.reference import call_text, record_baseline
 from sharpen.code.improver.sandbox_timer import SandboxTimer
 from sharpen.code.improver.target import Target, functions_of, locate, parsed
 from sharpen.code.inputs import Input
-from sharpen.code.measure import Comparison, Program, compare, compare_timers, encode_inputs
+from sharpen.code.measure import Program, Timer, compare_timers, encode_inputs
 from sharpen.core.errors import FileFormatError, MissingFileError
 from sharpen.core.sandbox import CodecError, SandboxPool, decode
 
@@ -57,22 +59,30 @@ def reproduce(folder: Path, *, trust_llm: bool = False) -> int:
             print(f"different: {call} {refuted.difference}")
             return 1
         print(f"no difference on {len(baseline.inputs)} inputs")
+        objective = settings["objective"]
         low = 0.0
         for name, calls in timed:
-            found = _compared(target.program(), program, calls, pool)
-            print(f"{name}: {found.summary()}")
-            low = found.low
+            with ExitStack() as measured:
+                old, new = _timers(measured, target.program(), program, calls, pool)
+                clock = objective if objective in TIMES else "cpu"
+                found = compare_timers(old, new, clock=clock, budget_s=_BUDGET_S)
+                print(f"{name}: {found.summary()}")
+                low = found.low
+                if calls is timed[-1][1] and objective not in TIMES:
+                    gain = counted(objective, old, new, calls)
+                    print(f"{name}: it {gain.summary()}")
+                    low = gain.low
     return 0 if low >= settings["min_gain"] else 1
 
 
-def _compared(
-    old: Program, new: Program, calls: list[Input], pool: SandboxPool | None
-) -> Comparison:
-    if pool is None:
-        return compare(old, new, calls, budget_s=_BUDGET_S)
+def _timers(
+    stack: ExitStack, old: Program, new: Program, calls: list[Input], pool: SandboxPool | None
+) -> list[Timer]:
     encoded = encode_inputs(calls)
-    timers = SandboxTimer(old, encoded, pool), SandboxTimer(new, encoded, pool)
-    return compare_timers(*timers, budget_s=_BUDGET_S)
+    if pool is not None:
+        return [SandboxTimer(one, encoded, pool) for one in (old, new)]
+    processor = min(os.sched_getaffinity(0))
+    return [stack.enter_context(Timer(one, encoded, processor)) for one in (old, new)]
 
 
 def _target(folder: Path, settings: dict[str, Any]) -> Target:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sharpen.code.improver.journal import Attempt
+from sharpen.code.improver.objective import TIMES, Gain
 from sharpen.code.improver.profile import Profile
 from sharpen.code.improver.target import Target
 from sharpen.code.improver.verdict import LevelTimes
@@ -80,7 +81,8 @@ class ImproveResult:
 
     improved: bool
     speedup: float
-    """At the largest inputs; 1 where nothing better was found."""
+    """Times as fast at the largest inputs, whatever the objective; 1 where nothing better was
+    found."""
 
     interval: tuple[float, float]
     """Of the speed-up, at 99 %."""
@@ -101,6 +103,9 @@ class ImproveResult:
 
     why: str = ""
     """Why nothing was found, or what stopped the search."""
+
+    gain: Gain | None = None
+    """What the objective was before and is now; of time, the same as ``speedup``."""
 
     levels: list[LevelTimes] = field(default_factory=list)
     exponents: tuple[float, float] | None = None
@@ -130,6 +135,7 @@ class ImproveResult:
             "risk": self.risk,
             "origin": self.origin,
             "why": self.why,
+            "gain": None if self.gain is None else asdict(self.gain),
             "levels": [asdict(one) for one in self.levels],
             "exponents": None if self.exponents is None else list(self.exponents),
             "memory_mib": list(self.memory_mib),
@@ -144,7 +150,8 @@ class ImproveResult:
         if not self.improved:
             return f"nothing better was found for {self.target}: {self.why}"
         low, high = self.interval
-        return (
-            f"{self.target} is {self.speedup:.3g} x as fast [{low:.3g}, {high:.3g}]; no difference"
-            f" was found on {self.evidence.compared:,} inputs"
-        )
+        told = f"is {self.speedup:.3g} x as fast [{low:.3g}, {high:.3g}]"
+        if self.gain is not None and self.gain.objective not in TIMES:
+            told = f"{self.gain.summary()}; it {told}"
+        compared = self.evidence.compared
+        return f"{self.target} {told}; no difference was found on {compared:,} inputs"

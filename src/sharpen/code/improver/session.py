@@ -20,6 +20,7 @@ from sharpen.code.improver.improve import Prepared, Steer, judge_of, prepare
 from sharpen.code.improver.journal import Attempt
 from sharpen.code.improver.judge import Judge, Proposal
 from sharpen.code.improver.llm import ask, question, spliced
+from sharpen.code.improver.objective import said
 from sharpen.code.improver.patch import unified
 from sharpen.code.improver.verdict import Verdict, decide
 from sharpen.code.replies import function_in
@@ -110,7 +111,8 @@ class Session:
         self.current, self.verdict = attempt, None
         what = f"{attempt.verdict}: {attempt.reason}" if attempt.reason else attempt.verdict
         if attempt.verdict == "kept":
-            what = f"right as far as was seen, about {attempt.score:.3g} times as fast"
+            told = said(self.prepared.config.objective, attempt.score)
+            what = f"right as far as was seen, about {told}"
         self.say(
             f"{', '.join(attempt.steps)}: {what}\n{unified(self.prepared.target, attempt.text)}"
         )

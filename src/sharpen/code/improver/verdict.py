@@ -5,7 +5,7 @@ with other inputs of the same sizes. It is accepted where
 
 * the user's tests pass with it,
 * nothing differs for new inputs and for all inputs that are timed,
-* the lower end of the interval at the largest size is at least ``min_gain``,
+* the lower end of the objective's interval at the largest size is at least ``min_gain``,
 * at no size is it slower by more than ``max_regress``: the interval does not say so, and
 * its peak memory is at most ``max_memory`` times that of the original, and 16 MiB.
 """
@@ -19,6 +19,7 @@ from typing import Any
 from sharpen.code.improver.corpus import Corpus, Level, levels_of, made_up
 from sharpen.code.improver.journal import Attempt
 from sharpen.code.improver.judge import Judge
+from sharpen.code.improver.objective import TIMES, Gain, counted, gain_of_time, size_s
 from sharpen.code.improver.observer import Observer
 from sharpen.code.improver.reference import BaselineError, call_text, record_baseline
 from sharpen.code.improver.testing import run_tests
@@ -58,6 +59,9 @@ class Verdict:
     accepted: bool
     reason: str
     """Why not."""
+
+    gain: Gain | None = None
+    """Of the objective, at the largest size."""
 
     levels: list[LevelTimes] = field(default_factory=list)
     memory_mib: tuple[float, float] = (0.0, 0.0)
@@ -110,7 +114,7 @@ def decide(
         original,
         count=config.levels,
         number=config.seed + _NUMBER,
-        top_s=config.top_s,
+        top_s=size_s(config.objective, config.top_s),
     )
     fresh = made_up(target, corpus.known, _FRESH, config.seed + _NUMBER, hinted=corpus.hinted)
     timed = [call for level in levels for call in level.inputs]
@@ -156,29 +160,31 @@ def _measured(
     reason = ""
     notes: list[str] = []
     memory = (0.0, 0.0)
+    gain: Gain | None = None
     for level in levels[::-1]:  # the largest first: without a gain there the rest is no matter
         top = level is levels[-1]
         decides = top or level.name != "as known" or level.seconds >= _SMALL_S * len(level.inputs)
         budget_s = _TOP_S if top else _OTHER_S if decides else _TOLD_S
-        comparison, memory_here = _compare(judge, attempt, level, untrusted, top, budget_s)
+        comparison, gain_here, memory_here = _compare(
+            judge, attempt, level, untrusted, top, budget_s
+        )
         if top:
-            memory = memory_here
+            gain, memory = gain_here, memory_here
         if comparison.note:
             notes.append(f"{level.name}: {comparison.note}")
         found.insert(0, _times(level, comparison, decides))
-        if top and config.objective == "memory":
-            reason = _memory_gain(memory, config.min_gain)
-        elif top and comparison.low < config.min_gain:
+        if top and gain_here.low < config.min_gain:
             reason = (
-                f"{comparison.ratio:.3g} x [{comparison.low:.3g}, {comparison.high:.3g}] at"
-                f" {level.name}: the lower end is below {config.min_gain:g}"
+                f"it {gain_here.summary()} at {level.name}: the lower end is below"
+                f" {config.min_gain:g}"
             )
         elif decides and comparison.high < 1 / config.max_regress:
             reason = (
                 f"it is slower at {level.name}: {comparison.ratio:.3g} x"
                 f" [{comparison.low:.3g}, {comparison.high:.3g}]"
             )
-        if top and not reason and memory[1] > config.max_memory * memory[0] + _FREE_MIB:
+        grown = top and config.objective != "memory" and not reason
+        if grown and memory[1] > config.max_memory * memory[0] + _FREE_MIB:
             reason = (
                 f"it takes {memory[1]:.1f} MiB at {level.name}, the original {memory[0]:.1f} MiB"
             )
@@ -187,6 +193,7 @@ def _measured(
     return Verdict(
         accepted=not reason,
         reason=reason,
+        gain=gain,
         levels=found,
         memory_mib=memory,
         fresh_inputs=fresh,
@@ -195,25 +202,26 @@ def _measured(
     )
 
 
-def _memory_gain(memory: tuple[float, float], least: float) -> str:
-    before, after = memory
-    if before >= least * after and before - after > 0.1:
-        return ""
-    return f"it takes {after:.1f} MiB, the original {before:.1f} MiB"
-
-
 def _compare(
     judge: Judge, attempt: Attempt, level: Level, untrusted: bool, top: bool, budget_s: float
-) -> tuple[Comparison, tuple[float, float]]:
+) -> tuple[Comparison, Gain, tuple[float, float]]:
+    """Times in pairs; the gain, and MiB of the original and the candidate, at the top alone."""
     encoded = encode_inputs(level.inputs)
     target = judge.target
-    clock = "wall" if judge.config.objective == "wall" else "cpu"
+    objective = judge.config.objective
+    clock = objective if objective in TIMES else "cpu"
     old = judge.timer(target.program(), encoded, trusted=not untrusted)
     with old, judge.timer(target.program(attempt.text), encoded, trusted=not untrusted) as new:
-        until = judge.config.min_gain if top else 1 / judge.config.max_regress
+        decisive = top and objective in TIMES
+        until = judge.config.min_gain if decisive else 1 / judge.config.max_regress
         comparison = compare_timers(old, new, clock=clock, budget_s=budget_s, until=until)
+        gain = gain_of_time(clock, comparison)
+        if top and objective not in TIMES:
+            gain = counted(objective, old, new, level.inputs)
         memory = (old.peak_mib(), new.peak_mib()) if top else (0.0, 0.0)
-    return comparison, memory
+        if gain.objective == "memory":
+            memory = (gain.before, gain.after)
+    return comparison, gain, memory
 
 
 def _times(level: Level, comparison: Comparison, decides: bool) -> LevelTimes:
