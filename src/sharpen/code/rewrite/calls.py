@@ -166,7 +166,6 @@ _FUNCTIONS: dict[str, Callable[[Arguments], Type]] = {
     "itertools.chain": lambda a: of(
         _ITERATOR, items=_extreme([items_of(x) for x in a] or [NOTHING])
     ),
-    "itertools.accumulate": lambda a: of(_ITERATOR, items=ANY),
     "heapq.heappop": lambda a: _items(a[:1]),
     "heapq.nsmallest": lambda a: of(list, items=_items(a[1:2])),
     "heapq.nlargest": lambda a: of(list, items=_items(a[1:2])),
@@ -185,10 +184,8 @@ def call_type(name: str, arguments: Arguments, has_keywords: bool) -> Type | Non
     found = _FUNCTIONS.get(name)
     if found is None:
         return None
-    if name in ("sum", "min", "max") and has_keywords:
-        return (
-            ANY if name == "sum" else _extreme(arguments) | (NOTHING if len(arguments) > 1 else ANY)
-        )
+    if name == "sum" and has_keywords:
+        return ANY
     if name in ("min", "max") and len(arguments) == 1 and arguments[0].anything:
         return ANY
     return found(arguments)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from sharpen.code.rewrite.calls import MUTATORS, PURE_MODULES
 from sharpen.code.rewrite.kinds import Kinds
-from sharpen.code.rewrite.names import Names, binds, same_scope
+from sharpen.code.rewrite.names import Names, binds, bound_here, same_scope
 from sharpen.code.rewrite.scopes import is_new
 from sharpen.code.rewrite.source import Function
 from sharpen.code.rewrite.types import CONTAINERS, HASHABLE, MUTABLE, Type
@@ -64,6 +64,12 @@ class Changes:
         for node in same_scope(names.function.body):
             if isinstance(node, ast.Name):
                 self._uses.setdefault(node.id, []).append(node)
+        self._bound_otherwise = {
+            name
+            for node in same_scope(names.function.body)
+            if not isinstance(node, ast.Name)
+            for name in bound_here(node)
+        }
         self._rebound_inside = {
             name
             for node in ast.walk(names.function)
@@ -89,27 +95,43 @@ class Changes:
         return self._private[name]
 
     def _find_private(self, name: str) -> bool:
-        names = self.names
-        if name not in names.local or name in names.captured or name in names.arguments:
+        if name in self.names.captured or not self._is_made_here(name):
+            return False
+        return not any(
+            isinstance(node.ctx, ast.Del) or not self._is_only_read(node, self._parents[node])
+            for node in self.uses(name)
+            if not isinstance(node.ctx, ast.Store)
+        )
+
+    def _is_made_here(self, name: str) -> bool:
+        """Whether a local only ever holds containers that the function itself made."""
+        if not self.is_steady(name) or name in self._bound_otherwise | set(self.names.arguments):
             return False
         for node in self.uses(name):
             parent = self._parents[node]
-            if isinstance(node.ctx, ast.Store):
-                if isinstance(parent, ast.AugAssign):
+            if not isinstance(node.ctx, ast.Store) or isinstance(parent, ast.AugAssign):
+                continue
+            if isinstance(parent, ast.Assign) and len(parent.targets) == 1:
+                if parent.targets[0] is node and self.is_new(parent.value):
                     continue
-                if isinstance(parent, ast.Assign) and len(parent.targets) == 1:
-                    if parent.targets[0] is node and self.is_new(parent.value):
-                        continue
-                elif (
-                    isinstance(parent, ast.AnnAssign)
-                    and parent.value is not None
-                    and self.is_new(parent.value)
-                ):
-                    continue
-                return False
-            if isinstance(node.ctx, ast.Del) or not self._is_only_read(node, parent):
-                return False
+            elif (
+                isinstance(parent, ast.AnnAssign)
+                and parent.value is not None
+                and self.is_new(parent.value)
+            ):
+                continue
+            return False
         return True
+
+    def _is_given(self, name: str, kind: Type) -> bool:
+        """Whether a local holds what the caller gave, in which nothing else can be changed."""
+        inner = [part for part in (kind.items, kind.values) if part is not None]
+        return (
+            name in self.names.arguments
+            and name not in self._bound_otherwise
+            and not any(isinstance(node.ctx, ast.Store) for node in self.uses(name))
+            and not any(_mutable(part) for part in inner)
+        )
 
     def _is_in_try(self, node: ast.AST) -> bool:
         """Whether more may be done in the function after a return."""
@@ -160,6 +182,8 @@ class Changes:
             return self.kinds.variable(node.id).within(frozenset({list, set, str, tuple}))
         if isinstance(parent, ast.UnaryOp):
             return isinstance(parent.op, ast.Not)
+        if isinstance(parent, ast.BoolOp):
+            return isinstance(self._parents[parent], (ast.If, ast.While))
         if isinstance(parent, ast.AugAssign):
             return True
         return isinstance(parent, (ast.If, ast.While, ast.FormattedValue, ast.Delete))
@@ -217,6 +241,8 @@ class Changes:
             if node.id == name:
                 return True
             if private or self.is_private(node.id):
+                return False
+            if self._is_made_here(node.id) and self._is_given(name, kind):
                 return False
         elif private:
             return False  # nothing else leads to it

@@ -261,6 +261,15 @@ class Expressions(Scopes):
             return self._defaultdict(node)
         if what in ("setattr", "delattr", "exec", "eval") or what.startswith("functools.reduce"):
             self._dirty(ANY)
+        arguments = [self._with_heap(a) for a in arguments]
+        if what == "itertools.accumulate" and not starred and arguments:
+            return of(types.GeneratorType, items=self._accumulated(node, items_of(arguments[0])))
+        if what in ("min", "max") and len(arguments) == 1 and not starred and node.keywords:
+            extreme = items_of(arguments[0])
+            for keyword in node.keywords:
+                if keyword.arg != "key":
+                    extreme |= self._expr(keyword.value, scope)
+            return extreme
         found = None if starred else call_type(what, arguments, bool(node.keywords))
         if what == "map" and len(arguments) > 1 and found is not None:
             function = self.names.stands_for(node.args[0])
@@ -269,13 +278,26 @@ class Expressions(Scopes):
                 if inner is not None:
                     return of(map, items=inner)
         if found is not None:
-            if found.items is not None and self._heap != NOTHING and what != "range":
-                found = Type(found.names, found.items | self._heap, found.values)
-            return found
+            return found if what == "range" else self._with_heap(found)
         if "." in what and what.split(".")[0] not in PURE_MODULES:
             for value in arguments:
                 self._leak(value)
         return ANY
+
+    def _with_heap(self, box: Type) -> Type:
+        """A container that may hold what was put where nobody knows."""
+        if box.items is None or self._heap == NOTHING:
+            return box
+        return Type(box.names, box.items | self._heap, box.values, box.anything, box.arity)
+
+    def _accumulated(self, node: ast.Call, items: Type) -> Type:
+        """Items of ``accumulate``: sums of whole numbers, or running extremes."""
+        function = self.names.stands_for(node.args[1]) if len(node.args) == 2 else None
+        if function in ("min", "max") and not node.keywords:
+            return items
+        plain = all(isinstance(k.value, ast.Constant) for k in node.keywords)
+        whole = plain and all(type(k.value.value) is int for k in node.keywords)  # type: ignore[attr-defined]
+        return items | of(int) if len(node.args) == 1 and whole and items.is_integer else ANY
 
     def _defaultdict(self, node: ast.Call) -> Type:
         factory = self.names.stands_for(node.args[0]) if node.args else None

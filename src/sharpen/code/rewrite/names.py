@@ -9,7 +9,7 @@ from functools import cached_property
 
 from sharpen.code.rewrite.source import Function, Source
 
-__all__ = ["Names", "binds", "loads", "parameters", "same_scope"]
+__all__ = ["Names", "binds", "bound_here", "loads", "parameters", "same_scope"]
 
 _DYNAMIC = frozenset(
     {"locals", "globals", "vars", "exec", "eval", "dir", "_getframe", "currentframe"}
@@ -55,14 +55,14 @@ def _binds(node: ast.AST) -> frozenset[str]:
     """The same for one node; kept in it."""
     found = node.__dict__.get("_binds")
     if found is None:
-        found = frozenset(_bound_here(node))
+        found = frozenset(bound_here(node))
         if not isinstance(node, _SCOPES):
             found = found.union(*(_binds(child) for child in ast.iter_child_nodes(node)))
         node.__dict__["_binds"] = found
     return found
 
 
-def _bound_here(node: ast.AST) -> set[str]:
+def bound_here(node: ast.AST) -> set[str]:
     """Names that a node itself binds."""
     if isinstance(node, ast.Name):
         return set() if isinstance(node.ctx, ast.Load) else {node.id}

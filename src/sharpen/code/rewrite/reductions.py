@@ -64,8 +64,11 @@ def over_part(code: Code, loop: ast.For, item: ast.expr) -> tuple[str, str | Non
     if code.effects.is_length(high, box) and low is None:
         return box, None
     text = f"{box}[{first}:{ast.unparse(high)}]"
-    if code.effects.is_index(loop.target.id, box, loop.body[0]) and low is not None:
-        return text, None
+    if code.effects.is_index(loop.target.id, box, loop.body[0]) and (
+        code.effects.is_length(high, box)
+        or (isinstance(high, ast.Name) and code.effects.is_index(high.id, box, loop))
+    ):
+        return text, None  # other ends may be below 0, which a slice takes for another place
     tests = ["0", *(_compared(b) for b in (low, high) if b is not None)]
     if isinstance(high, ast.Call) and code.effects.is_length(high, box):
         tests.pop()
