@@ -60,6 +60,12 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "vowels_in": ("aeb",),
     "places_of": ("aeaea", "aea"),
     "next_larger": ([1, 3, 2, 0, 5],),
+    "groups_of": (["ab", "ba", "c"],),
+    "largest_items": ([3, 1, 2], 2),
+    "busy": ([(1, 5), (3, 4)], [3, 5]),
+    "after_changes": (6, [(1, 5, 2), (3, 4, 1)]),
+    "backwards": ("abc",),
+    "take_positive": ([3, -1, 2],),
     "has_pair": ([1, 2], 3),
 }
 

@@ -305,6 +305,179 @@ def places(keys, queries):
 """,
         ([1, 2.5], [True]),
     ),
+    (
+        "group-table",
+        """\
+def by_length(words):
+    out = []
+    for w in words:
+        for g in out:
+            if len(w) == len(g[0]):
+                g.append(w)
+                break
+        else:
+            out.append([w])
+    return [tuple(g) for g in out]
+""",
+        (["ab", "ba", "c"],),
+    ),
+    (
+        "selection",
+        """\
+def in_order(xs):
+    left = xs[:]
+    out = []
+    for _ in range(len(xs) + 1):
+        least = min(left)
+        left.remove(least)
+        out.append(least)
+        if not left:
+            break
+    return out
+""",
+        ([3, 1, 2],),
+    ),
+    (
+        "intervals",
+        """\
+def covered(spans, points):
+    out = []
+    for p in points:
+        inside = False
+        for s in spans:
+            if p > s[0] and s[2] >= p:
+                inside = True
+                break
+        out.append(inside)
+    return out
+""",
+        ([(1, 5, 7), (3, 4, 4)], [3, 5]),
+    ),
+    (
+        "intervals",
+        """\
+def covered(spans, points):
+    out = []
+    for p in points:
+        out.append(any(a < p < b for a, b in spans))
+        out.append(sum(1 for a, b in spans if b >= p >= a))
+    return out
+""",
+        ([(1, 5), (3, 4)], [3, 5]),
+    ),
+    (
+        "intervals",
+        """\
+def first_free(spans, n):
+    for p in range(n):
+        for begin, end in spans:
+            if begin <= p and p < end:
+                return p
+    return None
+""",
+        ([(1, 5), (3, 4)], 9),
+    ),
+    (
+        "range-add",
+        """\
+def booked(n, bookings):
+    seats = [0] * n
+    for first, last, many in bookings:
+        for i in range(first - 1, last):
+            seats[i] -= many
+    return seats
+""",
+        (9, [(1, 5, 2), (3, 4, 1)]),
+    ),
+    (
+        "join",
+        """\
+def lines_of(lines):
+    s = "<"
+    for line in lines:
+        if line:
+            s += line + "\\n"
+    return s
+""",
+        (["ab", "c"],),
+    ),
+    (
+        "join",
+        """\
+def grid(rows):
+    s = ""
+    for row in rows:
+        for c in row:
+            s = str(c) + " " + s
+    return s
+""",
+        ([[1, 2], [3]],),
+    ),
+    (
+        "drain",
+        """\
+def without(xs, bad):
+    out = []
+    while len(xs) > 0:
+        x = xs.pop(0)
+        if x not in bad:
+            out.append(x)
+    return out
+""",
+        ([1, 2, 3], [2]),
+    ),
+    (
+        "drain",
+        """\
+def total(xs, bad):
+    if len(bad) > 2:
+        bad = xs
+    t = 0
+    while xs:
+        x = xs.pop(0)
+        if x in bad:
+            t += x
+        last = x
+    return t
+""",
+        ([1, 2, 3], [2]),
+    ),
+    (
+        "search-loop",
+        """\
+def first_repeat(words):
+    for i in range(len(words)):
+        for j in range(i):
+            if words[i] == words[j]:
+                return words[i]
+    return None
+""",
+        (["a", "b", "a"],),
+    ),
+    (
+        "running-extremes",
+        """\
+def water(heights):
+    total = 0
+    for i in range(len(heights)):
+        left = max(heights[: i + 1])
+        right = max(heights[i:])
+        total += min(left, right) - heights[i]
+    return total
+""",
+        ([3, 1, 2],),
+    ),
+    (
+        "sum-loop",
+        """\
+def but_the_last(xs):
+    total = 0
+    for i in range(0, len(xs) - 5):
+        total += xs[i]
+    return total
+""",
+        ([3, 1, 2],),
+    ),
 ]
 
 

@@ -16,12 +16,15 @@ from sharpen.code.rewrite.compiled import COMPILED
 from sharpen.code.rewrite.comprehension_joins import COMPREHENSION_JOIN
 from sharpen.code.rewrite.counting_order import COUNT_BEHIND, COUNT_BELOW
 from sharpen.code.rewrite.counts import COUNTER, FIRST_PLACES
+from sharpen.code.rewrite.differences import RANGE_ADD
 from sharpen.code.rewrite.divisor_lists import DIVISORS
 from sharpen.code.rewrite.divisors import DIVISOR_PAIRS, LEAST_DIVISOR
+from sharpen.code.rewrite.draining import DRAIN
 from sharpen.code.rewrite.euclid import COMMON_DIVISOR, COMMON_MULTIPLE
 from sharpen.code.rewrite.facts import Facts
 from sharpen.code.rewrite.following import NEXT_BEYOND
 from sharpen.code.rewrite.fronts import FRONT
+from sharpen.code.rewrite.grouping import GROUP_TABLE
 from sharpen.code.rewrite.hoisting import HOIST
 from sharpen.code.rewrite.inner_tables import INNER_TABLE, ROW_SETS
 from sharpen.code.rewrite.iteration import ITEM_LOOP
@@ -38,10 +41,13 @@ from sharpen.code.rewrite.reductions import COUNT_LOOP, EXTREME_LOOP, SUM_LOOP
 from sharpen.code.rewrite.redundant import REDUNDANT_COPY, REMOVE_ALL
 from sharpen.code.rewrite.roots import ROOT
 from sharpen.code.rewrite.searching import PASS_ON, SEARCH_LOOP
+from sharpen.code.rewrite.selection import SELECTION
 from sharpen.code.rewrite.sorting import HAND_SORT, INSORT, PARTIAL_SORT
 from sharpen.code.rewrite.source import Edit, Source
+from sharpen.code.rewrite.stabbing import INTERVALS
 from sharpen.code.rewrite.stretches import STRETCHES
 from sharpen.code.rewrite.subexpressions import COMMON_SUBEXPRESSION
+from sharpen.code.rewrite.texts import JOIN
 from sharpen.code.rewrite.windows import WINDOW_EXTREMES
 
 __all__ = ["REWRITERS", "propose"]
@@ -70,12 +76,18 @@ REWRITERS: tuple[Rewriter, ...] = (
     NEXT_BEYOND,
     COUNT_BELOW,
     COUNT_BEHIND,
+    INTERVALS,
+    RANGE_ADD,
+    GROUP_TABLE,
     HAND_SORT,
+    SELECTION,
     INSORT,
     PARTIAL_SORT,
     POWER_LOOP,
     MODULAR_POWER,
+    DRAIN,
     EXTEND,
+    JOIN,
     FLATTEN,
     STRETCHES,
     BAG,

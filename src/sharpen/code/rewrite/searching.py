@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from sharpen.code.rewrite.base import Change, Rewriter
 from sharpen.code.rewrite.code import Code
 from sharpen.code.rewrite.names import binds, loads
+from sharpen.code.rewrite.reductions import over_part
 from sharpen.code.rewrite.types import MAPPINGS
 
 __all__ = ["PASS_ON", "SEARCH_LOOP"]
@@ -25,12 +26,13 @@ def _find_searches(code: Code) -> Iterator[Change]:
         if not (isinstance(loop, ast.For) and isinstance(loop.target, ast.Name)) or loop.orelse:
             continue
         found = code.match_block("if L == R:\n BODY", loop.body)
-        if not found or not isinstance(loop.iter, (ast.Name, ast.Subscript)):
+        if not found or not isinstance(loop.iter, (ast.Name, ast.Subscript, ast.Call)):
             continue
         item = loop.target.id
         for one, value in ((found["L"], found["R"]), (found["R"], found["L"])):
-            if isinstance(one, ast.Name) and one.id == item and item not in loads([value]):
-                change = _search(code, loop, item, value, found["BODY"])
+            if item in loads([one]) and item not in loads([value]):
+                box = _box(code, loop, one, value)
+                change = _search(code, loop, item, value, found["BODY"], box) if box else None
                 if change is not None:
                     yield change
                 break
@@ -55,10 +57,22 @@ def _agree(code: Code, box: ast.expr, value: ast.expr) -> bool:
     return plain and code.type(value).is_exact
 
 
+def _box(code: Code, loop: ast.For, one: ast.expr, value: ast.expr) -> str | None:
+    """The text of what is searched, where a loop compares ``one`` of each round with a value."""
+    if not isinstance(loop.iter, ast.Call):
+        assert isinstance(loop.target, ast.Name)
+        whole = isinstance(one, ast.Name) and one.id == loop.target.id
+        return code.text(loop.iter) if whole and _agree(code, loop.iter, value) else None
+    if not (code.type(one).is_exact and code.type(value).is_exact):
+        return None
+    part = over_part(code, loop, one)
+    return part[0] if part is not None and part[1] is None else None
+
+
 def _search(
-    code: Code, loop: ast.For, item: str, value: ast.expr, action: list[ast.stmt]
+    code: Code, loop: ast.For, item: str, value: ast.expr, action: list[ast.stmt], box: str
 ) -> Change | None:
-    if not _agree(code, loop.iter, value) or not code.effects.is_total(value):
+    if not code.effects.is_total(value):
         return None
     if not code.is_unread(item, [loop]) or item in loads(action):
         return None
@@ -77,7 +91,7 @@ def _search(
     block = code.source.block(done, "    ")
     if block is None:
         return None
-    head = code.line("if $v in $xs:", {"v": value, "xs": loop.iter})
+    head = code.line("if $v in $xs:", {"v": value, "xs": box})
     edit = code.replace([loop], [head, *block])
     return Change("lets the container look for the value", (edit,)) if edit is not None else None
 
