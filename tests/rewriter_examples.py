@@ -66,6 +66,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "after_changes": (6, [(1, 5, 2), (3, 4, 1)]),
     "backwards": ("abc",),
     "take_positive": ([3, -1, 2],),
+    "best_profit": ([3, 1, 4],),
+    "longest_rise": ([3, 1, 4],),
     "has_pair": ([1, 2], 3),
 }
 

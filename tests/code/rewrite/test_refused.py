@@ -119,7 +119,7 @@ REFUSED: dict[str, list[tuple[Change, tuple[Any, ...] | None]]] = {
     ],
     "running-extremes": [
         (("max(xs[: i + 1])", "max(xs[:i])"), None),
-        (("max(xs[: i + 1])", "max(xs[i + 1:])"), None),
+        (("max(xs[: i + 1])", "max(xs[i + 2:])"), None),
         (("max(xs[: i + 1])", "max(xs[: i + 1], key=abs)"), None),
         (("out.append(max(xs[: i + 1]))", "xs.append(max(xs[: i + 1]))"), None),
         ((" ", " "), ([0.5],)),
@@ -482,6 +482,24 @@ REFUSED: dict[str, list[tuple[Change, tuple[Any, ...] | None]]] = {
         (("pop(0)", "pop(1)"), None),
         (("out.append(x)", "break"), None),
         ((" ", " "), ([1, "a"],)),
+    ],
+    "spread": [
+        (("prices[j] - prices[i]", "prices[j] - best"), None),
+        (("prices[j] - prices[i]", "prices[j] - j"), None),
+        (("prices[j] - prices[i]", "prices[j] * prices[i]"), None),
+        (("return best", "return best, profit"), None),
+        (("return best", "return best, j"), None),
+        (("range(i + 1,", "range(i + 2,"), None),
+        ((" ", " "), ([0.5, 1.5],)),
+    ],
+    "rising": [
+        (("< xs[i]", "!= xs[i]"), None),
+        (("best[j] + 1", "best[j] + 2"), None),
+        (("[1] * len(xs)", "[2] * len(xs)"), None),
+        (("range(i)", "range(i + 1)"), None),
+        (("return max", "return i, max"), None),
+        (("[1] * len(xs)", "[1] * 99"), None),
+        ((" ", " "), ([0.5, 1.5],)),
     ],
 }
 

@@ -542,6 +542,97 @@ def slice_is_a_copy(xs):
         if x in xs:
             xs.remove(x)
     return xs
+
+
+def heap_of_others(xs, ys):
+    zs = ys
+    zs.append(0.5)
+    largest = max(xs)
+    count = 0
+    for x in xs:
+        if x == largest:
+            count += 1
+    return count, largest, sum(xs[:1])
+
+
+def matched(xs, ys):
+    out = []
+    match [xs, ys]:
+        case [one, other]:
+            for x in xs:
+                if x in ys:
+                    other.append(x + 1)
+                    out.append(one)
+    return out
+
+
+def drained_until_it_fails(xs, ys):
+    out = []
+    while xs:
+        x = xs.pop(0)
+        out.append(10 // x)
+        ys.append(x)
+    return out
+
+
+def drained_by_two_names(xs, ys):
+    for one in (xs, ys):
+        while one:
+            x = one.pop(0)
+            if x not in xs:
+                ys = xs
+    return xs, ys
+
+
+def inner_of_given(xs):
+    first = [1]
+    xs.append(first)
+    out = []
+    for i in range(len(xs)):
+        first.append(sum(xs[0]) + sum(xs[i]))
+        out.append(sum(map(sum, xs)))
+    return out
+
+
+def joined_until_it_fails(words, places):
+    text = ""
+    try:
+        for place in places:
+            text += words[place]
+    except IndexError:
+        return text
+    return text + "."
+
+
+def ends_below_zero(xs, k):
+    count = 0
+    for i in range(0, len(xs) - 3):
+        if xs[i] == k:
+            count += 1
+    for j in range(1, len(xs) - k):
+        count = max(count, xs[j])
+    return count
+
+
+def left_in_order(xs):
+    left = list(xs)
+    out = []
+    while left and len(out) < 2:
+        least = min(left)
+        left.remove(least)
+        out.append(least)
+    return out, [x for x in left]
+
+
+def fewer_steps(a, b):
+    steps = 0
+    while a != b:
+        if a > b:
+            a -= b
+        else:
+            b -= a
+        steps += 1
+    return a, steps
 """
 NAN = float("nan")
 ODD = load(PROGRAM)["Odd"]
@@ -607,6 +698,15 @@ CALLS: dict[str, list[tuple[Any, ...]]] = {
     "letters_of": [("ab", "cab"), ("b", "cab")],
     "nan_search": [([NAN], NAN)],
     "slice_is_a_copy": LISTS,
+    "heap_of_others": [([1, 2, 1], [1])],
+    "matched": [([1, 2, 1], [1])],
+    "drained_until_it_fails": [([1, 2, 0, 1], [1])],
+    "drained_by_two_names": [([1, 2, 1], [1])],
+    "inner_of_given": [([[1], [2, 3]],)],
+    "joined_until_it_fails": [(["a", "b"], [0, 1, 0])],
+    "ends_below_zero": [([1, 2, 3, 1, 1], 1)],
+    "left_in_order": LISTS,
+    "fewer_steps": [(12, 18)],
 }
 
 

@@ -478,6 +478,81 @@ def but_the_last(xs):
 """,
         ([3, 1, 2],),
     ),
+    (
+        "spread",
+        """\
+def deepest_fall(xs):
+    n = len(xs)
+    worst = 5
+    for i in range(n - 1):
+        for j in range(i + 1, n):
+            worst = min(worst, xs[i] - xs[j])
+    return worst
+""",
+        ([3, 1, 2],),
+    ),
+    (
+        "running-extremes",
+        """\
+def later(xs):
+    out = []
+    for i in range(len(xs) - 1):
+        out.append(max(xs[i + 1 :]))
+    return out, max(xs[1:])
+""",
+        ([3, 1, 2],),
+    ),
+    (
+        "running-extremes",
+        """\
+def later(xs):
+    out = []
+    for i in range(len(xs)):
+        out.append(min(xs[i + 1 :]))
+    return out
+""",
+        ([3, 1, 2],),
+    ),
+    (
+        "rising",
+        """\
+def rises(xs):
+    n = len(xs)
+    best = [1 for _ in range(n)]
+    for i in range(1, n):
+        for j in range(i):
+            if xs[i] >= xs[j] and best[i] < best[j] + 1:
+                best[i] = best[j] + 1
+    return best
+""",
+        ([3, 1, 2],),
+    ),
+    (
+        "hash-join",
+        """\
+def anagrams(words):
+    out = []
+    for i, a in enumerate(words):
+        for b in words[i + 1 :]:
+            if sorted(a) == sorted(b):
+                out.append((a, b))
+    return out
+""",
+        (["ab", "ba"],),
+    ),
+    (
+        "indexed-loop",
+        """\
+def anagrams_of(words, others):
+    out = []
+    for a in words:
+        for b in others:
+            if sorted(a) == sorted(b):
+                out.append((a, b))
+    return out
+""",
+        (["ab", "ba"], ["ab"]),
+    ),
 ]
 
 

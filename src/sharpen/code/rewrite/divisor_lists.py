@@ -102,6 +102,8 @@ def _loop(code: Code, loop: ast.For) -> Change | None:
         return None
     if not all(code.is_unread(n, [loop]) for n in binds([loop.target])):
         return None
+    if isinstance(loop.body[0].body[-1], (ast.Return, ast.Break, ast.Raise)):
+        return None  # the first one is asked for
     if cut in ("", "[:-1]") and in_pairs(code, loop, number, with_n=not cut) is not None:
         return None
     lines, name, imports = _lines(code, number)

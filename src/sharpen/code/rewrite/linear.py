@@ -56,6 +56,8 @@ def solve(code: Code, test: ast.expr, variables: Set[str], others: Set[str]) -> 
         apart = reads & variables and not reads & others and not loads([other]) & variables
         if apart and code.type(one).is_exact and code.type(other).is_exact:
             return Equation(one, other)
+        if apart and _is_key_list(code, one) and _is_key_list(code, other):
+            return Equation(_as_tuple(one), _as_tuple(other))
     terms = [*_terms(left, 1), *_terms(right, -1)]
     if not all(code.type(node).is_integer for node, _ in terms):
         return None
@@ -67,6 +69,17 @@ def solve(code: Code, test: ast.expr, variables: Set[str], others: Set[str]) -> 
         inner = [(node, -sign) for node, sign in inner]
         outer = [(node, -sign) for node, sign in outer]
     return Equation(_sum(inner), _sum(outer))
+
+
+def _is_key_list(code: Code, node: ast.expr) -> bool:
+    """Whether a value is a list that, as a tuple, can be a key."""
+    is_list = code.type(node).only(list) and code.items(node).is_exact
+    return is_list and code.names.builtin("tuple")
+
+
+def _as_tuple(node: ast.expr) -> ast.expr:
+    call = ast.Call(ast.Name("tuple", ast.Load()), [copy.deepcopy(node)], [])
+    return ast.fix_missing_locations(call)
 
 
 def _terms(node: ast.expr, sign: int) -> list[tuple[ast.expr, int]]:

@@ -39,11 +39,13 @@ from sharpen.code.rewrite.queues import DEQUE
 from sharpen.code.rewrite.ranges import PREFIX_SUMS, RUNNING_EXTREMES
 from sharpen.code.rewrite.reductions import COUNT_LOOP, EXTREME_LOOP, SUM_LOOP
 from sharpen.code.rewrite.redundant import REDUNDANT_COPY, REMOVE_ALL
+from sharpen.code.rewrite.rising import RISING
 from sharpen.code.rewrite.roots import ROOT
 from sharpen.code.rewrite.searching import PASS_ON, SEARCH_LOOP
 from sharpen.code.rewrite.selection import SELECTION
 from sharpen.code.rewrite.sorting import HAND_SORT, INSORT, PARTIAL_SORT
 from sharpen.code.rewrite.source import Edit, Source
+from sharpen.code.rewrite.spreads import SPREAD
 from sharpen.code.rewrite.stabbing import INTERVALS
 from sharpen.code.rewrite.stretches import STRETCHES
 from sharpen.code.rewrite.subexpressions import COMMON_SUBEXPRESSION
@@ -78,6 +80,8 @@ REWRITERS: tuple[Rewriter, ...] = (
     COUNT_BEHIND,
     INTERVALS,
     RANGE_ADD,
+    RISING,
+    SPREAD,
     GROUP_TABLE,
     HAND_SORT,
     SELECTION,

@@ -140,11 +140,15 @@ def _find_extremes(code: Code) -> Iterator[Change]:
         accumulate, imports = code.library("itertools", "accumulate")
         head = code.match_any(("xs_[:i_ + 1]", "xs_[0:i_ + 1]", "xs_[:1 + i_]"), node.args[0])
         tail = code.match("xs_[i_:]", node.args[0])
-        found = head or tail
+        behind = code.match_any(("xs_[i_ + 1:]", "xs_[1 + i_:]"), node.args[0])
+        found = head or tail or behind
         if not found or not code.effects.is_index(found["i_"], box, node):
             continue
         if not (items.only(int) or items.only(str)):
             continue
+        above = code.effects.parent(node)
+        if behind and isinstance(above, ast.IfExp) and above.orelse is node:
+            continue  # of no items
         name = code.names.fresh(f"{box}_{'least' if what == 'min' else 'largest'}")
         if head:
             build = f"{name} = list({accumulate}({box}, {what}))"
@@ -152,10 +156,13 @@ def _find_extremes(code: Code) -> Iterator[Change]:
             name = code.names.fresh(f"{name}_behind")
             build = f"{name} = list({accumulate}(reversed({box}), {what}))[::-1]"
         edit = code.before(at, [build])
+        text, place = f"{name}[{found['i_']}]", f"{found['i_']} + 1"
+        if behind:
+            text = f"({name}[{place}] if {place} < len({name}) else $old)"
         if edit is not None:
             yield Change(
                 f"keeps the {'least' if what == 'min' else 'largest'} items of parts of {box}",
-                (edit, code.swap(node, f"{name}[{found['i_']}]")),
+                (edit, code.swap(node, text, old=node)),
                 imports,
             )
 
