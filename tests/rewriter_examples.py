@@ -68,6 +68,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "take_positive": ([3, -1, 2],),
     "best_profit": ([3, 1, 4],),
     "longest_rise": ([3, 1, 4],),
+    "product_of": ([[1, 2]], [[3], [4]]),
     "has_pair": ([1, 2], 3),
 }
 

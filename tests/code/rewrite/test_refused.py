@@ -501,6 +501,15 @@ REFUSED: dict[str, list[tuple[Change, tuple[Any, ...] | None]]] = {
         (("[1] * len(xs)", "[1] * 99"), None),
         ((" ", " "), ([0.5, 1.5],)),
     ],
+    "cell-sum": [
+        (("+= a[i][k] * b[k][j]", "+= a[i][k] // b[k][j]"), None),
+        (("+= a[i][k] * b[k][j]", "+= out[0][0] * b[k][j]"), None),
+        (("out = [[0] * len(b[0]) for _ in range(len(a))]", "out = list(a)"), None),
+        (("out[i][j] +=", "out[i][k] +="), None),
+        (("    return out", "    a.append(out[0])\n    return out"), None),
+        (("out[i][j] += a[i][k]", "out[i][j] *= a[i][k]"), None),
+        ((" ", " "), ([[1, 2]], [[0.5], [4]])),
+    ],
 }
 
 

@@ -553,6 +553,32 @@ def anagrams_of(words, others):
 """,
         (["ab", "ba"], ["ab"]),
     ),
+    (
+        "cell-sum",
+        """\
+def matmul(a, b):
+    n, m, k = len(a), len(b[0]) if b else 0, len(b)
+    out = [[0.0] * m for _ in range(n)]
+    for i in range(n):
+        for j in range(m):
+            for t in range(k):
+                out[i][j] = out[i][j] + a[i][t] * b[t][j]
+    return out
+""",
+        ([[1.5, 2.0]], [[0.1], [0.2]]),
+    ),
+    (
+        "cell-sum",
+        """\
+def times(rows, xs):
+    out = [0.0 for _ in rows]
+    for i in range(len(rows)):
+        for k in range(len(xs)):
+            out[i] += rows[i][k] * xs[k]
+    return out
+""",
+        ([[1.5, 2.0]], [0.1, 0.2]),
+    ),
 ]
 
 

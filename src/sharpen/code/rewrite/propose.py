@@ -11,6 +11,7 @@ from sharpen.code.rewrite.base import Change, Rewrite, Rewriter
 from sharpen.code.rewrite.bits import BIT_COUNT
 from sharpen.code.rewrite.buffers import BYTE_ROWS, ROW_PARTS
 from sharpen.code.rewrite.building import COMPREHENSION, DICT_GET, EXTEND, FLATTEN
+from sharpen.code.rewrite.cells import CELL_SUM
 from sharpen.code.rewrite.code import Code
 from sharpen.code.rewrite.compiled import COMPILED
 from sharpen.code.rewrite.comprehension_joins import COMPREHENSION_JOIN
@@ -106,6 +107,7 @@ REWRITERS: tuple[Rewriter, ...] = (
     BYTE_ROWS,
     ROW_PARTS,
     COMPILED,
+    CELL_SUM,
     HOIST,
     EARLY_EXIT,
     SUM_LOOP,
