@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
         allow: Annotated[
             str, typer.Option(help="Packages that may be imported, as in numpy,numba.")
         ] = "",
-        budget: Annotated[str, typer.Option(help="Time for the search, as in 90s or 5m.")] = "45s",
+        budget: Annotated[str, typer.Option(help="Time for the search, as in 90s or 5m.")] = "30s",
         tries: Annotated[int, typer.Option(help="Most proposals that are tried.")] = 200,
         min_gain: Annotated[
             float, typer.Option(help="Least gain, by the lower end of the interval.")

@@ -42,7 +42,7 @@ class ImproveConfig:
     allow: tuple[str, ...] = ()
     """Packages that a proposal may import beside those that the module imports."""
 
-    budget_s: float = 45.0
+    budget_s: float = 30.0
     """Seconds for the search; the measurement at the end comes on top."""
 
     tries: int = 200

@@ -374,6 +374,9 @@ def _result(
     why = "; ".join(refused) or words
     top = verdict.levels[-1] if verdict is not None else None
     notes = [budget.stopped, verdict.note if verdict is not None else ""]
+    first_call = verdict.first_call if verdict is not None else None
+    if first_call is not None:
+        notes.append(first_call.summary())
     return ImproveResult(
         target=f"{target.file.name}:{target.entry}",
         improved=chosen is not None,
@@ -386,6 +389,7 @@ def _result(
         risk="" if chosen is None else chosen.risk,
         origin="" if chosen is None else chosen.origin,
         why="" if chosen is not None else why,
+        first_call=first_call,
         gain=verdict.gain if verdict is not None else None,
         levels=verdict.levels if verdict is not None else [],
         exponents=exponents(verdict.levels) if verdict is not None else None,

@@ -9,6 +9,7 @@ from typing import Any
 from sharpen.code.improver.journal import Attempt
 from sharpen.code.improver.objective import TIMES, Gain
 from sharpen.code.improver.profile import Profile
+from sharpen.code.improver.starting import FirstCall
 from sharpen.code.improver.target import Target
 from sharpen.code.improver.verdict import LevelTimes
 from sharpen.code.inputs import Input
@@ -107,6 +108,9 @@ class ImproveResult:
     gain: Gain | None = None
     """What the objective was before and is now; of time, the same as ``speedup``."""
 
+    first_call: FirstCall | None = None
+    """What the first call in a process costs, where that takes back the gain of some calls."""
+
     levels: list[LevelTimes] = field(default_factory=list)
     exponents: tuple[float, float] | None = None
     """How time grows with the size of the inputs, before and after."""
@@ -136,6 +140,7 @@ class ImproveResult:
             "origin": self.origin,
             "why": self.why,
             "gain": None if self.gain is None else asdict(self.gain),
+            "first_call": None if self.first_call is None else asdict(self.first_call),
             "levels": [asdict(one) for one in self.levels],
             "exponents": None if self.exponents is None else list(self.exponents),
             "memory_mib": list(self.memory_mib),

@@ -7,7 +7,8 @@ run, and then the one that was found first. So the same input gives the same pat
     beam := {original}
     repeat at most 4 times:
         try all rewrites of all texts in the beam
-        beam := the 4 best of those that are right and at least 8 % faster than what they came from
+        beam := the 4 best of those that are right and at least 8 % faster than what they came from,
+            without those that the best is more than 8 times as fast as
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _WIDTH, _DEPTH = 4, 4
 _CLEARLY = 1.15
 _STEP = 1.08
 _FEWER = 0.98
+_BEHIND = 8.0
 
 
 class Budget:
@@ -124,7 +126,8 @@ def search_rewrites(judge: Judge, facts: Facts, budget: Budget) -> list[Attempt]
         if not kept:
             break
         good += kept
-        beam = ranked(kept)[:_WIDTH]
+        least = max(one.score for one in good) / _BEHIND
+        beam = [one for one in ranked(kept)[:_WIDTH] if one.score >= least]
     return ranked(good)
 
 

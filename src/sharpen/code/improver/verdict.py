@@ -7,13 +7,14 @@ with other inputs of the same sizes. It is accepted where
 * nothing differs for new inputs and for all inputs that are timed,
 * the lower end of the objective's interval at the largest size is at least ``min_gain``,
 * at no size is it slower by more than ``max_regress``: the interval does not say so, and
-* its peak memory is at most ``max_memory`` times that of the original, and 16 MiB.
+* its peak memory is at most ``max_memory`` times that of the original, and 16 MiB, without what it
+  needs for small inputs too, such as for compiling itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sharpen.code.improver.corpus import Corpus, Level, levels_of, made_up
@@ -22,6 +23,7 @@ from sharpen.code.improver.judge import Judge
 from sharpen.code.improver.objective import TIMES, Gain, counted, gain_of_time, size_s
 from sharpen.code.improver.observer import Observer
 from sharpen.code.improver.reference import BaselineError, call_text, record_baseline
+from sharpen.code.improver.starting import FirstCall, costly_start
 from sharpen.code.improver.testing import run_tests
 from sharpen.code.measure.comparison import Comparison, compare_timers
 from sharpen.code.measure.process import encode_inputs
@@ -35,6 +37,7 @@ _NUMBER = 7919  # between the seeds of the search and those of the last word
 _TOP_S, _OTHER_S, _TOLD_S = 10.0, 6.0, 2.0  # most; a clear difference is seen sooner
 _SMALL_S = 1e-4  # calls as they are known that take less are told, and do not decide
 _FREE_MIB = 16.0
+_SMALLER = 10  # times, inputs that tell what memory is needed for any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,9 @@ class Verdict:
 
     tests: str = ""
     """What became of the user's tests with it."""
+
+    first_call: FirstCall | None = None
+    """What the first call in a process costs, where that takes back the gain of some calls."""
 
     note: str = ""
 
@@ -133,9 +139,23 @@ def decide(
         call = "" if refuted.index is None else call_text(baseline.inputs[refuted.index])
         return _no(f"an input that is new: {call} {refuted.difference}")
     try:
-        return _measured(judge, attempt, levels, untrusted, len(fresh), tests)
+        verdict = _measured(judge, attempt, levels, untrusted, len(fresh), tests)
+        if not verdict.accepted:
+            return verdict
+        return replace(verdict, first_call=_first_call(judge, attempt, original, levels, verdict))
     except ExecutionError as error:
         return _no(f"it could not be measured: {error}")
+
+
+def _first_call(
+    judge: Judge, attempt: Attempt, original: Observer, levels: Sequence[Level], verdict: Verdict
+) -> FirstCall | None:
+    top = verdict.levels[-1]
+    observer = judge.watcher(attempt)
+    try:
+        return costly_start(original, observer, levels[-1].inputs, top.before_s - top.after_s)
+    finally:
+        observer.close()
 
 
 def _no(reason: str) -> Verdict:
@@ -170,7 +190,7 @@ def _measured(
         )
         if top:
             gain, memory = gain_here, memory_here
-        if comparison.note:
+        if comparison.note and decides:
             notes.append(f"{level.name}: {comparison.note}")
         found.insert(0, _times(level, comparison, decides))
         if top and gain_here.low < config.min_gain:
@@ -183,11 +203,14 @@ def _measured(
                 f"it is slower at {level.name}: {comparison.ratio:.3g} x"
                 f" [{comparison.low:.3g}, {comparison.high:.3g}]"
             )
-        grown = top and config.objective != "memory" and not reason
-        if grown and memory[1] > config.max_memory * memory[0] + _FREE_MIB:
-            reason = (
-                f"it takes {memory[1]:.1f} MiB at {level.name}, the original {memory[0]:.1f} MiB"
-            )
+        most_mib = config.max_memory * memory[0] + _FREE_MIB
+        if top and not reason and config.objective != "memory" and memory[1] > most_mib:
+            start_mib = _start_mib(judge, attempt, levels, untrusted)
+            told = f"it takes {memory[1]:.1f} MiB at {level.name}, the original {memory[0]:.1f} MiB"
+            if memory[1] - start_mib > most_mib:
+                reason = told
+            else:
+                notes.append(f"{told}; {start_mib:.1f} MiB of it whatever the size")
         if reason:
             break
     return Verdict(
@@ -200,6 +223,16 @@ def _measured(
         tests=tests,
         note="; ".join(notes),
     )
+
+
+def _start_mib(judge: Judge, attempt: Attempt, levels: Sequence[Level], untrusted: bool) -> float:
+    """Memory that a text needs also for inputs that are far smaller; 0 where there are none."""
+    small = levels[0]
+    if _SMALLER * small.size > levels[-1].size:
+        return 0.0
+    program = judge.target.program(attempt.text)
+    with judge.timer(program, encode_inputs(small.inputs), trusted=not untrusted) as timer:
+        return timer.peak_mib()
 
 
 def _compare(
