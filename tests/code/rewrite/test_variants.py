@@ -579,6 +579,28 @@ def times(rows, xs):
 """,
         ([[1.5, 2.0]], [0.1, 0.2]),
     ),
+    (
+        "remove-all",
+        """\
+def zeros_to_end(xs):
+    for _ in range(xs.count(0)):
+        xs.remove(0)
+        xs.append(0)
+    return xs
+""",
+        ([3, 0, 2],),
+    ),
+    (
+        "remove-all",
+        """\
+def without(xs, x):
+    out = xs[:]
+    for _ in range(out.count(x)):
+        out.remove(x)
+    return out
+""",
+        ([3, 0, 2], 0),
+    ),
 ]
 
 

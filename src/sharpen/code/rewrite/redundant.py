@@ -77,26 +77,38 @@ def in_order_of(xs):
 )
 
 
+_REMOVED = (
+    "while V in xs_:\n xs_.remove(V)",
+    "for i_ in range(xs_.count(V)):\n xs_.remove(V)",
+    "for i_ in range(xs_.count(V)):\n xs_.remove(V)\n xs_.append(V)",
+)
+
+
 def _find_removals(code: Code) -> Iterator[Change]:
     for loop in code.statements():
-        if not isinstance(loop, ast.While) or loop.orelse:
+        if not isinstance(loop, (ast.While, ast.For)) or loop.orelse:
             continue
-        found = code.match_block("while V in xs_:\n xs_.remove(V)", [loop])
+        found = code.match_any_block(_REMOVED, [loop])
         if not found:
             continue
         box, value = found["xs_"], found["V"]
-        total = code.effects.is_total(value) and not any(
-            isinstance(n, ast.Name) and n.id == box for n in ast.walk(value)
-        )
-        if (
-            not code.kinds.variable(box).only(list)
-            or not code.kinds.items_of(box).is_exact
-            or not code.type(value).is_exact
-            or not total
-        ):
+        if not code.kinds.variable(box).only(list) or not code.effects.is_total(value):
             continue
+        names = {n.id for n in ast.walk(value) if isinstance(n, ast.Name)}
+        if box in names or found.get("i_") in names | {box}:
+            continue
+        if "i_" in found and not code.is_unread(found["i_"], [loop]):
+            continue
+        kinds = (code.kinds.items_of(box), code.type(value))
+        moved = len(loop.body) == 2
+        if not all(k.is_exact for k in kinds):
+            continue
+        if moved and not any(all(k.only(t) for k in kinds) for t in (int, str)):
+            continue  # equal items that are added again may be told apart
         item = code.names.fresh("item")
         line = code.line(f"{box}[:] = [{item} for {item} in {box} if {item} != $v]", {"v": value})
+        if moved:
+            line += code.line(f" + [$v] * {box}.count($v)", {"v": value})
         edit = code.replace([loop], [line])
         if edit is not None:
             yield Change(f"removes items of {box} in one pass", (edit,))
