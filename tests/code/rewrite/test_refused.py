@@ -469,6 +469,7 @@ REFUSED: dict[str, list[tuple[Change, tuple[Any, ...] | None]]] = {
     ],
     "join": [
         (("letter + out", "letter + out + out"), None),
+        (("        out = l", "        if super().has(letter):\n            out = l"), None),
         (("letter + out", "letter + str(out) + out"), None),
         (("return out", "return out, letter"), None),
         (("out = letter", "text = letter"), None),

@@ -62,6 +62,8 @@ def _join(code: Code, loop: ast.For) -> Change | None:
     inner = list(same_scope([loop]))
     if any(isinstance(n, _ODD) for n in inner) or binds([loop]) - bound - {text}:
         return None
+    if loads([loop]) & {"super", "__class__"}:
+        return None  # a comprehension is a function of its own there
     if not all(code.is_unread(n, [loop]) for n in bound) or code.effects.may_recurse(loop):
         return None
     inside = code.line("$part ", {"part": part}) + "".join(heads).rstrip()
