@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import struct
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from sharpen.core import sandbox
 from sharpen.core.errors import ConfigError
 from sharpen.core.sandbox import Limits, SandboxUnavailable, bubblewrap, tiers
 from sharpen.core.sandbox.cgroup import find_home
-from sharpen.core.sandbox.inside import scratch, seccomp
+from sharpen.core.sandbox.inside import linux, scratch, seccomp
 from sharpen.core.sandbox.python import Interpreter
 from sharpen.core.sandbox.tiers import Tiers, choose_tier, detect_tiers
 
@@ -274,3 +275,16 @@ def test_folders_that_the_file_system_inside_hides_are_mounted_elsewhere() -> No
     at = words.index(hidden)
     assert words[at - 1 : at + 2] == ["--ro-bind", hidden, "/mnt/1"]
     assert words.index("/mnt") < at
+
+
+def test_a_process_whose_parent_is_gone_already_ends_too() -> None:
+    pid = os.fork()
+    if pid == 0:
+        linux.die_with_parent(signal.SIGKILL, os.getppid() + 1)
+        os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    pid = os.fork()
+    if pid == 0:
+        linux.die_with_parent(signal.SIGKILL, os.getppid())
+        os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3

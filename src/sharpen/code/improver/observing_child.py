@@ -42,9 +42,10 @@ def main(fd: int) -> None:
             task, _ = receive(channel)
         except EOFError:
             return
+        runner = os.getpid()
         child = os.fork()
         if child == 0:
-            die_with_parent(signal.SIGKILL)
+            die_with_parent(signal.SIGKILL, runner)
             limit = task["memory_bytes"]
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
             if task["what"] == "lines":

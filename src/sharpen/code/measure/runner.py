@@ -75,9 +75,10 @@ def main(fd: int) -> None:
 
 def _in_child(function: Callable[..., Any], task: dict[str, Any]) -> dict[str, Any]:
     ours, theirs = socket.socketpair()
+    runner = os.getpid()
     child = os.fork()
     if child == 0:
-        die_with_parent(signal.SIGKILL)
+        die_with_parent(signal.SIGKILL, runner)
         ours.close()
         _work(function, task, theirs)
         os._exit(0)

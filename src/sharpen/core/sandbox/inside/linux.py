@@ -72,9 +72,16 @@ def reap_orphans() -> None:
     _prctl(_SET_CHILD_SUBREAPER, 1)
 
 
-def die_with_parent(signal: int) -> None:
-    """Have this process get a signal when the thread that started it ends."""
+def die_with_parent(signal: int, parent: int | None = None) -> None:
+    """Have this process get a signal when the thread that started it ends.
+
+    Args:
+        signal: which.
+        parent: the process that started this one; it may have ended before it could be said.
+    """
     _prctl(_SET_PDEATHSIG, signal)
+    if parent is not None and os.getppid() != parent:
+        os.kill(os.getpid(), signal)
 
 
 def keep_capabilities(kept: tuple[int, ...]) -> None:

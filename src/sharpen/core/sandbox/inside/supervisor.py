@@ -69,6 +69,7 @@ class Supervisor:
         self.restricted = config["tier"] >= 1
         self.broadcast = False
         self.job_rules = -1
+        self.own_pid = os.getpid()
         self.victim_fd = -1
         self.versions = {"python": platform.python_version()}
 
@@ -184,7 +185,7 @@ class Supervisor:
                 landlock.restrict(self.job_rules)
             os.closerange(4 + len(fds), 1 << 10)
             self._limit(job["limits"])
-            linux.die_with_parent(signal.SIGKILL)
+            linux.die_with_parent(signal.SIGKILL, self.own_pid)
             if self.restricted and self.landlock < landlock.SIGNAL_SCOPE_ABI:
                 seccomp.install(seccomp.own_signals_filter(self.machine, os.getpid()))
             if not fds:
