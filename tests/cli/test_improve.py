@@ -151,7 +151,9 @@ def test_an_interrupt_ends_with_130(file: Path, tmp_path: Path) -> None:
     line = [sys.executable, "-m", "sharpen.cli.main", "improve", f"{file}:unique"]
     line += ["--out", str(tmp_path / "out"), "--tests", "none"]
     process = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
-    time.sleep(3)
+    assert process.stderr is not None
+    while b"inputs:" not in process.stderr.readline():
+        assert process.poll() is None
     os.kill(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
