@@ -64,9 +64,10 @@ def count_instructions(
         raise DependencyNotInstalled("instructions are counted by valgrind: apt install valgrind.")
     encoded = encode_inputs(inputs)
     # The least of two runs each: a process that compiles what it imports counts that too.
-    counts = [[_counted(program, encoded, n, limit_s) for n in (loops, 2 * loops)] for _ in "ab"]
-    short, long = map(min, zip(*counts, strict=True))
-    return (long - short) / loops
+    both = (loops, 2 * loops)
+    first = [_counted(program, encoded, n, limit_s) for n in both]
+    again = [_counted(program, encoded, n, limit_s) for n in both]
+    return (min(first[1], again[1]) - min(first[0], again[0])) / loops
 
 
 def _counted(program: Program, inputs: list[bytes], loops: int, limit_s: float) -> int:
