@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from sharpen.core.errors import ConfigError
 from sharpen.models import LoraConfig, add_lora, generate, prepare_for_inference
 from sharpen.models.products import Float32, Layers, product
 from small_models import small_model
@@ -144,3 +145,39 @@ def test_weights_move_and_are_not_copied():
     prepare_for_inference(model)
     left = [name for name, _ in model.named_parameters() if "proj" in name]
     assert left == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("changes", LAYOUTS, ids=kind)
+def test_weights_put_in_later_give_the_same_bits_as_a_model_made_of_them(changes, dtype):
+    fast = prepare_for_inference(small_model(**changes).to(dtype))
+    new = small_model(**changes, seed=7)
+    batches = [torch.randint(0, 300, (rows, 1)) for rows in (1, 4, 12, 20)]
+    for ids in batches:
+        fast(ids)  # what is made when first needed is made
+    fast.copy_weights(new)
+    made = prepare_for_inference(copy.deepcopy(new).to(dtype))
+    for ids in batches:
+        assert torch.equal(fast(ids), made(ids))
+
+
+def test_adapters_are_folded_into_weights_that_are_put_in():
+    fast, new = prepare_for_inference(small_model()), small_model(seed=3)
+    add_lora(new, LoraConfig(rank=2, dora=True))
+    with torch.no_grad():
+        for name, parameter in new.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    fast.copy_weights(new)
+    ids = torch.arange(5)[None]
+    torch.testing.assert_close(fast(ids), new(ids), atol=1e-4, rtol=1e-4)
+
+
+def test_weights_of_another_shape_and_for_compressed_ones_are_refused():
+    fast = prepare_for_inference(small_model())
+    with pytest.raises(ConfigError, match="another shape"):
+        fast.copy_weights(small_model(num_layers=1))
+    odd = small_model()
+    odd.model.layers[0].mlp.down_proj = nn.Sequential(odd.model.layers[0].mlp.down_proj)
+    with pytest.raises(ConfigError, match="compressed"):
+        prepare_for_inference(odd).copy_weights(small_model())

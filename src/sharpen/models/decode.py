@@ -25,14 +25,16 @@ G = N / K, D head size, V vocabulary.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from sharpen.core.errors import ConfigError
 from sharpen.core.huge_pages import laying_out
 from sharpen.core.model_spec import ModelSpec
 from sharpen.models.adapters import Adapter, AdapterRows, Site
@@ -43,7 +45,7 @@ from sharpen.models.kv_cache import KVCache
 from sharpen.models.native_layers import DenseLayer, NativeLayers
 from sharpen.models.native_step import fused_step
 from sharpen.models.paged import PagedCache, PagedContext, PagedPart
-from sharpen.models.products import Dense, product
+from sharpen.models.products import Dense, product, refill
 from sharpen.models.rope import Rope
 from sharpen.models.step import Rows, StepContext, TorchStep
 from sharpen.models.thread_choice import ThreadChoice
@@ -76,6 +78,27 @@ class _Block:
         self._o = product(attention.o_proj)
         self._down = product(mlp.down_proj)
         del block.self_attn, block.mlp
+
+    def copy_weights(self, block: Block) -> None:
+        """Take over the weights of ``block``, in place."""
+        attention, mlp = block.self_attn, block.mlp
+        norms = [(self._input_norm, block.input_layernorm.weight)]
+        if self._head_norms is not None:
+            theirs = attention.q_norm, attention.k_norm
+            norms += [(own, one.weight) for own, one in zip(self._head_norms, theirs, strict=True)]  # type: ignore[union-attr]
+        if self._mlp_norm is not None:
+            norms.append((self._mlp_norm, block.post_attention_layernorm.weight))  # type: ignore[union-attr]
+        for own, weight in norms:
+            own.copy_(weight)
+        qkv = attention.q_proj, attention.k_proj, attention.v_proj
+        gate_up = mlp.gate_proj, mlp.up_proj
+        if self._mlp_norm is not None:
+            refill(self._qkv, *qkv)
+            refill(self._gate_up, *gate_up)
+        else:
+            refill(self._qkv_gate_up, *qkv, *gate_up)
+        refill(self._o, attention.o_proj)
+        refill(self._down, mlp.down_proj)
 
     @property
     def is_plain(self) -> bool:
@@ -293,6 +316,33 @@ class InferenceLM:
         with torch.inference_mode(), self._on_device():
             angles = self._rope.tables(longest, cache.device)
             self._graphs = DecodeGraphs(states, angles, cache, most=rows, longest=longest)
+
+    @torch.no_grad()
+    def copy_weights(self, model: DecoderLM) -> None:
+        """Take over the weights that a model has now, in place; adapters are folded in.
+
+        Caches filled before hold keys and values of the old ones.
+
+        Args:
+            model: of the same shape, in any float type; it stays as it is.
+
+        Raises:
+            ConfigError: the model is of another shape, or the weights here are compressed.
+        """
+        if dataclasses.replace(model.spec, max_positions=self.spec.max_positions) != self.spec:
+            raise ConfigError(
+                "the weights are of a model of another shape: "
+                f"{model.spec.num_layers} layers of {model.spec.hidden_size} there, "
+                f"{self.spec.num_layers} of {self.spec.hidden_size} here."
+            )
+        refill(self._head, model.lm_head)
+        if not isinstance(self._embedding, nn.Embedding):
+            raise ConfigError("the embedding of this model is compressed: load it uncompressed.")
+        self._embedding.weight.copy_(model.model.embed_tokens.weight)
+        self._norm.weight.copy_(model.model.norm.weight)
+        for mine, block in zip(self._blocks, model.model.layers, strict=True):
+            assert isinstance(block, Block)
+            mine.copy_weights(block)
 
     @property
     def device(self) -> torch.device:

@@ -160,6 +160,15 @@ class LoraLinear(nn.Module):
         """Scale * B A, [out, in] float32."""
         return self.scale * (self.lora_B.float() @ self.lora_A.float())
 
+    def adapted_weight(self) -> Tensor:
+        """The weight that the layer acts with, [out, in], in the frozen weight's type."""
+        weight = self.full_weight().detach()
+        if self.merged:
+            return weight
+        with torch.no_grad():
+            exact = (weight.float() + self.delta()) * self.factor()[:, None]
+        return exact.to(weight.dtype)
+
     def factor(self) -> Tensor:
         """Of each output, m / ||W + scale * B A||: [out] float32; ones without magnitudes."""
         if self.lora_magnitude_vector is None:
@@ -234,7 +243,7 @@ def merge_lora(model: DecoderLM) -> None:
     for name, layer in _lora_layers(model).items():
         weight = layer.full_weight().detach()
         if not layer.merged:
-            weight = _folded(layer, weight)
+            weight = weight.copy_(layer.adapted_weight())
         parent, _, leaf = name.rpartition(".")
         plain = nn.Linear(1, 1, bias=layer.bias is not None, device="meta")
         plain.out_features, plain.in_features = weight.shape
@@ -261,21 +270,14 @@ def unmerge_lora(model: DecoderLM, *, merged: bool = False) -> None:
     for layer in layers:
         if layer.merged == merged:
             continue
-        if merged:
-            layer.folded = layer.factor().detach()
-            _folded(layer, layer.weight)
-        else:
-            with torch.no_grad():
+        with torch.no_grad():
+            if merged:
+                layer.folded = layer.factor().detach()
+                layer.weight.copy_(layer.adapted_weight())
+            else:
                 weight = layer.weight.float() / layer.folded[:, None] - layer.delta()
                 layer.weight.copy_(weight.to(layer.weight.dtype))
         layer.merged = merged
-
-
-@torch.no_grad()
-def _folded(layer: LoraLinear, weight: Tensor) -> Tensor:
-    """``weight`` with the adapter folded in, in place."""
-    exact = (weight.float() + layer.delta()) * layer.factor()[:, None]
-    return weight.copy_(exact.to(weight.dtype))
 
 
 def save_adapter(

@@ -32,11 +32,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sharpen.core.errors import ConfigError
 from sharpen.core.huge_pages import collapse
 from sharpen.native.build import function, load
 from sharpen.native.info import cpu_flags, variant
 
-__all__ = ["Dense", "NativeProduct", "Product", "has_tiles", "product"]
+__all__ = ["Dense", "NativeProduct", "Product", "has_tiles", "product", "refill"]
 
 _ROWS_HINT = 8  # the blocked layout oneDNN picks for it is good from 1 row to hundreds
 _NATIVE_ROWS = 8
@@ -82,6 +83,14 @@ class Blocked:
         x = F.pad(x, (0, 0, 0, more)) if more else x
         y: Tensor = self._linear(x, self._weight, self._bias, "none", [], "")
         return y[:rows] if more else y
+
+    def refill(self, weight: Tensor, bias: Tensor | None) -> None:
+        """See :func:`refill`."""
+        weight = weight.to(self._weight.dtype).contiguous()
+        laid = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS_HINT)
+        source, target = (int(torch.ops.mkldnn.data_ptr(t)) for t in (laid, self._weight))
+        ctypes.memmove(target, source, int(torch.ops.mkldnn._nbytes(self._weight)))
+        _copy_bias(self._bias, bias)
 
 
 def rounded_rows(rows: int) -> int:
@@ -137,6 +146,12 @@ class BFloat16(Blocked):
             torch.get_num_threads(),
         )
         return y
+
+    def refill(self, weight: Tensor, bias: Tensor | None) -> None:
+        """See :func:`refill`."""
+        super().refill(weight, bias)
+        if self._most:
+            _copy_bias(self._added, bias)
 
     def native(self, dtype: torch.dtype) -> tuple[NativeProduct, int] | None:
         """See :class:`NativeProduct`."""
@@ -226,6 +241,11 @@ class RowMajor:
         )
         return y
 
+    def refill(self, weight: Tensor, bias: Tensor | None) -> None:
+        """See :func:`refill`."""
+        self._weight.copy_(weight)
+        _copy_bias(self._bias, bias)
+
     def native(self, dtype: torch.dtype) -> tuple[NativeProduct, int] | None:
         """See :class:`NativeProduct`."""
         if self._native is None or dtype != self._weight.dtype:
@@ -257,6 +277,11 @@ class Float32(RowMajor):
         if self._blocked is None:
             self._blocked = Blocked(self._weight, self._bias)
         return self._blocked(x)
+
+    def refill(self, weight: Tensor, bias: Tensor | None) -> None:
+        """See :func:`refill`."""
+        super().refill(weight, bias)
+        self._blocked = None  # made again when it is needed
 
 
 def _native_linear(dtype: torch.dtype) -> Any:
@@ -294,6 +319,11 @@ class Dense:
         y: Tensor = self._kernels.gated_one(x.contiguous(), self._weight, self._bias)
         return y
 
+    def refill(self, weight: Tensor, bias: Tensor | None) -> None:
+        """See :func:`refill`."""
+        self._weight.copy_(weight)
+        _copy_bias(self._bias, bias)
+
 
 def _one_row() -> Any:
     """The kernels, if Triton is there; it need not be where torch has no CUDA."""
@@ -311,6 +341,18 @@ class Layers:
     def __call__(self, x: Tensor) -> Tensor:
         outputs = [layer(x) for layer in self._layers]
         return torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0].contiguous()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all are linear layers of plain weights."""
+        return all(type(layer) is nn.Linear for layer in self._layers)
+
+    def copy(self, layers: Sequence[nn.Module]) -> None:
+        """Take over the weights of other layers."""
+        for mine, other in zip(self._layers, layers, strict=True):
+            assert isinstance(mine, nn.Linear)
+            mine.weight.copy_(_weight_of(other))
+            _copy_bias(mine.bias, getattr(other, "bias", None))
 
 
 def product(*layers: nn.Module) -> Product:
@@ -330,6 +372,40 @@ def product(*layers: nn.Module) -> Product:
     weight = _end_to_end([layer.weight for layer in linear])
     bias = _end_to_end(biases) if biases else None
     return kind(weight, bias)
+
+
+def refill(made: Product, *layers: nn.Module) -> None:
+    """Give a product the weights that ``layers`` have now, in place: who points to them goes on.
+
+    Args:
+        made: of layers of the same shapes.
+        layers: linear ones, plain or with adapters, of any float type.
+
+    Raises:
+        ConfigError: the product is of compressed weights.
+    """
+    if isinstance(made, Layers) and made.is_plain:
+        made.copy(layers)
+        return
+    take = getattr(made, "refill", None)
+    if take is None:
+        raise ConfigError(
+            "the weights of this model are compressed, so new ones cannot be put in. Load the "
+            "model it was compressed from."
+        )
+    biases = [bias for layer in layers if (bias := getattr(layer, "bias", None)) is not None]
+    weight = _end_to_end([_weight_of(layer) for layer in layers])
+    take(weight, _end_to_end(biases) if biases else None)
+
+
+def _weight_of(layer: nn.Module) -> Tensor:
+    adapted = getattr(layer, "adapted_weight", None)
+    return adapted() if adapted is not None else layer.weight  # type: ignore[return-value]
+
+
+def _copy_bias(target: Tensor | None, bias: Tensor | None) -> None:
+    if target is not None and bias is not None:
+        target.copy_(bias)
 
 
 def _end_to_end(tensors: Sequence[Tensor]) -> Tensor:
