@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sharpen.compress import Grid, save_quantized
-from sharpen.core.errors import ConfigError, DataError, MissingFileError
+from sharpen.core.errors import ConfigError, DataError, ExecutionError, MissingFileError
 from sharpen.models import LoraConfig, add_lora, generate, load_model, merge_lora, save_adapter
 from sharpen.models.chat import render_chat
 from sharpen.serve import LLM, SamplingParams
@@ -128,6 +128,35 @@ def test_an_adapter_is_folded_in(folder, tmp_path):
     llm = LLM(folder, dtype="float32", adapter=tmp_path / "adapter")
     expected = generate(model, [[40, 41]], max_new_tokens=8)[0].ids
     assert llm.generate([[40, 41]], GREEDY)[0].outputs[0].ids == expected
+
+
+def test_new_weights_are_taken_over_between_requests(folder):
+    llm, other = LLM(folder, dtype="float32"), small_model(seed=9)
+    prompt = list(range(3, 40))
+    before = llm.generate([prompt], GREEDY)
+    stream = llm.stream(prompt, GREEDY)
+    next(stream)
+    with pytest.raises(ExecutionError, match="under way"):
+        llm.update_weights(other)
+    stream.close()
+    llm.engine.run()
+    llm.update_weights(other)  # nothing that the old ones made of the prompt is used
+    after = llm.generate([prompt], GREEDY)
+    assert after[0].outputs[0].ids == generate(other, [prompt], max_new_tokens=8)[0].ids
+    llm.update_weights(small_model())
+    assert llm.generate([prompt], GREEDY) == before
+
+
+def test_a_continuation_knows_the_token_that_ended_it(llm):
+    ended = []
+    llm.engine.on_finish = ended.append
+    bias = {2: 100.0}
+    try:
+        llm.generate("ab", SamplingParams(temperature=0, max_tokens=3, logit_bias=bias))
+        llm.generate("ab", GREEDY)
+    finally:
+        llm.engine.on_finish = None
+    assert [one.stop_id for one in ended] == [2, None]
 
 
 def test_bad_requests_are_refused_before_any_work(llm):

@@ -309,6 +309,19 @@ class Engine:
                     self._leave(sequence)
         return self.scheduler.busy or bool(self._arrived)
 
+    def forget_prefixes(self) -> None:
+        """Know no prefix any more: the weights are about to change.
+
+        Raises:
+            ExecutionError: requests are under way, whose keys and values are of the old ones.
+        """
+        if self._running or self._arrived:
+            raise ExecutionError(
+                f"{len(self._running) + len(self._arrived)} requests are under way; weights can "
+                "change only between requests. Wait for them, or cancel them."
+            )
+        self.scheduler.pool.forget()
+
     def fail(self, error: BaseException) -> None:
         """End all requests with ``error``; the engine cannot go on."""
         with self._lock:

@@ -17,6 +17,7 @@ from sharpen.compress.kv.policy import KVPolicy
 from sharpen.core.errors import ConfigError, DataError, ExecutionError
 from sharpen.models.chat import Message, check_messages, render_chat
 from sharpen.models.decode import prepare_for_inference
+from sharpen.models.decoder import DecoderLM
 from sharpen.models.load import load_model, resolve_model
 from sharpen.models.tokenizer import check_compatible, load_tokenizer
 from sharpen.serve.embedding import Embedding, Pooling, finish_vector, pooling_of
@@ -417,6 +418,20 @@ class LLM:
             vector = finish_vector(job.vector, dimensions, normalize=normalize)
             outputs.append(EmbeddingOutput(prompt_ids=job.prompt_ids, embedding=vector.tolist()))
         return outputs[0] if is_one else outputs
+
+    def update_weights(self, model: DecoderLM) -> None:
+        """Take over the weights that a model has now, in place, such as those of a training.
+
+        Args:
+            model: of the same shape, in any float type; adapters are folded in. It stays as it is.
+
+        Raises:
+            ExecutionError: requests are under way.
+            ConfigError: the model is of another shape, or the weights here are compressed.
+        """
+        with self._lock:
+            self.engine.forget_prefixes()
+            self.model.copy_weights(model)
 
     def encode(self, prompt: Prompt, *, add_special: bool = True) -> list[int]:
         """Token ids of a prompt.

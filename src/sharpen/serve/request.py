@@ -83,6 +83,7 @@ class Continuation:
         submitted_s, started_s, first_token_s, last_token_s: when, on ``time.perf_counter``; None
             before.
         guesser: what guesses its tokens, where that is on.
+        stop_id: the token that ended it, which is not among its own; None where none did.
         guide: what keeps it within a grammar, where it has one.
 
     Args:
@@ -129,6 +130,7 @@ class Continuation:
         self.cancelled = False
         self.guesser: NgramGuesser | None = None
         self.finish_reason: FinishReason | None = None
+        self.stop_id: int | None = None
         self.num_tokens = 0
         self.submitted_s = time.perf_counter()
         self.started_s: float | None = None
@@ -206,6 +208,7 @@ class Continuation:
         if self.first_token_s is None:
             self.first_token_s = now
         if token in self._stop_ids:
+            self.stop_id = token
             self._finish("stop")
             return
         self.num_tokens += 1
