@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharpen.code.improver.corpus import collect, levels_of
+from sharpen.code.improver.corpus import collect
 from sharpen.code.improver.equality import Equality
 from sharpen.code.improver.growth import can_grow, grow, size_of
 from sharpen.code.improver.hot import find_hot
 from sharpen.code.improver.inferring import guesses
+from sharpen.code.improver.levels import levels_of
 from sharpen.code.improver.observer import Watcher
 from sharpen.code.improver.reference import record_baseline
+from sharpen.code.improver.relations import Relation, relate, seen_relations
 from sharpen.code.improver.strategies import call_strategy, examples, like
 from sharpen.code.improver.target import Target, locate
 from sharpen.code.improver.testing import command_of, doctest_command, find_tests, run_tests
@@ -326,3 +329,89 @@ def test_what_ends_early_is_timed_where_it_does_not(tmp_path: Path, name: str) -
         levels = levels_of(corpus, baseline, one, count=3, number=1, top_s=0.02)
     assert levels[-1].seconds > 0.005
     assert levels[-1].size > 100
+
+
+@pytest.mark.parametrize("hinted", [True, False])
+@pytest.mark.parametrize("name", ["window_sums", "largest", "known", "range_sums"])
+def test_arguments_that_belong_together_grow_together(
+    tmp_path: Path, name: str, hinted: bool
+) -> None:
+    """What takes quadratic time takes it for inputs that were made up too."""
+    path = tmp_path / "several.py"
+    text = SEVERAL
+    if not hinted:
+        text = re.sub(r": (list\[tuple\[int, int\]\]|list\[int\]|int)", "", text)
+        assert "int" not in text
+    path.write_text(text)
+    target = locate(path, name)
+    with Watcher(target.program(), 0) as one, Watcher(target.program(), 1) as other:
+        corpus = collect(target, given=[], recorded=[], documented=[], baseline=one, seed=0)
+        baseline = record_baseline(corpus.all, one, other, Equality("exact"), judged=False)
+        levels = levels_of(corpus, baseline, one, count=3, number=1, top_s=0.02)
+    small, large = levels[-2], levels[-1]
+    assert large.seconds > 0.01
+    grew = math.log(large.seconds / small.seconds) / math.log(large.size / small.size)
+    assert grew > 1.3
+
+
+SEVERAL = """
+def window_sums(xs: list[int], k: int):
+    out = []
+    for i in range(len(xs) - k + 1):
+        out.append(sum(xs[i : i + k]))
+    return out
+
+
+def largest(xs: list[int], k: int):
+    xs = list(xs)
+    out = []
+    for _ in range(min(len(xs), k % (len(xs) + 1))):
+        out.append(max(xs))
+        xs.remove(out[-1])
+    return out
+
+
+def known(xs: list[int], queries: list[int]):
+    return [query for query in queries if query in xs]
+
+
+def range_sums(xs: list[int], ranges: list[tuple[int, int]]):
+    return [sum(xs[low:high]) for low, high in ranges]
+"""
+
+
+def test_relations_that_calls_show_are_kept() -> None:
+    calls: list[Input] = [((list(range(n)), n // 3, [n - 1, 0]), {}) for n in (6, 9, 30)]
+    assert seen_relations(calls) == {1: "inside", 2: "drawn"}
+    assert seen_relations([*calls, ((list(range(99)), 2, [500, 501]), {})]) == {}
+    assert seen_relations([((list(range(n)), 3, [99]), {}) for n in (6, 9, 30)]) == {}
+    assert seen_relations([]) == {}
+    known: dict[int, Relation] = {1: "inside", 2: "drawn"}
+    _, width, asked = relate((([5, 6, 7, 8] * 10, 3, [1, 2]), {}), 0, known=known)[0]
+    assert width == 10
+    assert set(asked) <= {5, 6, 7, 8}
+
+
+def test_a_relation_that_is_tried_makes_arguments_fit() -> None:
+    xs = list(range(100, 140))
+    call: Input = ((xs, 3, [1, 2, 3], [(9, 1)]), {"word": "a"})
+    args, kwargs = relate(call, 0, relation=("inside", "inside"))
+    assert args[:2] == (xs, 10)
+    assert all(0 <= place < 40 for place in args[2])
+    assert all(0 <= low <= high < 40 for low, high in args[3])
+    assert kwargs == {"word": "a"}
+    args, _ = relate(call, 0, relation=("drawn", "drawn"))
+    assert args[1] == 139
+    assert set(args[2]) <= set(xs)
+    assert args[3] == [(9, 1)]
+    graph = relate((({1: [7], 2: [8, 9]}, 5), {}), 0, relation=("drawn", "drawn"))[0]
+    assert graph[1] == 2
+    assert {one for row in graph[0].values() for one in row} <= {1, 2}
+    assert relate(((4, 5), {}), 0, relation=("inside", "drawn")) == ((4, 5), {})
+
+
+def test_a_text_grows_to_words_too() -> None:
+    (text,) = grow((("abcabc",), {}), 20, 0, variant=1)[0]
+    assert len(text) == 120
+    assert len(text.split()) > 10
+    assert set(text) <= set("abc ")

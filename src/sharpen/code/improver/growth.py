@@ -5,8 +5,8 @@ as often repeated, in order where they were in order. Tables grow in both direct
 grows where nothing else does, or where it was the length of something that grows.
 
 What a call takes depends on more than its size: a search ends at what it finds. So there are
-variants, of which the slowest is for whoever asks: items that all differ, and of whole numbers the
-next prime and the next but one.
+variants, of which the slowest is for whoever asks: items that all differ, texts that are words, and
+of whole numbers the next prime and the next but one.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from sharpen.code.inputs import Input
 __all__ = ["can_grow", "grow", "size_of"]
 
 _MOST_PRIME = 10**12  # up to which the next prime is looked for
+_LONGEST_WORD = 8
 _CONTAINERS = (list, tuple, set, frozenset, dict, str, bytes)
 
 
@@ -139,7 +140,9 @@ def _number(value: int, variant: int) -> int:
 
 
 def _different(value: Any, factor: float, chance: random.Random) -> Any:
-    """A list whose items all differ, where they are numbers or texts; as :func:`_larger` else."""
+    """A list whose items all differ, where they are numbers or texts; of a text, words."""
+    if type(value) is str and value:
+        return _words(value, max(int(len(value) * factor), len(value) + 1), chance)
     if type(value) is not list or not value:
         return _larger(value, factor, chance)
     kinds = {type(one) for one in value}
@@ -153,6 +156,14 @@ def _different(value: Any, factor: float, chance: random.Random) -> Any:
     else:
         return _larger(value, factor, chance)
     return sorted(found) if _in_order(value) else found
+
+
+def _words(value: str, count: int, chance: random.Random) -> str:
+    """A text of so many letters, in words that come again, of the letters of another."""
+    letters = [one for one in value if not one.isspace()] or ["a"]
+    sizes = [chance.randint(1, _LONGEST_WORD) for _ in range(math.isqrt(count) + 1)]
+    words = ["".join(chance.choices(letters, k=size)) for size in sizes]
+    return " ".join(chance.choices(words, k=count))[:count]
 
 
 def _larger(value: Any, factor: float, chance: random.Random) -> Any:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from sharpen.code.improver.config import ImproveConfig
-from sharpen.code.improver.corpus import Corpus, Level, collect, levels_of
+from sharpen.code.improver.corpus import Corpus, collect
 from sharpen.code.improver.equality import Equality
 from sharpen.code.improver.journal import Attempt, Journal
 from sharpen.code.improver.judge import Judge
+from sharpen.code.improver.levels import Level, levels_of
 from sharpen.code.improver.objective import said, size_s
 from sharpen.code.improver.observer import Watcher
 from sharpen.code.improver.patch import unified

@@ -21,6 +21,9 @@ _SHAPES: dict[str, list[Any]] = {
     "bits": [True, False, True, True],
 }
 _WORD, _TEXT = "abracadabra", "the quick brown fox jumps over the lazy dog the end"
+_NUMBERS: list[Any] = [12, 5, 2, 2.5]
+_BESIDE: list[Any] = [3, 2, 5, 12, 2.5]
+"""Numbers beside a list: such as a width, which is less than its length."""
 _MAP: dict[str, int] = {"a": 3, "b": 1, "c": 4}
 _GRAPH = {0: [1, 2], 1: [2, 3], 2: [3], 3: [4], 4: []}
 
@@ -133,6 +136,8 @@ def guesses(node: Function, *, skip_first: bool = False) -> list[Input]:
     choices = [_choices(use.marks[one.arg]) for one in [*required, *only]]
     if not choices:
         return [((), {})]
+    if any(hasattr(first, "__len__") for first, *_ in choices):
+        choices = [_BESIDE if one == _NUMBERS else one for one in choices]
     found: list[Input] = []
     # By the sum of ranks: all first choices, then one second choice, and so on.
     ranked = sorted(itertools.product(*[range(len(one)) for one in choices]), key=sum)
@@ -156,5 +161,5 @@ def _choices(marks: set[str]) -> list[Any]:
         rest = [_SHAPES["words"], _WORD, _SHAPES["pairs"], _SHAPES["table"], _GRAPH]
         return [_SHAPES["ints"], *rest, _SHAPES["floats"], b"some bytes"]
     if "number" in marks:
-        return [12, 5, 2, 2.5]
+        return _NUMBERS
     return [7, _SHAPES["ints"], _TEXT, 2, _SHAPES["words"], 2.5, _SHAPES["table"], _MAP]

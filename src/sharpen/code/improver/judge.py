@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from sharpen.code.improver.config import ImproveConfig
-from sharpen.code.improver.corpus import Level
 from sharpen.code.improver.equality import Difference, Equality
 from sharpen.code.improver.journal import Attempt, Journal
+from sharpen.code.improver.levels import Level
 from sharpen.code.improver.objective import LEAST_MIB, TIMES, said
 from sharpen.code.improver.observer import Observer, Sandboxed, Watcher
 from sharpen.code.improver.reference import (

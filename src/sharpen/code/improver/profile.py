@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sharpen.code.improver.corpus import Level
+from sharpen.code.improver.levels import Level
 from sharpen.code.improver.observer import Watcher
 from sharpen.code.improver.target import Target
 from sharpen.code.measure.process import encode_inputs

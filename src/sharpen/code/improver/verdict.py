@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from sharpen.code.improver.corpus import Corpus, Level, levels_of, made_up
+from sharpen.code.improver.corpus import Corpus, made_up
 from sharpen.code.improver.journal import Attempt
 from sharpen.code.improver.judge import Judge
+from sharpen.code.improver.levels import Level, levels_of
 from sharpen.code.improver.objective import TIMES, Gain, counted, gain_of_time, size_s
 from sharpen.code.improver.observer import Observer
 from sharpen.code.improver.reference import BaselineError, call_text, record_baseline
