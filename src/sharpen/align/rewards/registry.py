@@ -1,0 +1,190 @@
+"""Rewards by name: what turns a prompt and a completion into a number.
+
+A reward is called with lists of one length and gives a number for each, or None for a sample that
+is to be left out::
+
+    reward(prompts, completions, meta) -> list[float | None]
+
+Prompts are what the row has, text or messages; completions are text; ``meta`` has the row's further
+keys. A reward with settings is a frozen dataclass with ``__call__``. It may also have
+``key(prompt, completion, meta)``, a text that is the same only where the reward is, so that nothing
+is computed twice, and ``close()``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sharpen.core.config import Document, Marks, apply_overrides, from_dict
+from sharpen.core.errors import ConfigError, MissingFileError, did_you_mean
+
+__all__ = ["BUILT_IN", "Meta", "RewardFunction", "find_reward", "reward", "reward_names"]
+
+Meta = Mapping[str, Any]
+RewardFunction = Callable[[Sequence[Any], Sequence[str], Sequence[Meta]], Sequence[float | None]]
+F = TypeVar("F", bound=Callable[..., Any])
+
+BUILT_IN = {
+    "exact": "sharpen.align.rewards.text:Exact",
+    "json": "sharpen.align.rewards.text:Json",
+    "length": "sharpen.align.rewards.text:Length",
+    "number": "sharpen.align.rewards.text:Number",
+    "pattern": "sharpen.align.rewards.text:Pattern",
+}
+"""Where the rewards that come with the package are; they load on first use."""
+
+_registered: dict[str, Callable[..., Any]] = {}
+
+
+def reward(name: str) -> Callable[[F], F]:
+    """Decorator that gives a reward a name.
+
+    Args:
+        name: for :func:`find_reward`.
+
+    Raises:
+        ConfigError: something else has the name.
+
+    Example:
+        >>> from sharpen.align.rewards import find_reward, reward
+        >>> @reward("polite")
+        ... def polite(prompts, completions, meta):
+        ...     return [float("please" in text) for text in completions]
+        >>> find_reward("polite")(["Ask."], ["Sit, please."], [{}])
+        [1.0]
+    """
+
+    def register(made: F) -> F:
+        before = _registered.get(name)
+        same = before is not None and _place(before) == _place(made)  # a module that is reloaded
+        if name in BUILT_IN or (before is not None and not same):
+            raise ConfigError(f"there is a reward '{name}' already: choose another name.")
+        if not name or ":" in name:
+            raise ConfigError(f"reward name {name!r}: use a word without a colon.")
+        _registered[name] = made
+        return made
+
+    return register
+
+
+def _place(made: Callable[..., Any]) -> tuple[str, str]:
+    return made.__module__, getattr(made, "__qualname__", repr(made))
+
+
+def reward_names() -> list[str]:
+    """Names that :func:`find_reward` knows, sorted."""
+    return sorted({*BUILT_IN, *_registered})
+
+
+def find_reward(
+    ref: str | RewardFunction, options: Mapping[str, Any] | Iterable[str] = ()
+) -> RewardFunction:
+    """The reward of a name or a place.
+
+    Args:
+        ref: a name; ``module:attribute``; ``path.py:attribute``; or a reward, which is given back.
+        options: of a reward with settings: a mapping with dotted keys, or ``["key=value", ...]``.
+
+    Returns:
+        A function; another process that unpickles it finds it in the same place.
+
+    Raises:
+        ConfigError: there is none, it is no function, or it takes no such options.
+        MissingFileError: there is no such file.
+    """
+    found: Any = ref
+    if isinstance(ref, str):
+        found = _registered.get(ref) or _by_place(BUILT_IN.get(ref, ref))
+    given = apply_overrides(Document({}, Marks()), options).data
+    name = ref if isinstance(ref, str) else getattr(ref, "__name__", repr(ref))
+    if isinstance(found, type):
+        if not dataclasses.is_dataclass(found):
+            raise ConfigError(f"the reward '{name}' is a class: make it a dataclass.")
+        found = from_dict(found, given, path="reward")
+    elif given:
+        raise ConfigError(f"the reward '{name}' takes no options, got {', '.join(given)}.")
+    if not callable(found):
+        raise ConfigError(f"the reward '{name}' is {found!r:.60}, which cannot be called.")
+    if isinstance(ref, str) and _file_of(ref) is not None:
+        return _FromFile(found, ref, given)
+    function: RewardFunction = found
+    return function
+
+
+class _FromFile:
+    """A reward from a file, which another process loads from there again."""
+
+    def __init__(self, function: Any, ref: str, options: Mapping[str, Any]) -> None:
+        file, _, attribute = ref.rpartition(":")
+        self._function = function
+        self._again = (f"{Path(file).resolve()}:{attribute}", options)
+        for name in ("key", "close"):
+            if hasattr(function, name):
+                setattr(self, name, getattr(function, name))
+
+    def __call__(
+        self, prompts: Sequence[Any], completions: Sequence[str], meta: Sequence[Meta]
+    ) -> Any:
+        return self._function(prompts, completions, meta)
+
+    def __reduce__(self) -> Any:
+        return find_reward, self._again
+
+
+def _file_of(ref: str) -> Path | None:
+    file, colon, _ = ref.rpartition(":")
+    return Path(file) if colon and file.endswith(".py") else None
+
+
+def _by_place(ref: str) -> Any:
+    place, colon, attribute = ref.rpartition(":")
+    if not colon or not place or not attribute:
+        near = did_you_mean(ref, reward_names())
+        raise ConfigError(
+            f"there is no reward '{ref}'.{near} Known: {', '.join(reward_names())}; or write"
+            " module:function or path.py:function."
+        )
+    file = _file_of(ref)
+    found: Any = _module(place) if file is None else _module_of(file)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ConfigError(f"the reward '{ref}' cannot be loaded: {place} has no '{part}'.")
+        found = getattr(found, part)
+    return found
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"the reward's module '{name}' cannot be imported: there is no '{error.name}'. For a"
+            " file, write path.py:function."
+        ) from None
+
+
+def _module_of(file: Path) -> Any:
+    file = file.resolve()
+    if not file.is_file():
+        raise MissingFileError(f"there is no file {file} with a reward.")
+    name = f"reward_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ConfigError(f"{file} cannot be loaded: {type(error).__name__}: {error}") from error
+    return module
