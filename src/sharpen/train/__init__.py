@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sharpen.train.half import HalfFineTuning, choose_half
     from sharpen.train.loss import linear_cross_entropy, tiled_loss
     from sharpen.train.trainer import Callback, StepReport, Trainer, TrainResult
+    from sharpen.train.work import StepWork, TokenWork, Work
 
 __all__ = [
     "ActConfig",
@@ -31,9 +32,12 @@ __all__ = [
     "MetricsConfig",
     "ParallelConfig",
     "StepReport",
+    "StepWork",
+    "TokenWork",
     "TrainConfig",
     "TrainResult",
     "Trainer",
+    "Work",
     "choose_half",
     "linear_cross_entropy",
     "tiled_loss",
@@ -52,9 +56,12 @@ __getattr__ = exports(
         "MetricsConfig": "sharpen.train.config",
         "ParallelConfig": "sharpen.train.config",
         "StepReport": "sharpen.train.trainer",
+        "StepWork": "sharpen.train.work",
+        "TokenWork": "sharpen.train.work",
         "TrainConfig": "sharpen.train.config",
         "TrainResult": "sharpen.train.trainer",
         "Trainer": "sharpen.train.trainer",
+        "Work": "sharpen.train.work",
         "choose_half": "sharpen.train.half",
         "linear_cross_entropy": "sharpen.train.loss",
         "tiled_loss": "sharpen.train.loss",

@@ -30,31 +30,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sharpen.core.config import digest, to_dict
-from sharpen.core.errors import ConfigError, DataError, TrainingError
+from sharpen.core.errors import ConfigError, TrainingError
 from sharpen.core.huge_pages import has_huge_allocator
 from sharpen.core.metrics import peak_rss_bytes
-from sharpen.data import TokenDataset, TokenLoader
-from sharpen.models.tile_sizes import logits_tile
+from sharpen.data import TokenDataset
 from sharpen.train.act import ActivationOffload, apply_act, make_store
 from sharpen.train.checkpoint import Checkpoint, CheckpointManager
 from sharpen.train.config import MAY_CHANGE, TrainConfig
 from sharpen.train.ft.straggler import StragglerDetector
 from sharpen.train.ft.timeline import Timeline
-from sharpen.train.loss import IGNORE, linear_cross_entropy
 from sharpen.train.optimizer import OptimizerMaker
 from sharpen.train.parallel import Parallel
 from sharpen.train.sp import SPContext, shard_sequence
+from sharpen.train.work import COMPUTE_TYPES, TokenWork, Work
 from sharpen.train.zero import shard
 
 __all__ = ["Callback", "StepReport", "TrainResult", "Trainer"]
 
 _log = logging.getLogger(__name__)
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _KEPT_TIMES = 200  # steps whose seconds a checkpoint keeps
 
 
@@ -85,6 +82,9 @@ class StepReport:
 
     skipped: bool
     """The step changed nothing: no labels, or a loss or gradient that is not finite."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    """What else the work has measured, means over the step and all ranks."""
 
 
 class Callback(Protocol):
@@ -132,33 +132,6 @@ class _State:
     recent: list[float] = field(default_factory=list)
 
 
-class _Loss(nn.Module):
-    """The whole forward pass, so that a unit that gathers weights sees every use of them."""
-
-    def __init__(self, model: nn.Module, tile: int, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.model = model
-        self.tile = tile
-        self.dtype = dtype
-
-    def forward(self, batch: dict[str, Tensor], scale: float) -> Tensor:
-        """Sum of the cross entropies times ``scale``."""
-        device = batch["input_ids"].device.type
-        with torch.autocast(device, self.dtype, enabled=self.dtype == torch.bfloat16):
-            hidden = self.model.hidden(  # type: ignore[operator]
-                batch["input_ids"],
-                position_ids=batch["position_ids"],
-                document_ids=batch["document_ids"],
-            )
-        return linear_cross_entropy(
-            hidden.to(self.dtype),
-            self.model.lm_head.weight,  # type: ignore[union-attr,arg-type]
-            batch["shift_labels"],
-            scale=scale,
-            tile=self.tile,
-        )
-
-
 class Trainer:
     """Trains a model on token shards.
 
@@ -168,7 +141,7 @@ class Trainer:
     Args:
         model: a module with ``hidden(input_ids, position_ids=, document_ids=)`` and
             ``lm_head.weight``; parameters that do not require a gradient stay as they are.
-        data: a token data set, or the folder of one (its ``train`` split).
+        data: a token data set, the folder of one (its ``train`` split), or other work.
         config: what to do.
         output: folder for checkpoints; None trains without them.
         seed: of the data order and of dropout.
@@ -184,7 +157,7 @@ class Trainer:
     def __init__(
         self,
         model: nn.Module,
-        data: TokenDataset | str | Path,
+        data: TokenDataset | Work | str | Path,
         config: TrainConfig,
         *,
         output: str | Path | None = None,
@@ -197,31 +170,24 @@ class Trainer:
         self.config = config
         self.seed = seed
         self.callbacks = list(callbacks)
-        self.data = data if isinstance(data, TokenDataset) else TokenDataset(Path(data), "train")
-        if len(self.data) == 0:
-            raise DataError("the training split has no sequences.")
-        self.num_steps = config.num_steps(len(self.data))
+        self.work = TokenWork(data) if isinstance(data, TokenDataset | str | Path) else data
+        self.num_steps = config.num_steps(len(self.work))
         self.schedule = config.make_schedule(self.num_steps)
         self.output = Path(output) if output is not None else None
         self.device = next(model.parameters()).device
         self.parallel = Parallel.build(config.parallel, self.device)
-        readers = self.parallel.layout.data_ranks
-        self._grad_accum = config.grad_accum(readers)
-        self.loader = TokenLoader(
-            self.data, config.micro_batch, seed=seed, rank=self.parallel.data_rank, world=readers
-        )
+        config.grad_accum(self.parallel.layout.data_ranks)  # the ranks can share a batch
         self._sequence: SPContext | None = None
         chunk, ranks = config.act.attention_chunk, self.parallel.sequence_ranks
         if ranks > 1 or chunk:
             self._sequence = SPContext(
                 self.parallel.sequences,
                 layout="zigzag" if config.parallel.zigzag else "contiguous",
-                chunks=-(-self.data.max_tokens // (ranks * chunk)) if chunk else 1,
+                chunks=-(-self.work.max_tokens // (ranks * chunk)) if chunk else 1,
             )
         self.state = _State()
-        tile, dtype = config.act.tiled_loss, _DTYPES[config.dtype]
-        rows = logits_tile(model.lm_head.weight.shape[0]) if tile == "auto" else tile  # type: ignore[union-attr,index,arg-type]
-        self._loss = _Loss(model, rows, dtype)
+        self.work.prepare(self)
+        self._loss = self.work.module(model)
         self._states = shard(
             self._loss,
             model,
@@ -229,7 +195,7 @@ class Trainer:
             OptimizerMaker(model, config),
             self.parallel,
             stage=config.parallel.zero_stage,
-            param_dtype=dtype,
+            param_dtype=COMPUTE_TYPES[config.dtype],
         )
         self.optimizer = self._states.optimizer
         self.timeline = timeline or Timeline(config.metrics.timeline)
@@ -239,7 +205,7 @@ class Trainer:
         self._warm = False
         self._peak_bytes = 0
         self._saved_at = 0.0
-        self._overdue = False
+        self._due = False
 
     @property
     def step(self) -> int:
@@ -362,11 +328,13 @@ class Trainer:
                     gc.collect(1)
                 if step == self.num_steps:
                     self._hold(training=False)
-                due = step % self.config.checkpoint.every == 0 or self._overdue
+                self._due = self._due or step % self.config.checkpoint.every == 0
+                due = self._due and self.work.at_boundary
                 if manager is not None and (due or step == self.num_steps):
                     with self.parallel.clock.waiting(), self.timeline.span("checkpoint"):
                         manager.save(step, self._states.groups(), self._trainer_state(), _random())
                     self._saved_at = time.monotonic()
+                    self._due = False
                 if self.parallel.world_size > 1 and step % self.config.ft.straggler_every == 0:
                     self.stragglers.observe(self.parallel.gather(self.parallel.clock.take()))
 
@@ -374,24 +342,21 @@ class Trainer:
         start = time.perf_counter()
         config = self.config
         with self.timeline.span("data"):
-            batches = [next(self.loader) for _ in range(self._grad_accum)]
-        mine = [
-            sum(int((batch.labels != IGNORE).sum()) for batch in batches),
-            sum(int((batch.document_ids >= 0).sum()) for batch in batches),
-        ]
+            work = self.work.take()
         # Ranks of one sequence have read the same rows; only rank 0's clock counts.
         share = self.parallel.sequence_ranks
+        mine = work.labels, work.tokens, *work.counts
         overdue = time.monotonic() - self._saved_at > config.checkpoint.every_s
         with self.timeline.span("wait"):
             totals = self.parallel.total(
-                *(n / share for n in mine), float(overdue and self.parallel.rank == 0)
+                float(overdue and self.parallel.rank == 0), *(n / share for n in mine)
             )
-        labels, tokens, late = (round(total) for total in totals)
-        self._overdue = late > 0
+        late, labels, tokens = (round(total) for total in totals[:3])
+        self._due = self._due or late > 0
         lr = config.lr * self.schedule.factor(self.state.step)
         loss, norm = 0.0, 0.0
         if labels:
-            loss = self._forward_backward(batches, 1.0 / labels)
+            loss = self._forward_backward(work.batches, self.work.scale(totals[1], totals[3:]))
             with self.timeline.span("optimizer"):
                 norm = self._states.clip_grad_norm(config.max_norm)
         finite = math.isfinite(loss) and math.isfinite(norm)
@@ -416,35 +381,35 @@ class Trainer:
             self._seconds.append(seconds)
             self._step_tokens.append(tokens)
         self._warm = True
-        return StepReport(self.state.step, loss, norm, lr, tokens, labels, seconds, skipped)
+        metrics = self._metrics()
+        return StepReport(
+            self.state.step, loss, norm, lr, tokens, labels, seconds, skipped, metrics
+        )
 
-    def _forward_backward(self, batches: Sequence[Any], scale: float) -> float:
+    def _metrics(self) -> dict[str, float]:
+        """Means over all ranks of what the work has measured."""
+        mine = sorted(self.work.metrics().items())
+        totals = self.parallel.total(*(part for _, parts in mine for part in parts)) if mine else []
+        pairs = zip(totals[::2], totals[1::2], strict=True)
+        return {name: a / b for (name, _), (a, b) in zip(mine, pairs, strict=True) if b}
+
+    def _forward_backward(self, batches: Sequence[Any], scale: Any) -> float:
         """Sum of the micro-batches' scaled losses on all ranks; gradients are left behind."""
         total: Tensor | None = None
         for number, batch in enumerate(batches, 1):
-            # Labels are those of the next token already.
-            tensors = {
-                name: _tensor(getattr(batch, field), self.device)
-                for name, field in (
-                    ("input_ids", "input_ids"),
-                    ("position_ids", "position_ids"),
-                    ("document_ids", "document_ids"),
-                    ("shift_labels", "labels"),
-                )
-            }
-            loss = self._micro_batch(tensors, scale, number == len(batches))
+            loss = self._micro_batch(batch, scale, number == len(batches))
             total = loss if total is None else total + loss
         return self.parallel.total(float(total) if total is not None else 0.0)[0]
 
-    def _micro_batch(self, tensors: dict[str, Tensor], scale: float, last: bool) -> Tensor:
+    def _micro_batch(self, batch: Any, scale: Any, last: bool) -> Tensor:
         """The scaled loss of one forward and backward pass; the last one sums the gradients."""
         with ExitStack() as around:
             around.enter_context(self._states.micro_batch(last=last))
             with self._computing():
                 with self.timeline.span("forward"):
                     if self._sequence is not None:
-                        tensors = shard_sequence(tensors, self._sequence)
-                    loss: Tensor = self._loss(tensors, scale)
+                        batch = shard_sequence(batch, self._sequence)
+                    loss: Tensor = self._loss(batch, scale)
                 with self.timeline.span("backward"):
                     loss.backward()  # type: ignore[no-untyped-call]
             with self.timeline.span("reduce"):
@@ -487,7 +452,7 @@ class Trainer:
         """Plain data that resuming needs, alike on all ranks but for the measurements."""
         return {
             "state": to_dict(self.state),
-            "loader": self.loader.state_dict(),
+            "loader": self.work.state_dict(),
             "config": self._identity(),
             "layout": to_dict(self.parallel.layout),
             "averaged": any(not g.get("train_mode", True) for g in self.optimizer.param_groups),
@@ -517,7 +482,7 @@ class Trainer:
             if "train_mode" in group:
                 group["train_mode"] = not found.trainer["averaged"]
         self.state = _State(**found.trainer["state"])
-        self.loader.load_state_dict(found.trainer["loader"])
+        self.work.load_state_dict(found.trainer["loader"])
         measured = found.trainer["measured"]
         self._seconds, self._step_tokens = list(measured["seconds"]), list(measured["tokens"])
         self._peak_bytes = measured["peak_bytes"]
@@ -531,11 +496,7 @@ class Trainer:
         config = to_dict(self.config)
         for key in MAY_CHANGE:
             config.pop(key)
-        return digest({"config": config, "seed": self.seed, "data": self.data.fingerprint})
-
-
-def _tensor(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
-    return torch.from_numpy(array).to(device, non_blocking=True)
+        return digest({"config": config, "seed": self.seed, "data": self.work.fingerprint})
 
 
 def _bytes_tensor(text: str) -> Tensor:
