@@ -66,5 +66,5 @@ class Counted:
             out.writelines(f"{text}\n" for text in completions)
         return [float(len(text)) for text in completions]
 
-    def key(self, prompt: Any, completion: str, meta: Mapping[str, Any]) -> str:
+    def cache_key(self, prompt: Any, completion: str, meta: Mapping[str, Any]) -> str:
         return completion

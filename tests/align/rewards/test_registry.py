@@ -36,12 +36,12 @@ def test_settings_are_checked(tmp_path: Path) -> None:
         "    value: float\n"
         "    def __call__(self, prompts, completions, meta):\n"
         "        return [self.value] * len(prompts)\n"
-        "    def key(self, prompt, completion, meta):\n"
+        "    def cache_key(self, prompt, completion, meta):\n"
         "        return completion\n"
     )
     found = pickle.loads(pickle.dumps(find_reward(f"{file}:Same", ["value=3"])))
     assert found(["a"], ["b"], [{}]) == [3.0]
-    assert found.key("a", "b", {}) == "b"
+    assert found.cache_key("a", "b", {}) == "b"
 
 
 @pytest.mark.parametrize(

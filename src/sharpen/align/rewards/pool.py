@@ -279,7 +279,7 @@ class RewardPool:
 
         Raises:
             ConfigError: the pool is closed.
-            DataError: the lists differ in length.
+            DataError: the lists differ in length, or the reward cannot judge such a row at all.
             ExecutionError: the workers cannot load the reward.
         """
         state, count = self._state, len(completions)
@@ -336,7 +336,7 @@ class RewardPool:
         return self.submit(prompts, completions, meta).result(timeout_s)
 
     def _key(self, prompt: Any, completion: str, about: Meta) -> str | None:
-        find = getattr(self._state.function, "key", None)
+        find = getattr(self._state.function, "cache_key", None)
         found: str | None = None if find is None else find(prompt, completion, about)
         return found
 

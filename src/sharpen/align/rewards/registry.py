@@ -7,8 +7,8 @@ is to be left out::
 
 Prompts are what the row has, text or messages; completions are text; ``meta`` has the row's further
 keys. A reward with settings is a frozen dataclass with ``__call__``. It may also have
-``key(prompt, completion, meta)``, a text that is the same only where the reward is, so that nothing
-is computed twice, and ``close()``.
+``cache_key(prompt, completion, meta)``, a text that is the same only where the reward is, so that
+nothing is computed twice, and ``close()``.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ RewardFunction = Callable[[Sequence[Any], Sequence[str], Sequence[Meta]], Sequen
 F = TypeVar("F", bound=Callable[..., Any])
 
 BUILT_IN = {
+    "code": "sharpen.align.rewards.code:CodeReward",
+    "code:perf": "sharpen.align.rewards.code:PerfReward",
     "exact": "sharpen.align.rewards.text:Exact",
     "json": "sharpen.align.rewards.text:Json",
     "length": "sharpen.align.rewards.text:Length",
@@ -125,7 +127,7 @@ class _FromFile:
         file, _, attribute = ref.rpartition(":")
         self._function = function
         self._again = (f"{Path(file).resolve()}:{attribute}", options)
-        for name in ("key", "close"):
+        for name in ("cache_key", "close"):
             if hasattr(function, name):
                 setattr(self, name, getattr(function, name))
 

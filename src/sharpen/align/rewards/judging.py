@@ -1,0 +1,279 @@
+"""Running a model's program in a sandbox: how it ends, and how fast it is beside a reference.
+
+What is expected never enters the process of the program. Processor time is measured in pairs, the
+program and the reference in turns, each run in a process of its own::
+
+    log ratio = median over pairs of log(t_reference / t_program)
+
+and set to 0 inside a dead zone, since the same code never takes the same time twice. Instructions
+of the interpreter are the same in every run, so one count of each tells. Times that a program
+claims are compared with what was seen from outside, as in :mod:`sharpen.core.sandbox.trust`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Literal
+
+from sharpen.align.rewards.cases import Case, case_key, make_case
+from sharpen.code.replies import function_in
+from sharpen.core.errors import ExecutionError
+from sharpen.core.sandbox import (
+    Job,
+    Limits,
+    Raised,
+    Result,
+    SandboxPool,
+    Status,
+    doubt,
+    overhead_s,
+    seen_s,
+)
+from sharpen.core.sandbox.job import same
+
+__all__ = ["Clock", "Judge", "JudgeConfig", "Outcome", "Verdict"]
+
+_log = logging.getLogger(__name__)
+
+Clock = Literal["cpu", "opcodes", "none"]
+Outcome = Literal["compile", "violation", "timeout", "memory", "error", "wrong", "correct", "infra"]
+
+_ENDS: dict[Status, Outcome] = {
+    Status.ERROR: "error",
+    Status.WRONG: "wrong",
+    Status.TIMEOUT: "timeout",
+    Status.WALL_TIMEOUT: "timeout",
+    Status.MEMORY: "memory",
+    Status.OUTPUT_LIMIT: "memory",
+    Status.KILLED: "error",
+    Status.VIOLATION: "violation",
+    Status.INFRA: "infra",
+}
+_RUN_S = 0.01  # what a timed run of the reference takes at least
+_MOST_LOOPS = 200
+_COUNTING = 200  # times as long as without counting, at most
+_LOAD_S = 0.25  # what a program may need to be loaded without being doubted
+_MARGIN = 1.2  # overheads of the same inputs differ by so much
+_CASES = 512
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgeConfig:
+    """How programs are run."""
+
+    clock: Clock
+    repeats: int
+    dead_zone: float
+    cpu_s: float
+    memory_bytes: int
+    tier: int | str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What came of a program."""
+
+    outcome: Outcome
+    log_ratio: float | None = None
+    """log(t_reference / t), above 0 where it is faster; None where no time was taken."""
+
+    passed: float = 0.0
+    """Share of the inputs with the right output."""
+
+    why: str = ""
+
+
+class Judge:
+    """Runs programs; has a sandbox for them and one for references, made when first used.
+
+    Both belong to the process that uses them: a judge that comes into another one by pickle or by a
+    fork makes its own there.
+    """
+
+    def __init__(self, config: JudgeConfig) -> None:
+        self.config = config
+        self._pools: dict[tuple[int, str], SandboxPool] = {}
+        self._cases: OrderedDict[str, Case] = OrderedDict()
+
+    def __reduce__(self) -> Any:
+        return Judge, (self.config,)
+
+    def judge(self, reply: str, meta: Mapping[str, Any]) -> Verdict:
+        """Run the program of a reply.
+
+        Args:
+            reply: of a model: code between fences, or nothing but code.
+            meta: the row's keys, see :mod:`sharpen.align.rewards.cases`.
+
+        Raises:
+            DataError: the row does not say how to judge.
+            ExecutionError: its reference fails.
+        """
+        case = self._case(meta)
+        program = function_in(reply, case.entry)
+        if program is None or not _compiles(program):
+            return Verdict(outcome="compile", why=f"no code that defines {case.entry}")
+        found = self._outcome(case, program)
+        if found.outcome == "violation":
+            _log.warning("a program broke the rules: %s", found.why)
+        if found.outcome != "correct" or self.config.clock == "none" or not case.calls:
+            return found
+        return found if case.reference is None else self._timed(case, program, found)
+
+    def close(self) -> None:
+        """End its sandboxes."""
+        for (owner, _), pool in self._pools.items():
+            if owner == os.getpid():
+                pool.close()
+        self._pools.clear()
+
+    def _case(self, meta: Mapping[str, Any]) -> Case:
+        key = case_key(meta)
+        if key not in self._cases:
+            self._cases[key] = make_case(meta, self._pool("ours"))
+            if len(self._cases) > _CASES:
+                self._cases.popitem(last=False)
+        return self._cases[key]
+
+    def _pool(self, name: str) -> SandboxPool:
+        key = (os.getpid(), name)
+        if key not in self._pools:
+            self._pools[key] = SandboxPool(1, self.config.tier, self._limits())
+        return self._pools[key]
+
+    def _limits(self, times: float = 1.0) -> Limits:
+        return Limits(cpu_s=self.config.cpu_s * times, memory_bytes=self.config.memory_bytes)
+
+    def _outcome(self, case: Case, program: str) -> Verdict:
+        theirs = self._pool("theirs")
+        if case.tests is not None:
+            job = Job(source=program, entry=case.entry, tests=case.tests, prompt=case.prompt)
+            result = theirs.run(job)
+            if not result.ok or case.expected is None:
+                return Verdict(outcome=_end(result), passed=float(result.ok), why=_why(result))
+        job = Job(source=program, entry=case.entry, inputs=case.calls, catch=True)
+        result = theirs.run(job)
+        assert case.expected is not None
+        rights = [same(a, b) for a, b in zip(result.outputs, case.expected, strict=False)]
+        passed = sum(rights) / len(case.expected)
+        if not result.ok:
+            return Verdict(outcome=_end(result), passed=passed, why=_why(result))
+        if result.suspicious:
+            return Verdict(outcome="violation", passed=passed, why=result.suspicious)
+        if passed == 1.0 and len(rights) == len(case.expected):
+            return Verdict(outcome="correct", passed=1.0)
+        raised = next((one for one in result.outputs if isinstance(one, Raised)), None)
+        if raised is None:
+            return Verdict(outcome="wrong", passed=passed)
+        outcome: Outcome = "memory" if raised.type_name == "MemoryError" else "error"
+        why = f"{raised.type_name}: {raised.message}"
+        return Verdict(outcome=outcome, passed=passed, why=why)
+
+    def _timed(self, case: Case, program: str, found: Verdict) -> Verdict:
+        assert case.reference is not None
+        try:
+            if self.config.clock == "opcodes":
+                ratio = self._by_opcodes(case, program)
+            else:
+                ratio = self._by_time(case, program)
+        except _Ended as end:
+            return end.verdict
+        if abs(ratio) < self.config.dead_zone:
+            ratio = 0.0
+        return Verdict(outcome="correct", log_ratio=ratio, passed=found.passed)
+
+    def _by_opcodes(self, case: Case, program: str) -> float:
+        if case.opcodes is None:
+            case.opcodes = sum(self._reference(case, case.calls, "opcodes").times)
+        result = self._program(case, program, case.calls, "opcodes", times=_COUNTING)
+        if result.suspicious:
+            raise _Ended(Verdict(outcome="violation", why=result.suspicious))
+        return math.log(max(case.opcodes, 1.0) / max(sum(result.times), 1.0))
+
+    def _by_time(self, case: Case, program: str) -> float:
+        if case.load_s is None:
+            case.load_s = self._reference(case, (), "cpu").cpu_s
+        if not case.loops:
+            once = sum(self._reference(case, case.calls, "cpu").times)
+            case.loops = min(max(1, math.ceil(_RUN_S / max(once, 1e-9))), _MOST_LOOPS)
+        loading = max(self._program(case, program, (), "cpu").cpu_s - case.load_s, 0.0)
+        calls = list(case.calls) * case.loops
+        ratios, doubts = [], []
+        for pair in range(self.config.repeats):
+            first = self._reference(case, calls, "cpu") if pair % 2 == 0 else None
+            theirs = self._program(case, program, calls, "cpu", times=case.loops)
+            ours = first or self._reference(case, calls, "cpu")
+            if theirs.suspicious:
+                raise _Ended(Verdict(outcome="violation", why=theirs.suspicious))
+            took = _seconds(theirs, len(case.calls))
+            overhead = _MARGIN * overhead_s(ours) + min(loading, _LOAD_S)
+            doubts.append(bool(doubt(theirs, overhead)))
+            if doubts[-1]:
+                took = max(took, seen_s(theirs, overhead) / case.loops)
+            ratios.append(math.log(_seconds(ours, len(case.calls)) / took))
+        return median(ratios)
+
+    def _reference(self, case: Case, calls: Sequence[Any], clock: Any) -> Result:
+        assert case.reference is not None
+        limits = self._limits(60.0)
+        job = Job(source=case.reference, entry=case.entry, inputs=calls, clock=clock, limits=limits)
+        result = self._pool("ours").run(job)
+        if not result.ok:
+            raise ExecutionError(f"the reference of '{case.entry}' fails: {result.summary()}")
+        return result
+
+    def _program(
+        self, case: Case, program: str, calls: Sequence[Any], clock: Any, *, times: float = 1.0
+    ) -> Result:
+        """A run of a program that is right; it may still run out of time."""
+        job = Job(
+            source=program,
+            entry=case.entry,
+            inputs=calls,
+            clock=clock,
+            limits=self._limits(times),
+        )
+        result = self._pool("theirs").run(job)
+        if not result.ok:
+            raise _Ended(Verdict(outcome=_end(result), why=_why(result)))
+        return result
+
+
+class _Ended(Exception):
+    """A program that was right once was not again."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.why)
+        self.verdict = verdict
+
+
+def _seconds(result: Result, calls: int) -> float:
+    """Seconds of one call of each input: the sum over inputs of the median over loops."""
+    times = result.times
+    return max(sum(median(times[i::calls]) for i in range(calls)), 1e-9)
+
+
+def _end(result: Result) -> Outcome:
+    if result.error is not None and result.error.type in ("SyntaxError", "IndentationError"):
+        return "compile"
+    if result.error is not None and result.error.type == "MemoryError":
+        return "memory"
+    return _ENDS.get(result.status, "correct")
+
+
+def _why(result: Result) -> str:
+    return f"{result.status}: {result.error}" if result.error else str(result.status)
+
+
+def _compiles(program: str) -> bool:
+    try:
+        compile(program, "<program>", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
+        return False
+    return True
