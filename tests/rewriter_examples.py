@@ -70,6 +70,11 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "longest_rise": ([3, 1, 4],),
     "product_of": ([[1, 2]], [[3], [4]]),
     "has_pair": ([1, 2], 3),
+    "most_robbed": ([3, 1, 4],),
+    "picked": ([3, 1, 2], [0, 5, 1]),
+    "weighted": ([0.5, 2.0], 1),
+    "at_most": ([3, 1, 3, 3], 2),
+    "pushed": ([3, 1, 2], 9),
 }
 
 

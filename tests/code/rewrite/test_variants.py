@@ -601,6 +601,150 @@ def without(xs, x):
 """,
         ([3, 0, 2], 0),
     ),
+    (
+        "growing-counts",
+        """\
+def first_two(words):
+    seen: list[str] = []
+    out = ["a"]
+    for word in words:
+        if out.count(word) < 2:
+            out.append(word)
+    return out
+""",
+        (["a", "b", "a"],),
+    ),
+    (
+        "shift",
+        """\
+def rotated(array, k):
+    array = array[:]
+    length = len(array)
+    for _ in range(k):
+        temp = array[length - 1]
+        for position in range(length - 1, 0, -1):
+            array[position] = array[position - 1]
+        array[0] = temp
+    return array
+""",
+        ([1, 2, 3], 2),
+    ),
+    (
+        "shift",
+        """\
+def without(xs, k):
+    for i in range(k, len(xs) - 1):
+        xs[i] = xs[i + 1]
+    return xs
+""",
+        ([1, 2, 3], 1),
+    ),
+    (
+        "shift",
+        """\
+def made_room(xs, k):
+    for i in range(len(xs) - 1, k, -1):
+        xs[i] = xs[i - 1]
+    for i in range(k + 1, len(xs)):
+        xs[i - 1] = xs[i]
+    return xs
+""",
+        ([1, 2, 3], 1),
+    ),
+    (
+        "inline",
+        """\
+def table(n, words):
+    return [cell(i, j) for i in range(n) for j in range(i)], [cell(w, w) + w for w in words]
+
+
+def cell(a, b):
+    \"\"\"Of two.\"\"\"
+    return a + b if a else b
+""",
+        (3, ["a"]),
+    ),
+    (
+        "inline",
+        """\
+def pairs(xs):
+    for x in xs:
+        yield square(square(x)), -square(x)
+
+
+def square(x):
+    return x * x
+""",
+        ([3, 1],),
+    ),
+    (
+        "extreme-step",
+        """\
+def rising(xs):
+    counts = [1 for _ in xs]
+    for i in range(1, len(xs)):
+        for j in range(i):
+            if xs[i] >= xs[j]:
+                counts[i] = max(counts[i], counts[j] + 1)
+    return counts
+""",
+        ([3, 1, 2],),
+    ),
+    (
+        "extreme-step",
+        """\
+def edits(a, b):
+    row = list(range(len(b) + 1))
+    for i in range(len(a)):
+        last, row[0] = row[0], i + 1
+        for j in range(len(b)):
+            here = row[j + 1]
+            row[j + 1] = min(row[j] + 1, here + 1, last + (a[i] != b[j]))
+            last = here
+    return row[-1]
+""",
+        ("abc", "bcd"),
+    ),
+    (
+        "extreme-step",
+        """\
+def clipped(xs, low):
+    out = []
+    for x in xs:
+        y = max(low, x)
+        z = min(x, low)
+        low = min(low, 9.5)
+        out.append((y, z))
+    while out:
+        return max(out, xs)
+    return low
+""",
+        ([0.5, 2.0], 1.0),
+    ),
+    (
+        "listed",
+        """\
+def combined(xs, words):
+    return (
+        set(x + 1 for x in xs),
+        list(x for x in xs if x > 2),
+        sum((x * x for x in xs), 5),
+        max((x for x in xs)),
+        "-".join(w.upper() for w in words),
+        sorted(len(w) for w in words),
+    )
+""",
+        ([3, 1], ["a", "b"]),
+    ),
+    (
+        "listed",
+        """\
+def rotations(xs):
+    for k in range(len(xs)):
+        yield tuple(xs[i - k] for i in range(len(xs)))
+""",
+        ([3, 1],),
+    ),
 ]
 
 

@@ -58,6 +58,8 @@ class Rewriter:
         find: gives one change a place; it raises nothing, whatever the code is.
         example: a function before and after.
         needs: packages that it imports; without them in ``Facts.allow`` it is not asked.
+        in_generators: whether it is right in generators too, which stop between statements: it
+            changes one expression or statement in place.
     """
 
     name: str
@@ -66,3 +68,4 @@ class Rewriter:
     find: Callable[[Code], Iterator[Change]]
     example: tuple[str, str] = ("", "")
     needs: tuple[str, ...] = ()
+    in_generators: bool = False

@@ -61,14 +61,18 @@ class Code:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is a function that runs from begin to end and does not look at its names."""
+        """Whether it is no coroutine and does not look at its names."""
         return not (
             isinstance(self.function, ast.AsyncFunctionDef)
             or self.names.is_dynamic
-            or any(
-                isinstance(n, (ast.Yield, ast.YieldFrom, ast.Await))
-                for n in same_scope(self.function.body)
-            )
+            or any(isinstance(n, ast.Await) for n in same_scope(self.function.body))
+        )
+
+    @property
+    def is_generator(self) -> bool:
+        """Whether it stops on its way, so that others run between its statements."""
+        return any(
+            isinstance(n, (ast.Yield, ast.YieldFrom)) for n in same_scope(self.function.body)
         )
 
     # Reading

@@ -17,10 +17,10 @@ from sharpen.code.rewrite.code import Code
 from sharpen.code.rewrite.names import binds
 from sharpen.code.rewrite.source import Edit
 
-__all__ = ["COUNTER", "FIRST_PLACES"]
+__all__ = ["COUNTER", "FIRST_PLACES", "calls_of"]
 
 
-def _calls(code: Code, method: str) -> Iterator[tuple[ast.Call, str]]:
+def calls_of(code: Code, method: str) -> Iterator[tuple[ast.Call, str]]:
     """Calls ``xs.method(x)`` of a local."""
     for node in code.expressions():
         if (
@@ -36,7 +36,7 @@ def _calls(code: Code, method: str) -> Iterator[tuple[ast.Call, str]]:
 
 def _find_counts(code: Code) -> Iterator[Change]:
     places: dict[tuple[str, ast.stmt], list[ast.Call]] = {}
-    for node, box in _calls(code, "count"):
+    for node, box in calls_of(code, "count"):
         kind, items = code.kinds.variable(box), code.kinds.items_of(box)
         value = code.type(node.args[0])
         letters = kind.only(str) and code.is_char(node.args[0])
@@ -81,7 +81,7 @@ def repeated(xs):
 
 
 def _find_indexes(code: Code) -> Iterator[Change]:
-    for node, box in _calls(code, "index"):
+    for node, box in calls_of(code, "index"):
         kind, items, value = code.kinds.variable(box), code.kinds.items_of(box), node.args[0]
         inside = isinstance(value, ast.Name) and _comes_from(code, value, box)
         if not ((kind.only(list, tuple) and items.is_hashable) or (kind.only(str) and inside)):

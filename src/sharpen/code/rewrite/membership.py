@@ -10,14 +10,14 @@ Time O(1) for each test instead of O(n); memory O(n).
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sharpen.code.rewrite.base import Change, Rewriter
 from sharpen.code.rewrite.code import Code
 from sharpen.code.rewrite.names import loads
 from sharpen.code.rewrite.source import Edit
 
-__all__ = ["GROWING_SET", "PLACES", "SET_MEMBERSHIP"]
+__all__ = ["GROWING_SET", "PLACES", "SET_MEMBERSHIP", "growth_of"]
 
 _TESTS = (ast.In, ast.NotIn)
 
@@ -97,10 +97,25 @@ def _find_growing(code: Code) -> Iterator[Change]:
             yield change
 
 
-def _grow(code: Code, box: str, tests: list[ast.Compare]) -> Change | None:
-    """A set that holds what a list holds: made with it, added to with it."""
-    made: list[tuple[ast.stmt, ast.List]] = []
-    added: list[tuple[ast.stmt, ast.expr, ast.expr]] = []
+Made = tuple[ast.stmt, ast.List]
+Added = tuple[ast.stmt, ast.expr, ast.expr]
+
+
+def growth_of(
+    code: Code, box: str, asked: Sequence[ast.expr]
+) -> tuple[list[Made], list[Added], bool] | None:
+    """How a list grows: where it is made, what is appended, and whether it is read otherwise.
+
+    Args:
+        code: the function.
+        box: the list; nobody else may hold it.
+        asked: comparisons or calls of its methods that are to be answered by something else.
+
+    Returns:
+        None where it changes in another way, or where what is appended is no key.
+    """
+    made: list[Made] = []
+    added: list[Added] = []
     others = False
     for node in code.effects.uses(box):
         parent = code.effects.parent(node)
@@ -108,11 +123,13 @@ def _grow(code: Code, box: str, tests: list[ast.Compare]) -> Change | None:
             if parent.value is None or not isinstance(parent.value, ast.List):
                 return None
             made.append((parent, parent.value))
-        elif isinstance(parent, ast.Compare) and parent in tests:
+        elif isinstance(parent, ast.Compare) and parent in asked:
             continue
         elif isinstance(parent, ast.Attribute):
             call = code.effects.parent(parent)
             assert isinstance(call, ast.Call)
+            if call in asked:
+                continue
             if parent.attr in ("sort", "reverse", "index", "count"):
                 others = True
                 continue
@@ -136,6 +153,15 @@ def _grow(code: Code, box: str, tests: list[ast.Compare]) -> Change | None:
             others = True
     if not made or not added or any(isinstance(e, ast.Starred) for _, v in made for e in v.elts):
         return None
+    return made, added, others
+
+
+def _grow(code: Code, box: str, tests: list[ast.Compare]) -> Change | None:
+    """A set that holds what a list holds: made with it, added to with it."""
+    found = growth_of(code, box, tests)
+    if found is None:
+        return None
+    made, added, others = found
     if others:
         return _companion(code, box, tests, made, added)
     edits: list[Edit] = []
@@ -154,8 +180,8 @@ def _companion(
     code: Code,
     box: str,
     tests: list[ast.Compare],
-    made: list[tuple[ast.stmt, ast.List]],
-    added: list[tuple[ast.stmt, ast.expr, ast.expr]],
+    made: list[Made],
+    added: list[Added],
 ) -> Change | None:
     name = code.names.fresh(f"{box}_set")
     edits: list[Edit | None] = []

@@ -205,7 +205,8 @@ class Names:
         return found
 
     @cached_property
-    def _has_star(self) -> bool:
+    def has_star(self) -> bool:
+        """Whether the module takes names from others without saying which."""
         return any(
             isinstance(n, ast.ImportFrom) and any(a.name == "*" for a in n.names)
             for n in ast.walk(self.source.tree)
@@ -215,7 +216,7 @@ class Names:
         """Whether a name is the builtin's in the whole function."""
         return (
             hasattr(builtins, name)
-            and not self._has_star
+            and not self.has_star
             and name not in self._around
             and name not in self.module
             and name not in self.declared

@@ -13,6 +13,7 @@ from sharpen.code.rewrite.buffers import BYTE_ROWS, ROW_PARTS
 from sharpen.code.rewrite.building import COMPREHENSION, DICT_GET, EXTEND, FLATTEN
 from sharpen.code.rewrite.cells import CELL_SUM
 from sharpen.code.rewrite.code import Code
+from sharpen.code.rewrite.comparing import EXTREME_STEP
 from sharpen.code.rewrite.compiled import COMPILED
 from sharpen.code.rewrite.comprehension_joins import COMPREHENSION_JOIN
 from sharpen.code.rewrite.counting_order import COUNT_BEHIND, COUNT_BELOW
@@ -26,12 +27,15 @@ from sharpen.code.rewrite.facts import Facts
 from sharpen.code.rewrite.following import NEXT_BEYOND
 from sharpen.code.rewrite.fronts import FRONT
 from sharpen.code.rewrite.grouping import GROUP_TABLE
+from sharpen.code.rewrite.growing_counts import GROWING_COUNTS
 from sharpen.code.rewrite.hoisting import HOIST
+from sharpen.code.rewrite.inline import INLINE
 from sharpen.code.rewrite.inner_tables import INNER_TABLE, ROW_SETS
 from sharpen.code.rewrite.iteration import ITEM_LOOP
 from sharpen.code.rewrite.joins import HASH_JOIN, INDEXED_LOOP
 from sharpen.code.rewrite.leaving import EARLY_EXIT
 from sharpen.code.rewrite.letters import FIND_LOOP, LETTER_COUNT
+from sharpen.code.rewrite.listed import LISTED
 from sharpen.code.rewrite.membership import GROWING_SET, PLACES, SET_MEMBERSHIP
 from sharpen.code.rewrite.memo import MEMO
 from sharpen.code.rewrite.powers import MODULAR_POWER, POWER_LOOP
@@ -44,6 +48,7 @@ from sharpen.code.rewrite.rising import RISING
 from sharpen.code.rewrite.roots import ROOT
 from sharpen.code.rewrite.searching import PASS_ON, SEARCH_LOOP
 from sharpen.code.rewrite.selection import SELECTION
+from sharpen.code.rewrite.shifting import SHIFT
 from sharpen.code.rewrite.sorting import HAND_SORT, INSORT, PARTIAL_SORT
 from sharpen.code.rewrite.source import Edit, Source
 from sharpen.code.rewrite.spreads import SPREAD
@@ -64,6 +69,7 @@ REWRITERS: tuple[Rewriter, ...] = (
     PLACES,
     MEMO,
     COUNTER,
+    GROWING_COUNTS,
     FIRST_PLACES,
     LEAST_DIVISOR,
     DIVISOR_PAIRS,
@@ -91,6 +97,7 @@ REWRITERS: tuple[Rewriter, ...] = (
     POWER_LOOP,
     MODULAR_POWER,
     DRAIN,
+    SHIFT,
     EXTEND,
     JOIN,
     FLATTEN,
@@ -117,6 +124,9 @@ REWRITERS: tuple[Rewriter, ...] = (
     REMOVE_ALL,
     COMMON_SUBEXPRESSION,
     REDUNDANT_COPY,
+    INLINE,
+    EXTREME_STEP,
+    LISTED,
     ITEM_LOOP,
     DICT_GET,
     COMPREHENSION,
@@ -145,6 +155,8 @@ def propose(text: str, entry: str, facts: Facts) -> list[Rewrite]:
     seen = {text}
     for rewriter in REWRITERS:
         if not facts.allow.issuperset(rewriter.needs):
+            continue
+        if code.is_generator and not rewriter.in_generators:
             continue
         for change in rewriter.find(code):
             edits = _with_imports(code, change)
