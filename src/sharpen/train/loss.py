@@ -13,10 +13,8 @@ e is label smoothing (Szegedy et al., 2016), z the weight of the z-loss, which k
 (Chowdhery et al., PaLM, 2022), t the cap of the logits (Gemma Team, 2024); all are off by default.
 
 The gradients are formed tile by tile in the forward pass, while the tile's logits are at hand, so
-logits exist for one tile only and are computed once. Every tile uses the same memory, in place: 4 V
-bytes a row, 2 V more in 16-bit types and 4 V more with a cap. No size depends on the number of
-labels, which differs from step to step and would leave holes in the heap. Matrix products run in
-the hidden states' type; softmax and sums in float32 (float64 for float64 input).
+logits exist for one tile only (:mod:`sharpen.models.head_tiles`) and are computed once. Matrix
+products run in the hidden states' type; softmax and sums in float32 (float64 for float64 input).
 """
 
 from __future__ import annotations
@@ -30,12 +28,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
+from sharpen.models.head_tiles import HeadGradients, HeadTiles, row_tiles
 from sharpen.models.tile_sizes import logits_tile
 
 __all__ = ["IGNORE", "linear_cross_entropy", "tiled_loss"]
 
 IGNORE = -100
-_ROUND = 32
+_SPARED = 32  # rows that must be saved, or all are taken
 
 
 def linear_cross_entropy(
@@ -80,7 +79,7 @@ def linear_cross_entropy(
     )
     flat = labels.reshape(-1)
     labelled = (flat != IGNORE).nonzero().squeeze(1)
-    positions = labelled if labelled.numel() + _ROUND < flat.numel() else None
+    positions = labelled if labelled.numel() + _SPARED < flat.numel() else None
     rows = hidden.reshape(-1, hidden.shape[-1])
     loss: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
         rows, weight, bias, flat, positions, options
@@ -165,35 +164,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         positions: Tensor | None,
         options: _Options,
     ) -> Tensor:
-        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         tile, z_loss, smoothing = options.tile, options.z_loss, options.smoothing
-        cap = options.softcap
-        exact = torch.promote_types(hidden.dtype, torch.float32)
-        weight_c = weight.detach().to(hidden.dtype)
-        grad_hidden = torch.zeros_like(hidden) if wants_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=exact) if wants_weight else None
-        grad_bias = torch.zeros_like(bias, dtype=exact) if bias is not None and wants_bias else None
-        total = torch.zeros((), dtype=exact, device=hidden.device)
-        narrow = hidden.new_empty((tile, weight.shape[0]))
-        wide = narrow if exact == hidden.dtype else torch.empty_like(narrow, dtype=exact)
-        slopes = None if cap is None else torch.empty_like(wide)
-        gathered = hidden.new_empty((tile, hidden.shape[1]))
+        gradients = HeadGradients.zeros(hidden, weight, bias, ctx.needs_input_grad[:3])
+        tiles = HeadTiles(hidden, weight, bias, tile=tile, softcap=options.softcap)
+        total = torch.zeros((), dtype=tiles.exact, device=hidden.device)
         for at, target in _tiles(labels, positions, tile):
-            count = target.shape[0]
-            product, logits = narrow[:count], wide[:count]
-            rows = gathered[:count]
-            torch.index_select(hidden, 0, at, out=rows)
             valid = target != IGNORE
             target = target.clamp(min=0)
-            torch.mm(rows, weight_c.T, out=product)
-            if wide is not narrow:
-                logits.copy_(product)
-            if bias is not None:
-                logits += bias.detach()
-            slope = None
-            if cap is not None and slopes is not None:
-                slope = torch.square(logits.div_(cap).tanh_(), out=slopes[:count]).neg_().add_(1)
-                logits.mul_(cap)
+            found = tiles.logits(at)
+            logits = found.logits
             # From here on logits are relative to each row's largest.
             top = logits.amax(1, keepdim=True)
             logits.sub_(top)
@@ -202,7 +181,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 chosen.add_(logits.mean(1, keepdim=True), alpha=smoothing)
             sums = logits.exp_().sum(1, keepdim=True)
             losses = sums.log() - chosen
-            share = (valid * options.scale).to(exact)
+            share = (valid * options.scale).to(tiles.exact)
             weights = share
             if z_loss:
                 log_sums = sums.log() + top
@@ -213,18 +192,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             delta.scatter_add_(1, target, share * (smoothing - 1))
             if smoothing:
                 delta.sub_(share, alpha=smoothing / weight.shape[0])
-            if slope is not None:
-                delta.mul_(slope)
-            if grad_bias is not None:
-                grad_bias += delta.sum(0)
-            if wide is not narrow:
-                delta = product.copy_(delta)
-            if grad_weight is not None:
-                grad_weight += delta.T @ rows
-            if grad_hidden is not None:
-                torch.mm(delta, weight_c, out=rows)
-                grad_hidden.index_add_(0, at, rows)
-        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+            tiles.backward(delta, at, found.slope, gradients)
+        ctx.save_for_backward(gradients.hidden, gradients.weight, gradients.bias)
         ctx.weight_dtype, ctx.bias_dtype = weight.dtype, None if bias is None else bias.dtype
         return total * options.scale
 
@@ -241,14 +210,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _tiles(labels: Tensor, positions: Tensor | None, tile: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows of each tile and their labels [rows, 1].
-
-    oneDNN compiles and keeps a kernel for every row count it meets: the last tile is filled up to a
-    multiple of 32 with row 0, without a label.
-    """
+    """Rows of each tile and their labels [rows, 1]; rows that only fill a tile up have none."""
     if positions is None:
         positions = torch.arange(labels.numel(), device=labels.device)
-    for at in torch.split(positions, tile):
-        spare = min(-at.numel() % _ROUND, tile - at.numel())
-        target = F.pad(labels.index_select(0, at), (0, spare), value=IGNORE)
-        yield F.pad(at, (0, spare)), target[:, None]
+    for at, real in row_tiles(positions, tile):
+        target = F.pad(labels.index_select(0, at[:real]), (0, len(at) - real), value=IGNORE)
+        yield at, target[:, None]

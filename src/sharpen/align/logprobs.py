@@ -1,0 +1,260 @@
+"""Log-probabilities of given tokens that never hold all logits.
+
+For hidden states h_i, head weight W, tokens y_i and a temperature T, with a softcap t::
+
+    l_i = W h_i (+ bias),  with softcap: t tanh(l_i / t);   l_i <- l_i / T
+    s_i = logsumexp(l_i)
+    log p_i = l_i[y_i] - s_i
+    H_i     = s_i - sum_v p_i[v] l_i[v]
+    d_i = g_i (onehot(y_i) - p_i) - e_i p_i (log p_i + H_i)         g, e: gradients of log p and H
+    dL/dh_i = d_i W / T,    dL/dW = sum_i d_i h_i^T / T
+
+The gradients of log-probabilities are known only once the loss is: the forward pass keeps s_i, and
+the backward pass forms the logits of each tile again. Memory is O(tile V) beside the inputs and
+their gradients, whatever the number of rows: the whole [rows, V] in float32 would be the largest
+tensor of the step. Softmax and sums are float32 (float64 for float64), also where matrix products
+run in 16 bits; a 16-bit log-softmax is wrong in its second digit.
+
+:func:`token_scores` gives what a value-based method needs instead: the token's logit and the
+largest, whose gradients touch two rows of W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sharpen.core.errors import ConfigError
+from sharpen.models.head_tiles import HeadGradients, HeadTiles, row_tiles
+from sharpen.models.tile_sizes import logits_tile
+
+__all__ = ["TokenLogprobs", "TokenScores", "token_logprobs", "token_scores"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """What :func:`token_logprobs` returns."""
+
+    logp: Tensor
+    """[...] log-probability of each token, float32 at least."""
+    entropy: Tensor | None
+    """[...] of the distribution that each token was drawn from, in nats; None where not asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """What :func:`token_scores` returns; their difference is the log of a ratio to the best."""
+
+    logit: Tensor
+    """[...] of each token, float32 at least."""
+    max_logit: Tensor
+    """[...] the largest in its place."""
+    argmax: Tensor
+    """[...] int64: the token that has it; the first of several."""
+
+
+def token_logprobs(
+    hidden: Tensor,
+    weight: Tensor,
+    tokens: Tensor,
+    *,
+    temperature: float = 1.0,
+    tile: int | None = None,
+    entropy: Literal[False, True, "gradient"] = False,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
+) -> TokenLogprobs:
+    """Log-probabilities of tokens under ``softmax(hidden @ weight.T / temperature)``.
+
+    Args:
+        hidden: [..., H] hidden states after the final norm, each in the place *before* its token;
+            only the places whose tokens matter.
+        weight: [V, H], the head's weight, of any float type.
+        tokens: [...], int64.
+        temperature: what logits are divided by; the one the tokens were drawn with.
+        tile: rows of logits held at once; None holds about 64 MiB.
+        entropy: whether the entropies are returned too, and whether gradients flow through them.
+        bias: [V], added to the logits; None for none.
+        softcap: logits are squeezed into (-softcap, softcap) before the temperature; None for none.
+
+    Returns:
+        Log-probabilities of the shape of ``tokens``. First derivatives only.
+
+    Raises:
+        ConfigError: the temperature, the tile or the cap is not above 0, or shapes do not agree.
+    """
+    _check(hidden, weight, tokens, temperature, tile, softcap)
+    options = _Options(temperature, tile or logits_tile(weight.shape[0]), softcap, entropy)
+    rows = hidden.reshape(-1, hidden.shape[-1])
+    logp, spread = _TokenLogprobs.apply(  # type: ignore[no-untyped-call]
+        rows, weight, bias, tokens.reshape(-1), options
+    )
+    if entropy is True:
+        spread = spread.detach()
+    shape = tokens.shape
+    return TokenLogprobs(logp.reshape(shape), spread.reshape(shape) if entropy else None)
+
+
+def token_scores(
+    hidden: Tensor,
+    weight: Tensor,
+    tokens: Tensor,
+    *,
+    tile: int | None = None,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
+) -> TokenScores:
+    """Logits of tokens and the largest logits in their places.
+
+    Gradients flow to the row of ``weight`` of the token and of the largest one. Where the
+    vocabulary is padded, give ``weight[:vocab_size]``, or the largest may be that of no token.
+
+    Args:
+        hidden: as in :func:`token_logprobs`, with ``weight``, ``tokens``, ``tile``, ``bias`` and
+            ``softcap``.
+        weight: see there.
+        tokens: see there.
+        tile: see there.
+        bias: see there.
+        softcap: see there.
+
+    Raises:
+        ConfigError: the tile or the cap is not above 0, or shapes do not agree.
+    """
+    _check(hidden, weight, tokens, 1.0, tile, softcap)
+    rows = hidden.reshape(-1, hidden.shape[-1])
+    with torch.no_grad():
+        tiles = HeadTiles(
+            rows, weight, bias, tile=tile or logits_tile(weight.shape[0]), softcap=softcap
+        )
+        found = [
+            tiles.logits(at).logits[:real].argmax(1)
+            for at, real in row_tiles(torch.arange(len(rows), device=rows.device), tiles.tile)
+        ]
+    best = torch.cat(found) if found else tokens.new_zeros(0)
+
+    def logits_of(chosen: Tensor) -> Tensor:
+        exact = tiles.exact
+        logits = (rows.to(exact) * F.embedding(chosen, weight).to(exact)).sum(-1)
+        if bias is not None:
+            logits = logits + bias[chosen].to(exact)
+        if softcap is not None:
+            logits = softcap * torch.tanh(logits / softcap)
+        return logits.reshape(tokens.shape)
+
+    return TokenScores(logits_of(tokens.reshape(-1)), logits_of(best), best.reshape(tokens.shape))
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    temperature: float
+    tile: int
+    softcap: float | None
+    entropy: Literal[False, True, "gradient"]
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        tokens: Tensor,
+        options: _Options,
+    ) -> tuple[Tensor, Tensor]:
+        tiles = HeadTiles(hidden, weight, bias, tile=options.tile, softcap=options.softcap)
+        count = len(tokens)
+        log_sums = torch.empty(count, dtype=tiles.exact, device=hidden.device)
+        logp = torch.empty_like(log_sums)
+        entropy = torch.empty_like(log_sums) if options.entropy else log_sums.new_empty(0)
+        spare = torch.empty_like(tiles.memory) if options.entropy else None
+        for at, place in _places(count, options.tile, hidden.device):
+            real = place.stop - place.start
+            logits = tiles.logits(at).logits[:real].div_(options.temperature)
+            top = logits.amax(1, keepdim=True)
+            logits.sub_(top)
+            chosen = logits.gather(1, tokens[place, None]).squeeze(1)
+            if spare is None:
+                sums = logits.exp_().sum(1)
+            else:
+                chances = torch.exp(logits, out=spare[:real])
+                sums = chances.sum(1)
+                mean = chances.mul_(logits).sum(1) / sums
+                entropy[place] = sums.log() - mean
+            logp[place] = chosen - sums.log()
+            log_sums[place] = sums.log() + top.squeeze(1)
+        ctx.save_for_backward(hidden, weight, bias, tokens, log_sums, entropy)
+        ctx.options = options
+        return logp, entropy
+
+    @staticmethod
+    def backward(ctx: Any, grad_logp: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, tokens, log_sums, entropy = ctx.saved_tensors
+        options: _Options = ctx.options
+        tiles = HeadTiles(hidden, weight, bias, tile=options.tile, softcap=options.softcap)
+        gradients = HeadGradients.zeros(hidden, weight, bias, ctx.needs_input_grad[:3])
+        with_entropy = options.entropy == "gradient"
+        spare = torch.empty_like(tiles.memory) if with_entropy else None
+        for at, place in _places(len(tokens), options.tile, hidden.device):
+            filler = (0, len(at) - (place.stop - place.start))
+            weights = F.pad(grad_logp[place], filler).neg_()[:, None]
+            found = tiles.logits(at)
+            logits = found.logits.div_(options.temperature).sub_(log_sums[at, None])
+            if spare is None:
+                delta = logits.exp_().mul_(weights)
+            else:
+                delta = torch.exp(logits, out=spare[: len(at)])
+                slopes = logits.add_(entropy[at, None])
+                slopes.mul_(F.pad(grad_entropy[place], filler)[:, None])
+                delta.mul_(slopes.neg_().add_(weights))
+            delta.scatter_add_(1, tokens[at, None], -weights)
+            delta.div_(options.temperature)
+            tiles.backward(delta, at, found.slope, gradients)
+        grad_weight = gradients.weight
+        grad_bias = gradients.bias
+        return (
+            gradients.hidden,
+            None if grad_weight is None else grad_weight.to(weight.dtype),
+            None if grad_bias is None else grad_bias.to(bias.dtype),
+            None,
+            None,
+        )
+
+
+def _places(count: int, tile: int, device: torch.device) -> Iterator[tuple[Tensor, slice]]:
+    """Rows of each tile, filled up, and where the real ones are."""
+    start = 0
+    for at, real in row_tiles(torch.arange(count, device=device), tile):
+        if real:
+            yield at, slice(start, start + real)
+        start += real
+
+
+def _check(
+    hidden: Tensor,
+    weight: Tensor,
+    tokens: Tensor,
+    temperature: float,
+    tile: int | None,
+    softcap: float | None,
+) -> None:
+    if (
+        temperature <= 0
+        or (tile is not None and tile < 1)
+        or (softcap is not None and softcap <= 0)
+    ):
+        raise ConfigError(
+            f"temperature={temperature}, tile={tile} and softcap={softcap} must be above 0, the "
+            "last two or None. For greedy choices use token_scores."
+        )
+    if hidden.shape[:-1] != tokens.shape or hidden.shape[-1] != weight.shape[1]:
+        raise ConfigError(
+            f"hidden is {list(hidden.shape)}, tokens {list(tokens.shape)} and weight "
+            f"{list(weight.shape)}, but must be [..., H], [...] and [V, H]."
+        )
