@@ -1,0 +1,23 @@
+"""The benchmarks of alignment run, as a check."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+def test_the_quick_benchmark_of_rewards_runs(repository: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    line = [sys.executable, "-m", "benchmarks.align.bench_rewards", "--quick", "--json", str(out)]
+    subprocess.run(line, cwd=repository, check=True, timeout=300)
+    results = json.loads(out.read_text())["results"]
+    assert results["hanging"] > 0
+    assert set(results["summary"]) == {
+        "4 workers, 0.5 s, a step ahead",
+        "4 workers, 0.5 s, when needed",
+    }
