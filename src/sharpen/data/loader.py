@@ -1,8 +1,7 @@
 """A deterministic, resumable, shardable stream of batches over token shards.
 
-Sample g of the endless stream is row ``permutation(seed, g // n)[g % n]`` of n rows, where the
-permutation of each epoch comes from a generator seeded by the hash of (seed, epoch). So the stream
-does not depend on the batch size or the number of ranks, and a position in it is one number.
+The stream (:class:`~sharpen.data.sample_order.SampleOrder`) does not depend on the batch size or
+the number of ranks, and a position in it is one number.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sharpen.core.errors import ConfigError, DataError
+from sharpen.data.sample_order import SampleOrder
 from sharpen.data.shards import TokenDataset
 
 __all__ = ["Batch", "TokenLoader"]
@@ -59,21 +59,18 @@ class TokenLoader:
             raise ConfigError(f"batch_size={batch_size}, rank={rank}, world={world} do not fit.")
         self.dataset = dataset
         self.batch_size = batch_size
-        self.seed = seed
-        self.shuffle = shuffle
         self.rank = rank
         self.world = world
-        self.index = 0
-        self._epoch = -1
-        self._order = np.arange(len(dataset))
+        self.order = SampleOrder(len(dataset), seed, shuffle=shuffle)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        start = self.index + self.rank * self.batch_size
-        rows = [self.dataset[self._row(start + i)] for i in range(self.batch_size)]
-        self.index += self.batch_size * self.world
+        order = self.order
+        start = order.index + self.rank * self.batch_size
+        rows = [self.dataset[order.at(start + i)] for i in range(self.batch_size)]
+        order.index += self.batch_size * self.world
         return Batch(
             *(
                 np.stack([getattr(row, name) for row in rows])
@@ -81,30 +78,10 @@ class TokenLoader:
             )
         )
 
-    def _row(self, sample: int) -> int:
-        epoch, place = divmod(sample, len(self.dataset))
-        if not self.shuffle:
-            return place
-        if epoch != self._epoch:
-            # Philox(key=seed, counter=epoch) would repeat an epoch's numbers four draws later.
-            generator = np.random.default_rng((self.seed, epoch))
-            self._order = generator.permutation(len(self.dataset))
-            self._epoch = epoch
-        return int(self._order[place])
-
     def state_dict(self) -> dict[str, Any]:
-        """The position in the stream, for all ranks, batch sizes and world sizes alike."""
-        return {"index": self.index, "seed": self.seed, "rows": len(self.dataset)}
+        """See :meth:`SampleOrder.state_dict`."""
+        return self.order.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a stored position.
-
-        Raises:
-            ConfigError: the stream was another (other seed or number of rows).
-        """
-        if state["seed"] != self.seed or state["rows"] != len(self.dataset):
-            raise ConfigError(
-                f"the stored data position is of seed {state['seed']} and {state['rows']} rows; "
-                f"this is seed {self.seed} and {len(self.dataset)} rows."
-            )
-        self.index = int(state["index"])
+        """See :meth:`SampleOrder.load_state_dict`."""
+        self.order.load_state_dict(state)
