@@ -20,6 +20,7 @@ sequences::
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -36,7 +37,10 @@ __all__ = [
     "Metrics",
     "Reduce",
     "add_metrics",
+    "advantage_of",
     "aggregate",
+    "clip_metrics",
+    "log1mexp",
     "masked",
     "mean_metrics",
     "measured",
@@ -131,6 +135,13 @@ class Counts:
         )
 
 
+def log1mexp(values: Tensor) -> Tensor:
+    """log(1 - exp(x)) of x < 0 without cancellation (Maechler, 2012)."""
+    near = values > -math.log(2)
+    small = torch.log(-torch.expm1(torch.where(near, values, -1.0)))
+    return torch.where(near, small, torch.log1p(-torch.exp(torch.where(near, -1.0, values))))
+
+
 def masked(values: Tensor, mask: Tensor) -> Tensor:
     """``values`` with 0 where ``mask`` is false, whatever stood there."""
     return values.masked_fill(~mask, 0.0)
@@ -164,6 +175,42 @@ def aggregate(values: Tensor, mask: Tensor, reduce: Reduce, counts: Counts) -> T
     if reduce == "dr":
         return sums.sum() / max(1, counts.sequences * counts.max_completion_length)
     raise ConfigError(f"reduce={reduce!r} must be 'sum', 'token', 'seq' or 'dr'.")
+
+
+def advantage_of(batch: RolloutBatch) -> Tensor:
+    """[N, T] of the batch, without gradient.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if batch.advantage is None:
+        raise ConfigError(
+            "the rollouts have no advantages: compute them over the whole batch before it is split "
+            "(sharpen.align.advantages)."
+        )
+    return batch.advantage.detach()
+
+
+def clip_metrics(
+    ratio: Tensor, advantage: Tensor, mask: Tensor, low: float, high: float
+) -> dict[str, tuple[Tensor | float, Tensor | float]]:
+    """How often the clip of a ratio cut a gradient off, and how large the ratio is.
+
+    Args:
+        ratio: of any shape.
+        advantage: of the same.
+        mask: of the same.
+        low: where the ratio is clipped below, which stops gradients of bad actions.
+        high: where it is clipped above, which stops gradients of good ones.
+    """
+    total = mask.sum()
+    below = (ratio < low) & (advantage < 0) & mask
+    above = (ratio > high) & (advantage > 0) & mask
+    return {
+        "ratio": (masked(ratio.detach(), mask).sum(), total),
+        "clip_low": (below.sum(), total),
+        "clip_high": (above.sum(), total),
+    }
 
 
 def measured(numbers: Mapping[str, tuple[Tensor | float, Tensor | float]]) -> Metrics:
