@@ -585,5 +585,39 @@ def test_what_is_not_the_example_is_left_alone(name: str, number: int) -> None:
     assert not found, found[0]
 
 
+ALMOST_SORTS = [
+    ("minimum = i\n", "minimum = 0\n"),
+    ("array[j] < array[minimum]", "array[j] > array[minimum]"),
+    ("range(i + 1,", "range(i + 2,"),
+    ("    return array", "    return array, minimum"),
+    ("    return array", "    return array, j"),
+    ("range(len(array))", "range(len(array) - 2)"),
+]
+SORT = """\
+def in_order(array):
+    for i in range(len(array)):
+        minimum = i
+        for j in range(i + 1, len(array)):
+            if array[j] < array[minimum]:
+                minimum = j
+        array[minimum], array[i] = array[i], array[minimum]
+    return array
+"""
+
+
+@pytest.mark.parametrize(("old", "new"), ALMOST_SORTS)
+def test_what_is_almost_a_sort_is_left_alone(old: str, new: str) -> None:
+    text = SORT.replace(old, new)
+    assert text != SORT
+    found = propose(text, "in_order", facts_of(text, "in_order", [([3, 1, 2],)]))
+    assert "hand-sort" not in [one.rewriter for one in found]
+
+
+@pytest.mark.parametrize("items", [[0.5, 1.5], [[1], [2]], [1, "a"], [True, 2]])
+def test_items_that_may_be_told_apart_are_not_sorted(items: list[Any]) -> None:
+    found = propose(SORT, "in_order", facts_of(SORT, "in_order", [(items,)]))
+    assert "hand-sort" not in [one.rewriter for one in found]
+
+
 def test_every_rewriter_is_refused_somewhere() -> None:
     assert set(REFUSED) == set(EXAMPLES)

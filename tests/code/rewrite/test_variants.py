@@ -602,6 +602,83 @@ def without(xs, x):
         ([3, 0, 2], 0),
     ),
     (
+        "hand-sort",
+        """\
+def in_order(array):
+    for i in range(len(array)):
+        minimum = i
+        for j in range(i + 1, len(array)):
+            if array[j] < array[minimum]:
+                minimum = j
+        array[minimum], array[i] = array[i], array[minimum]
+    return array
+""",
+        ([3, 1, 2],),
+    ),
+    (
+        "hand-sort",
+        """\
+def in_order(array):
+    for i in range(len(array)):
+        cursor = array[i]
+        pos = i
+        while pos > 0 and array[pos - 1] > cursor:
+            array[pos] = array[pos - 1]
+            pos -= 1
+        array[pos] = cursor
+    return array
+""",
+        ([3, 1, 2],),
+    ),
+    (
+        "hand-sort",
+        """\
+def in_order(array):
+    for i in range(1, len(array)):
+        key = array[i]
+        j = i - 1
+        while j >= 0 and key < array[j]:
+            array[j + 1] = array[j]
+            j -= 1
+        array[j + 1] = key
+    return array
+""",
+        ([3, 1, 2],),
+    ),
+    (
+        "hand-sort",
+        """\
+def in_order(array):
+    n = len(array)
+    swapped = True
+    passes = 0
+    while swapped:
+        swapped = False
+        for i in range(1, n - passes):
+            if array[i - 1] > array[i]:
+                array[i - 1], array[i] = array[i], array[i - 1]
+                swapped = True
+        passes += 1
+    return array
+""",
+        ([3, 1, 2],),
+    ),
+    (
+        "hand-sort",
+        """\
+def in_order(array):
+    swapped = True
+    while swapped:
+        swapped = False
+        for i in range(len(array) - 1):
+            if array[i] > array[i + 1]:
+                array[i], array[i + 1] = array[i + 1], array[i]
+                swapped = True
+    return array
+""",
+        ([3, 1, 2],),
+    ),
+    (
         "growing-counts",
         """\
 def first_two(words):

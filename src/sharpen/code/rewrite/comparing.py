@@ -19,6 +19,7 @@ from sharpen.code.rewrite.base import Change, Rewriter
 from sharpen.code.rewrite.code import Code
 from sharpen.code.rewrite.names import binds, loads
 from sharpen.code.rewrite.pattern import same
+from sharpen.code.rewrite.source import Edit
 from sharpen.code.rewrite.types import MAPPINGS
 
 __all__ = ["EXTREME_STEP"]
@@ -30,6 +31,7 @@ _KEEPERS = frozenset({list}) | MAPPINGS
 
 
 def _find(code: Code) -> Iterator[Change]:
+    edits: list[Edit] = []
     for statement in code.statements():
         if not isinstance(statement, (ast.Assign, ast.Return)) or statement.value is None:
             continue
@@ -44,7 +46,9 @@ def _find(code: Code) -> Iterator[Change]:
             continue
         edit = code.replace([statement], _lines(code, what, statement, values))
         if edit is not None:
-            yield Change(f"compares values in place of a call of {what}", (edit,))
+            edits.append(edit)
+    if edits:
+        yield Change("compares values in place of calls of max and min", tuple(edits))
 
 
 def _are_plain(code: Code, values: Sequence[ast.expr]) -> bool:

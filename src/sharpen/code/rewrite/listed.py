@@ -32,15 +32,20 @@ _CALLED = frozenset(
 
 
 def _find(code: Code) -> Iterator[Change]:
+    edits: list[Edit] = []
+    inside: set[int] = set()
     for node in code.expressions():
-        if not isinstance(node, ast.Call) or not node.args or node.keywords:
+        if not isinstance(node, ast.Call) or not node.args or node.keywords or id(node) in inside:
             continue
         made = node.args[0]
         if not isinstance(made, ast.GeneratorExp) or not _is_quiet(code, made):
             continue
-        change = _change(code, node, made)
-        if change is not None:
-            yield change
+        edit = _edit(code, node, made)
+        if edit is not None:
+            edits.append(edit)
+            inside.update(id(n) for n in ast.walk(made))
+    if edits:
+        yield Change("makes lists and sets in one loop, without a generator", tuple(edits))
 
 
 def _is_quiet(code: Code, made: ast.GeneratorExp) -> bool:
@@ -58,7 +63,7 @@ def _is_quiet(code: Code, made: ast.GeneratorExp) -> bool:
     return True
 
 
-def _change(code: Code, call: ast.Call, made: ast.GeneratorExp) -> Change | None:
+def _edit(code: Code, call: ast.Call, made: ast.GeneratorExp) -> Edit | None:
     what = code.names.stands_for(call.func)
     if len(call.args) > 1 and what != "sum":
         return None
@@ -83,12 +88,11 @@ def _change(code: Code, call: ast.Call, made: ast.GeneratorExp) -> Change | None
         return None
     if what in _BRACKETS:
         opening, closing = _BRACKETS[what]
-        edit = code.swap(call, f"{opening}{text}{closing}")
-        return Change(f"makes the {what} in one loop, without a generator", (edit,))
+        return code.swap(call, f"{opening}{text}{closing}")
     start, end = code.source.span(made)
     alone = len(call.args) == 1
     new = f"([{text}])" if alone and code.source.span(call)[1] == end else f"[{text}]"
-    return Change("makes a list in one loop in place of a generator", (Edit(start, end, new),))
+    return Edit(start, end, new)
 
 
 def _without_parentheses(code: Code, made: ast.GeneratorExp) -> str | None:

@@ -28,6 +28,7 @@ from sharpen.code.rewrite.following import NEXT_BEYOND
 from sharpen.code.rewrite.fronts import FRONT
 from sharpen.code.rewrite.grouping import GROUP_TABLE
 from sharpen.code.rewrite.growing_counts import GROWING_COUNTS
+from sharpen.code.rewrite.hand_sorts import HAND_SORT
 from sharpen.code.rewrite.hoisting import HOIST
 from sharpen.code.rewrite.inline import INLINE
 from sharpen.code.rewrite.inner_tables import INNER_TABLE, ROW_SETS
@@ -49,7 +50,7 @@ from sharpen.code.rewrite.roots import ROOT
 from sharpen.code.rewrite.searching import PASS_ON, SEARCH_LOOP
 from sharpen.code.rewrite.selection import SELECTION
 from sharpen.code.rewrite.shifting import SHIFT
-from sharpen.code.rewrite.sorting import HAND_SORT, INSORT, PARTIAL_SORT
+from sharpen.code.rewrite.sorting import INSORT, PARTIAL_SORT
 from sharpen.code.rewrite.source import Edit, Source
 from sharpen.code.rewrite.spreads import SPREAD
 from sharpen.code.rewrite.stabbing import INTERVALS
