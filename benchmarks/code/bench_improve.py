@@ -7,11 +7,14 @@ Sets of functions, in turns until the time is used up:
 * ``slow``: slow solutions of our problems, with the problems' inputs;
 * ``best``: solutions that are the best known: a gain that is claimed is measured again, with other
   inputs, and is false where it is not there;
-* ``humaneval``: canonical solutions with their tests (they are short, and many cannot be faster);
+* ``humaneval``: every eighth canonical solution, with its tests (many cannot be faster);
 * ``traps``: functions whose obvious rewrite is wrong;
-* ``algorithms``, ``pyperformance``: functions of the wheels ``algorithms`` 1.0.1 and
-  ``pyperformance`` 1.14.0, unpacked with ``pyperf`` to the folder ``BENCH_PACKAGES``; inputs come
-  from their doctests, type hints, and runs of the programs.
+* ``algorithms``: every fourth function of the package (1.0.1) with type hints and a loop in a
+  loop; inputs come from doctests and hints;
+* ``pyperformance``: the functions in which its programs (1.14.0) spend their time; inputs come from
+  runs of the programs.
+
+The wheels of both, and of ``pyperf``, are unpacked to the folder ``BENCH_PACKAGES``.
 
 A patch is wrong where it differs from the original on inputs that the tool has not seen: other
 seeds of the problems' generators, or other values like those it has seen.
@@ -19,6 +22,7 @@ seeds of the problems' generators, or other values like those it has seen.
 
 from __future__ import annotations
 
+import ast
 import itertools
 import math
 import os
@@ -46,29 +50,25 @@ from sharpen.core.errors import SharpenError
 
 SEED, HIDDEN_SEED = 1, 20_261
 SETTINGS = {"levels": 2, "budget_s": 30.0, "propose": ("rewrite",)}
-ALGORITHMS = (
-    *("array/delete_nth.py:delete_nth_naive", "array/two_sum.py:two_sum", "array/top_1.py:top_1"),
-    *("array/three_sum.py:three_sum", "array/longest_non_repeat.py:longest_non_repeat_v1"),
-    *("array/remove_duplicates.py:remove_duplicates", "array/missing_ranges.py:missing_ranges"),
-    *("array/rotate.py:rotate_v1", "string/delete_reoccurring.py:delete_reoccurring_characters"),
-    *("string/first_unique_char.py:first_unique_char", "string/group_anagrams.py:group_anagrams"),
-    *("math/prime_check.py:prime_check", "math/euler_totient.py:euler_totient"),
-    *("math/hailstone.py:hailstone", "math/combination.py:combination"),
-    *("dynamic_programming/fib.py:fib_recursive", "dynamic_programming/fib.py:fib_list"),
-    *(
-        "dynamic_programming/climbing_stairs.py:climb_stairs",
-        "dynamic_programming/coin_change.py:count",
-    ),
-    "dynamic_programming/buy_sell_stock.py:max_profit_naive",
-    "dynamic_programming/count_paths_dp.py:count_paths_recursive",
-    "dynamic_programming/longest_increasing.py:longest_increasing_subsequence",
-)
+EACH = {"humaneval": 8, "algorithms": 4}  # every so many of a set, so that all kinds are in it
 PYPERFORMANCE = (
-    *("nqueens:permutations", "nqueens:n_queens", "spectral_norm:part_A_times_u"),
-    *("spectral_norm:part_At_times_u", "fannkuch:fannkuch", "nbody:advance", "nbody:report_energy"),
-    *("pyflate:bwt_reverse", "meteor_contest:flip", "mdp:topoSort", "hexiom:constraint_pass"),
-    *("bpe_tokeniser:train", "scimark:FFT_transform_internal"),
+    *("bpe_tokeniser:bpe_train", "chaos:Spline.__call__", "chaos:GVector.linear_combination"),
+    *("decimal_factorial:factorial", "decimal_pi:pi_decimal", "fannkuch:fannkuch"),
+    *("float:benchmark", "float:Point.normalize", "gc_traversal:create_recursive_containers"),
+    *("generators:tree", "generators:Tree.__iter__", "go:Square.find", "go:Board.useful"),
+    *("mdp:Battle.evaluate", "meteor_contest:solve", "nbody:advance", "nqueens:permutations"),
+    *("nqueens:n_queens", "pidigits:extract", "pidigits:compose", "pyflate:decode_huffman_block"),
+    *("pyflate:HuffmanTable.find_next_symbol", "raytrace:Vector.dot", "raytrace:Point.__sub__"),
+    *("regex_dna:random_fasta", "richards:schedule", "richards:Task.runTask"),
+    *("scimark:FFT_transform_internal", "scimark:LU_factor", "spectral_norm:eval_A"),
+    *("spectral_norm:part_A_times_u", "barnes_hut:QuadTree.calculate_force"),
 )
+"""By profile (``find_hot``): of each program that runs with the wheel and the standard library
+alone, the one or two functions, no coroutines, with a tenth or more of its time in themselves."""
+_BUILTIN = frozenset(
+    {"int", "float", "str", "bool", "bytes", "list", "tuple", "dict", "set", "None"}
+)
+_LOOPS = (ast.For, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def own(folder: Path, group: str) -> Iterator[Case]:
 
 
 def humaneval(folder: Path) -> Iterator[Case]:
-    for problem in load_problems("humaneval"):
+    for problem in load_problems("humaneval")[:: EACH["humaneval"]]:
         name = problem.name.replace("/", "_")
         file = written(folder / "humaneval", name, problem.reference)
         (file.parent / "test_program.py").write_text(
@@ -141,9 +141,28 @@ def traps(folder: Path) -> Iterator[Case]:
 def algorithms(packages: Path | None) -> Iterator[Case]:
     if packages is None:
         return
-    for name in ALGORITHMS:
+    for name in loops_in_loops(packages / "algorithms")[:: EACH["algorithms"]]:
         file, _, entry = name.partition(":")
         yield Case("algorithms", name, packages / "algorithms" / file, entry)
+
+
+def loops_in_loops(folder: Path) -> list[str]:
+    """Functions where time may be lost: loops in loops, and hints of built-in classes alone."""
+    found = []
+    for file in sorted(folder.rglob("*.py")):
+        for node in ast.parse(file.read_text()).body:
+            if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
+                continue
+            given = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+            hints = [one.annotation for one in given]
+            names = {n.id for h in hints if h for n in ast.walk(h) if isinstance(n, ast.Name)}
+            loops = [n for n in ast.walk(node) if isinstance(n, _LOOPS)]
+            inside = any(
+                n is not loop and isinstance(n, _LOOPS) for loop in loops for n in ast.walk(loop)
+            )
+            if hints and all(hints) and names <= _BUILTIN and inside:
+                found.append(f"{file.relative_to(folder)}:{node.name}")
+    return found
 
 
 def pyperformance(packages: Path | None) -> Iterator[Case]:
@@ -154,7 +173,8 @@ def pyperformance(packages: Path | None) -> Iterator[Case]:
         data = packages / "pyperformance" / "data-files" / "benchmarks"
         file = data / f"bm_{program}" / "run_benchmark.py"
         command = f"python {file} --worker --loops=1 --values=1 --warmups=0"
-        yield Case("pyperformance", name, file, entry, settings={"tests": command})
+        settings = {"tests": command, "tests_limit_s": 120.0}
+        yield Case("pyperformance", name, file, entry, settings=settings)
 
 
 def hidden_of(case: Case, result: ImproveResult) -> list[Input]:
