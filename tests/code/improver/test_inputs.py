@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sharpen.code.improver.corpus import collect
 from sharpen.code.improver.equality import Equality
-from sharpen.code.improver.growth import can_grow, grow, size_of
+from sharpen.code.improver.growth import can_grow, cut, grow, size_of
 from sharpen.code.improver.hot import find_hot
 from sharpen.code.improver.inferring import guesses
 from sharpen.code.improver.levels import levels_of
@@ -415,3 +415,28 @@ def test_a_text_grows_to_words_too() -> None:
     assert len(text) == 120
     assert len(text.split()) > 10
     assert set(text) <= set("abc ")
+
+
+def test_the_first_part_of_a_call() -> None:
+    call: Input = ((list(range(64)), 40, "abcdefgh"), {"rows": [[1] * 8] * 8, "pair": (9, 1)})
+    args, kwargs = cut(call, 4, containers=True, numbers=False)
+    assert args == (list(range(16)), 40, "ab")
+    assert [len(row) for row in kwargs["rows"]] == [4] * 4
+    assert kwargs["pair"] == (9, 1)
+    assert cut(call, 4, containers=False, numbers=True)[0] == (list(range(64)), 10, "abcdefgh")
+    assert cut(((3,), {}), 4, containers=False, numbers=True) == ((2,), {})
+
+
+def test_calls_that_take_long_are_cut(tmp_path: Path) -> None:
+    path = tmp_path / "long.py"
+    path.write_text(
+        "def squares(n: int, rows):\n"
+        "    return sum(i * i for i in range(n)) + sum(i for row in rows for i in row)\n"
+    )
+    target = locate(path, "squares")
+    call = encode(((10**8, [[1, 2], [3]]), {}))
+    with Watcher(target.program()) as watcher:
+        corpus = collect(target, given=[], recorded=[call], documented=[], baseline=watcher, seed=0)
+    assert corpus.sources == {"tests": 1, "cut from those that take long": 1}
+    assert 10**4 < corpus.known[1][0][0] < 10**7
+    assert corpus.known[1][0][1] == [[1, 2], [3]]

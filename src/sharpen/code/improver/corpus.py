@@ -1,8 +1,8 @@
 """Inputs of a function: from wherever they can be had.
 
 In this order: the user's own, those recorded while tests ran, those of the examples in docstrings,
-made up from type hints or from what was seen, and, where there is nothing else, guessed from how
-the body uses its arguments.
+parts of these where they take long, made up from type hints or from what was seen, and, where there
+is nothing else, guessed from how the body uses its arguments.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sharpen.code.improver.growth import cut
 from sharpen.code.improver.inferring import guesses
 from sharpen.code.improver.observer import Observer
 from sharpen.code.improver.strategies import call_strategy, examples, is_open
@@ -26,6 +27,9 @@ __all__ = ["TEMPLATE", "Corpus", "collect", "made_up"]
 _EXAMPLES = 500
 _GUESSED = 6
 _MOST_SERIES = 4  # each ends with a call that is late
+_QUICK_S = 0.2  # a call that takes longer is not grown
+_MOST_CUT = 3
+_PARTS = (4, 16, 64, 256, 1024, 4096, 16384)
 
 TEMPLATE = '''def cases():
     """Calls of {name}: a tuple of arguments each."""
@@ -123,6 +127,7 @@ def collect(
         add(calls, source)
         if dropped:
             left_out[f"from {source}: an argument is an object of a class of the program"] = dropped
+    add(_cut_down(baseline, list(known.values())), "cut from those that take long")
     if not known and target.kind != "method":
         strategy = call_strategy(target.node, target.signature, [])
         if strategy is not None:
@@ -165,6 +170,34 @@ def made_up(
         if data not in have:
             found.setdefault(data, call)
     return list(found.values())
+
+
+def _cut_down(baseline: Observer, calls: Sequence[Input]) -> list[Input]:
+    """The first parts of calls that take too long to be made again and again."""
+    found: list[Input] = []
+    waiting = list(calls)
+    for _ in range(_MOST_CUT):
+        if not waiting:
+            break
+        series = baseline.observe(encode_inputs(waiting), each_s=_QUICK_S, whole_s=20.0)
+        if series.seen and series.seen[-1].why == "late":
+            found += _first_part(baseline, waiting[len(series.seen) - 1])
+        waiting = waiting[len(series.seen) :]
+    return found
+
+
+def _first_part(baseline: Observer, call: Input) -> list[Input]:
+    """The largest part of a call that is taken in time."""
+    for factor in _PARTS:
+        for containers, numbers in ((True, False), (False, True), (True, True)):
+            part = cut(call, factor, containers=containers, numbers=numbers)
+            if encode_inputs([part]) == encode_inputs([call]):
+                continue
+            series = baseline.observe(encode_inputs([part]), each_s=_QUICK_S, whole_s=1.0)
+            seen = series.seen[0].what if series.seen else None
+            if seen is not None and seen["error"] is None:
+                return [part]
+    return []
 
 
 def _taken(baseline: Observer, calls: Sequence[Input]) -> list[Input]:

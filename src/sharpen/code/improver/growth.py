@@ -22,7 +22,7 @@ import numpy as np
 
 from sharpen.code.inputs import Input
 
-__all__ = ["can_grow", "grow", "size_of"]
+__all__ = ["can_grow", "cut", "grow", "size_of"]
 
 _MOST_PRIME = 10**12  # up to which the next prime is looked for
 _LONGEST_WORD = 8
@@ -128,6 +128,37 @@ def grow(
             for one in values
         ]
     return tuple(grown[: len(args)]), dict(zip(kwargs, grown[len(args) :], strict=True))
+
+
+def cut(call: Input, factor: int, *, containers: bool, numbers: bool) -> Input:
+    """A call that is given about so many times less: the first items, and smaller numbers.
+
+    Args:
+        call: arguments by position and by name; they are not changed.
+        factor: above 1.
+        containers: cut lists, texts and tables; square tables in both directions.
+        numbers: divide whole numbers.
+    """
+    args, kwargs = call
+
+    def less(value: Any) -> Any:
+        if type(value) is int and numbers:
+            return value // factor if value > factor else min(value, 2)
+        if not containers or not _grows(value) or _is_record(value):
+            return value
+        if type(value) is dict:
+            return dict(itertools.islice(value.items(), max(len(value) // factor, 1)))
+        if isinstance(value, (set, frozenset)):
+            return type(value)(itertools.islice(value, max(len(value) // factor, 1)))
+        if type(value) is tuple and len(value) <= 4:
+            return tuple(map(less, value))
+        rows = {len(one) if type(one) is list else -1 for one in value}
+        if type(value) is list and rows == {len(value)}:
+            side = max(int(len(value) / factor**0.5), 1)
+            return [row[:side] for row in value[:side]]
+        return value[: max(len(value) // factor, 1)]
+
+    return tuple(map(less, args)), {name: less(one) for name, one in kwargs.items()}
 
 
 def _number(value: int, variant: int) -> int:
