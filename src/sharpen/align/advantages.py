@@ -148,7 +148,7 @@ def spread(
     if kl_return not in ("step", "to_go"):
         raise ConfigError(f"kl_return={kl_return!r} must be 'step' or 'to_go'.")
     steps_left = mask.flip(1).cumsum(1).flip(1)
-    found = advantage[:, None] * gamma**steps_left
+    found = advantage[:, None] * gamma ** steps_left.to(advantage.dtype)
     if kl is not None and beta:
         penalty = beta * kl.masked_fill(~mask, 0.0)
         found = found - (_to_go(penalty, mask, gamma) if kl_return == "to_go" else penalty)
