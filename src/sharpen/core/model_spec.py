@@ -440,6 +440,9 @@ class ModelSpec:
         return config
 
 
+_SCORED, _CAUSAL = "ForSequenceClassification", "ForCausalLM"
+
+
 def _family(data: Mapping[str, Any], where: str) -> tuple[Family, Literal["serial", "parallel"]]:
     """The family, and how its blocks are built: by the architecture's name or the key ``block``."""
     block = data.get("block", "serial")
@@ -447,7 +450,9 @@ def _family(data: Mapping[str, Any], where: str) -> tuple[Family, Literal["seria
         raise FileFormatError(f"{where}: block {block!r} is not supported; 'serial' or 'parallel'.")
     names = data.get("architectures") or []
     names = names if isinstance(names, list) else [names]
-    for name in names:
+    for one in names:
+        # A reward model has the same body under another head.
+        name = one.replace(_SCORED, _CAUSAL) if isinstance(one, str) else one
         if isinstance(name, str) and name in ARCHITECTURES:
             return ARCHITECTURES[name], block
         if isinstance(name, str) and name in _PARALLEL:

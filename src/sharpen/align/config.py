@@ -1,0 +1,334 @@
+"""The ``align`` stage's config: which method, from what data and rewards, how long, how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sharpen.core.config import from_dict
+from sharpen.core.errors import ConfigError
+from sharpen.optim.schedules import ScheduleKind
+from sharpen.train.config import ActConfig, CheckpointConfig, FTConfig, MetricsConfig, TrainConfig
+
+__all__ = ["MAY_CHANGE", "AlignConfig", "RewardConfig", "SamplingConfig"]
+
+MAY_CHANGE = ("checkpoint", "metrics", "act", "micro_batch", "samples")
+"""Keys that may differ between a checkpoint and the training that goes on from it."""
+
+MethodName = Literal[
+    "sft",
+    "rm",
+    "dpo",
+    "ipo",
+    "kto",
+    "orpo",
+    "rrhf",
+    "rft",
+    "ppo",
+    "remax",
+    "rloo",
+    "grpo",
+    "bcoder",
+]
+_ADAPTED_LR = 10.0  # times that of whole models
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingConfig:
+    """How completions are generated."""
+
+    max_tokens: int = 128
+    """Longest completion."""
+
+    temperature: float = 1.0
+    """Logits are divided by it, when sampling and when learning."""
+
+    top_p: float = 1.0
+    """Below 1 completions are not drawn from the policy whose log-probabilities are taken, and
+    ratios are biased."""
+
+    top_k: int = 0
+    """As ``top_p``; 0 for all tokens."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.max_tokens < 1 or not 0 < self.temperature <= 2:
+            raise ConfigError(
+                f"max_tokens={self.max_tokens} must be at least 1 and temperature="
+                f"{self.temperature} above 0 and at most 2 (sampling)."
+            )
+        if not 0 < self.top_p <= 1 or self.top_k < 0:
+            raise ConfigError(
+                f"top_p={self.top_p} must be above 0 and at most 1, top_k={self.top_k} at least 0 "
+                "(sampling)."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RewardConfig:
+    """How rewards are computed."""
+
+    uses: str
+    """A reward's name, ``path.py:function`` or ``module:function``."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of a reward that has some."""
+
+    workers: int = 2
+    """Processes; 0 computes in this one, without a deadline."""
+
+    deadline_s: float = 30.0
+    """Seconds that a sample may take; a later one gets no reward and teaches nothing."""
+
+    chunk: int = 1
+    """Samples a call."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not self.uses:
+            raise ConfigError("reward.uses is empty: name a reward.")
+        if self.workers < 0 or not self.deadline_s > 0 or self.chunk < 1:
+            raise ConfigError(
+                f"workers={self.workers} must be at least 0, deadline_s={self.deadline_s} above 0 "
+                f"and chunk={self.chunk} at least 1 (reward)."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AlignConfig:
+    """Learning from feedback.
+
+    An example is a row, a pair, a query with its answers, or a prompt.
+    """
+
+    method: MethodName
+    """The method; its own settings are ``options``."""
+
+    data: str
+    """A file, folder or pattern of rows in TRL's formats."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The method's settings, such as ``{beta: 0.05}``."""
+
+    reward: RewardConfig | None = None
+    """Where completions are generated: what they earn."""
+
+    reference: str = "start"
+    """The frozen policy that methods stay near: the start, or another model."""
+
+    steps: int | None = None
+    """Steps: optimizer steps of methods that learn from rows; batches of completions of methods
+    that generate. Default 100 unless ``epochs`` is given."""
+
+    epochs: float | None = None
+    """Passes over the data, instead of ``steps``."""
+
+    batch: int = 8
+    """Examples of a step, on all processes."""
+
+    micro_batch: int | None = None
+    """Examples (completions, where they are generated) of a forward pass; default as many as make
+    about 8,192 tokens at most."""
+
+    generations: int | None = None
+    """Completions of each prompt; default the method's."""
+
+    epochs_per_batch: int | None = None
+    """Passes over each batch of completions; default the method's: 4 for ppo, else 1."""
+
+    minibatches: int = 1
+    """Optimizer steps of such a pass."""
+
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """How completions are generated."""
+
+    engine: Literal["auto", "serve", "model"] = "auto"
+    """What generates: the serving engine with a copy of the weights, or the trained model itself;
+    ``auto`` is the serving engine."""
+
+    engine_dtype: Literal["same", "float32", "bfloat16"] = "same"
+    """Type of the engine's copy; ``same`` is that of training."""
+
+    max_length: int | None = None
+    """Tokens of a sequence, at most; default the model's context."""
+
+    on_long: Literal["refuse", "drop", "cut"] = "refuse"
+    """What happens to longer rows: an error, left out and counted, or their end cut off."""
+
+    skip_bad: bool = False
+    """Leave rows with missing or wrong fields out, and count them, instead of stopping."""
+
+    chat: bool = False
+    """Put plain prompts and completions into the turns of the model's chat template."""
+
+    tune: Literal["full", "lora", "dora", "qlora"] = "full"
+    """Train all weights, or adapters on frozen ones."""
+
+    rank: int = 16
+    """Adapters: their rank."""
+
+    alpha: float | None = None
+    """Adapters: numerator of their scale; default twice the rank."""
+
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Adapters: names of the layers."""
+
+    merge: bool = False
+    """Adapters: fold them into the weights and write a whole model."""
+
+    optimizer: str = "adamw"
+    """A name of ``sharpen.optim.available()``."""
+
+    optimizer_options: Mapping[str, Any] = field(default_factory=dict)
+    """More options of the optimizer."""
+
+    lr: float | None = None
+    """Peak learning rate; default the method's, ten times it for adapters."""
+
+    weight_decay: float = 0.0
+    """Decoupled decay of matrices."""
+
+    schedule: ScheduleKind = "cosine"
+    """Shape of the learning rate after warm-up."""
+
+    warmup: float = 0.0
+    """Warm-up: steps when 1 or more, else a share of all steps."""
+
+    min_ratio: float = 0.1
+    """The schedule's floor, as a share of ``lr``."""
+
+    max_norm: float = 1.0
+    """Clip the global gradient norm to this."""
+
+    max_bad_steps: int = 10
+    """Give up after so many steps in a row with NaN or infinite loss or gradient."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Compute type. What trains is kept in float32."""
+
+    samples: int = 2
+    """Completions of each step that are kept to be read."""
+
+    act: ActConfig = field(default_factory=ActConfig)
+    """Activation memory."""
+
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """Checkpoints."""
+
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    """Logging."""
+
+    def __post_init__(self) -> None:
+        """Check every range and combination before any work."""
+        from sharpen.align.methods import find_method
+
+        method = find_method(self.method)
+        self.method_options()
+        if method.online and self.reward is None:
+            raise ConfigError(
+                f"{self.method} generates completions, which need a reward. Give reward: "
+                "{uses: NAME}, or --reward NAME."
+            )
+        if not method.online and self.reward is not None:
+            raise ConfigError(f"{self.method} learns from the rows as they are: leave reward out.")
+        for name in ("batch", "minibatches", "samples"):
+            if getattr(self, name) < (0 if name == "samples" else 1):
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
+        for name in ("micro_batch", "generations", "epochs_per_batch", "max_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value} must be at least 1, or null.")
+        if self.steps is not None and self.epochs is not None:
+            raise ConfigError("give steps or epochs, not both.")
+        if self.minibatches > self.completions:
+            raise ConfigError(
+                f"minibatches={self.minibatches} cut a batch of {self.completions} completions."
+            )
+        self.training(1)
+
+    def method_options(self) -> Any:
+        """The method's settings as its own dataclass.
+
+        Raises:
+            ConfigError: an option is unknown or out of range.
+        """
+        from sharpen.align.methods import find_method
+
+        method = find_method(self.method)
+        fixed = method.fixed or {}
+        taken = sorted(fixed.keys() & self.options.keys())
+        if taken:
+            raise ConfigError(f"{taken[0]!r} is what {self.method} decides: leave it out.")
+        try:
+            return from_dict(method.options, {**self.options, **fixed})
+        except ConfigError as error:
+            raise ConfigError(f"options of {self.method}: {error}") from error
+
+    @property
+    def adapts(self) -> bool:
+        """Whether adapters are trained, on frozen weights."""
+        return self.tune != "full"
+
+    @property
+    def completions(self) -> int:
+        """Completions of a step, on all processes; examples, where none are generated."""
+        from sharpen.align.methods import find_method
+
+        method = find_method(self.method)
+        if not method.online:
+            return self.batch
+        return self.batch * (self.generations or method.generations)
+
+    @property
+    def updates(self) -> int:
+        """Optimizer steps of a step."""
+        from sharpen.align.methods import find_method
+
+        method = find_method(self.method)
+        if not method.online:
+            return 1
+        return (self.epochs_per_batch or method.epochs) * self.minibatches
+
+    def num_steps(self, examples: int) -> int:
+        """Steps over a data set of ``examples``."""
+        if self.epochs is not None:
+            return max(1, round(self.epochs * examples / self.batch))
+        return self.steps if self.steps is not None else 100
+
+    def training(self, steps: int, micro_batch: int = 1) -> TrainConfig:
+        """As the trainer is told.
+
+        Args:
+            steps: as of :meth:`num_steps`.
+            micro_batch: examples of a forward pass.
+        """
+        from sharpen.align.methods import find_method
+
+        lr = self.lr
+        if lr is None:
+            lr = find_method(self.method).lr * (_ADAPTED_LR if self.adapts else 1.0)
+        return TrainConfig(
+            steps=steps * self.updates,
+            micro_batch=micro_batch,
+            global_batch=self.completions,
+            method=self.tune,
+            rank=self.rank,
+            alpha=self.alpha,
+            targets=self.targets,
+            merge=self.merge,
+            optimizer=self.optimizer,
+            optimizer_options=self.optimizer_options,
+            lr=lr,
+            weight_decay=self.weight_decay,
+            schedule=self.schedule,
+            warmup=self.warmup,
+            min_ratio=self.min_ratio,
+            max_norm=self.max_norm,
+            max_bad_steps=self.max_bad_steps,
+            dtype=self.dtype,
+            act=self.act,
+            checkpoint=self.checkpoint,
+            ft=FTConfig(),
+            metrics=self.metrics,
+        )

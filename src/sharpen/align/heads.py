@@ -1,0 +1,93 @@
+"""What a policy gets beside its language-model head: critics, scores, values of B-Coder.
+
+Heads are modules of the model itself, so that one optimizer and one checkpoint have everything, and
+are taken off before the model is written.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from sharpen.models.decoder import DecoderLM
+
+__all__ = ["DuelingHead", "add_critic", "add_dueling_head", "add_score_head", "take_off_heads"]
+
+_NAMES = ("critic", "critic_head", "score", "dueling")
+
+
+def add_critic(model: DecoderLM) -> None:
+    """Give a policy a critic of its own size: a copy with a head for one number.
+
+    What is frozen in the policy is shared: under adapters the critic is adapters and a head. The
+    head begins at 0.
+    """
+    frozen = {id(p): p for p in model.parameters() if not p.requires_grad}
+    critic = copy.deepcopy(model, memo=frozen)
+    del critic.lm_head  # it would be trained by nothing
+    model.add_module("critic", critic)
+    model.add_module("critic_head", _zero_head(model))
+
+
+def add_score_head(model: DecoderLM) -> None:
+    """Give a model the head of a reward model, without bias as ``transformers`` has it."""
+    head = nn.Linear(model.spec.hidden_size, 1, bias=False, device=model.lm_head.weight.device)
+    nn.init.zeros_(head.weight)
+    model.add_module("score", head)
+
+
+class DuelingHead(nn.Module):
+    """Values of B-Coder on the last hidden state (Yu et al., ICLR 2024, section 4).
+
+    ::
+
+        V_phi(s) = phi(s)               stage phi, then frozen
+        V_r(s)   = h_1(s) - h_2(s)      stage theta; h_2 is the frozen copy of h_1: 0 at first
+
+    Args:
+        hidden_size: of the state.
+        device: where it lies.
+    """
+
+    def __init__(self, hidden_size: int, device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        self.phi = _mlp(hidden_size, device)
+        nn.init.zeros_(cast(nn.Linear, self.phi[-1]).weight)
+        self.residual = _mlp(hidden_size, device)
+        self.start = copy.deepcopy(self.residual).requires_grad_(False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[..., H] -> [..., 1] raw values."""
+        value: Tensor = self.phi(hidden) + (self.residual(hidden) - self.start(hidden))
+        return value
+
+
+def add_dueling_head(model: DecoderLM) -> None:
+    """Give a policy the values of B-Coder."""
+    head = DuelingHead(model.spec.hidden_size, model.lm_head.weight.device)
+    model.add_module("dueling", head)
+
+
+def take_off_heads(model: DecoderLM) -> None:
+    """Leave the language model alone."""
+    for name in _NAMES:
+        if name in model._modules:
+            delattr(model, name)
+
+
+def _zero_head(model: DecoderLM) -> nn.Linear:
+    head = nn.Linear(model.spec.hidden_size, 1, device=model.lm_head.weight.device)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def _mlp(hidden_size: int, device: torch.device | str) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(hidden_size, hidden_size, device=device),
+        nn.GELU(),
+        nn.Linear(hidden_size, 1, device=device),
+    )

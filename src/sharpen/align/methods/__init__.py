@@ -1,0 +1,25 @@
+"""The methods by name."""
+
+from __future__ import annotations
+
+from sharpen.align.methods import offline, online
+from sharpen.align.methods.base import Estimation, Method, Policy, Scale
+from sharpen.core.errors import ConfigError, did_you_mean
+
+__all__ = ["METHODS", "Estimation", "Method", "Policy", "Scale", "find_method"]
+
+METHODS: dict[str, Method] = {one.name: one for one in (*offline.METHODS, *online.METHODS)}
+
+
+def find_method(name: str) -> Method:
+    """The method called ``name``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in METHODS:
+        raise ConfigError(
+            f"there is no method {name!r}.{did_you_mean(name, METHODS)} Known: "
+            f"{', '.join(METHODS)}."
+        )
+    return METHODS[name]

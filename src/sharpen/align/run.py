@@ -1,0 +1,325 @@
+"""The work of the ``align`` stage: read, load, learn, write."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sharpen.align.config import AlignConfig, RewardConfig
+from sharpen.align.engines import Engine, PlainEngine, ServedEngine
+from sharpen.align.heads import take_off_heads
+from sharpen.align.loop.rollouts import Rollouts, RolloutWork, Sample
+from sharpen.align.loop.rows import RowWork
+from sharpen.align.methods import Method, find_method
+from sharpen.align.rewards import RewardFunction, RewardPool, find_reward
+from sharpen.align.rows import TokenizedRows, read_feedback, tokenize_rows
+from sharpen.align.score_model import write_score_model
+from sharpen.core.assets import ASSETS
+from sharpen.core.errors import ConfigError, DataError
+from sharpen.core.stage import Progress, StageContext, StageResult
+from sharpen.models.decoder import DecoderLM
+from sharpen.models.hf import write_folder
+from sharpen.models.lora import merge_lora, write_adapter
+from sharpen.models.nf4 import dequantize_model_nf4
+from sharpen.models.tokenizer import Tokenizer, check_compatible, load_tokenizer
+from sharpen.serve.sampling import SamplingParams
+from sharpen.train import StepReport, Trainer, TrainResult
+from sharpen.train.config import TrainConfig
+from sharpen.train.prepare import DTYPES, lora_config, prepare_model
+
+__all__ = ["default_micro_batch", "run_align"]
+
+_TOKENS = 8192  # of a forward pass, about
+_ENGINE_BATCH = 64
+
+
+def run_align(config: AlignConfig, context: StageContext) -> StageResult:
+    """Read the rows, load the model, learn, write an adapter or a model."""
+    assert context.model is not None
+    method = find_method(config.method)
+    earlier = context.inputs.get("model")
+    base = earlier.path if earlier is not None else Path(context.model)
+    tokenizer = load_tokenizer(base)
+    rows = read_rows(config, method, tokenizer, base, context)
+    size = config.micro_batch or default_micro_batch(config, method, rows)
+    steps = config.num_steps(len(rows))
+    training = config.training(steps, size)
+    with context.progress("load the model"):
+        model = prepare_model(base, training, seed=context.seed)
+    check_compatible(tokenizer, model.spec, f"the model {base.name}")
+    if method.add_heads is not None:
+        method.add_heads(model)
+    job = _Job(config, context, method, training, tokenizer, base)
+    if method.online:
+        done, measured = job.with_rollouts(model, rows)
+    else:
+        done, measured = job.train(model, job.row_work(rows)), {}
+    name = context.model if context.model in ASSETS else Path(context.model).name
+    results = _results(model, done, rows)
+    if method.name == "rm":
+        write_score_model(model, context.output, tokenizer, merged=config.adapts)
+    else:
+        take_off_heads(model)
+        _write(model, training, context.output, tokenizer, name)
+    return StageResult(
+        results=results,
+        measured={
+            "step_s": done.step_s,
+            "tokens_per_s": done.tokens_per_s,
+            "peak_bytes": done.peak_bytes,
+            **measured,
+        },
+    )
+
+
+def read_rows(
+    config: AlignConfig, method: Method, tokenizer: Tokenizer, base: Path, context: StageContext
+) -> TokenizedRows:
+    """The rows of the data, tokenized; too long ones are treated as the config says.
+
+    Raises:
+        DataError: a row is bad, or none is left.
+    """
+    from sharpen.core.model_spec import ModelSpec
+
+    found = read_feedback(
+        context.resolve(config.data),
+        kind=None if method.name == "sft" else method.kind,
+        skip_bad=config.skip_bad,
+    )
+    kinds = ("completion", "messages") if method.name == "sft" else (method.kind,)
+    if found.kind not in kinds:
+        found = read_feedback(
+            context.resolve(config.data), kind=method.kind, skip_bad=config.skip_bad
+        )
+    limit = config.max_length or ModelSpec.from_ref(base).max_positions
+    room = config.sampling.max_tokens if method.online else 0
+    if room and limit - room < 2:
+        raise ConfigError(
+            f"sampling.max_tokens={room} leaves no room for a prompt in {limit} tokens."
+        )
+    rows = tokenize_rows(
+        found.rows,
+        tokenizer,
+        max_length=limit - room,
+        on_long=config.on_long,
+        use_template=config.chat,
+    )
+    if not len(rows):
+        raise DataError(
+            f"{config.data}: no row is left; dropped: {rows.dropped}. Raise max_length."
+        )
+    rows.dropped.update(found.skipped)
+    return rows
+
+
+def default_micro_batch(config: AlignConfig, method: Method, rows: TokenizedRows) -> int:
+    """The most examples of a forward pass that have about 8,192 tokens and divide the batch."""
+    longest = max(map(len, rows.rows))
+    if method.online:
+        longest += config.sampling.max_tokens
+    width = {"preference": 2, "ranked": 4}.get(method.kind, 1)
+    fits = max(1, _TOKENS // (longest * width))
+    whole = config.completions
+    return max(size for size in range(1, whole + 1) if whole % size == 0 and size <= fits)
+
+
+class _Job:
+    """One training, and what it tells the run."""
+
+    def __init__(
+        self,
+        config: AlignConfig,
+        context: StageContext,
+        method: Method,
+        training: TrainConfig,
+        tokenizer: Tokenizer,
+        base: Path,
+    ) -> None:
+        self.config, self.context, self.method = config, context, method
+        self.training, self.tokenizer, self.base = training, tokenizer, base
+        self._options = config.method_options()
+        pad = tokenizer.pad_id if tokenizer.pad_id is not None else tokenizer.eos_id
+        self._pad_id = pad or 0
+
+    def row_work(self, rows: TokenizedRows) -> RowWork:
+        """Of an offline method."""
+        return RowWork(
+            rows.rows,
+            self.method,
+            self._options,
+            dtype=DTYPES[self.config.dtype],
+            pad_id=self._pad_id,
+            reference=self._reference(),
+        )
+
+    def with_rollouts(
+        self, model: DecoderLM, rows: TokenizedRows
+    ) -> tuple[TrainResult, dict[str, Any]]:
+        """Train an online method; its engine and reward processes end with it."""
+        config, method = self.config, self.method
+        assert config.reward is not None
+        sampling = config.sampling
+        rollouts = Rollouts(
+            prompts=config.batch,
+            generations=config.generations or method.generations,
+            epochs=config.epochs_per_batch or method.epochs,
+            minibatches=config.minibatches,
+            sampling=SamplingParams(
+                max_tokens=sampling.max_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                top_k=sampling.top_k,
+            ),
+        )
+        ends = set(model.spec.eos_token_ids)
+        if self.tokenizer.eos_id is not None:
+            ends.add(self.tokenizer.eos_id)
+        longest = max(map(len, rows.rows)) + sampling.max_tokens
+        engine = self._engine(model, rollouts, longest)
+        try:
+            with _pool(config.reward, self.context) as pool:
+                work = RolloutWork(
+                    rows.rows,
+                    method,
+                    self._options,
+                    rollouts,
+                    engine=engine,
+                    pool=pool,
+                    dtype=DTYPES[config.dtype],
+                    pad_id=self._pad_id,
+                    reference=self._reference(),
+                    eos_ids=frozenset(ends),
+                    on_sample=self._samples(),
+                )
+                done = self.train(model, work)
+                stats = pool.stats
+        finally:
+            engine.close()
+        spent = {f"{name}_s": seconds for name, seconds in work.seconds.items()}
+        return done, {**spent, "rewards": stats.to_json()}
+
+    def train(self, model: DecoderLM, work: RowWork | RolloutWork) -> TrainResult:
+        """All steps, from the newest checkpoint on."""
+        total = self.training.num_steps(len(work))
+        with self.context.progress(f"align by {self.method.name}", total) as bar:
+            trainer = Trainer(
+                model,
+                work,
+                self.training,
+                output=self.context.work,
+                seed=self.context.seed,
+                callbacks=[_Report(self.context, self.training, bar)],
+            )
+            return trainer.fit()
+
+    def _engine(self, model: DecoderLM, rollouts: Rollouts, longest: int) -> Engine:
+        config = self.config
+        batch = min(_ENGINE_BATCH, rollouts.prompts * (rollouts.generations + 1))
+        if config.engine == "model":
+            return PlainEngine(self.tokenizer, max_batch=batch)
+        dtype = config.dtype if config.engine_dtype == "same" else config.engine_dtype
+        return ServedEngine(
+            self.base,
+            dtype=dtype,
+            device=model.lm_head.weight.device,
+            max_batch=batch,
+            max_context=min(longest, model.spec.max_positions),
+        )
+
+    def _reference(self) -> str:
+        given = self.config.reference
+        if given == "start" or given in ASSETS:
+            return given
+        return str(self.context.resolve(given))
+
+    def _samples(self) -> Callable[[Sample], None] | None:
+        folder = self.context.run_folder
+        if folder is None or not self.config.samples:
+            return None
+        path = folder / f"samples-{self.context.stage}.jsonl"
+
+        def write(sample: Sample) -> None:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
+
+        return write
+
+
+class _Report:
+    """Passes steps on to the run's metrics and progress."""
+
+    def __init__(self, context: StageContext, config: TrainConfig, bar: Progress) -> None:
+        self._context, self._config, self._bar = context, config, bar
+        self._shown = 0
+
+    def on_start(self, trainer: Trainer) -> None:
+        """Rows of steps that are done again go."""
+        self._context.rewind(trainer.step)
+        self._bar.advance(trainer.step - self._shown)
+        self._shown = trainer.step
+
+    def on_step(self, trainer: Trainer, report: StepReport) -> None:
+        """One row a number."""
+        self._shown = report.step
+        told = {name: report.metrics[name] for name in ("reward",) if name in report.metrics}
+        self._bar.advance(1, loss=report.loss, **told)
+        if report.step % self._config.metrics.log_every and "reward" not in report.metrics:
+            return
+        values = {
+            "loss": report.loss if report.labels else math.nan,
+            "grad_norm": report.grad_norm,
+            "lr": report.lr,
+            "tokens_per_s": report.tokens / report.seconds,
+            **report.metrics,
+        }
+        for name, value in values.items():
+            self._context.metric(name, value, report.step)
+
+
+def _pool(config: RewardConfig, context: StageContext) -> RewardPool:
+    return RewardPool(
+        _reward(config, context),
+        workers=config.workers,
+        deadline_s=config.deadline_s,
+        chunk=config.chunk,
+    )
+
+
+def _reward(config: RewardConfig, context: StageContext) -> RewardFunction:
+    path, separator, name = config.uses.rpartition(":")
+    uses = config.uses
+    if separator and path.endswith(".py"):
+        uses = f"{context.resolve(path)}:{name}"
+    return find_reward(uses, dict(config.options))
+
+
+def _write(
+    model: DecoderLM, config: TrainConfig, output: Path, tokenizer: Tokenizer, base: str
+) -> None:
+    if config.adapts and not config.merge:
+        write_adapter(model, output, lora_config(config), base=base)
+        return
+    merge_lora(model)
+    dequantize_model_nf4(model)
+    write_folder(model, output, dtype=DTYPES[config.dtype])
+    tokenizer.save(output)
+
+
+def _results(model: DecoderLM, done: TrainResult, rows: TokenizedRows) -> dict[str, Any]:
+    return {
+        "steps": done.steps,
+        "skipped_steps": done.skipped_steps,
+        "rows": len(rows),
+        "dropped": dict(rows.dropped),
+        "cut": rows.cut,
+        "tokens": done.tokens,
+        "labels": done.labels,
+        "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "loss_first": done.loss_first,
+        "loss_last": done.loss_last,
+    }
