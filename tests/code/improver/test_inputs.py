@@ -27,7 +27,7 @@ from sharpen.code.improver.target import Target, locate
 from sharpen.code.improver.testing import command_of, doctest_command, find_tests, run_tests
 from sharpen.code.inputs import Input
 from sharpen.code.measure.process import encode_inputs
-from sharpen.core.errors import ExecutionError
+from sharpen.core.errors import ConfigError, ExecutionError
 from sharpen.core.sandbox import decode, encode
 
 MODULE = '''
@@ -440,3 +440,30 @@ def test_calls_that_take_long_are_cut(tmp_path: Path) -> None:
     assert corpus.sources == {"tests": 1, "cut from those that take long": 1}
     assert 10**4 < corpus.known[1][0][0] < 10**7
     assert corpus.known[1][0][1] == [[1, 2], [3]]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("while True:\n        n += 1", "take longer than 0.5 s"),
+        ("return n.unheard", "raise TypeError"),
+    ],
+)
+def test_why_there_are_no_inputs(tmp_path: Path, body: str, words: str) -> None:
+    path = tmp_path / "none.py"
+    path.write_text(f"def f(n: int) -> int:\n    {body}\n")
+    target = locate(path, "f")
+    with Watcher(target.program()) as watcher, pytest.raises(ConfigError, match=words) as caught:
+        collect(target, given=[], recorded=[], documented=[], baseline=watcher, seed=0, refused=3)
+    assert "3 calls in tests with an argument that is no plain value" in str(caught.value)
+
+
+def test_arguments_that_are_defaults_are_left_to_the_function(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text("def f(n, xs, key=len):\n    return [key(x) for x in xs]\n")
+    (tmp_path / "test_late.py").write_text(
+        "from late import f\n\ndef test():\n    f(1, ['a'])\n    f(1, ['a'], key=str.upper)\n"
+    )
+    target = locate(tmp_path / "late.py", "f")
+    run = run_tests(command_of(str(tmp_path / "test_late.py")), target, record=True)
+    assert [decode(one) for one in run.records] == [((1, ["a"]), {})]
+    assert run.refused == 1

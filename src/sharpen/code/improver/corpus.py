@@ -27,6 +27,7 @@ __all__ = ["TEMPLATE", "Corpus", "collect", "made_up"]
 _EXAMPLES = 500
 _GUESSED = 6
 _MOST_SERIES = 4  # each ends with a call that is late
+_TRIED_S = 0.5  # a guess that takes longer is not used
 _QUICK_S = 0.2  # a call that takes longer is not grown
 _MOST_CUT = 3
 _PARTS = (4, 16, 64, 256, 1024, 4096, 16384)
@@ -96,6 +97,7 @@ def collect(
     documented: Sequence[bytes],
     baseline: Observer,
     seed: int,
+    refused: int = 0,
 ) -> Corpus:
     """Put together what a function is tried with.
 
@@ -106,6 +108,7 @@ def collect(
         documented: from examples in docstrings.
         baseline: calls the function, to see which guesses it takes.
         seed: of what is made up.
+        refused: calls in tests whose arguments are no plain values.
 
     Raises:
         ConfigError: there are none; the message has a template for a file of them.
@@ -126,20 +129,23 @@ def collect(
         calls, dropped = from_records(records)
         add(calls, source)
         if dropped:
-            left_out[f"from {source}: an argument is an object of a class of the program"] = dropped
+            left_out[f"calls in {source} with an object of a class of the program"] = dropped
+    if refused:
+        left_out["calls in tests with an argument that is no plain value"] = refused
     add(_cut_down(baseline, list(known.values())), "cut from those that take long")
+    late = 0
     if not known and target.kind != "method":
         strategy = call_strategy(target.node, target.signature, [])
         if strategy is not None:
-            add(_taken(baseline, examples(strategy, 60, seed)), "type hints")
+            calls, late = _taken(baseline, examples(strategy, 60, seed))
+            add(calls, "type hints")
         if not known:
             skip = target.kind == "classmethod"
-            add(
-                _taken(baseline, guesses(target.node, skip_first=skip))[:_GUESSED],
-                "use in the body",
-            )
+            calls, late_too = _taken(baseline, guesses(target.node, skip_first=skip))
+            late += late_too
+            add(calls[:_GUESSED], "use in the body")
     if not known:
-        raise ConfigError(_nothing(target, left_out))
+        raise ConfigError(_nothing(target, left_out, late))
     # Of an open hint the calls that were taken tell more than the hint.
     hinted = list(sources) == ["type hints"] and not any(map(is_open, _hints(target)))
     corpus = Corpus(list(known.values()), sources, left_out=left_out, hinted=hinted)
@@ -200,30 +206,36 @@ def _first_part(baseline: Observer, call: Input) -> list[Input]:
     return []
 
 
-def _taken(baseline: Observer, calls: Sequence[Input]) -> list[Input]:
-    """Those that a function does not refuse by their class."""
+def _taken(baseline: Observer, calls: Sequence[Input]) -> tuple[list[Input], int]:
+    """Those that a function does not refuse by their class; how many took too long."""
     found = []
     waiting = list(calls)
+    late = 0
     for _ in range(_MOST_SERIES):
         if not waiting:
             break
-        series = baseline.observe(encode_inputs(waiting), each_s=0.5, whole_s=20.0)
+        series = baseline.observe(encode_inputs(waiting), each_s=_TRIED_S, whole_s=20.0)
         for call, seen in zip(waiting, series.seen, strict=False):
-            if seen.what is None:
-                continue
-            if seen.what["error"] is None:
+            late += seen.why == "late"
+            if seen.what is not None and seen.what["error"] is None:
                 found.append(call)
         waiting = waiting[len(series.seen) :]
-    return found
+    return found, late
 
 
-def _nothing(target: Target, left_out: dict[str, int]) -> str:
+def _nothing(target: Target, left_out: dict[str, int], late: int) -> str:
     names = ", ".join(target.signature.parameters) or ""
     comma = "," if len(target.signature.parameters) == 1 else ""
     template = TEMPLATE.format(name=target.name, arguments=f"{names}{comma}")
-    why = "".join(f" {count} {reason}." for reason, count in left_out.items())
+    guessed = (
+        f"raise TypeError or take longer than {_TRIED_S:g} s ({late} of those that were tried did)"
+        if late
+        else "raise TypeError"
+    )
+    seen = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+    tests = f"of tests there are {seen}" if seen else "no test calls it"
     return (
-        f"there are no inputs for {target.file.name}:{target.entry}: no test calls it, it has no"
-        f" type hints that say enough, and guesses raise TypeError.{why} Name tests with --tests,"
-        f" or write a file cases.py and pass --inputs cases.py:cases:\n\n{template}"
+        f"there are no inputs for {target.file.name}:{target.entry}: {tests}, it has no type hints"
+        f" that say enough, and guesses {guessed}. Name tests with --tests, or write a file"
+        f" cases.py and pass --inputs cases.py:cases:\n\n{template}"
     )

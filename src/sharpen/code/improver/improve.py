@@ -198,6 +198,7 @@ def prepare(
         target,
         given=given,
         recorded=run.records if run else [],
+        refused=run.refused if run else 0,
         documented=documented,
         baseline=original,
         seed=config.seed,

@@ -18,14 +18,15 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-__all__ = ["MOST_RECORDS", "read_records", "start"]
+__all__ = ["MOST_RECORDS", "read_records", "read_refusals", "start"]
 
 MOST_RECORDS = 300
 """Different calls that are kept."""
 
 _MOST_CALLS = 20_000  # that are looked at
 _MOST_BYTES = 1 << 22  # of one call
-_ALL_BYTES = 1 << 26
+_ALL_BYTES = 1 << 24  # of all calls that are looked at
+_MOST_REFUSED = 200
 _LENGTH = struct.Struct("<I")
 _VARARGS, _VARKEYWORDS = 4, 8  # flags of code
 
@@ -110,7 +111,7 @@ class _Recorder:
         self.encode, self.refused = encode, (CodecError, RecursionError)
         self.known: dict[CodeType, bool] = {}
         self.found: dict[bytes, None] = {}
-        self.calls = self.bytes = 0
+        self.calls = self.bytes = self.refusals = 0
 
     def begin(self) -> None:
         """Look at all calls from now on."""
@@ -143,12 +144,12 @@ class _Recorder:
         try:
             data = self.encode(self.arguments(frame, code), strict=True, max_bytes=_MOST_BYTES)
         except self.refused:
-            data = None
-        if data is not None and data not in self.found:
+            self.refusals += 1
+        else:
             self.found[data] = None
             self.bytes += len(data)
         enough = len(self.found) >= MOST_RECORDS or self.bytes >= _ALL_BYTES
-        if enough or self.calls >= _MOST_CALLS:
+        if enough or self.calls >= _MOST_CALLS or self.refusals >= _MOST_REFUSED:
             threading.setprofile(None)
             sys.setprofile(None)
 
@@ -158,6 +159,8 @@ class _Recorder:
         count = code.co_argcount
         names = code.co_varnames
         args = [values[name] for name in names[:count]]
+        if self.kind == "function" and not code.co_flags & _VARARGS:
+            args = _without_defaults(args, frame.f_globals.get(self.entry), code)
         at = count + code.co_kwonlyargcount
         if code.co_flags & _VARARGS:
             args += values[names[at]]
@@ -177,6 +180,20 @@ class _Recorder:
         if self.found:
             parts = [_LENGTH.pack(len(data)) + data for data in self.found]
             Path(self.out, f"records-{os.getpid()}").write_bytes(b"".join(parts))
+        if self.refusals:
+            Path(self.out, f"refused-{os.getpid()}").write_text(str(self.refusals))
+
+
+def _without_defaults(args: list[Any], function: Any, code: CodeType) -> list[Any]:
+    """Arguments without the last ones that are what the function has for them anyway."""
+    defaults = getattr(function, "__defaults__", None) or ()
+    if getattr(function, "__code__", None) is not code:
+        return args
+    for default in defaults[::-1]:
+        if args[-1] is not default:
+            break
+        args = args[:-1]
+    return args
 
 
 def read_records(folder: Path) -> list[bytes]:
@@ -190,3 +207,8 @@ def read_records(folder: Path) -> list[bytes]:
             found[data[at : at + length]] = None
             at += length
     return list(found)[:MOST_RECORDS]
+
+
+def read_refusals(folder: Path) -> int:
+    """How many calls were seen whose arguments are no plain values."""
+    return sum(int(path.read_text()) for path in folder.glob("refused-*"))

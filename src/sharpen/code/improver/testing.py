@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sharpen.code.improver.recording import read_records
+from sharpen.code.improver.recording import read_records, read_refusals
 from sharpen.code.improver.target import Target
 from sharpen.core.errors import ConfigError, MissingFileError
 
@@ -46,6 +46,7 @@ class TestRun:
         seconds: it took.
         records: arguments of calls, as they cross.
         loaded: whether a process imported the text that stood in for the file.
+        refused: calls whose arguments are no plain values.
     """
 
     __test__ = False  # pytest takes classes of this name for its own
@@ -55,6 +56,7 @@ class TestRun:
     seconds: float
     records: list[bytes] = field(default_factory=list)
     loaded: bool = False
+    refused: int = 0
 
 
 def command_of(tests: str) -> list[str]:
@@ -139,6 +141,7 @@ def run_tests(
             time.monotonic() - begin,
             read_records(place) if record else [],
             any(place.glob("loaded-*")),
+            read_refusals(place),
         )
 
 
