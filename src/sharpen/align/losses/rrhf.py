@@ -86,7 +86,7 @@ def rrhf_loss(
     widths = widths.scatter_reduce(0, query, texts, "amax").clamp(min=1)[query]
     sums = sequence_sum(logp, batch.action_mask)
     divisor = lengths if config.length == "completion" else widths
-    scores = sums / divisor**config.length_penalty
+    scores = sums / divisor.to(sums.dtype) ** config.length_penalty
     compared = (query[:, None] == query) & (batch.scores[:, None] < batch.scores)
     gaps = torch.relu(scores[:, None] - scores).masked_fill(~compared, 0.0)
     rank_loss = gaps.sum() / max(1, counts.examples)
