@@ -39,6 +39,7 @@ BUILT_IN = {
     "length": "sharpen.align.rewards.text:Length",
     "number": "sharpen.align.rewards.text:Number",
     "pattern": "sharpen.align.rewards.text:Pattern",
+    "programs": "sharpen.align.domains.program_rewards:ProgramReward",
 }
 """Where the rewards that come with the package are; they load on first use."""
 
