@@ -20,9 +20,11 @@ from sharpen.align.rows import TokenizedRows, read_feedback, tokenize_rows
 from sharpen.align.score_model import write_score_model
 from sharpen.core.assets import ASSETS
 from sharpen.core.errors import ConfigError, DataError
+from sharpen.core.model_spec import ModelSpec
 from sharpen.core.stage import Progress, StageContext, StageResult
 from sharpen.models.decoder import DecoderLM
 from sharpen.models.hf import write_folder
+from sharpen.models.load import resolve_model
 from sharpen.models.lora import merge_lora, write_adapter
 from sharpen.models.nf4 import dequantize_model_nf4
 from sharpen.models.tokenizer import Tokenizer, check_compatible, load_tokenizer
@@ -42,7 +44,7 @@ def run_align(config: AlignConfig, context: StageContext) -> StageResult:
     assert context.model is not None
     method = find_method(config.method)
     earlier = context.inputs.get("model")
-    base = earlier.path if earlier is not None else Path(context.model)
+    base = str(earlier.path) if earlier is not None else context.model
     tokenizer = load_tokenizer(base)
     rows = read_rows(config, method, tokenizer, base, context)
     size = config.micro_batch or default_micro_batch(config, method, rows)
@@ -50,7 +52,7 @@ def run_align(config: AlignConfig, context: StageContext) -> StageResult:
     training = config.training(steps, size)
     with context.progress("load the model"):
         model = prepare_model(base, training, seed=context.seed)
-    check_compatible(tokenizer, model.spec, f"the model {base.name}")
+    check_compatible(tokenizer, model.spec, f"the model {Path(base).name}")
     if method.add_heads is not None:
         method.add_heads(model)
     job = _Job(config, context, method, training, tokenizer, base)
@@ -77,15 +79,13 @@ def run_align(config: AlignConfig, context: StageContext) -> StageResult:
 
 
 def read_rows(
-    config: AlignConfig, method: Method, tokenizer: Tokenizer, base: Path, context: StageContext
+    config: AlignConfig, method: Method, tokenizer: Tokenizer, base: str, context: StageContext
 ) -> TokenizedRows:
     """The rows of the data, tokenized; too long ones are treated as the config says.
 
     Raises:
         DataError: a row is bad, or none is left.
     """
-    from sharpen.core.model_spec import ModelSpec
-
     found = read_feedback(
         context.resolve(config.data),
         kind=None if method.name == "sft" else method.kind,
@@ -96,7 +96,7 @@ def read_rows(
         found = read_feedback(
             context.resolve(config.data), kind=method.kind, skip_bad=config.skip_bad
         )
-    limit = config.max_length or ModelSpec.from_ref(base).max_positions
+    limit = config.max_length or ModelSpec.from_ref(resolve_model(base)).max_positions
     room = config.sampling.max_tokens if method.online else 0
     if room and limit - room < 2:
         raise ConfigError(
@@ -138,7 +138,7 @@ class _Job:
         method: Method,
         training: TrainConfig,
         tokenizer: Tokenizer,
-        base: Path,
+        base: str,
     ) -> None:
         self.config, self.context, self.method = config, context, method
         self.training, self.tokenizer, self.base = training, tokenizer, base

@@ -7,7 +7,7 @@ from typing import Any
 from sharpen.align.config import MAY_CHANGE, AlignConfig
 from sharpen.core.files import sha256_file
 from sharpen.core.report import Section, Table
-from sharpen.core.stage import RecipeContext, StageContext, StageResult, StageType
+from sharpen.core.stage import Prediction, RecipeContext, StageContext, StageResult, StageType
 
 __all__ = ["ALIGN"]
 
@@ -29,6 +29,12 @@ def _fingerprint(config: AlignConfig, context: RecipeContext) -> Any:
         if separator and path.endswith(".py"):
             found["reward"] = [sha256_file(context.resolve(path))]
     return found
+
+
+def _predict(config: AlignConfig, context: RecipeContext) -> Prediction:
+    from sharpen.align.predict import predict_align
+
+    return predict_align(config, context)
 
 
 def _report(summary: dict[str, Any]) -> list[Section]:
@@ -62,6 +68,7 @@ ALIGN = StageType(
     needs_model=True,
     may_change=MAY_CHANGE,
     fingerprint=_fingerprint,
+    predict=_predict,
     report=_report,
     curve="loss",
 )

@@ -22,6 +22,7 @@ COMMANDS = {
     "tune": "Search over a recipe's settings.",
     "data": "Clean a corpus, find duplicates, and see why each row went.",
     "train": "Carry out a recipe up to its last training stage.",
+    "align": "Learn from feedback: preferences, labels, rankings, rewards.",
     "compress": "Quantize or prune a model's weights.",
     "eval": "Measure a model: perplexity, choices, exact match.",
     "serve": "Serve a model over an OpenAI-compatible HTTP API.",

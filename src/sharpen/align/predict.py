@@ -1,0 +1,146 @@
+"""What an alignment will need: the policy's training, and all models and caches beside it.
+
+::
+
+    policy      as of the ``train`` stage: weights, gradients, optimizer states, activations
+    critic      the same again without its head (PPO); under adapters: adapters alone
+    reference   frozen weights, where completions are met (whole models only)
+    engine      a copy of the weights, and the blocks of its keys and values
+"""
+
+from __future__ import annotations
+
+from sharpen.align.config import AlignConfig
+from sharpen.align.methods import Method, find_method
+from sharpen.align.rows import read_feedback, tokenize_rows
+from sharpen.core.assets import ASSETS, asset_path
+from sharpen.core.model_spec import ModelSpec
+from sharpen.core.stage import Prediction, RecipeContext
+from sharpen.models.tile_sizes import logits_tile
+from sharpen.models.tokenizer import load_tokenizer
+from sharpen.plan.device import DeviceProfile, load_profile
+from sharpen.plan.training import TrainingJob, training_memory, training_step_s
+
+__all__ = ["predict_align"]
+
+_SAMPLED_ROWS = 500
+_BLOCK = 16
+_ENGINE_BATCH = 64
+_MOST_CACHE = 4 << 30
+_BYTES = {"float32": 4, "bfloat16": 2}
+_LOOPS = 3.0  # a pass without gradients is a third of one with them
+
+
+def predict_align(config: AlignConfig, context: RecipeContext) -> Prediction:
+    """Memory, and seconds of a step without generating and rewards."""
+    assert context.model is not None
+    path = asset_path(context.model) if context.model in ASSETS else context.resolve(context.model)
+    spec = ModelSpec.from_ref(path)
+    method = find_method(config.method)
+    device: DeviceProfile = context.device or load_profile()
+    longest = _longest(config, method, context, spec)
+    job = _job(config, method, spec, longest)
+    parts = training_memory(job, device.base_bytes)
+    parts |= _beside(config, method, spec, longest, parts)
+    steps = config.num_steps(0) if config.epochs is None else None
+    step_s = sum(training_step_s(job, device).values())
+    if method.online:
+        passes = (1 + method.has_critic) * config.updates
+        passes_without = method.reference(config.method_options()) + method.has_critic
+        scored = config.updates > 1 or passes_without > 0
+        step_s *= passes + (passes_without + scored) / _LOOPS
+    return Prediction(
+        peak_bytes=sum(parts.values()),
+        parts=parts,
+        step_s=step_s if not method.online else None,
+        steps=steps * config.updates if steps is not None else None,
+        time_s=step_s * steps if steps is not None and not method.online else None,
+        details={
+            "longest_sequence": longest,
+            "trained_parameters": job.trained_parameters,
+            "learning_s_a_batch": step_s,
+        },
+        remedies=_remedies(config, method),
+    )
+
+
+def _longest(config: AlignConfig, method: Method, context: RecipeContext, spec: ModelSpec) -> int:
+    """Tokens of the longest of the first rows, its completion included."""
+    limit = config.max_length or spec.max_positions
+    room = config.sampling.max_tokens if method.online else 0
+    assert context.model is not None
+    model = context.model if context.model in ASSETS else context.resolve(context.model)
+    kind = None if method.name == "sft" else method.kind
+    rows = read_feedback(
+        context.resolve(config.data), kind=kind, skip_bad=config.skip_bad, limit=_SAMPLED_ROWS
+    )
+    found = tokenize_rows(
+        rows.rows,
+        load_tokenizer(model),
+        max_length=limit - room,
+        on_long="drop" if config.on_long == "refuse" else config.on_long,
+        use_template=config.chat,
+    )
+    return max(map(len, found.rows), default=limit - room) + room
+
+
+def _job(config: AlignConfig, method: Method, spec: ModelSpec, longest: int) -> TrainingJob:
+    width = {"preference": 2, "ranked": 4}.get(method.kind, 1)
+    size = config.micro_batch or max(1, 8192 // (longest * width))
+    size = min(size, config.completions)
+    training = config.training(1)
+    tile = config.act.tiled_loss
+    return TrainingJob(
+        spec=spec,
+        adapters=training.adapters,
+        seq_len=longest,
+        micro_batch=size * width,
+        grad_accum=-(-config.completions // size),
+        nf4=config.tune == "qlora",
+        dtype=config.dtype,
+        checkpointing=config.act.mode,
+        checkpoint_every=config.act.every,
+        tile=logits_tile(spec.vocab_size) if tile == "auto" else tile,
+        state_ratio=training.state_ratio(spec),
+        document_tokens=longest,
+    )
+
+
+def _beside(
+    config: AlignConfig, method: Method, spec: ModelSpec, longest: int, policy: dict[str, int]
+) -> dict[str, int]:
+    """Models and caches beside the policy, in bytes."""
+    found: dict[str, int] = {}
+    weights = 4 * spec.num_parameters
+    if method.has_critic:
+        kept = ("gradients", "optimizer", "activations", "checkpoint")
+        found["critic"] = sum(policy[name] for name in kept)
+        if not config.adapts:
+            found["critic"] += policy["weights"]
+    meets_new = method.online or method.kind == "label"
+    if meets_new and not config.adapts and method.reference(config.method_options()):
+        found["reference"] = weights
+    if method.online and config.engine != "model":
+        dtype = config.dtype if config.engine_dtype == "same" else config.engine_dtype
+        found["engine"] = _BYTES[dtype] * spec.num_parameters
+        sequences = min(_ENGINE_BATCH, 2 * config.completions)
+        tokens = sequences * -(-longest // _BLOCK) * _BLOCK
+        cache = 2 * spec.num_layers * spec.kv_size * tokens * _BYTES[dtype]
+        found["keys and values"] = min(cache, _MOST_CACHE)
+    return found
+
+
+def _remedies(config: AlignConfig, method: Method) -> tuple[str, ...]:
+    """What to change if it does not fit, best first."""
+    found = []
+    if not config.adapts:
+        found.append("tune=lora trains adapters: no optimizer states, no copy for the reference")
+    if method.has_critic:
+        found.append("method=remax needs no critic")
+    if method.online and config.engine != "model":
+        found.append("engine=model generates with the trained weights themselves")
+    if config.micro_batch != 1:
+        found.append("micro_batch=1 keeps fewer activations")
+    if config.act.mode == "none":
+        found.append("act.mode=full computes activations again")
+    return tuple(found)

@@ -1,0 +1,202 @@
+"""``sharpen align``: learning from feedback, one command a method; look at data; plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sharpen.cli.common import Output, command, new_app
+from sharpen.cli.progress import observe
+
+__all__ = ["app"]
+
+app = new_app("Learn from feedback: preferences, labels, rankings, rewards.")
+
+_METHODS = {
+    "sft": ("Learn completions by heart.", ""),
+    "rm": ("Make a reward model of preferences.", ""),
+    "dpo": ("Learn preferences directly.", ""),
+    "ipo": ("Learn preferences directly, without overfitting them.", ""),
+    "kto": ("Learn from completions called good or bad.", ""),
+    "orpo": ("Learn completions and preferences at once, without a reference.", ""),
+    "rrhf": ("Rank candidates by likelihood as their scores do.", ""),
+    "rft": ("Learn the best of several own completions.", " --reward number"),
+    "ppo": ("Learn from rewards with a critic.", " --reward number"),
+    "remax": ("Learn from rewards against the greedy completion.", " --reward number"),
+    "rloo": ("Learn from rewards against the prompt's other completions.", " --reward number"),
+    "grpo": ("Learn from rewards within groups of completions.", " --reward number"),
+}
+
+Model = Annotated[str, typer.Option("--model", "-m", help="An asset's name, or a model folder.")]
+Data = Annotated[str, typer.Option("--data", "-d", help="Rows in TRL's formats: file or folder.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Further settings: KEY=VALUE, such as batch=16 or options.beta=0.05.",
+        show_default=False,
+    ),
+]
+Reward = Annotated[
+    str | None, typer.Option(help="A reward's name, FILE.py:FUNCTION or MODULE:FUNCTION.")
+]
+Out = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Run folder; default runs/<method>.")
+]
+Lora = Annotated[int | None, typer.Option(help="Train adapters of this rank.")]
+Steps = Annotated[int | None, typer.Option(help="Steps; default 100.")]
+Rate = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")]
+Reference = Annotated[str | None, typer.Option(help="The reference: a model; default the start.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out and count them.")]
+Seed = Annotated[int, typer.Option(help="Of order, completions and adapters.")]
+Force = Annotated[bool, typer.Option("--force", help="Run even when the plan says no.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Plan, and do nothing.")]
+
+
+def _recipe(
+    method: str,
+    model: str,
+    data: str,
+    overrides: list[str] | None,
+    given: dict[str, Any],
+    seed: int,
+) -> Any:
+    from sharpen.core.recipe import load_recipe
+
+    align = {name: value for name, value in given.items() if value is not None}
+    source = {
+        "sharpen": 1,
+        "name": method,
+        "seed": seed,
+        "model": model,
+        "align": {"method": method, "data": data, **align},
+    }
+    return load_recipe(source, [f"align.{one}" for one in overrides or []])
+
+
+def _add(method: str, title: str, example: str) -> None:
+    def run(
+        model: Model,
+        data: Data,
+        overrides: Overrides = None,
+        reward: Reward = None,
+        output: Out = None,
+        lora: Lora = None,
+        steps: Steps = None,
+        lr: Rate = None,
+        reference: Reference = None,
+        skip_bad: SkipBad = False,
+        seed: Seed = 0,
+        force: Force = False,
+        dry_run: DryRun = False,
+    ) -> Output:
+        given = {
+            "reward": {"uses": reward} if reward is not None else None,
+            "tune": "lora" if lora is not None else None,
+            "rank": lora,
+            "steps": steps,
+            "lr": lr,
+            "reference": reference,
+            "skip_bad": skip_bad or None,
+        }
+        recipe = _recipe(method, model, data, overrides, given, seed)
+        if dry_run:
+            return _planned(recipe)
+        return _carried_out(recipe, output or Path("runs") / method, force)
+
+    run.__doc__ = title
+    usage = f"sharpen align {method} --model tiny --data rows.jsonl{example}"
+    command(app, method, example=usage)(run)
+
+
+for _name, (_title, _example) in _METHODS.items():
+    _add(_name, _title, _example)
+
+
+def _carried_out(recipe: Any, output: Path, force: bool) -> Output:
+    from sharpen.core.report import format_value
+    from sharpen.core.run import run
+
+    with observe() as observer:
+        done = run(recipe, output=output, force=force, observer=observer)
+    model = str(done.artifact("align"))
+
+    def render(console: Any) -> None:
+        from rich.table import Table
+
+        table = Table("result", "value", box=None, header_style="bold")
+        for name, value in done.summary.flat().items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                table.add_row(name, format_value(value))
+        console.print(table)
+        console.print(f"model: {model}")
+        console.print(f"run folder: {done.folder}")
+
+    document = {
+        "run": str(done.folder),
+        "model": model,
+        "reused": done.reused,
+        "summary": done.summary,
+    }
+    return Output(document, render)
+
+
+def _planned(recipe: Any) -> Output:
+    from dataclasses import asdict
+
+    from sharpen.core.report import format_value
+    from sharpen.core.run import predict
+
+    found = predict(recipe)["align"]
+
+    def render(console: Any) -> None:
+        from rich.table import Table
+
+        table = Table("memory", "GiB", box=None, header_style="bold")
+        for name, size in [*found.parts.items(), ("in all", found.peak_bytes)]:
+            table.add_row(name, format_value(size / 2**30))
+        console.print(table)
+        console.print(f"seconds of learning a batch: {found.details['learning_s_a_batch']:.3g}")
+        for remedy in found.remedies:
+            console.print(f"less memory: {remedy}")
+
+    return Output({"align": asdict(found)}, render)
+
+
+@command(
+    app, "plan", example="sharpen align plan ppo --model tiny --data rows.jsonl --reward number"
+)
+def plan(
+    method: Annotated[str, typer.Argument(help="The method.")],
+    model: Model,
+    data: Data,
+    overrides: Overrides = None,
+    reward: Reward = None,
+    lora: Lora = None,
+) -> Output:
+    """Tell what a method would need, without doing it."""
+    given = {
+        "reward": {"uses": reward} if reward is not None else None,
+        "tune": "lora" if lora is not None else None,
+        "rank": lora,
+    }
+    return _planned(_recipe(method, model, data, overrides, given, 0))
+
+
+@command(app, "inspect", example="sharpen align inspect rows.jsonl --model tiny")
+def inspect(
+    path: Annotated[Path, typer.Argument(help="Rows: a file or folder.", show_default=False)],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Count this model's tokens.")
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens of a sequence.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Use the chat template.")] = False,
+) -> Output:
+    """Look at feedback before anything is trained on it."""
+    from sharpen.align.rows import inspect_rows
+    from sharpen.models.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(model) if model is not None else None
+    found = inspect_rows(path, tokenizer, max_length=max_length, use_template=chat)
+    return Output(found.to_json(), lambda console: console.print(str(found), highlight=False))
