@@ -8,7 +8,7 @@ is nothing else, guessed from how the body uses its arguments.
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,6 +98,7 @@ def collect(
     baseline: Observer,
     seed: int,
     refused: int = 0,
+    wanted: Callable[[Sequence[Input]], bool] = bool,
 ) -> Corpus:
     """Put together what a function is tried with.
 
@@ -109,6 +110,7 @@ def collect(
         baseline: calls the function, to see which guesses it takes.
         seed: of what is made up.
         refused: calls in tests whose arguments are no plain values.
+        wanted: whether calls like those that are known should be made up.
 
     Raises:
         ConfigError: there are none; the message has a template for a file of them.
@@ -149,7 +151,8 @@ def collect(
     # Of an open hint the calls that were taken tell more than the hint.
     hinted = list(sources) == ["type hints"] and not any(map(is_open, _hints(target)))
     corpus = Corpus(list(known.values()), sources, left_out=left_out, hinted=hinted)
-    corpus.made = made_up(target, corpus.known, _EXAMPLES, seed, hinted=hinted)
+    if wanted(corpus.known):
+        corpus.made = made_up(target, corpus.known, _EXAMPLES, seed, hinted=hinted)
     return corpus
 
 

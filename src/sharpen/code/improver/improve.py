@@ -194,11 +194,18 @@ def prepare(
         ).records
     original = stack.enter_context(Watcher(target.program(), 0))
     again = stack.enter_context(Watcher(target.program(), 1))
+
+    def is_tried(known: Sequence[Input]) -> bool:
+        # More inputs leave fewer rewrites, so that where there are none now, there will be none.
+        facts = _facts(target, known, config, equality)
+        return asks or bool(propose(target.text, target.entry, facts))
+
     corpus = collect(
         target,
         given=given,
         recorded=run.records if run else [],
         refused=run.refused if run else 0,
+        wanted=is_tried,
         documented=documented,
         baseline=original,
         seed=config.seed,
