@@ -126,6 +126,21 @@ def test_on_policy_gradients_are_those_of_reinforce() -> None:
         torch.testing.assert_close(a, b)
 
 
+def test_the_value_of_the_loss_is_zero_on_policy_only_where_sequences_weigh_the_same() -> None:
+    """Advantages of a group add up to 0; where long answers weigh more, the loss is not 0."""
+    batch, _ = _case(5)
+    mask = batch.attention_mask & (torch.arange(8) > 0)
+    batch = replace(batch, action_mask=mask, reward=torch.arange(6).double())
+    advantage = spread(grpo_advantages(batch.reward, batch.group_id, scale="none"), mask)
+    batch = replace(batch, advantage=advantage)
+    values = {
+        name: grpo_loss(batch.logp_old, batch, GRPOLossConfig(aggregation=name)).loss.item()
+        for name in ("grpo", "dapo", "dr_grpo")
+    }
+    assert values["grpo"] == pytest.approx(0, abs=1e-12)
+    assert abs(values["dapo"]) > 1e-3 and abs(values["dr_grpo"]) > 1e-3
+
+
 def test_groups_without_variance_send_no_gradient() -> None:
     batch, logp = _case(2)
     equal = replace(batch, reward=torch.ones(6, dtype=torch.float64))

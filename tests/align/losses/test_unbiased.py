@@ -130,6 +130,28 @@ def test_the_papers_preset_has_a_bias_of_the_measured_size() -> None:
     assert means["token"] > 0.05 and means["preset"] > 0.05
 
 
+def test_truncated_sampling_biases_the_gradient_and_scales_the_ratio() -> None:
+    """Tokens drawn from the two likeliest, log-probabilities taken over all three."""
+    sizes = []
+    for seed in range(20):
+        toy = _Toy.drawn(seed)
+        logp = toy.logp()
+        full = torch.log_softmax(toy.table.detach(), dim=1)
+        least = full.argmin(1, keepdim=True)
+        kept = full.scatter(1, least, -torch.inf)
+        mass = kept.exp().sum(1)
+        drawn = replace(toy, table=kept).logp()  # renormalized by its log-softmax
+        greedy = torch.full_like(toy.reward, toy.greedy_reward())
+        advantage = remax(toy.reward, greedy, toy.batch(logp).action_mask)
+        mean = (drawn.sum(1).exp()[:, None] * toy.estimates(logp, advantage)).sum(0)
+        sizes.append(float((mean - toy.exact(logp).flatten()).norm()))
+        row = next(i for i, one in enumerate(toy.rows) if bool(torch.isfinite(drawn[i]).all()))
+        ratio = (logp.detach() - drawn)[row].exp().tolist()[1 : 1 + len(toy.rows[row])]
+        states = [0, 1 + toy.rows[row][0]][: len(ratio)]
+        assert ratio == pytest.approx(mass[states].tolist())  # no step was taken, and it is not 1
+    assert sum(sizes) / len(sizes) > 0.05
+
+
 @settings(max_examples=3)
 @given(seed=st.integers(0, 10_000))
 def test_rloo_on_policy_has_no_bias(seed: int) -> None:
