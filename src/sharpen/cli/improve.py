@@ -69,6 +69,13 @@ def register(app: typer.Typer) -> None:
         max_regress: Annotated[
             float, typer.Option(help="Most slowdown at any size of inputs.")
         ] = 1.02,
+        max_memory: Annotated[
+            float, typer.Option(help="Most growth of peak memory, in times; 16 MiB are free.")
+        ] = 2.0,
+        symbolic: Annotated[
+            str,
+            typer.Option(help="Time in which crosshair solves for arguments that differ, as 30s."),
+        ] = "",
         levels: Annotated[int, typer.Option(help="Sizes of inputs that are timed.")] = 3,
         seed: Annotated[int, typer.Option(help="Of the inputs that are made up.")] = 0,
         root: Annotated[
@@ -115,10 +122,12 @@ def register(app: typer.Typer) -> None:
             equal=equal,
             propose=_words(propose),
             allow=_words(allow),
-            budget_s=_seconds(budget),
+            budget_s=_seconds(budget, "--budget"),
             tries=tries,
             min_gain=min_gain,
             max_regress=max_regress,
+            max_memory=max_memory,
+            symbolic_s=_seconds(symbolic, "--symbolic") if symbolic else 0.0,
             levels=levels,
             seed=seed,
             trust_llm=trust_llm,
@@ -264,7 +273,7 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str, option: str) -> float:
     from sharpen.core.errors import ConfigError
 
     units = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -272,7 +281,7 @@ def _seconds(text: str) -> float:
     try:
         return float(number) * units[unit]
     except ValueError:
-        raise ConfigError(f"--budget {text!r}: write 90s, 5m or 1h.") from None
+        raise ConfigError(f"{option} {text!r}: write 90s, 5m or 1h.") from None
 
 
 def _model(llm: str, model: str, propose: tuple[str, ...], say: Any) -> Any:

@@ -57,6 +57,10 @@ class ImproveConfig:
     max_memory: float = 2.0
     """Most growth of peak memory, beyond 16 MiB."""
 
+    symbolic_s: float = 0.0
+    """Processor time in which CrossHair looks for arguments that tell a winner from the original;
+    none with 0."""
+
     levels: int = 3
     """Sizes of inputs that are timed."""
 
@@ -107,6 +111,7 @@ _LOWEST = {
     "min_gain": 1.0,
     "max_regress": 1.0,
     "max_memory": 1.0,
+    "symbolic_s": 0.0,
     "levels": 1,
     "top_s": 1e-4,
     "samples": 1,

@@ -28,6 +28,7 @@ from sharpen.code.improver.profile import Profile, take_profile
 from sharpen.code.improver.reference import Baseline, BaselineError, record_baseline
 from sharpen.code.improver.result import Evidence, ImproveResult, Proof
 from sharpen.code.improver.search import Budget, ranked, search_rewrites
+from sharpen.code.improver.symbolic import has_solver
 from sharpen.code.improver.target import Target, locate
 from sharpen.code.improver.testing import (
     TestRun,
@@ -179,6 +180,8 @@ def prepare(
             "--objective instructions counts with valgrind, which is not on this machine: apt"
             " install valgrind."
         )
+    if config.symbolic_s and not has_solver():
+        raise DependencyNotInstalled.for_feature("--symbolic", "code-crosshair")
     target = locate(path, function, root=config.root)
     equality = Equality(config.equal)
     given = [*(calls or ()), *(read_inputs(config.inputs) if config.inputs else ())]
@@ -352,6 +355,13 @@ def _choose(
     return None, None, refused
 
 
+def _symbolic(config: ImproveConfig, verdict: Verdict | None) -> str:
+    if not config.symbolic_s:
+        return "not asked for"
+    found = verdict.symbolic if verdict is not None else None
+    return "nothing was accepted" if found is None else found.summary()
+
+
 def _result(
     prepared: Prepared,
     journal: Journal,
@@ -377,6 +387,7 @@ def _result(
         kinds=kinds,
         dropped={**baseline.dropped, **prepared.corpus.left_out},
         not_checked=_NOT_CHECKED,
+        symbolic=_symbolic(prepared.config, verdict),
     )
     tried = len(journal.attempts)
     words = f"{tried} proposals tried, none was right and faster" if tried else "no rule applies"

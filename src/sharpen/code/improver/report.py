@@ -58,6 +58,7 @@ def sections(result: ImproveResult) -> list[Section]:
         ["where they come from", sources],
         ["equality", evidence.equality],
         ["largest difference of floats, ulp", evidence.largest_ulp],
+        ["arguments solved for", evidence.symbolic],
         ["seeds", ", ".join(map(str, evidence.seeds))],
         ["your tests", evidence.tests or "not run"],
         ["arguments", ", ".join(f"{name}: {kind}" for name, kind in evidence.kinds.items())],

@@ -48,6 +48,9 @@ class Evidence:
     not_checked: tuple[str, ...]
     """What was not looked at."""
 
+    symbolic: str = "not asked for"
+    """What came of solving for arguments for which the new text differs."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:

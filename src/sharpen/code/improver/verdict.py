@@ -4,7 +4,8 @@ The candidate was chosen because it looked fast, so its first time is biased: it
 with other inputs of the same sizes. It is accepted where
 
 * the user's tests pass with it,
-* nothing differs for new inputs and for all inputs that are timed,
+* nothing differs for new inputs and for all inputs that are timed, nor, where that was asked for,
+  for arguments that a solver finds,
 * the lower end of the objective's interval at the largest size is at least ``min_gain``,
 * at no size is it slower by more than ``max_regress``: the interval does not say so, and
 * its peak memory is at most ``max_memory`` times that of the original, and 16 MiB, without what it
@@ -25,6 +26,7 @@ from sharpen.code.improver.objective import TIMES, Gain, counted, gain_of_time, 
 from sharpen.code.improver.observer import Observer
 from sharpen.code.improver.reference import BaselineError, call_text, record_baseline
 from sharpen.code.improver.starting import FirstCall, costly_start
+from sharpen.code.improver.symbolic import Symbolic, difference_by_solving
 from sharpen.code.improver.testing import run_tests
 from sharpen.code.measure.comparison import Comparison, compare_timers
 from sharpen.code.measure.process import encode_inputs
@@ -81,6 +83,8 @@ class Verdict:
     """What the first call in a process costs, where that takes back the gain of some calls."""
 
     note: str = ""
+    symbolic: Symbolic | None = None
+    """What came of solving for arguments that tell it from the original."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -139,13 +143,53 @@ def decide(
     if refuted is not None:
         call = "" if refuted.index is None else call_text(baseline.inputs[refuted.index])
         return _no(f"an input that is new: {call} {refuted.difference}")
+    symbolic, reason = _solved(judge, attempt, untrusted, original, again)
+    if reason:
+        return replace(_no(reason), symbolic=symbolic)
     try:
         verdict = _measured(judge, attempt, levels, untrusted, len(fresh), tests)
+        verdict = replace(verdict, symbolic=symbolic)
         if not verdict.accepted:
             return verdict
         return replace(verdict, first_call=_first_call(judge, attempt, original, levels, verdict))
     except ExecutionError as error:
         return _no(f"it could not be measured: {error}")
+
+
+def _solved(
+    judge: Judge, attempt: Attempt, untrusted: bool, original: Observer, again: Observer
+) -> tuple[Symbolic | None, str]:
+    """What solving for arguments has shown, and why the candidate is refused for it.
+
+    What it names is called: only a difference that is there then refuses, and is compared first
+    with all that is tried after it.
+    """
+    seconds = judge.config.symbolic_s
+    if not seconds:
+        return None, ""
+    if untrusted:
+        words = "a language model wrote it, and the search would run it (--trust-llm)"
+        return Symbolic(outcome="not applicable", seconds=seconds, reason=words), ""
+    found = difference_by_solving(judge.target, attempt.text, seconds=seconds)
+    for call in found.calls:
+        try:
+            alone = record_baseline([call], original, again, judge.equality, judged=True)
+        except BaselineError:
+            continue
+        observer = judge.watcher(attempt)
+        try:
+            refuted = alone.refute(observer, judge.equality)
+        finally:
+            observer.close()
+        if refuted is not None:
+            judge.baseline.add_first(alone)
+            return found, f"an input that was solved for: {call_text(call)} {refuted.difference}"
+    if found.outcome == "difference" and not found.calls:
+        return found, f"a solver says that it differs, for what is no plain value: {found.reason}"
+    if found.outcome == "difference":
+        words = f"a difference that does not show when they are called: {found.reason}"
+        return replace(found, outcome="no difference found", reason=words), ""
+    return found, ""
 
 
 def _first_call(
