@@ -138,6 +138,16 @@ def test_the_optimal_operator_reaches_the_best_value(seed: int) -> None:
     torch.testing.assert_close(table, tree.exact(None), rtol=0, atol=1e-12)
 
 
+@settings(max_examples=5)
+@given(seed=st.integers(0, 10_000))
+def test_a_sweep_brings_any_two_tables_nearer_by_the_discount(seed: int) -> None:
+    tree, generator = _Tree(seed), torch.Generator().manual_seed(seed + 1)
+    tables = torch.randn(2, len(tree.states), ACTIONS, generator=generator, dtype=torch.float64)
+    swept = [_swept(tree, table, "conservative") for table in tables]
+    apart = float((tables[0] - tables[1]).abs().max())
+    assert float((swept[0] - swept[1]).abs().max()) <= GAMMA * apart + 1e-12
+
+
 @pytest.mark.parametrize("alpha", [1.0, 0.5])
 def test_the_policy_of_q_is_that_of_the_language_model(alpha: float) -> None:
     """softmax(Q / alpha) at any value of the state, and advantages are never positive."""
