@@ -1,0 +1,180 @@
+"""Collecting trajectories: episodes side by side, and branches off what was done.
+
+With ``explore="branch"`` every task is played once; then, at each of its steps, other actions that
+the policy draws there are tried and played to the end. All trajectories are kept, failed ones too:
+they form a tree by what they share (:func:`~sharpen.align.agents.step_pairs`).
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from sharpen.align.agents.environment import MakeWorld
+from sharpen.align.agents.memory import ReflectionMemory
+from sharpen.align.agents.policies import Move, Policy, State
+from sharpen.align.agents.trajectory import Step, Trajectory
+from sharpen.core.errors import ConfigError
+
+__all__ = ["Episode", "collect", "play"]
+
+_DRAWS = 8  # of other actions at a step, until there are enough different ones
+
+
+class Episode:
+    """A world under way and what was done in it.
+
+    Args:
+        make: makes the world.
+        task: seed of the task.
+        draw: number of the episode among those of its task; decides what a policy draws.
+        memory: gives lessons at the beginning.
+    """
+
+    def __init__(
+        self, make: MakeWorld, task: int, draw: int = 0, memory: ReflectionMemory | None = None
+    ) -> None:
+        self.world = make()
+        self.task = task
+        self.observation, info = self.world.reset(seed=task)
+        self.goal = str(info.get("goal", ""))
+        self.actions = tuple(info.get("actions", ()))
+        self.random = np.random.default_rng((task, draw))
+        self.steps: tuple[Step, ...] = ()
+        self.is_over = self.success = False
+        found = () if memory is None else memory.recall(self.goal, self.observation)
+        self.lessons = tuple(entry.lesson for entry in found)
+
+    def state(self) -> State:
+        """What the agent knows now."""
+        return State(
+            goal=self.goal,
+            observation=self.observation,
+            actions=self.actions,
+            random=self.random,
+            steps=self.steps,
+            lessons=self.lessons,
+        )
+
+    def do(self, move: Move, time_s: float = 0.0) -> None:
+        """Act once."""
+        begin = time.perf_counter()
+        seen, reward, ended, cut, info = self.world.step(move.action)
+        step = Step(
+            observation=self.observation,
+            action=move.action,
+            thought=move.thought,
+            reward=float(reward),
+            cost=float(info.get("cost", 0.0)),
+            time_s=time_s + time.perf_counter() - begin,
+            is_violation=bool(info.get("violation", False)),
+            ids=move.ids,
+            logp=move.logp,
+        )
+        self.steps = (*self.steps, step)
+        self.observation = seen
+        self.actions = tuple(info.get("actions", ()))
+        self.is_over = ended or cut
+        self.success = bool(info.get("success", False))
+
+    def copy(self, draw: int) -> Episode:
+        """The same situation, from where other things may be done."""
+        other = copy.copy(self)
+        other.world = copy.deepcopy(self.world)
+        other.random = np.random.default_rng((self.task, len(self.steps), draw))
+        return other
+
+    def trajectory(self, source: str = "policy") -> Trajectory:
+        """What was done so far."""
+        return Trajectory(
+            goal=self.goal,
+            steps=self.steps,
+            success=self.success,
+            reward=sum(step.reward for step in self.steps),
+            task=self.task,
+            source=source,
+            lessons=self.lessons,
+        )
+
+
+def play(episodes: Sequence[Episode], policy: Policy) -> None:
+    """Play episodes to their ends, side by side."""
+    while going := [one for one in episodes if not one.is_over]:
+        begin = time.perf_counter()
+        moves = policy([one.state() for one in going])
+        each = (time.perf_counter() - begin) / len(going)
+        for one, move in zip(going, moves, strict=True):
+            one.do(move, each)
+
+
+def collect(
+    make: MakeWorld,
+    policy: Policy,
+    n: int = 1,
+    *,
+    tasks: Iterable[int] = range(16),
+    explore: Literal["sample", "branch"] = "sample",
+    width: int = 2,
+    seed: int = 0,
+    memory: ReflectionMemory | None = None,
+    source: str = "policy",
+) -> list[Trajectory]:
+    """Trajectories of some tasks, failed ones too.
+
+    Args:
+        make: makes a world.
+        policy: acts.
+        n: trajectories a task; with ``branch`` rollouts of each branch.
+        tasks: seeds of the tasks.
+        explore: ``sample`` plays each task ``n`` times; ``branch`` plays it once and then tries
+            others at every step.
+        width: other actions at a step, where ``branch`` finds so many.
+        seed: of what is drawn.
+        memory: gives lessons at the beginning of every episode.
+        source: who acts, in the trajectories.
+
+    Raises:
+        ConfigError: a number is below 1, or there is no such exploration.
+    """
+    if n < 1 or width < 1 or explore not in ("sample", "branch"):
+        raise ConfigError(
+            f"n={n} and width={width} must be at least 1, explore={explore!r} sample or branch."
+        )
+    found: list[Episode] = []
+    for task in tasks:
+        found += [
+            Episode(make, task, seed * 1_000_003 + i, memory)
+            for i in range(n if explore == "sample" else 1)
+        ]
+    if explore == "sample":
+        play(found, policy)
+    else:
+        found = [one for root in found for one in _branches(root, policy, n, width, seed)]
+    return [one.trajectory(source) for one in found]
+
+
+def _branches(root: Episode, policy: Policy, n: int, width: int, seed: int) -> list[Episode]:
+    """An episode played to its end, and those that do something else at one of its steps."""
+    before: list[Episode] = []
+    while not root.is_over:
+        before.append(root.copy(seed))
+        root.do(policy([root.state()])[0])
+    others: list[Episode] = []
+    for at, point in enumerate(before):
+        moves: dict[str, Move] = {}
+        taken: Any = root.steps[at].action
+        for draw in range(_DRAWS):
+            move = policy([point.copy(seed * _DRAWS + draw).state()])[0]
+            if move.action != taken and len(moves) < width:
+                moves.setdefault(move.action, move)
+        for number, move in enumerate(moves.values()):
+            for i in range(n):
+                other = point.copy(seed + 7919 * (number * n + i + 1))
+                other.do(move)
+                others.append(other)
+    play(others, policy)
+    return [root, *others]

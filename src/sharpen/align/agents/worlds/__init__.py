@@ -1,0 +1,18 @@
+"""Three small worlds that need no network: rooms, a calculator, a collection of sentences."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sharpen.core.lazy import exports
+
+if TYPE_CHECKING:
+    from sharpen.align.agents.worlds.calculator import CalculatorTask
+    from sharpen.align.agents.worlds.retrieval import RetrievalTask
+    from sharpen.align.agents.worlds.rooms import Rooms
+
+_MODULES = {"calculator": "CalculatorTask", "retrieval": "RetrievalTask", "rooms": "Rooms"}
+
+__all__ = ["CalculatorTask", "RetrievalTask", "Rooms"]
+
+__getattr__ = exports(__name__, {name: f"{__name__}.{module}" for module, name in _MODULES.items()})
