@@ -2,8 +2,8 @@
 
 python -m benchmarks.align.bench_rewards [--quick]
 
-A loop as that of training one step behind: ask for the rewards of a batch, train on the batch
-before (here: wait a second, as long as a device would work), take the rewards. One reward in twenty
+A loop as that of training one step behind: ask for the rewards of a batch, take those of the batch
+before, train on that (here: wait a second, as long as a device would work). One reward in twenty
 never ends and is killed at its deadline. Waiting is the share of the loop's time that was spent on
 taking rewards. Training has to wait where the workers cannot carry the hanging calls,
 ``rate * batch * (deadline + start of a worker) / workers > step``, or where the deadline is longer
@@ -68,11 +68,11 @@ def loop(pool: RewardPool, words: Sequence[Sequence[str]], step_s: float, ahead:
         before = pending
         if ahead:
             pending = (some, pool.submit([""] * len(some), some))
-        time.sleep(step_s)
-        if not ahead:
+        else:
             check(some, pool.score([""] * len(some), some))
-        elif before is not None:
+        if before is not None:
             check(before[0], before[1].result())
+        time.sleep(step_s)
     share = (pool.stats.waited_s - waited) / (time.perf_counter() - begin)
     if pending is not None:
         check(pending[0], pending[1].result())
