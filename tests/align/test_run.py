@@ -10,6 +10,7 @@ from sharpen.align.methods import METHODS
 from sharpen.align.run import run_align
 from sharpen.align.score_model import load_score_model
 from sharpen.core.config import from_dict
+from sharpen.core.errors import ConfigError, DataError, ExecutionError
 from sharpen.core.stage import StageContext
 from sharpen.models import load_adapter, load_model
 from small_models import save_small_model
@@ -60,8 +61,9 @@ def config(method, **changes):
 class Run:
     """The stage in this process, with what it tells."""
 
-    def __init__(self, model, folder, **own):
+    def __init__(self, model, folder, *, stop_at=None, **own):
         self.rows = {}
+        self.stop_at = stop_at
         self.output, self.work, self.folder = (folder / name for name in ("out", "work", "run"))
         for path in (self.output, self.work, self.folder):
             path.mkdir(parents=True, exist_ok=True)
@@ -79,7 +81,13 @@ class Run:
         self.result = run_align(from_dict(AlignConfig, own), context)
 
     def metric(self, name, value, step):
+        if step == self.stop_at:
+            raise KeyboardInterrupt
         self.rows.setdefault(name, []).append(value)
+
+    @property
+    def weights(self):
+        return {path.name: path.read_bytes() for path in self.output.glob("*.safetensors")}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -109,3 +117,143 @@ def test_adapters_are_trained_and_written(method, model, folder):
     load_adapter(adapted, done.output)
     written = [p for name, p in adapted.named_parameters() if "lora_B" in name]
     assert any(bool(p.any()) for p in written)
+
+
+RESUMED = [
+    ("sft", {}),
+    ("dpo", {}),
+    ("kto", {"tune": "lora", "rank": 2}),
+    ("rrhf", {}),
+    ("remax", {"options": {"baseline": "ema"}}),
+    ("grpo", {"options": {"beta": 0.1}, "tune": "lora", "rank": 2}),
+    ("ppo", {"options": {"kl_target": 1.0}, "epochs_per_batch": 2, "minibatches": 2}),
+]
+
+
+@pytest.mark.parametrize(("method", "changes"), RESUMED)
+def test_a_run_that_was_stopped_anywhere_ends_in_the_same_bits(method, changes, model, folder):
+    own = config(method, steps=4, checkpoint={"every": 1, "async_": False}, **changes)
+    whole = Run(model, folder / "whole", **own)
+    steps = whole.result.results["steps"]
+    for stop in range(1, steps + 1, 1 if steps < 9 else 3):
+        with pytest.raises(KeyboardInterrupt):
+            Run(model, folder / "parts", stop_at=stop, **own)
+        assert not list((folder / "parts" / "out").iterdir())
+    again = Run(model, folder / "parts", **own)
+    assert again.weights == whole.weights
+    assert again.result.results["loss_last"] == whole.result.results["loss_last"]
+
+
+def test_another_configuration_does_not_go_on_from_a_checkpoint(model, folder):
+    own = config("dpo", checkpoint={"every": 1})
+    with pytest.raises(KeyboardInterrupt):
+        Run(model, folder, stop_at=2, **own)
+    for change in ({"options": {"beta": 0.3}}, {"method": "ipo"}, {"batch": 2}):
+        with pytest.raises(ConfigError, match="another configuration"):
+            Run(model, folder, **{**own, **change})
+    Run(model, folder, **{**own, "micro_batch": 1})
+
+
+def test_micro_batches_make_no_difference(model, folder):
+    for method in ("sft", "dpo", "kto", "orpo", "grpo", "ppo"):
+        found = []
+        for size in (1, 4):
+            own = config(method, micro_batch=size, steps=2, optimizer="sgd", lr=1.0)
+            done = Run(model, folder / f"{method}{size}", **own)
+            found.append((load_model(done.output), done.rows["loss"]))
+        (one, losses), (four, others) = found
+        assert losses == pytest.approx(others, rel=1e-4, abs=1e-6)
+        for a, b in zip(one.parameters(), four.parameters(), strict=True):
+            torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
+
+
+def test_the_trained_model_itself_generates_the_same(model, folder):
+    served = Run(model, folder / "a", **config("grpo"))
+    plain = Run(model, folder / "b", **config("grpo", engine="model"))
+    assert served.weights == plain.weights
+
+
+def rewards(folder, text):
+    (folder / "odd.py").write_text(text)
+    return {"uses": "odd.py:odd", "workers": 1, "deadline_s": 1.0}
+
+
+def test_rewards_that_hang_fail_or_are_no_numbers_drop_their_completions(model, folder):
+    text = (
+        "import os, time\n"
+        "def odd(prompts, completions, meta):\n"
+        "    kind = meta[0]['answer'] % 6\n"
+        "    if kind == 0: return [None]\n"
+        "    if kind == 1: return [float('nan')]\n"
+        "    if kind == 2: raise ValueError('bad')\n"
+        "    if kind == 3: time.sleep(60)\n"
+        "    if kind == 4: os._exit(1)\n"
+        "    return [len(completions[0]) / 8]\n"
+    )
+    own = config("grpo", steps=1, batch=6, generations=2, reward=rewards(folder, text))
+    done = Run(model, folder, **own)
+    assert done.rows["dropped"] == [pytest.approx(10 / 12)]
+    missing = done.result.measured["rewards"]["missing"]
+    assert missing == {
+        "dropped": 2,
+        "not finite": 2,
+        "raised": 2,
+        "deadline": 2,
+        "crashed": 2,
+    }
+
+
+def test_no_reward_at_all_is_an_error(model, folder):
+    text = "def odd(prompts, completions, meta):\n    return [None] * len(completions)\n"
+    with pytest.raises(ExecutionError, match="none of the 32 completions"):
+        Run(model, folder, **config("grpo", reward=rewards(folder, text)))
+
+
+def test_groups_without_variance_teach_nothing_and_are_counted(model, folder):
+    text = "def odd(prompts, completions, meta):\n    return [0.5] * len(completions)\n"
+    own = config("grpo", reward=rewards(folder, text), weight_decay=0.0)
+    done = Run(model, folder, **own)
+    assert done.rows["zero_std"] == [1.0] * 3
+    before, after = load_model(model), load_model(done.output)
+    for a, b in zip(before.parameters(), after.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"method": "dpo", "reward": {"uses": "number"}}, "leave reward out"),
+        ({"method": "grpo", "reward": None}, "need a reward"),
+        ({"method": "grpo", "generations": 1}, "at least 2"),
+        ({"method": "dpo", "options": {"bta": 1}}, "options of dpo.*bta"),
+        ({"method": "ipo", "options": {"kind": "hinge"}}, "decides"),
+        ({"method": "dpo", "micro_batch": 3}, "micro_batch=3 does not divide"),
+        ({"method": "grpo", "sampling": {"max_tokens": 255}}, "no room"),
+        ({"method": "grpo", "minibatches": 33}, "minibatches=33"),
+        ({"method": "dpo", "steps": 1, "epochs": 1}, "not both"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_work(changes, told, model, folder):
+    own = config(changes["method"])
+    with pytest.raises(ConfigError, match=told):
+        Run(model, folder, **{k: v for k, v in {**own, **changes}.items() if v is not None})
+
+
+def test_bad_rows_are_named_or_counted(model, folder):
+    with (folder / "preference.jsonl").open("a") as file:
+        file.write('{"prompt": "x", "chosen": "y"}\nnot json\n')
+    with pytest.raises(DataError, match=r"preference\.jsonl:7: .*rejected"):
+        Run(model, folder, **config("dpo"))
+    done = Run(model, folder, **config("dpo", skip_bad=True))
+    assert done.result.results["rows"] == 6
+    assert sum(done.result.results["dropped"].values()) == 2
+
+
+def test_a_reference_of_another_vocabulary_is_refused(model, folder):
+    other = save_small_model(folder / "other", vocab_size=400)
+    for method in ("dpo", "kto", "ppo"):
+        with pytest.raises(ConfigError, match="vocabulary of 400"):
+            Run(model, folder, **config(method, reference=str(other)))
+    same = save_small_model(folder / "same", seed=5)
+    done = Run(model, folder, **config("dpo", reference=str(same)))
+    assert done.rows["loss"][0] != pytest.approx(0.6931, abs=1e-4)

@@ -111,6 +111,8 @@ def parse_row(row: Mapping[str, Any], where: str, kind: Kind | None = None) -> R
         BadRow: a key is missing, empty or of another type; the message names it.
     """
     own = kind_of(row, where)
+    if kind is not None and own == "prompt" != kind:
+        own = kind  # a key is missing: its parser says which
     if kind is not None and own != kind:
         raise BadRow(
             f"{where}: a row of the format '{own}' in a file of '{kind}'. Keep formats in files of"
