@@ -162,8 +162,8 @@ class Sequences:
         if not found:
             raise DataError(f"{cls.__name__}.merge was given no batch: give at least one.")
         width = max(batch.width for batch in found)
-        first, changes = found[0], {}
-        order = _order(found)
+        first, order = found[0], _order(found)
+        changes: dict[str, Any] = {}
         for one in fields(first):
             name, per = one.name, one.metadata["per"]
             values = [getattr(batch, name) for batch in found]

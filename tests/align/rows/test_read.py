@@ -16,7 +16,7 @@ def write(path: Path, *rows: Any) -> Path:
 
 def test_rows_are_read_with_their_lines(tmp_path: Path) -> None:
     file = write(tmp_path / "d.jsonl", {"prompt": "a", "completion": "b"}, "\n", {"prompt": "x"})
-    with pytest.raises(DataError, match=r"d\.jsonl:3: a row of the format 'prompt'"):
+    with pytest.raises(DataError, match=r"d\.jsonl:3: the key 'completion' is missing"):
         read_feedback(file)
     rows = read_feedback(file, limit=1)
     assert [row.where for row in rows.rows] == [f"{file}:1"]
