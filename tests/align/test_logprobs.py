@@ -92,6 +92,18 @@ def test_gradients_pass_gradcheck(cap: float | None) -> None:
     assert torch.autograd.gradcheck(scores, (h, w, b))
 
 
+@pytest.mark.parametrize("tile", [None, 16])
+def test_a_second_backward_pass_finds_the_same(tile: int | None) -> None:
+    """Of one tile, whose memory the first pass used up, and of several."""
+    h, w, b, tokens = _case(40)
+    found = token_logprobs(h, w, tokens, tile=tile, entropy="gradient", bias=b, softcap=2.0)
+    assert found.entropy is not None
+    total = found.logp.sum() + found.entropy.square().sum()
+    first = torch.autograd.grad(total, (h, w, b), retain_graph=True)
+    for one, again in zip(first, torch.autograd.grad(total, (h, w, b)), strict=True):
+        torch.testing.assert_close(one, again, rtol=1e-12, atol=1e-12)
+
+
 def test_entropies_have_no_gradient_unless_asked() -> None:
     h, w, _, tokens = _case(8)
     found = token_logprobs(h, w, tokens, entropy=True)

@@ -10,10 +10,11 @@ For hidden states h_i, head weight W, tokens y_i and a temperature T, with a sof
     dL/dh_i = d_i W / T,    dL/dW = sum_i d_i h_i^T / T
 
 The gradients of log-probabilities are known only once the loss is: the forward pass keeps s_i, and
-the backward pass forms the logits of each tile again. Memory is O(tile V) beside the inputs and
-their gradients, whatever the number of rows: the whole [rows, V] in float32 would be the largest
-tensor of the step. Softmax and sums are float32 (float64 for float64), also where matrix products
-run in 16 bits; a 16-bit log-softmax is wrong in its second digit.
+the backward pass forms the logits of each tile again; where all rows are one tile, it is kept.
+Memory is O(tile V) beside the inputs and their gradients, whatever the number of rows: the whole
+[rows, V] in float32 would be the largest tensor of the step. Softmax and sums are float32 (float64
+for float64), also where matrix products run in 16 bits; a 16-bit log-softmax is wrong in its second
+digit.
 
 :func:`token_scores` gives what a value-based method needs instead: the token's logit and the
 largest, whose gradients touch two rows of W.
@@ -30,8 +31,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sharpen.core.errors import ConfigError
-from sharpen.models.head_tiles import HeadGradients, HeadTiles, row_tiles
+from sharpen.models.head_tiles import HeadGradients, HeadTiles, LogitsTile, row_tiles
 from sharpen.models.tile_sizes import logits_tile
+
+_LEAST = 32
 
 __all__ = ["TokenLogprobs", "TokenScores", "token_logprobs", "token_scores"]
 
@@ -89,8 +92,13 @@ def token_logprobs(
         ConfigError: the temperature, the tile or the cap is not above 0, or shapes do not agree.
     """
     _check(hidden, weight, tokens, temperature, tile, softcap)
-    options = _Options(temperature, tile or logits_tile(weight.shape[0]), softcap, entropy)
     rows = hidden.reshape(-1, hidden.shape[-1])
+    size = _tile_of(len(rows), weight, tile)
+    learns = (
+        hidden.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    )
+    keep = learns and torch.is_grad_enabled() and len(rows) <= size
+    options = _Options(temperature, size, softcap, entropy, keep)
     logp, spread = _TokenLogprobs.apply(  # type: ignore[no-untyped-call]
         rows, weight, bias, tokens.reshape(-1), options
     )
@@ -129,9 +137,8 @@ def token_scores(
     _check(hidden, weight, tokens, 1.0, tile, softcap)
     rows = hidden.reshape(-1, hidden.shape[-1])
     with torch.no_grad():
-        tiles = HeadTiles(
-            rows, weight, bias, tile=tile or logits_tile(weight.shape[0]), softcap=softcap
-        )
+        size = _tile_of(len(rows), weight, tile)
+        tiles = HeadTiles(rows, weight, bias, tile=size, softcap=softcap)
         found = [
             tiles.logits(at).logits[:real].argmax(1)
             for at, real in row_tiles(torch.arange(len(rows), device=rows.device), tiles.tile)
@@ -156,6 +163,8 @@ class _Options:
     tile: int
     softcap: float | None
     entropy: Literal[False, True, "gradient"]
+    keep: bool
+    """Whether the only tile waits for the backward pass."""
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -173,22 +182,28 @@ class _TokenLogprobs(torch.autograd.Function):
         log_sums = torch.empty(count, dtype=tiles.exact, device=hidden.device)
         logp = torch.empty_like(log_sums)
         entropy = torch.empty_like(log_sums) if options.entropy else log_sums.new_empty(0)
-        spare = torch.empty_like(tiles.memory) if options.entropy else None
+        spare = torch.empty_like(tiles.memory) if options.entropy or options.keep else None
+        ctx.kept = None
         for at, place in _places(count, options.tile, hidden.device):
             real = place.stop - place.start
-            logits = tiles.logits(at).logits[:real].div_(options.temperature)
+            found = tiles.logits(at)
+            logits = found.logits
+            if options.temperature != 1:
+                logits.div_(options.temperature)
             top = logits.amax(1, keepdim=True)
             logits.sub_(top)
-            chosen = logits.gather(1, tokens[place, None]).squeeze(1)
-            if spare is None:
-                sums = logits.exp_().sum(1)
-            else:
-                chances = torch.exp(logits, out=spare[:real])
-                sums = chances.sum(1)
-                mean = chances.mul_(logits).sum(1) / sums
-                entropy[place] = sums.log() - mean
-            logp[place] = chosen - sums.log()
-            log_sums[place] = sums.log() + top.squeeze(1)
+            chosen = logits.gather(1, tokens[at, None])
+            chances = logits.exp_() if spare is None else torch.exp(logits, out=spare[: len(at)])
+            sums = chances.sum(1, keepdim=True)
+            log_sum = sums.log()
+            if options.entropy:
+                mean = chances.mul_(logits).sum(1, keepdim=True) / sums
+                entropy[place] = (log_sum - mean)[:real, 0]
+            logp[place] = (chosen - log_sum)[:real, 0]
+            log_sums[place] = (log_sum + top)[:real, 0]
+            if options.keep:
+                logits.sub_(log_sum)
+                ctx.kept = tiles, found
         ctx.save_for_backward(hidden, weight, bias, tokens, log_sums, entropy)
         ctx.options = options
         return logp, entropy
@@ -197,24 +212,36 @@ class _TokenLogprobs(torch.autograd.Function):
     def backward(ctx: Any, grad_logp: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, tokens, log_sums, entropy = ctx.saved_tensors
         options: _Options = ctx.options
-        tiles = HeadTiles(hidden, weight, bias, tile=options.tile, softcap=options.softcap)
+        kept: tuple[HeadTiles, LogitsTile] | None = ctx.kept
+        ctx.kept = None  # it is used up; a second pass forms it again
+        tiles = (
+            HeadTiles(hidden, weight, bias, tile=options.tile, softcap=options.softcap)
+            if kept is None
+            else kept[0]
+        )
         gradients = HeadGradients.zeros(hidden, weight, bias, ctx.needs_input_grad[:3])
         with_entropy = options.entropy == "gradient"
         spare = torch.empty_like(tiles.memory) if with_entropy else None
         for at, place in _places(len(tokens), options.tile, hidden.device):
             filler = (0, len(at) - (place.stop - place.start))
-            weights = F.pad(grad_logp[place], filler).neg_()[:, None]
-            found = tiles.logits(at)
-            logits = found.logits.div_(options.temperature).sub_(log_sums[at, None])
+            weights = F.pad(grad_logp[place], filler)[:, None] / -options.temperature
+            if kept is None:
+                found = tiles.logits(at)
+                logits = found.logits
+                if options.temperature != 1:
+                    logits.div_(options.temperature)
+                logits.sub_(log_sums[at, None])
+            else:
+                found = kept[1]
+                logits = found.logits
             if spare is None:
                 delta = logits.exp_().mul_(weights)
             else:
                 delta = torch.exp(logits, out=spare[: len(at)])
                 slopes = logits.add_(entropy[at, None])
-                slopes.mul_(F.pad(grad_entropy[place], filler)[:, None])
-                delta.mul_(slopes.neg_().add_(weights))
+                slopes.mul_(F.pad(grad_entropy[place], filler)[:, None] / -options.temperature)
+                delta.mul_(slopes.add_(weights))
             delta.scatter_add_(1, tokens[at, None], -weights)
-            delta.div_(options.temperature)
             tiles.backward(delta, at, found.slope, gradients)
         grad_weight = gradients.weight
         grad_bias = gradients.bias
@@ -225,6 +252,12 @@ class _TokenLogprobs(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _tile_of(rows: int, weight: Tensor, tile: int | None) -> int:
+    """Rows of a tile; no more than there are, in few sizes."""
+    most = logits_tile(weight.shape[0]) if tile is None else tile
+    return min(most, max(_LEAST, 1 << (rows - 1).bit_length())) if rows else min(most, _LEAST)
 
 
 def _places(count: int, tile: int, device: torch.device) -> Iterator[tuple[Tensor, slice]]:
