@@ -17,6 +17,8 @@ from sharpen.align.losses.base import (
     mean_metrics,
     measured,
 )
+from sharpen.align.losses.reinforce import ReinforceConfig
+from sharpen.align.losses.sft import SFTLossConfig
 from sharpen.core.errors import ConfigError
 
 KINDS: list[Callable[..., Sequences]] = [
@@ -51,8 +53,12 @@ def test_the_four_denominators_on_a_case_by_hand() -> None:
     expected: dict[Reduce, float] = {"sum": 7 / 2, "token": 7 / 4, "seq": 5 / 2, "dr": 7 / 16}
     for reduce, value in expected.items():
         assert aggregate(values, mask, reduce, counts).item() == pytest.approx(value)
-    with pytest.raises(ConfigError, match="reduce='mean'"):
-        aggregate(values, mask, "mean", counts)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("config", [SFTLossConfig, ReinforceConfig])
+def test_another_denominator_is_refused(config: type) -> None:
+    with pytest.raises(ConfigError, match=f"reduce='mean' .{config.__name__}. must be one of"):
+        config(reduce="mean")
 
 
 def test_tokens_of_a_generation_batch_replace_those_of_a_step() -> None:

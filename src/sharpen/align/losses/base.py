@@ -39,6 +39,7 @@ __all__ = [
     "add_metrics",
     "advantage_of",
     "aggregate",
+    "check_reduce",
     "clip_metrics",
     "log1mexp",
     "masked",
@@ -51,6 +52,7 @@ __all__ = [
 Metrics = dict[str, tuple[float, float]]
 """Sum and weight of each number by name."""
 Reduce = Literal["sum", "token", "seq", "dr"]
+_REDUCE: tuple[Reduce, ...] = ("sum", "token", "seq", "dr")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,12 +161,18 @@ def text_mask(batch: Sequences) -> Tensor:
     return mask
 
 
-def aggregate(values: Tensor, mask: Tensor, reduce: Reduce, counts: Counts) -> Tensor:
-    """A scalar of [N, T] values; see the four denominators above.
+def check_reduce(reduce: str, where: str) -> None:
+    """Refuse what is none of the four, in the config ``where``.
 
     Raises:
-        ConfigError: ``reduce`` is none of them.
+        ConfigError: it is none of them.
     """
+    if reduce not in _REDUCE:
+        raise ConfigError(f"reduce={reduce!r} ({where}) must be one of {_REDUCE}.")
+
+
+def aggregate(values: Tensor, mask: Tensor, reduce: Reduce, counts: Counts) -> Tensor:
+    """A scalar of [N, T] values; see the four denominators above."""
     sums = sequence_sum(values, mask)
     if reduce == "sum":
         return sums.sum() / max(1, counts.sequences)
@@ -172,9 +180,7 @@ def aggregate(values: Tensor, mask: Tensor, reduce: Reduce, counts: Counts) -> T
         return sums.sum() / max(1, counts.tokens)
     if reduce == "seq":
         return (sums / mask.sum(1).clamp(min=1)).sum() / max(1, counts.sequences)
-    if reduce == "dr":
-        return sums.sum() / max(1, counts.sequences * counts.max_completion_length)
-    raise ConfigError(f"reduce={reduce!r} must be 'sum', 'token', 'seq' or 'dr'.")
+    return sums.sum() / max(1, counts.sequences * counts.max_completion_length)
 
 
 def advantage_of(batch: RolloutBatch) -> Tensor:

@@ -26,6 +26,7 @@ from sharpen.align.losses.base import (
     Reduce,
     advantage_of,
     aggregate,
+    check_reduce,
     masked,
     measured,
 )
@@ -39,6 +40,9 @@ class ReinforceConfig:
 
     reduce: Reduce = "sum"
     """See :mod:`losses.base`: ``sum`` is unbiased, ``token`` that of the released ReMax code."""
+
+    def __post_init__(self) -> None:
+        check_reduce(self.reduce, "ReinforceConfig")
 
 
 def reinforce_loss(

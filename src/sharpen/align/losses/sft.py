@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sharpen.align.losses.base import Counts, LossOut, Reduce, aggregate, measured
+from sharpen.align.losses.base import Counts, LossOut, Reduce, aggregate, check_reduce, measured
 from sharpen.align.sequences import Sequences
 
 __all__ = ["SFTLossConfig", "sft_loss"]
@@ -26,6 +26,9 @@ class SFTLossConfig:
 
     reduce: Reduce = "token"
     """``token`` weighs all tokens alike, ``seq`` all completions; see :mod:`losses.base`."""
+
+    def __post_init__(self) -> None:
+        check_reduce(self.reduce, "SFTLossConfig")
 
 
 def sft_loss(
