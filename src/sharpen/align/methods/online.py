@@ -48,6 +48,7 @@ class ReMaxOptions(ReinforceConfig):
         if self.preset == "paper":
             for name, value in {**advantages.REMAX_PAPER, "reduce": "token"}.items():
                 object.__setattr__(self, name, value)
+        ReinforceConfig.__post_init__(self)
         if self.beta < 0 or not 0 < self.gamma <= 1 or (self.clip is not None and self.clip <= 0):
             raise ConfigError(
                 f"beta={self.beta} must be at least 0, gamma={self.gamma} above 0 and at most 1, "
