@@ -61,8 +61,10 @@ def read_feedback(
         assert fault is not None
         if not skip_bad:
             raise DataError(f"{fault} To leave such rows out: skip_bad=True, or --skip-bad.")
-        _log.warning("skipped: %s", fault)
+        _log.debug("skipped: %s", fault)
         skipped[fault.reason] += 1
+    if skipped:
+        _log.warning("%s: %d bad rows are left out: %s", path, skipped.total(), dict(skipped))
     if not rows:
         told = f" ({skipped.total()} bad rows were skipped)" if skipped else ""
         raise DataError(f"{path} has no rows{told}.")
