@@ -7,15 +7,27 @@ are taken off before the model is written.
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from sharpen.core.errors import ConfigError
 from sharpen.models.decoder import DecoderLM
+from sharpen.models.hf import read_safetensors_header, save_tensors
 
-__all__ = ["DuelingHead", "add_critic", "add_dueling_head", "add_score_head", "take_off_heads"]
+__all__ = [
+    "DuelingHead",
+    "add_critic",
+    "add_dueling_head",
+    "add_score_head",
+    "read_dueling_head",
+    "take_off_heads",
+    "write_dueling_head",
+]
 
+_DUELING_FILE = "value_head.safetensors"
 _NAMES = ("critic", "critic_head", "score", "dueling")
 
 
@@ -59,9 +71,14 @@ class DuelingHead(nn.Module):
         self.residual = _mlp(hidden_size, device)
         self.start = copy.deepcopy(self.residual).requires_grad_(False)
 
+    def gained(self, hidden: Tensor) -> Tensor:
+        """[..., H] -> [..., 1]: V_r."""
+        value: Tensor = self.residual(hidden) - self.start(hidden)
+        return value
+
     def forward(self, hidden: Tensor) -> Tensor:
-        """[..., H] -> [..., 1] raw values."""
-        value: Tensor = self.phi(hidden) + (self.residual(hidden) - self.start(hidden))
+        """[..., H] -> [..., 1]: V_phi + V_r, raw."""
+        value: Tensor = self.phi(hidden) + self.gained(hidden)
         return value
 
 
@@ -69,6 +86,31 @@ def add_dueling_head(model: DecoderLM) -> None:
     """Give a policy the values of B-Coder."""
     head = DuelingHead(model.spec.hidden_size, model.lm_head.weight.device)
     model.add_module("dueling", head)
+
+
+def write_dueling_head(model: DecoderLM, folder: Path) -> None:
+    """Write the values of B-Coder into a model's folder."""
+    head = model.get_submodule("dueling")
+    tensors = {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
+    save_tensors(tensors, folder / _DUELING_FILE)
+
+
+def read_dueling_head(model: DecoderLM, folder: Path) -> None:
+    """Give the model's head the values that :func:`write_dueling_head` wrote.
+
+    Raises:
+        ConfigError: the folder has none, or those of another model.
+    """
+    path = folder / _DUELING_FILE
+    if not path.is_file():
+        raise ConfigError(
+            f"{folder} has no {_DUELING_FILE}: fit values first, with options.stage=phi or both."
+        )
+    found = {name: one.read() for name, one in read_safetensors_header(path).items()}
+    try:
+        model.get_submodule("dueling").load_state_dict(found)
+    except RuntimeError as error:
+        raise ConfigError(f"{path} belongs to another model: {error}") from error
 
 
 def take_off_heads(model: DecoderLM) -> None:

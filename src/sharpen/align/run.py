@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from sharpen.align.config import AlignConfig, RewardConfig
 from sharpen.align.engines import Engine, PlainEngine, ServedEngine
-from sharpen.align.heads import take_off_heads
+from sharpen.align.heads import DuelingHead, read_dueling_head, take_off_heads, write_dueling_head
+from sharpen.align.loop.programs import ProgramWork
 from sharpen.align.loop.rollouts import Rollouts, RolloutWork, Sample
 from sharpen.align.loop.rows import RowWork
 from sharpen.align.methods import Method, find_method
+from sharpen.align.methods.bcoder import BCODER, BCoderOptions
 from sharpen.align.rewards import RewardFunction, RewardPool, find_reward
 from sharpen.align.rows import TokenizedRows, read_feedback, tokenize_rows
 from sharpen.align.score_model import write_score_model
@@ -58,6 +60,8 @@ def run_align(config: AlignConfig, context: StageContext) -> StageResult:
     job = _Job(config, context, method, training, tokenizer, base)
     if method.online:
         done, measured = job.with_rollouts(model, rows)
+    elif method is BCODER:
+        done, measured = job.value_based(model, rows), {}
     else:
         done, measured = job.train(model, job.row_work(rows)), {}
     name = context.model if context.model in ASSETS else Path(context.model).name
@@ -65,6 +69,8 @@ def run_align(config: AlignConfig, context: StageContext) -> StageResult:
     if method.name == "rm":
         write_score_model(model, context.output, tokenizer, merged=config.adapts)
     else:
+        if method is BCODER:
+            write_dueling_head(model, context.output)
         take_off_heads(model)
         _write(model, training, context.output, tokenizer, name)
     return StageResult(
@@ -157,6 +163,46 @@ class _Job:
             reference=self._reference(),
         )
 
+    def value_based(self, model: DecoderLM, rows: TokenizedRows) -> TrainResult:
+        """Both stages of B-Coder, or one of them."""
+        options: BCoderOptions = self._options
+        head = model.get_submodule("dueling")
+        assert isinstance(head, DuelingHead)
+        trained = [name for name, p in model.named_parameters() if p.requires_grad]
+        if options.stage == "theta":
+            read_dueling_head(model, Path(self.base))
+        stages = ("phi", "theta") if options.stage == "both" else (options.stage,)
+        done: TrainResult | None = None
+        for stage in stages:
+            model.requires_grad_(False)
+            if stage == "phi":
+                head.phi.requires_grad_(True)
+                steps = options.phi_steps or self.training.num_steps(len(rows))
+                config = replace(
+                    self.training,
+                    steps=steps,
+                    lr=options.phi_lr,
+                    schedule="constant",
+                    warmup=0,
+                )
+            else:
+                for name in trained:
+                    model.get_parameter(name).requires_grad_("dueling.phi" not in name)
+                head.residual.requires_grad_(True)
+                config = self.training
+            work = ProgramWork(
+                rows.rows,
+                self.method,
+                options,
+                stage,
+                dtype=DTYPES[self.config.dtype],
+                pad_id=self._pad_id,
+            )
+            first = done.steps if done is not None else 0
+            done = self.train(model, work, config, stage, first)
+        assert done is not None
+        return done
+
     def with_rollouts(
         self, model: DecoderLM, rows: TokenizedRows
     ) -> tuple[TrainResult, dict[str, Any]]:
@@ -203,17 +249,33 @@ class _Job:
         spent = {f"{name}_s": seconds for name, seconds in work.seconds.items()}
         return done, {**spent, "rewards": stats.to_json()}
 
-    def train(self, model: DecoderLM, work: RowWork | RolloutWork) -> TrainResult:
-        """All steps, from the newest checkpoint on."""
-        total = self.training.num_steps(len(work))
-        with self.context.progress(f"align by {self.method.name}", total) as bar:
+    def train(
+        self,
+        model: DecoderLM,
+        work: RowWork | RolloutWork,
+        config: TrainConfig | None = None,
+        part: str = "",
+        first: int = 0,
+    ) -> TrainResult:
+        """All steps, from the newest checkpoint on.
+
+        Args:
+            model: with heads.
+            work: what is done.
+            config: default that of the stage.
+            part: names one of several trainings, after ``first`` steps of those before.
+            first: see there.
+        """
+        config = config or self.training
+        total = config.num_steps(len(work))
+        with self.context.progress(f"align by {self.method.name} {part}".strip(), total) as bar:
             trainer = Trainer(
                 model,
                 work,
-                self.training,
-                output=self.context.work,
+                config,
+                output=self.context.work / part,
                 seed=self.context.seed,
-                callbacks=[_Report(self.context, self.training, bar)],
+                callbacks=[_Report(self.context, config, bar, part, first)],
             )
             return trainer.fit()
 
@@ -253,13 +315,22 @@ class _Job:
 class _Report:
     """Passes steps on to the run's metrics and progress."""
 
-    def __init__(self, context: StageContext, config: TrainConfig, bar: Progress) -> None:
+    def __init__(
+        self,
+        context: StageContext,
+        config: TrainConfig,
+        bar: Progress,
+        part: str = "",
+        first: int = 0,
+    ) -> None:
         self._context, self._config, self._bar = context, config, bar
+        self._prefix = "phi." if part == "phi" else ""
+        self._first = first
         self._shown = 0
 
     def on_start(self, trainer: Trainer) -> None:
         """Rows of steps that are done again go."""
-        self._context.rewind(trainer.step)
+        self._context.rewind(self._first + trainer.step)
         self._bar.advance(trainer.step - self._shown)
         self._shown = trainer.step
 
@@ -278,7 +349,7 @@ class _Report:
             **report.metrics,
         }
         for name, value in values.items():
-            self._context.metric(name, value, report.step)
+            self._context.metric(f"{self._prefix}{name}", value, self._first + report.step)
 
 
 def _pool(config: RewardConfig, context: StageContext) -> RewardPool:

@@ -10,11 +10,12 @@ Legend: N rows, T tokens of the widest, M tokens in all, H hidden.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sharpen.align.logprobs import token_logprobs, token_scores
 from sharpen.align.sequences import Sequences
@@ -134,7 +135,7 @@ def action_scores(
     return ActionScores(_laid_out(alpha * (found.logit - found.max_logit), mask), greedy)
 
 
-def values_of(head: nn.Module, states: States, mask: Tensor) -> Tensor:
+def values_of(head: Callable[[Tensor], Tensor], states: States, mask: Tensor) -> Tensor:
     """[N, T] float32: what ``head`` makes of the state before each masked token; 0 elsewhere."""
     return _laid_out(head(states.before(mask).float()).squeeze(-1), mask)
 

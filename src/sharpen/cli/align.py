@@ -22,6 +22,7 @@ _METHODS = {
     "kto": ("Learn from completions called good or bad.", ""),
     "orpo": ("Learn completions and preferences at once, without a reference.", ""),
     "rrhf": ("Rank candidates by likelihood as their scores do.", ""),
+    "bcoder": ("Learn values of programs, and from them a policy.", ""),
     "rft": ("Learn the best of several own completions.", " --reward number"),
     "ppo": ("Learn from rewards with a critic.", " --reward number"),
     "remax": ("Learn from rewards against the greedy completion.", " --reward number"),
