@@ -320,3 +320,21 @@ def test_nothing_is_left_of_a_measurement_whose_owner_is_killed() -> None:
     while any(map(is_running, left)) and time.monotonic() < end:
         time.sleep(0.02)
     assert not any(map(is_running, left))
+
+
+def test_a_curve_begins_and_ends_with_the_calls_and_sees_what_is_held() -> None:
+    source = (
+        "def f(n):\n    sum(range(2_000_000))\n    kept = bytearray(n)\n"
+        "    return len(kept), sum(range(2_000_000))\n"
+    )
+    with Timer(Program(source=source, entry="f"), encode_inputs([((32 << 20,), {})])) as timer:
+        curve = timer.curve()
+        seconds = sum(timer.time(1, clock="cpu"))
+    times = [at for at, _ in curve]
+    assert times == sorted(times)
+    assert times[-1] - times[0] == pytest.approx(seconds, rel=0.5)
+    memory = [mib for _, mib in curve]
+    assert max(memory) - memory[0] == pytest.approx(32, abs=2)
+    assert len(curve) > 10
+    with Timer(Program(source="def f(n):\n    return n\n", entry="f"), timer._inputs) as short:
+        assert len(short.curve()) >= 2

@@ -44,7 +44,8 @@ def register(app: typer.Typer) -> None:
         ] = "",
         top: Annotated[int, typer.Option(help="For a folder: how many functions.")] = 5,
         objective: Annotated[
-            str, typer.Option(help="What is made less: cpu, wall, memory, opcodes or instructions.")
+            str,
+            typer.Option(help="What is made less: cpu, wall, memory, tmu, opcodes, instructions."),
         ] = "cpu",
         equal: Annotated[
             str,

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sharpen.code.measure.process import Program
+from sharpen.code.measure.program import Program
 from sharpen.core.errors import ConfigError, ExecutionError, FileFormatError, MissingFileError
 
 __all__ = ["Input", "read_inputs", "read_program"]

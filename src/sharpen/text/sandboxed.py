@@ -19,7 +19,6 @@ from sharpen.core.sandbox import (
     Call,
     CodecError,
     Job,
-    Opaque,
     Record,
     Result,
     SandboxFailed,
@@ -27,6 +26,7 @@ from sharpen.core.sandbox import (
     Status,
     encode,
 )
+from sharpen.core.sandbox.outcome import find_opaque
 from sharpen.text.surroundings import surroundings
 
 __all__ = ["CannotCrossError", "SandboxedFunction"]
@@ -123,7 +123,7 @@ class SandboxedFunction:
     def _value(self, result: Result) -> Any:
         if result.status is Status.OK:
             value = result.outputs[0]
-            opaque = _find_opaque(value)
+            opaque = find_opaque(value)
             if opaque is not None:
                 raise ValueError(
                     f"it gave a value of the type {opaque.type_name}, which cannot leave a sandbox:"
@@ -169,16 +169,3 @@ def _stand_in(owner: Any) -> Any:
             continue
         held[name] = value
     return Record("dataclass", type(owner).__name__, held)
-
-
-def _find_opaque(value: Any) -> Opaque | None:
-    if isinstance(value, Opaque):
-        return value
-    inner: list[Any] = []
-    if isinstance(value, dict):
-        inner = [*value.keys(), *value.values()]
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        inner = list(value)
-    elif isinstance(value, Record):
-        inner = list(value.fields.values())
-    return next((found for item in inner if (found := _find_opaque(item)) is not None), None)

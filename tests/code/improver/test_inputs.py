@@ -336,7 +336,7 @@ def test_what_ends_early_is_timed_where_it_does_not(tmp_path: Path, name: str) -
 def test_arguments_that_belong_together_grow_together(
     tmp_path: Path, name: str, hinted: bool
 ) -> None:
-    """What takes quadratic time takes it for inputs that were made up too."""
+    """Widths, places and queries fit the list, so that quadratic time is taken."""
     path = tmp_path / "several.py"
     text = SEVERAL
     if not hinted:
@@ -348,10 +348,15 @@ def test_arguments_that_belong_together_grow_together(
         corpus = collect(target, given=[], recorded=[], documented=[], baseline=one, seed=0)
         baseline = record_baseline(corpus.all, one, other, Equality("exact"), judged=False)
         levels = levels_of(corpus, baseline, one, count=3, number=1, top_s=0.02)
-    small, large = levels[-2], levels[-1]
-    assert large.seconds > 0.01
-    grew = math.log(large.seconds / small.seconds) / math.log(large.size / small.size)
-    assert grew > 1.3
+    (xs, second), _ = levels[-1].inputs[0]
+    assert len(xs) > 100
+    if name in ("window_sums", "largest"):
+        assert len(xs) // 5 < second
+    elif name == "range_sums":
+        assert all(0 <= low <= high <= len(xs) for low, high in second)
+        assert len(second) > 100
+    else:
+        assert len(second) > 100
 
 
 SEVERAL = """

@@ -10,7 +10,7 @@ import pytest
 from sharpen.code import improve
 from sharpen.code.improver.config import ImproveConfig
 from sharpen.code.improver.improve import judge_of, prepare
-from sharpen.code.improver.objective import OBJECTIVES, Gain, counted, said, size_s
+from sharpen.code.improver.objective import OBJECTIVES, Gain, area, counted, said, size_s
 from sharpen.code.inputs import Input
 from sharpen.code.measure import Program, Timer, encode_inputs
 from sharpen.core.errors import ConfigError, DependencyNotInstalled
@@ -19,7 +19,7 @@ LARGE = Program(source="def f(n):\n    return len([bytes(1000) for _ in range(n)
 SMALL = Program(source="def f(n):\n    return n\n", entry="f")
 
 
-@pytest.mark.parametrize("objective", ["memory", "opcodes"])
+@pytest.mark.parametrize("objective", ["memory", "tmu", "opcodes"])
 def test_counts_have_intervals_that_hold_them(objective: str) -> None:
     inputs: list[Input] = [((20_000,), {})]
     with Timer(LARGE, encode_inputs(inputs)) as old, Timer(SMALL, encode_inputs(inputs)) as new:
@@ -28,7 +28,7 @@ def test_counts_have_intervals_that_hold_them(objective: str) -> None:
     assert gain.low > 10
     if objective == "memory":
         assert gain.before == pytest.approx(20_000 * 1033 / 2**20, rel=0.25)
-    else:
+    elif objective == "opcodes":
         assert gain.low == gain.high
         assert gain.after < 10
 
@@ -68,3 +68,16 @@ def test_instructions_are_not_counted_of_what_nobody_trusts(tmp_path: Path) -> N
         prepared.config = ImproveConfig(objective="instructions")
         with pytest.raises(ConfigError, match="--trust-llm"):
             judge_of(prepared, stack, out=None, sandboxed=True)
+
+
+def test_memory_over_time_is_less_where_either_is() -> None:
+    """A list of 16 MiB that is held for a while, against one that is not, and a shorter while."""
+    held = "def f(n):\n    kept = bytearray(n)\n    return len(kept), sum(range(3_000_000))\n"
+    texts = (held, held.replace("bytearray(n)", "b''"), held.replace("3_000_000", "30_000"))
+    inputs: list[Input] = [((64 << 20,), {})]
+    areas = []
+    for text in texts:
+        with Timer(Program(source=text, entry="f"), encode_inputs(inputs)) as timer:
+            areas.append(min(area(timer) for _ in range(3)))
+    assert areas[0] > 2 * areas[1]
+    assert areas[0] > 2 * areas[2]

@@ -29,9 +29,10 @@ class ImproveConfig:
     """A JSON file of calls, or ``FILE.py:NAME``."""
 
     objective: str = "cpu"
-    """What is made less: ``cpu`` time, ``wall`` time, peak ``memory``, ``opcodes`` of the
-    interpreter (the same in every run; they see no work in C), or ``instructions`` of the machine
-    (by valgrind). Whatever it is, time may grow by no more than ``max_regress``."""
+    """What is made less: ``cpu`` time, ``wall`` time, peak ``memory``, ``tmu`` (memory over time),
+    ``opcodes`` of the interpreter (the same in every run; they see no work in C), or
+    ``instructions`` of the machine (by valgrind). Whatever it is, time may grow by no more than
+    ``max_regress``."""
 
     equal: str = "exact"
     """When two results are the same, see :mod:`sharpen.code.improver.equality`."""

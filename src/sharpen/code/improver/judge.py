@@ -15,7 +15,7 @@ from sharpen.code.improver.config import ImproveConfig
 from sharpen.code.improver.equality import Difference, Equality
 from sharpen.code.improver.journal import Attempt, Journal
 from sharpen.code.improver.levels import Level
-from sharpen.code.improver.objective import LEAST_MIB, TIMES, said
+from sharpen.code.improver.objective import LEAST_MIB, TIMES, area, said
 from sharpen.code.improver.observer import Observer, Sandboxed, Watcher
 from sharpen.code.improver.reference import (
     Baseline,
@@ -29,7 +29,8 @@ from sharpen.code.improver.shrink import shrunk
 from sharpen.code.improver.suspicion import complaint, suspicions
 from sharpen.code.improver.target import Target
 from sharpen.code.inputs import Input
-from sharpen.code.measure.process import Program, Timer, encode_inputs
+from sharpen.code.measure.process import Timer, encode_inputs
+from sharpen.code.measure.program import Program
 from sharpen.core.errors import ConfigError, ExecutionError
 from sharpen.core.sandbox import SandboxPool
 
@@ -229,6 +230,8 @@ class Judge:
                 return float(sum(timer.opcodes()))
             if objective == "memory":
                 return max(timer.peak_mib(), LEAST_MIB)
+            if objective == "tmu":
+                return min(area(timer) for _ in range(_LOOKS))
             clock = objective if objective in TIMES else "cpu"
             loops = 1
             first = sum(timer.time(1, clock=clock, limit_s=60))

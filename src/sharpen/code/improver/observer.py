@@ -6,26 +6,21 @@ be seen, and of the whole series what it left in the module's variables.
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
-from sharpen.code.measure.process import Program
-from sharpen.core.errors import ConfigError, ExecutionError
+from sharpen.code.measure.child import ProgramProcess
+from sharpen.code.measure.program import Program
+from sharpen.core.errors import ExecutionError
 from sharpen.core.sandbox import Call, Job, Limits, Record, SandboxPool, Status, decode
 from sharpen.core.sandbox.inside.channel import receive, send
 from sharpen.core.sandbox.inside.codec import CodecError
 
 __all__ = ["Observer", "Sandboxed", "Seen", "Series", "Watcher", "error_name"]
 
-_LOAD_S = 120.0
 _MEMORY_BYTES = 4 << 30
 _SANDBOX_S = (
     5.0  # least processor time: the limit of wall time, which a busy machine uses up, follows
@@ -80,7 +75,7 @@ class Observer(Protocol):
         ...
 
 
-class Watcher:
+class Watcher(ProgramProcess):
     """Calls a trusted program in a process of its own; each series is in a fresh child of it.
 
     Args:
@@ -94,47 +89,18 @@ class Watcher:
     """
 
     def __init__(self, program: Program, hash_seed: int = 0, folder: Path | None = None) -> None:
-        self.program = program
-        self._hash_seed, self._folder = hash_seed, folder
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(program, "sharpen.code.improver.observing_child", folder)
+        self._hash_seed = hash_seed
         self._before: Mapping[str, bytes] = {}
-        self._start()
+        self._begin()
 
-    def _start(self) -> None:
-        self.close()
-        ours, theirs = socket.socketpair()
-        line = [sys.executable, "-m", "sharpen.code.improver.observing_child", str(theirs.fileno())]
-        self._process = subprocess.Popen(
-            line,
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd=self._folder,
-            env={**os.environ, "PYTHONHASHSEED": str(self._hash_seed)},
-        )
-        theirs.close()
-        self._channel = ours
-        program = self.program
-        plain = {name: getattr(program, name) for name in program.__slots__}
-        try:
-            ours.settimeout(_LOAD_S)
-            send(ours, {**plain, "path": list(program.path)})
-            said, _ = receive(ours)
-        except (EOFError, OSError) as error:
-            self.close()
-            raise ExecutionError(f"{program.file} did not load: {error!r}") from None
-        if "missing" in said:
-            self.close()
-            raise ConfigError(f"{program.file} defines no '{program.entry}' when it is run.")
-        if "error" in said:
-            self.close()
-            raise ExecutionError(f"{program.file} does not load: {said['error']}")
-        self._before = said["state"]
+    def _begin(self) -> None:
+        self._before = self.start(self._hash_seed)["state"]
 
     def observe(self, inputs: Sequence[bytes], *, each_s: float, whole_s: float) -> Series:
         """Call it with each input in one process; stops at the first that is late or ends it."""
         if self._process is None:
-            self._start()
+            self._begin()
         send(self._channel, self._task("calls", inputs))
         seen: list[Seen] = []
         after: Mapping[str, bytes] = {}
@@ -170,7 +136,7 @@ class Watcher:
             ExecutionError: there is nothing to tell: it was late or ended its process.
         """
         if self._process is None:
-            self._start()
+            self._begin()
         try:
             send(self._channel, self._task("lines", inputs))
             self._channel.settimeout(limit_s)
@@ -185,25 +151,6 @@ class Watcher:
 
     def _task(self, what: str, inputs: Sequence[bytes]) -> dict[str, Any]:
         return {"what": what, "inputs": list(inputs), "memory_bytes": _MEMORY_BYTES}
-
-    def close(self) -> None:
-        """End its process."""
-        if self._process is not None:
-            self._channel.close()
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 _INSIDE = (Path(__file__).parent / "observing.py").read_text(encoding="utf-8")

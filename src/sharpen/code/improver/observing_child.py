@@ -11,7 +11,7 @@ from typing import Any
 
 from sharpen.code.improver.observing import observe, state_of
 from sharpen.code.improver.profiling import count_lines
-from sharpen.code.measure.runner import Missing, load
+from sharpen.code.measure.loading import loaded
 from sharpen.core.sandbox.inside.channel import receive, send
 from sharpen.core.sandbox.inside.codec import CodecError, SizeError, decode
 from sharpen.core.sandbox.inside.linux import die_with_parent
@@ -21,20 +21,10 @@ __all__ = ["main"]
 
 def main(fd: int) -> None:
     """Load the program that comes over a socket and call it as often as asked."""
-    die_with_parent(signal.SIGKILL)
-    channel = socket.socket(fileno=fd)
-    program, _ = receive(channel)
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(null, standard)
-    try:
-        function = load(program)
-    except Missing:
-        send(channel, {"missing": True})
+    found = loaded(fd)
+    if found is None:
         return
-    except BaseException as error:
-        send(channel, {"error": f"{type(error).__name__}: {error}"})
-        return
+    channel, function, program = found
     names = sys.modules[program["module"]].__dict__
     send(channel, {"state": state_of(names)})
     while True:

@@ -11,8 +11,7 @@ from sharpen.code.improver.observer import Observer, Series, error_name
 from sharpen.code.inputs import Input
 from sharpen.code.measure.process import encode_inputs
 from sharpen.core.errors import ExecutionError
-from sharpen.core.sandbox import Opaque, Record
-from sharpen.core.sandbox.outcome import shown
+from sharpen.core.sandbox.outcome import find_opaque, shown
 
 __all__ = ["Baseline", "BaselineError", "Refuted", "call_text", "record_baseline"]
 
@@ -200,26 +199,13 @@ def _check_same(
 
 def _check_comparable(call: Input, seen: Mapping[str, Any]) -> None:
     for name in ("value", "error", "args", "kwargs"):
-        found = _opaque(seen[name])
+        found = find_opaque(seen[name])
         if found is not None:
             raise BaselineError(
                 f"what it does cannot be compared: for {call_text(call)}, its {name} holds"
                 f" {found.text or found.type_name} of the type {found.type_name}. Improve a"
                 " function that gives plain values."
             )
-
-
-def _opaque(value: Any) -> Opaque | None:
-    if isinstance(value, Opaque):
-        return value
-    inner: list[Any] = []
-    if isinstance(value, dict):
-        inner = [*value.keys(), *value.values()]
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        inner = list(value)
-    elif isinstance(value, Record):
-        inner = list(value.fields.values())
-    return next((found for item in inner if (found := _opaque(item)) is not None), None)
 
 
 def _outcome(seen: Mapping[str, Any]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sharpen.code.measure.process import Late, Program, Timer
+from sharpen.code.measure.process import Late, Timer
+from sharpen.code.measure.program import Program
 from sharpen.core.errors import ConfigError, ExecutionError
 from sharpen.core.sandbox import Call, Job, Limits, Result, SandboxPool, Status, decode
 
@@ -63,11 +64,26 @@ class SandboxTimer(Timer):
         """MiB of memory of a call of each input, arguments included; raises as above."""
         return self._run(self._calls, "cpu", limit_s).peak_mib
 
-    def _run(self, calls: Sequence[Call], clock: str, limit_s: float) -> Result:
+    def curve(self, *, limit_s: float = 60.0) -> list[tuple[float, float]]:
+        """[n, 2] memory over time, in samples of some milliseconds; raises as above.
+
+        Seconds are those of the calls, spread over the samples: others' work does not count.
+        """
+        result = self._run(self._calls, "cpu", limit_s, sample_memory=True)
+        memory = result.memory or [(0.0, result.peak_mib)]
+        last = max(memory[-1][0], 1e-9)
+        seconds = sum(result.times)
+        found = [(seconds * at / last, mib) for at, mib in memory]
+        return [(0.0, memory[0][1]), *found, (seconds, memory[-1][1])]
+
+    def _run(
+        self, calls: Sequence[Call], clock: str, limit_s: float, *, sample_memory: bool = False
+    ) -> Result:
         job = Job(
             source=self._source,
             entry="_sharpen_used_up",
             inputs=calls,
+            sample_memory=sample_memory,
             clock="wall" if clock == "wall" else "opcodes" if clock == "opcodes" else "cpu",
             limits=Limits(cpu_s=limit_s, memory_bytes=_MEMORY_BYTES),
         )

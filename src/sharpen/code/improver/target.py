@@ -9,7 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
-from sharpen.code.measure.process import Program
+from sharpen.code.measure.program import Program
 from sharpen.core.errors import ConfigError, FileFormatError, MissingFileError, did_you_mean
 
 __all__ = ["Function", "Target", "functions_of", "locate", "package_root", "read_source"]

@@ -9,14 +9,16 @@ from sharpen.core.lazy import exports
 if TYPE_CHECKING:
     from sharpen.code.measure.comparison import Comparison, compare, compare_timers
     from sharpen.code.measure.instructions import count_instructions, has_counter
-    from sharpen.code.measure.process import Late, Program, Timer, encode_inputs
+    from sharpen.code.measure.process import Late, Timer, encode_inputs
+    from sharpen.code.measure.program import Program
     from sharpen.code.measure.single import Figures, growth, measure
     from sharpen.code.measure.statistics import Ratio, decide, ratio_of_pairs
 
 _MODULES = {
     "comparison": ["Comparison", "compare", "compare_timers"],
     "instructions": ["count_instructions", "has_counter"],
-    "process": ["Late", "Program", "Timer", "encode_inputs"],
+    "process": ["Late", "Timer", "encode_inputs"],
+    "program": ["Program"],
     "single": ["Figures", "growth", "measure"],
     "statistics": ["Ratio", "decide", "ratio_of_pairs"],
 }

@@ -18,7 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sharpen.code.measure.process import Program, Timer, encode_inputs
+from sharpen.code.measure.process import Timer, encode_inputs
+from sharpen.code.measure.program import Program
 from sharpen.code.measure.statistics import (
     Decision,
     Ratio,

@@ -23,7 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sharpen.code.measure.process import Late, Program, encode_inputs
+from sharpen.code.measure.process import Late, encode_inputs
+from sharpen.code.measure.program import Program
 from sharpen.core.errors import ConfigError, DependencyNotInstalled, ExecutionError
 from sharpen.core.sandbox.inside.codec import decode, encode
 
@@ -102,7 +103,7 @@ def _counted(program: Program, inputs: list[bytes], loops: int, limit_s: float) 
 
 def _main(path: Path) -> None:
     """Load a program and call it; in the process that is counted."""
-    from sharpen.code.measure.runner import load
+    from sharpen.code.measure.loading import load
     from sharpen.code.measure.timing import time_inputs
 
     task = decode(path.read_bytes())

@@ -2,66 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from sharpen.code.measure.child import LOAD_S, ProgramProcess
+from sharpen.code.measure.program import Program
 from sharpen.core.errors import ConfigError, ExecutionError
 from sharpen.core.sandbox.inside.channel import receive, send
 from sharpen.core.sandbox.inside.codec import CodecError, encode
 
 __all__ = ["Late", "Program", "Timer", "encode_inputs"]
 
-_LOAD_S = 120.0
-
 
 class Late(ExecutionError):
     """A measurement took longer than it may."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Program:
-    """A function in a source, which is trusted."""
-
-    source: str
-    entry: str
-    """The function's name, or a dotted path such as ``Class.method``."""
-
-    file: str = "<program>"
-    """How tracebacks call it."""
-
-    module: str = "program"
-    """Its module's name; with dots where it is part of a package."""
-
-    path: tuple[str, ...] = ()
-    """Folders that it imports from."""
-
-    @classmethod
-    def from_file(cls, file: str | Path, entry: str, *, root: str | Path | None = None) -> Program:
-        """A function of a file.
-
-        Args:
-            file: the source.
-            entry: the function.
-            root: the folder that its package lies in; the file's own without it.
-        """
-        path = Path(file).resolve()
-        folder = path.parent if root is None else Path(root).resolve()
-        parts = path.relative_to(folder).with_suffix("").parts
-        return cls(
-            source=path.read_text(encoding="utf-8"),
-            entry=entry,
-            file=str(path),
-            module=".".join(parts),
-            path=(str(folder),),
-        )
 
 
 def encode_inputs(inputs: Sequence[tuple[Sequence[Any], dict[str, Any]]]) -> list[bytes]:
@@ -81,7 +36,7 @@ def encode_inputs(inputs: Sequence[tuple[Sequence[Any], dict[str, Any]]]) -> lis
     return found
 
 
-class Timer:
+class Timer(ProgramProcess):
     """Times one program; each measurement is in a fresh child of its process.
 
     Args:
@@ -97,10 +52,9 @@ class Timer:
     def __init__(
         self, program: Program, inputs: Sequence[bytes], processor: int | None = None
     ) -> None:
-        self.program = program
+        super().__init__(program, "sharpen.code.measure.runner")
         self.load_s = 0.0
         self._inputs, self._processor = list(inputs), processor
-        self._process: subprocess.Popen[bytes] | None = None
         self.restart(0)
 
     def restart(self, hash_seed: int) -> None:
@@ -112,34 +66,8 @@ class Timer:
         Raises:
             ExecutionError: it does not load.
         """
-        self.close()
         begin = time.monotonic()
-        ours, theirs = socket.socketpair()
-        line = [sys.executable, "-m", "sharpen.code.measure.runner", str(theirs.fileno())]
-        self._process = subprocess.Popen(
-            line,
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            env={**os.environ, "PYTHONHASHSEED": str(hash_seed)},
-        )
-        theirs.close()
-        self._channel = ours
-        program = self.program
-        plain = {name: getattr(program, name) for name in program.__slots__}
-        try:
-            send(ours, {**plain, "path": list(program.path)})
-            ours.settimeout(_LOAD_S)
-            said, _ = receive(ours)
-        except (EOFError, OSError) as error:
-            self.close()
-            raise ExecutionError(f"{program.file} did not load: {error!r}") from None
-        if "missing" in said:
-            self.close()
-            raise ConfigError(f"{program.file} defines no '{program.entry}'.")
-        if "error" in said:
-            self.close()
-            raise ExecutionError(f"{program.file} does not load: {said['error']}")
+        self.start(hash_seed)
         self.load_s = time.monotonic() - begin
 
     def time(self, loops: int, *, clock: str = "cpu", limit_s: float = 60.0) -> list[float]:
@@ -167,11 +95,21 @@ class Timer:
         busy = self._ask({"what": "time", "loops": 1, "clock": "cpu"}, limit_s)["peak_kib"]
         return float(max(busy - idle, 0)) / 1024
 
+    def curve(self, *, limit_s: float = 60.0) -> list[tuple[float, float]]:
+        """[n, 2] memory over processor time while each input is called once.
+
+        Seconds of processor time of the process and MiB that it holds, those of the interpreter
+        included: when the first call begins, about each millisecond, and when the last has ended.
+        Raises as above.
+        """
+        found = self._ask({"what": "curve"}, limit_s)
+        return [(ns / 1e9, kib / 1024) for ns, kib in found["samples"]]
+
     def _ask(self, task: dict[str, Any], limit_s: float) -> dict[str, Any]:
         task |= {"inputs": self._inputs, "processor": self._processor, "limit_s": limit_s}
         try:
             send(self._channel, task)
-            self._channel.settimeout(limit_s + _LOAD_S)
+            self._channel.settimeout(limit_s + LOAD_S)
             found, _ = receive(self._channel)
         except (EOFError, OSError) as error:
             raise ExecutionError(f"the process of the program is gone: {error!r}") from None
@@ -180,22 +118,3 @@ class Timer:
         if "error" in found:
             raise ExecutionError(str(found["error"]))
         return dict(found)
-
-    def close(self) -> None:
-        """End its process."""
-        if self._process is not None:
-            self._channel.close()
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -8,62 +8,31 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import signal
 import socket
 import sys
-import types
+import time
 from collections.abc import Callable
 from typing import Any
 
-from sharpen.code.measure.timing import count_opcodes, time_inputs
+from sharpen.code.measure.loading import loaded
+from sharpen.code.measure.timing import call_once, count_opcodes, time_inputs
 from sharpen.core.sandbox.inside.channel import receive, send
+from sharpen.core.sandbox.inside.codec import decode
 from sharpen.core.sandbox.inside.linux import die_with_parent
 
-__all__ = ["Missing", "load", "main"]
+__all__ = ["main"]
 
-
-class Missing(Exception):
-    """The program has no such function."""
-
-
-def load(program: dict[str, Any]) -> Callable[..., Any]:
-    """The function of a program: its source is run as a module of its name, or imported."""
-    sys.path[:0] = program["path"]
-    name = program["module"]
-    module = types.ModuleType(name)
-    module.__file__ = program["file"]
-    package, _, _ = name.rpartition(".")
-    module.__package__ = package
-    if package:
-        __import__(package)
-    sys.modules[name] = module
-    exec(compile(program["source"], program["file"], "exec", dont_inherit=True), module.__dict__)
-    found: Any = module
-    for part in program["entry"].split("."):
-        if not hasattr(found, part):
-            raise Missing
-        found = getattr(found, part)
-    function: Callable[..., Any] = found
-    return function
+_SAMPLE_S = 1e-3
 
 
 def main(fd: int) -> None:
     """Load the program that comes over a socket and answer until nobody asks any more."""
-    die_with_parent(signal.SIGKILL)
-    channel = socket.socket(fileno=fd)
-    program, _ = receive(channel)
-    # What the program prints is not asked for.
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(null, standard)
-    try:
-        function = load(program)
-    except Missing:
-        send(channel, {"missing": True})
+    found = loaded(fd)
+    if found is None:
         return
-    except BaseException as error:
-        send(channel, {"error": f"{type(error).__name__}: {error}"})
-        return
+    channel, function, _ = found
     send(channel, {"ok": True})
     while True:
         try:
@@ -83,8 +52,11 @@ def _in_child(function: Callable[..., Any], task: dict[str, Any]) -> dict[str, A
         _work(function, task, theirs)
         os._exit(0)
     theirs.close()
-    ours.settimeout(task["limit_s"])
+    samples: list[tuple[int, int]] = []
     try:
+        if task["what"] == "curve":
+            samples = _sampled(child, ours, task["limit_s"])
+        ours.settimeout(task["limit_s"])
         found, _ = receive(ours)
     except EOFError:
         found = {"error": "the program ended its process"}
@@ -94,9 +66,38 @@ def _in_child(function: Callable[..., Any], task: dict[str, Any]) -> dict[str, A
     finally:
         ours.close()
     _, status, usage = os.wait4(child, 0)
-    if os.WIFSIGNALED(status) and "late" not in found and "ns" not in found:
+    if os.WIFSIGNALED(status) and not found.keys() & {"late", "ns", "end"}:
         found = {"error": f"signal {os.WTERMSIG(status)} ended it"}
+    if "begin" in found:
+        begin, end = tuple(found["begin"]), tuple(found["end"])
+        between = [one for one in samples if begin[0] < one[0] < end[0]]
+        found["samples"] = [begin, *between, end]
     return {**found, "peak_kib": usage.ru_maxrss}
+
+
+def _sampled(child: int, channel: socket.socket, limit_s: float) -> list[tuple[int, int]]:
+    """[n, 2] processor time in ns and memory in KiB of a child until it has something to say.
+
+    Raises:
+        TimeoutError: it takes longer.
+    """
+    clock = (~child << 3) | 2  # clock_getcpuclockid: time of all threads of a process
+    end = time.monotonic() + limit_s
+    found: list[tuple[int, int]] = []
+    while not select.select([channel], [], [], _SAMPLE_S)[0]:
+        if time.monotonic() > end:
+            raise TimeoutError
+        try:
+            found.append((time.clock_gettime_ns(clock), _held_kib(child)))
+        except (OSError, IndexError, ValueError):
+            break  # it is over
+    return found
+
+
+def _held_kib(process: int | str) -> int:
+    """Memory that a process holds."""
+    with open(f"/proc/{process}/statm", "rb") as file:  # noqa: PTH123 (a thousand a second)
+        return int(file.read().split()[1]) * (resource.getpagesize() // 1024)
 
 
 def _work(function: Callable[..., Any], task: dict[str, Any], channel: socket.socket) -> None:
@@ -109,6 +110,12 @@ def _work(function: Callable[..., Any], task: dict[str, Any], channel: socket.so
             found = {"counts": count_opcodes(function, inputs)}
         elif task["what"] == "nothing":
             found = {}
+        elif task["what"] == "curve":
+            calls = [decode(one) for one in inputs]
+            begin = time.process_time_ns(), _held_kib("self")
+            for args, kwargs in calls:
+                call_once(function, args, kwargs)
+            found = {"begin": begin, "end": (time.process_time_ns(), _held_kib("self"))}
         else:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             times = time_inputs(function, inputs, task["loops"], task["clock"])

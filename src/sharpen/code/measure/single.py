@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from sharpen.code.measure.comparison import Inputs, calibrated
-from sharpen.code.measure.process import Program, Timer, encode_inputs
+from sharpen.code.measure.process import Timer, encode_inputs
+from sharpen.code.measure.program import Program
 from sharpen.core.errors import DataError
 
 __all__ = ["Figures", "Growth", "growth", "measure", "sizes_of"]

@@ -19,7 +19,7 @@ from typing import Any
 
 from sharpen.core.sandbox.inside.codec import decode
 
-__all__ = ["CLOCKS", "count_opcodes", "time_inputs"]
+__all__ = ["CLOCKS", "call_once", "count_opcodes", "time_inputs"]
 
 CLOCKS: dict[str, Callable[[], int]] = {
     "cpu": time.process_time_ns,
@@ -109,6 +109,13 @@ def _consume(function: Callable[..., Any]) -> Callable[..., Any]:
         _exhaust(function(*args, **kwargs))
 
     return run
+
+
+def call_once(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+    """Call a function; a result that is an iterator is used up."""
+    result = function(*args, **kwargs)
+    if hasattr(result, "__next__"):
+        _exhaust(result)
 
 
 def count_opcodes(function: Callable[..., Any], inputs: Sequence[bytes]) -> list[int]:

@@ -10,13 +10,13 @@ from typing import Any
 
 from sharpen._version import __version__
 from sharpen.core.sandbox.inside.channel import LENGTH
-from sharpen.core.sandbox.inside.codec import CodecError, decode
+from sharpen.core.sandbox.inside.codec import CodecError, Opaque, Record, decode
 from sharpen.core.sandbox.job import EncodedJob, Job, same
 from sharpen.core.sandbox.limits import Limits
 from sharpen.core.sandbox.process import Sandbox
 from sharpen.core.sandbox.result import Failure, Result, Status
 
-__all__ = ["FORGED", "Seen", "failed", "failure_from", "finished", "outcome"]
+__all__ = ["FORGED", "Seen", "failed", "failure_from", "find_opaque", "finished", "outcome"]
 
 _BROKEN = {
     "cpu": (Status.TIMEOUT, "it used its {cpu_s:g} s of processor time"),
@@ -246,3 +246,17 @@ def failed(error: Exception, tier: int) -> Result:
     """The result of a job whose sandbox failed."""
     failure = Failure(type=type(error).__name__, message=str(error))
     return Result(status=Status.INFRA, error=failure, tier=tier)
+
+
+def find_opaque(value: Any) -> Opaque | None:
+    """The first part of an output that could not leave the sandbox; None where all of it could."""
+    if isinstance(value, Opaque):
+        return value
+    inner: list[Any] = []
+    if isinstance(value, dict):
+        inner = [*value.keys(), *value.values()]
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        inner = list(value)
+    elif isinstance(value, Record):
+        inner = list(value.fields.values())
+    return next((found for item in inner if (found := find_opaque(item)) is not None), None)
