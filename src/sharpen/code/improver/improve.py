@@ -37,6 +37,7 @@ from sharpen.code.improver.testing import (
     find_tests,
     run_tests,
 )
+from sharpen.code.improver.tradeoffs import Version, trade_offs
 from sharpen.code.improver.verdict import Verdict, decide, exponents
 from sharpen.code.inputs import Input, read_inputs
 from sharpen.code.measure.instructions import has_counter
@@ -144,9 +145,9 @@ def improve(
                 found = propose_with(lm, prepared, judge, budget, candidates, tell)
                 candidates = ranked([*candidates, *found])
             chosen, verdict, refused = _choose(prepared, judge, candidates, tell)
-        return _result(
-            prepared, journal, budget, chosen, verdict, refused, time.monotonic() - begin
-        )
+        versions = trade_offs(judge, candidates)
+        seconds = time.monotonic() - begin
+        return _result(prepared, journal, budget, chosen, verdict, refused, versions, seconds)
 
 
 def prepare(
@@ -369,6 +370,7 @@ def _result(
     chosen: Attempt | None,
     verdict: Verdict | None,
     refused: list[str],
+    versions: list[Version],
     seconds: float,
 ) -> ImproveResult:
     target, baseline = prepared.target, prepared.baseline
@@ -414,6 +416,7 @@ def _result(
         levels=verdict.levels if verdict is not None else [],
         exponents=exponents(verdict.levels) if verdict is not None else None,
         memory_mib=verdict.memory_mib if verdict is not None else (0.0, 0.0),
+        versions=versions,
         profile=prepared.profile,
         attempts=journal.attempts,
         seconds=seconds,

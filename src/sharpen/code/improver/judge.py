@@ -211,6 +211,16 @@ class Judge:
         self._best[trusted] = min(cost, self._best[trusted])
         return self._original[trusted] / max(cost, 1e-12), opcodes
 
+    def peak_mib(self, text: str, *, trusted: bool) -> float:
+        """MiB that a text needs at the largest inputs.
+
+        Raises:
+            ExecutionError: it could not be measured.
+        """
+        encoded = encode_inputs(self.levels[-1].inputs)
+        with self.timer(self.target.program(text), encoded, trusted=trusted) as timer:
+            return timer.peak_mib()
+
     def _opcodes(self, text: str, trusted: bool) -> int:
         """Instructions of the interpreter at a size at which tracing is quick."""
         level = next((one for one in self.levels if one.seconds >= _TRACED_S), self.levels[-1])

@@ -73,6 +73,20 @@ def sections(result: ImproveResult) -> list[Section]:
     found.append(
         Section("Not checked", [Text("\n".join(f"- {one}" for one in evidence.not_checked), True)])
     )
+    if len(result.versions) > 1:
+        versions: list[list[object]] = [
+            [
+                ", ".join(one.steps) or "as it is",
+                f"{one.speedup:.3g} x",
+                one.memory_mib,
+                one.length,
+                "yes" if one.text == result.text else "",
+            ]
+            for one in result.versions
+        ]
+        columns = ["version", "as fast, first look", "peak memory, MiB", "characters", "chosen"]
+        words = "No other version that was tried is better than one of these in all three."
+        found.append(Section("Trade-offs", [Table(columns, versions), Text(words)]))
     if result.patch:
         found.append(Section("Change", [Text(result.patch, preformatted=True)]))
     if result.profile is not None:

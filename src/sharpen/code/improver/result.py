@@ -11,6 +11,7 @@ from sharpen.code.improver.objective import TIMES, Gain
 from sharpen.code.improver.profile import Profile
 from sharpen.code.improver.starting import FirstCall
 from sharpen.code.improver.target import Target
+from sharpen.code.improver.tradeoffs import Version
 from sharpen.code.improver.verdict import LevelTimes
 from sharpen.code.inputs import Input
 
@@ -119,6 +120,9 @@ class ImproveResult:
     """How time grows with the size of the inputs, before and after."""
 
     memory_mib: tuple[float, float] = (0.0, 0.0)
+    versions: list[Version] = field(default_factory=list)
+    """Texts of which none is better than another in time, memory and length; the original too."""
+
     profile: Profile | None = None
     attempts: list[Attempt] = field(default_factory=list)
     seconds: float = 0.0
@@ -147,6 +151,9 @@ class ImproveResult:
             "levels": [asdict(one) for one in self.levels],
             "exponents": None if self.exponents is None else list(self.exponents),
             "memory_mib": list(self.memory_mib),
+            "versions": [
+                {k: v for k, v in asdict(one).items() if k != "text"} for one in self.versions
+            ],
             "profile": None if self.profile is None else self.profile.to_dict(),
             "attempts": verdicts,
             "seconds": self.seconds,
