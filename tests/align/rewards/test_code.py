@@ -91,6 +91,18 @@ def test_processor_time_tells_fast_from_slow() -> None:
     assert same == pytest.approx(0.5, abs=0.15)
 
 
+@pytest.mark.parametrize("clock", ["opcodes", "cpu"])
+def test_very_slow_programs_are_not_timed_to_the_end(clock: str) -> None:
+    made = CodeReward(clock=clock, repeats=3)  # type: ignore[arg-type]
+    for times in (40.0, 4000.0):
+        verdict = made.verdict(work(times), TASK)
+        assert verdict.outcome == "correct"
+        assert verdict.log_ratio is not None
+        assert verdict.log_ratio < -math.log(20)
+    assert verdict.log_ratio == -math.log(64)
+    made.close()
+
+
 def test_a_clock_that_is_replaced_is_tampering() -> None:
     forged = (
         "import time\ntime.thread_time_ns = lambda: 0\ndef total(n):\n    return n * (n - 1) // 2\n"

@@ -22,14 +22,15 @@ from typing import Any
 from sharpen.code.problems import Problem, load_problems
 from sharpen.core.config import digest
 from sharpen.core.errors import DataError, ExecutionError, did_you_mean
-from sharpen.core.sandbox import Call, Job, Limits, SandboxPool
+from sharpen.core.sandbox import Call, Job, Limits, Result, SandboxPool
 from sharpen.core.sandbox.job import EncodedCall
 
-__all__ = ["Case", "case_key", "make_case"]
+__all__ = ["TRUSTED_S", "Case", "case_key", "make_case"]
 
 _KEYS = ("entry", "inputs", "expected", "tests", "prompt", "reference")
 _NAMED = ("problem", "problems", "level")
-_TRUSTED_S = 60.0
+TRUSTED_S = 60.0
+"""Processor time that a reference may take."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,11 +45,8 @@ class Case:
     """Helpers of the tests."""
 
     reference: str | None = None
-    loops: int = 0
-    """How often each call is timed in a run; 0 until it is known."""
-
-    opcodes: float | None = None
-    """Instructions of the reference; None until they are counted."""
+    once: Result | None = None
+    """A timed call of the reference with each input; None until it is taken."""
 
     load_s: float | None = None
     """Processor time of a job that only loads the reference; None until it is measured."""
@@ -157,7 +155,7 @@ def _expected(case: Case, ours: SandboxPool) -> Sequence[Any] | None:
         source=case.reference,
         entry=case.entry,
         inputs=case.calls,
-        limits=Limits(cpu_s=_TRUSTED_S),
+        limits=Limits(cpu_s=TRUSTED_S),
     )
     result = ours.run(job)
     if not result.ok:

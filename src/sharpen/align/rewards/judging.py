@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
-from sharpen.align.rewards.cases import Case, case_key, make_case
+from sharpen.align.rewards.cases import TRUSTED_S, Case, case_key, make_case
 from sharpen.code.replies import function_in
 from sharpen.core.errors import ExecutionError
 from sharpen.core.sandbox import (
@@ -57,7 +57,8 @@ _ENDS: dict[Status, Outcome] = {
 }
 _RUN_S = 0.01  # what a timed run of the reference takes at least
 _MOST_LOOPS = 200
-_COUNTING = 200  # times as long as without counting, at most
+_MOST_RATIO = 64.0  # how many times slower a program is told to be at most
+_CLEAR = 8.0  # so many times slower need no second measurement
 _LOAD_S = 0.25  # what a program may need to be loaded without being doubted
 _MARGIN = 1.2  # overheads of the same inputs differ by so much
 _CASES = 512
@@ -147,8 +148,8 @@ class Judge:
             self._pools[key] = SandboxPool(1, self.config.tier, self._limits())
         return self._pools[key]
 
-    def _limits(self, times: float = 1.0) -> Limits:
-        return Limits(cpu_s=self.config.cpu_s * times, memory_bytes=self.config.memory_bytes)
+    def _limits(self) -> Limits:
+        return Limits(cpu_s=self.config.cpu_s, memory_bytes=self.config.memory_bytes)
 
     def _outcome(self, case: Case, program: str) -> Verdict:
         theirs = self._pool("theirs")
@@ -189,58 +190,92 @@ class Judge:
         return Verdict(outcome="correct", log_ratio=ratio, passed=found.passed)
 
     def _by_opcodes(self, case: Case, program: str) -> float:
-        if case.opcodes is None:
-            case.opcodes = sum(self._reference(case, case.calls, "opcodes").times)
-        result = self._program(case, program, case.calls, "opcodes", times=_COUNTING)
-        if result.suspicious:
-            raise _Ended(Verdict(outcome="violation", why=result.suspicious))
-        return math.log(max(case.opcodes, 1.0) / max(sum(result.times), 1.0))
+        found = self._once(case, program, "opcodes")
+        if found is None:
+            return -math.log(_MOST_RATIO)
+        assert case.once is not None
+        return math.log(max(sum(case.once.times), 1.0) / max(sum(found.times), 1.0))
 
     def _by_time(self, case: Case, program: str) -> float:
         if case.load_s is None:
             case.load_s = self._reference(case, (), "cpu").cpu_s
-        if not case.loops:
-            once = sum(self._reference(case, case.calls, "cpu").times)
-            case.loops = min(max(1, math.ceil(_RUN_S / max(once, 1e-9))), _MOST_LOOPS)
+        found = self._once(case, program, "cpu")
+        if found is None:
+            return -math.log(_MOST_RATIO)
+        assert case.once is not None
+        once, took = sum(case.once.times), sum(found.times)
+        if took > _CLEAR * once and took > _CLEAR * _RUN_S:
+            return math.log(max(once, 1e-9) / took)
+        loops = min(max(1, math.ceil(_RUN_S / max(once, 1e-9))), _MOST_LOOPS)
         loading = max(self._program(case, program, (), "cpu").cpu_s - case.load_s, 0.0)
-        calls = list(case.calls) * case.loops
-        ratios, doubts = [], []
-        for pair in range(self.config.repeats):
-            first = self._reference(case, calls, "cpu") if pair % 2 == 0 else None
-            theirs = self._program(case, program, calls, "cpu", times=case.loops)
-            ours = first or self._reference(case, calls, "cpu")
-            if theirs.suspicious:
-                raise _Ended(Verdict(outcome="violation", why=theirs.suspicious))
-            took = _seconds(theirs, len(case.calls))
-            overhead = _MARGIN * overhead_s(ours) + min(loading, _LOAD_S)
-            doubts.append(bool(doubt(theirs, overhead)))
-            if doubts[-1]:
-                took = max(took, seen_s(theirs, overhead) / case.loops)
-            ratios.append(math.log(_seconds(ours, len(case.calls)) / took))
-        return median(ratios)
+        return median(
+            self._pair(case, program, loops, min(loading, _LOAD_S), pair % 2 == 0)
+            for pair in range(self.config.repeats)
+        )
 
-    def _reference(self, case: Case, calls: Sequence[Any], clock: Any) -> Result:
+    def _once(self, case: Case, program: str, clock: Clock) -> Result | None:
+        """One timed call of each input; None of a program so slow that no more need be known."""
+        if case.once is None:
+            case.once = self._reference(case, case.calls, clock)
+        most = _MOST_RATIO * max(case.once.times) + (_RUN_S if clock == "cpu" else 0)
+        seconds = self.config.cpu_s + _CLEAR * case.once.cpu_s
+        result = self._program(case, program, case.calls, clock, most=most, seconds=seconds)
+        return None if _end(result) == "timeout" else result
+
+    def _pair(
+        self, case: Case, program: str, loops: int, loading: float, reference_first: bool
+    ) -> float:
+        """The log ratio of one pair of runs, several calls of each input in either."""
+        calls = list(case.calls) * loops
+        first = self._reference(case, calls, "cpu") if reference_first else None
+        theirs = self._program(case, program, calls, "cpu", seconds=2 * self.config.cpu_s)
+        ours = first or self._reference(case, calls, "cpu")
+        if not theirs.ok:
+            raise _Ended(Verdict(outcome=_end(theirs), why=_why(theirs)))
+        took = _seconds(theirs, len(case.calls))
+        overhead = _MARGIN * overhead_s(ours) + loading
+        if doubt(theirs, overhead):
+            took = max(took, seen_s(theirs, overhead) / loops)
+        return math.log(_seconds(ours, len(case.calls)) / took)
+
+    def _reference(self, case: Case, calls: Sequence[Any], clock: Clock) -> Result:
         assert case.reference is not None
-        limits = self._limits(60.0)
-        job = Job(source=case.reference, entry=case.entry, inputs=calls, clock=clock, limits=limits)
+        job = Job(
+            source=case.reference,
+            entry=case.entry,
+            inputs=calls,
+            clock=None if clock == "none" else clock,
+            limits=Limits(cpu_s=TRUSTED_S),
+        )
         result = self._pool("ours").run(job)
         if not result.ok:
             raise ExecutionError(f"the reference of '{case.entry}' fails: {result.summary()}")
         return result
 
     def _program(
-        self, case: Case, program: str, calls: Sequence[Any], clock: Any, *, times: float = 1.0
+        self,
+        case: Case,
+        program: str,
+        calls: Sequence[Any],
+        clock: Clock,
+        *,
+        most: float | None = None,
+        seconds: float | None = None,
     ) -> Result:
         """A run of a program that is right; it may still run out of time."""
+        limits = Limits(cpu_s=seconds or self.config.cpu_s, memory_bytes=self.config.memory_bytes)
         job = Job(
             source=program,
             entry=case.entry,
             inputs=calls,
-            clock=clock,
-            limits=self._limits(times),
+            clock=None if clock == "none" else clock,
+            call_limit=most,
+            limits=limits,
         )
         result = self._pool("theirs").run(job)
-        if not result.ok:
+        if result.suspicious:
+            raise _Ended(Verdict(outcome="violation", why=result.suspicious))
+        if not result.ok and _end(result) != "timeout":
             raise _Ended(Verdict(outcome=_end(result), why=_why(result)))
         return result
 
