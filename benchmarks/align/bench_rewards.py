@@ -3,7 +3,7 @@
 python -m benchmarks.align.bench_rewards [--quick]
 
 A loop as that of training one step behind: ask for the rewards of a batch, take those of the batch
-before, train on that (here: wait a second, as long as a device would work). One reward in twenty
+before, train on that (here: wait two seconds, as long as a device would work). One reward in twenty
 never ends and is killed at its deadline. Waiting is the share of the loop's time that was spent on
 taking rewards. Training has to wait where the workers cannot carry the hanging calls,
 ``rate * batch * (deadline + start of a worker) / workers > step``, or where the deadline is longer
@@ -11,8 +11,8 @@ than a step; both are shown. Beside it the same pool asked for rewards only when
 which is how a reward that is an ordinary function call behaves, at its best: with a deadline and
 side by side.
 
-Checked: every reward that does not hang is there and right, every one that hangs has the reason
-``deadline``.
+Checked: every reward that hangs has the reason ``deadline``; the others are there and right. On a
+machine that others keep busy one may be late all the same; these are counted.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from sharpen.align.rewards import Pending, RewardPool, Rewards
 
 HANGS = 0.05
 BATCH = 32
-STEP_S = 1.0
+STEP_S = 2.0
 WORK_S = 0.01
-CASES = ((2, 0.5), (4, 0.5), (8, 0.5), (8, 1.5))
+CASES = ((2, 1.0), (4, 1.0), (8, 1.0), (8, 3.0))
 """Workers and seconds of the deadline."""
 
 
@@ -52,16 +52,27 @@ def batches(steps: int, seed: int) -> list[list[str]]:
     return [["hang" if one else "x" * (1 + i) for i, one in enumerate(row)] for row in hangs]
 
 
-def check(words: Sequence[str], found: Rewards) -> None:
-    """Every sample has what it should have."""
+def check(words: Sequence[str], found: Rewards) -> int:
+    """Samples that were late without hanging; all others have what they should have."""
+    late = 0
     for word, value, reason in zip(words, found.values, found.reasons, strict=True):
-        wanted = (None, "deadline") if word == "hang" else (len(word), "")
-        assert (value, reason) == wanted, (word, value, reason)
+        is_late = reason == "deadline"
+        late += is_late and word != "hang"
+        assert (value is None) == is_late, (word, value, reason)
+        assert value in (None, len(word)), (word, value, reason)
+        assert is_late or word != "hang", (word, value, reason)
+    return late
 
 
-def loop(pool: RewardPool, words: Sequence[Sequence[str]], step_s: float, ahead: bool) -> float:
-    """The share of the time of a loop that it waited; the last rewards are taken outside of it."""
+def loop(
+    pool: RewardPool, words: Sequence[Sequence[str]], step_s: float, ahead: bool
+) -> tuple[float, int]:
+    """The share of the time of a loop that it waited, and how many samples were late needlessly.
+
+    The last rewards are taken outside of it.
+    """
     waited = pool.stats.waited_s
+    late = 0
     begin = time.perf_counter()
     pending: tuple[Sequence[str], Pending] | None = None
     for some in words:
@@ -69,41 +80,45 @@ def loop(pool: RewardPool, words: Sequence[Sequence[str]], step_s: float, ahead:
         if ahead:
             pending = (some, pool.submit([""] * len(some), some))
         else:
-            check(some, pool.score([""] * len(some), some))
+            late += check(some, pool.score([""] * len(some), some))
         if before is not None:
-            check(before[0], before[1].result())
+            late += check(before[0], before[1].result())
         time.sleep(step_s)
     share = (pool.stats.waited_s - waited) / (time.perf_counter() - begin)
     if pending is not None:
-        check(pending[0], pending[1].result())
-    return share
+        late += check(pending[0], pending[1].result())
+    return share, late
 
 
 def main() -> None:
     """Measure."""
     args = arguments(__doc__, "align_rewards")
-    steps, repeats = (4, 1) if args.quick else (25, 3)
+    steps, repeats = (4, 1) if args.quick else (16, 3)
     contenders = {
         f"{workers} workers, {deadline_s:g} s, {'a step ahead' if ahead else 'when needed'}": (
             workers,
             deadline_s,
             ahead,
         )
-        for workers, deadline_s in (((4, 0.5),) if args.quick else CASES)
+        for workers, deadline_s in (((4, 1.0),) if args.quick else CASES)
         for ahead in (True, False)
     }
     samples: dict[str, list[float]] = {name: [] for name in contenders}
+    late = dict.fromkeys(contenders, 0)
     for repeat in range(repeats):
         words = batches(steps, repeat)
         for name, (workers, deadline_s, ahead) in contenders.items():
             with RewardPool(lengths, workers=workers, deadline_s=deadline_s) as pool:
                 warm = ["warm"] * workers * 2
                 check(warm, pool.score([""] * len(warm), warm))
-                samples[name].append(loop(pool, words, STEP_S, ahead))
+                share, count = loop(pool, words, STEP_S, ahead)
+                samples[name].append(share)
+                late[name] += count
                 print(f"{name}: waited {samples[name][-1]:.2%}", flush=True)
     results = {
         "waited": samples,
         "summary": {name: summarize(values) for name, values in samples.items()},
+        "late": late,
         "hanging": sum(word == "hang" for row in batches(steps, 0) for word in row),
     }
 

@@ -28,7 +28,8 @@ def rewards(document: dict[str, Any], where: str) -> str:
         "",
         f"{config['batch']} rewards a step of {config['step_s']:g} s, of which"
         f" {config['hangs']:.0%} hang; shares of the time of {config['steps']} steps, median and"
-        f" most of {config['repeats']} runs. {where}; `benchmarks/align/bench_rewards.py`.",
+        f" most of {config['repeats']} runs. {sum(document['results']['late'].values())} rewards"
+        f" that do not hang were late, too. {where}; `benchmarks/align/bench_rewards.py`.",
     ]
     return "\n".join(lines)
 

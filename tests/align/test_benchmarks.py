@@ -18,6 +18,6 @@ def test_the_quick_benchmark_of_rewards_runs(repository: Path, tmp_path: Path) -
     results = json.loads(out.read_text())["results"]
     assert results["hanging"] > 0
     assert set(results["summary"]) == {
-        "4 workers, 0.5 s, a step ahead",
-        "4 workers, 0.5 s, when needed",
+        "4 workers, 1 s, a step ahead",
+        "4 workers, 1 s, when needed",
     }
