@@ -13,51 +13,34 @@ from collections.abc import Iterator
 
 from sharpen.code.rewrite.base import Change, Rewriter
 from sharpen.code.rewrite.code import Code
+from sharpen.code.rewrite.private_lists import in_place_of_lists
 from sharpen.code.rewrite.source import Edit
 
 __all__ = ["BAG"]
 
 
 def _find(code: Code) -> Iterator[Change]:
-    for name in sorted(code.names.local):
-        kind, items = code.kinds.variable(name), code.kinds.items_of(name)
-        if kind.only(list) and items.is_exact and code.effects.is_private(name):
-            edits = _edits(code, name)
-            if edits is not None:
-                _, imports = code.library("collections", "Counter")
-                yield Change(
-                    f"keeps how often values are in {name} instead of the values",
-                    tuple(edits),
-                    imports,
-                )
+    return in_place_of_lists(
+        code,
+        ("collections", "Counter"),
+        _use,
+        explain="keeps how often values are in {} instead of the values",
+        may=lambda name: code.kinds.items_of(name).is_exact,
+    )
 
 
-def _edits(code: Code, name: str) -> list[Edit] | None:
-    counter, _ = code.library("collections", "Counter")
-    edits: list[Edit] = []
-    removed = False
-    for node in code.effects.uses(name):
-        parent = code.effects.parent(node)
-        if isinstance(parent, (ast.Assign, ast.AnnAssign)) and parent.value is not None:
-            empty = isinstance(parent.value, ast.List) and not parent.value.elts
-            text = f"{counter}()" if empty else f"{counter}($x)"
-            edits.append(code.swap(parent.value, text, x=parent.value))
-        elif isinstance(parent, ast.Compare):
-            edit = _membership(code, name, node, parent)
-            if edit is None:
-                return None
-            edits.append(edit)
-        elif isinstance(parent, ast.Attribute):
-            edit = _step(code, name, parent)
-            if edit is None:
-                return None
-            removed = removed or parent.attr == "remove"
-            edits.append(edit)
-        elif isinstance(parent, ast.Call) and code.names.stands_for(parent.func) == "len":
-            edits.append(code.swap(parent, f"{name}.total()"))
-        else:
-            return None
-    return edits if removed else None
+def _use(
+    code: Code, name: str, node: ast.Name, parent: ast.AST | None
+) -> tuple[list[Edit], bool] | None:
+    edit: Edit | None = None
+    if isinstance(parent, ast.Compare):
+        edit = _membership(code, name, node, parent)
+    elif isinstance(parent, ast.Attribute):
+        edit = _step(code, name, parent)
+    elif isinstance(parent, ast.Call) and code.names.stands_for(parent.func) == "len":
+        edit = code.swap(parent, f"{name}.total()")
+    removes = isinstance(parent, ast.Attribute) and parent.attr == "remove"
+    return None if edit is None else ([edit], removes)
 
 
 def _membership(code: Code, name: str, node: ast.Name, parent: ast.Compare) -> Edit | None:

@@ -10,10 +10,11 @@ Time O(1) for each call instead of O(n).
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sharpen.code.rewrite.base import Change, Rewriter
 from sharpen.code.rewrite.code import Code
+from sharpen.code.rewrite.private_lists import in_place_of_lists
 from sharpen.code.rewrite.source import Edit
 
 __all__ = ["DEQUE"]
@@ -23,44 +24,26 @@ _SAME = frozenset({"append", "extend", "clear", "remove", "count", "reverse", "i
 
 
 def _find(code: Code) -> Iterator[Change]:
-    for name in sorted(code.names.local):
-        if code.effects.is_private(name) and code.kinds.variable(name).only(list):
-            edits = _edits(code, name)
-            if edits is not None:
-                _, imports = code.library("collections", "deque")
-                yield Change(
-                    f"makes {name} a queue that is open at both ends, so that no items are moved",
-                    tuple(edits),
-                    imports,
-                )
+    return in_place_of_lists(
+        code,
+        ("collections", "deque"),
+        _use,
+        explain="makes {} a queue that is open at both ends, so that no items are moved",
+    )
 
 
-def _edits(code: Code, name: str) -> list[Edit] | None:
+def _use(
+    code: Code, name: str, node: ast.Name, parent: ast.AST | None
+) -> tuple[Sequence[Edit], bool] | None:
     """What changes where the list is used; None where a deque does not do the same."""
-    made, _ = code.library("collections", "deque")
-    edits: list[Edit] = []
-    moved = False
-    for node in code.effects.uses(name):
-        parent = code.effects.parent(node)
-        if isinstance(parent, (ast.Assign, ast.AnnAssign)):
-            if parent.value is None:
-                return None
-            empty = isinstance(parent.value, ast.List) and not parent.value.elts
-            text = f"{made}()" if empty else f"{made}($x)"
-            edits.append(code.swap(parent.value, text, x=parent.value))
-        elif isinstance(parent, ast.Attribute):
-            call = code.effects.parent(parent)
-            assert isinstance(call, ast.Call)
-            edit = _call(code, name, parent.attr, call)
-            if edit is None:
-                return None
-            moved = moved or edit != ()
-            edits += edit
-        elif isinstance(parent, ast.Return):
-            edits.append(code.swap(node, f"list({name})"))
-        elif not _is_alike(code, node, parent):
-            return None
-    return edits if moved else None
+    if isinstance(parent, ast.Attribute):
+        call = code.effects.parent(parent)
+        assert isinstance(call, ast.Call)
+        edits = _call(code, name, parent.attr, call)
+        return None if edits is None else (edits, bool(edits))
+    if isinstance(parent, ast.Return):
+        return (code.swap(node, f"list({name})"),), False
+    return ((), False) if _is_alike(code, node, parent) else None
 
 
 def _call(code: Code, name: str, method: str, call: ast.Call) -> tuple[Edit, ...] | None:
