@@ -14,7 +14,6 @@ more with our settings, to show what they alone are worth.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import subprocess
@@ -24,33 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import arguments, draw_bars, ratio, save, summarize
+from benchmarks.turns import Turn, start, step
 
 from sharpen.core.huge_pages import worker_environment
 
 MODEL = "smollm2-135m-instruct"
 LENGTH, RANK, LR, BATCH = 512, 16, 2e-4, 2
 WANTED_SPEED, WANTED_MEMORY = 1.15, 0.9
-
-
-def peak_bytes() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("no VmHWM")
-
-
-class Turn:
-    """Waits for the parent's word before each step and reports what the step took."""
-
-    def wait(self) -> None:
-        """Until the parent says go; ends the process when the parent is gone."""
-        if not sys.stdin.readline():
-            sys.exit(0)
-
-    def report(self, seconds: float, loss: float) -> None:
-        """Tell the parent."""
-        line = json.dumps({"seconds": seconds, "loss": loss, "peak_bytes": peak_bytes()})
-        print("step " + line, flush=True)
 
 
 def run_ours(data: str, steps: int) -> None:
@@ -144,27 +123,9 @@ def run_peer(data: str, folder: str, steps: int) -> None:
     ).train()
 
 
-def start(side: str, *args: str, tuned: bool) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.train.bench_lora", "--side", side, *args],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL if "--verbose" not in sys.argv else None,
-        text=True,
-        env=worker_environment() if tuned else None,
-    )
-
-
-def step(child: subprocess.Popen[str]) -> dict[str, float]:
-    assert child.stdin is not None
-    assert child.stdout is not None
-    child.stdin.write("go\n")
-    child.stdin.flush()
-    for line in child.stdout:
-        if line.startswith("step "):
-            found: dict[str, float] = json.loads(line[5:])
-            return found
-    raise RuntimeError(f"{child.args} ended with code {child.wait()}")
+def started(side: str, *args: str, tuned: bool) -> subprocess.Popen[str]:
+    env = worker_environment() if tuned else None
+    return start("benchmarks.train.bench_lora", side, *args, env=env)
 
 
 def main() -> int:
@@ -198,9 +159,9 @@ def main() -> int:
         )
         steps, model = str(rounds + warmup + 1), str(folder / "model")
         children = {
-            "sharpen": start("sharpen", data, steps, tuned=True),
-            "transformers + peft": start("peer", data, model, steps, tuned=False),
-            "the same, huge pages": start("peer", data, model, steps, tuned=True),
+            "sharpen": started("sharpen", data, steps, tuned=True),
+            "transformers + peft": started("peer", data, model, steps, tuned=False),
+            "the same, huge pages": started("peer", data, model, steps, tuned=True),
         }
         reports: dict[str, list[dict[str, float]]] = {name: [] for name in children}
         for number in range(warmup + rounds):

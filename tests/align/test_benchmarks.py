@@ -21,3 +21,13 @@ def test_the_quick_benchmark_of_rewards_runs(repository: Path, tmp_path: Path) -
         "4 workers, 1 s, a step ahead",
         "4 workers, 1 s, when needed",
     }
+
+
+@pytest.mark.slow
+@pytest.mark.peer
+def test_the_quick_benchmark_beside_trl_runs(repository: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    line = [sys.executable, "-m", "benchmarks.align.bench_trl", "--quick", "--json", str(out)]
+    subprocess.run(line, cwd=repository, check=True, timeout=300)
+    results = json.loads(out.read_text())["results"]
+    assert {"dpo, tiny", "grpo, tiny"} < results.keys()

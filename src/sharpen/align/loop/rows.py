@@ -41,6 +41,7 @@ class RowWork:
         dtype: in which products are computed.
         pad_id: what stands in padding.
         reference: ``start``, or a path.
+        shuffle: a new random order each epoch; otherwise the rows' own.
     """
 
     objective: Objective
@@ -56,8 +57,10 @@ class RowWork:
         dtype: torch.dtype = torch.float32,
         pad_id: int = 0,
         reference: str = "start",
+        shuffle: bool = True,
     ) -> None:
         self.rows = list(rows)
+        self._shuffle = shuffle
         self.method = method
         self.options = options
         self._dtype = dtype
@@ -106,7 +109,7 @@ class RowWork:
             raise ConfigError("alignment shares no sequence over ranks: leave parallel.sp at 1.")
         if self.method.name == "kto" and trainer.config.global_batch < 2:
             raise ConfigError(f"kto needs batch=2 or more, got {trainer.config.global_batch}.")
-        self._order = SampleOrder(len(self.rows), trainer.seed)
+        self._order = SampleOrder(len(self.rows), trainer.seed, shuffle=self._shuffle)
         if not self._needs_reference:
             return
         policy = Policy(trainer.model, self._dtype)  # type: ignore[arg-type]

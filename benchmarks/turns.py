@@ -1,0 +1,73 @@
+"""Contenders in processes of their own that take one step in turn, when the parent says so.
+
+Whatever else the machine does strikes all, and peak memory is each process's own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+__all__ = ["Turn", "peak_bytes", "resident_bytes", "start", "step"]
+
+
+def peak_bytes() -> int:
+    """Highest resident memory of this process."""
+    return _status("VmHWM")
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process now."""
+    return _status("VmRSS")
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"no {name}")
+
+
+class Turn:
+    """Waits for the parent's word before each step and reports what the step took."""
+
+    def wait(self) -> None:
+        """Until the parent says go; ends the process when the parent is gone."""
+        if not sys.stdin.readline():
+            sys.exit(0)
+
+    def report(self, seconds: float, loss: float, **more: float) -> None:
+        """Tell the parent."""
+        found = {"seconds": seconds, "loss": loss, "peak_bytes": peak_bytes(), **more}
+        print("step " + json.dumps(found), flush=True)
+
+
+def start(
+    module: str, side: str, *args: str, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """A contender: ``python -m module --side side args...``."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, "--side", side, *args],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=None if os.environ.get("BENCH_VERBOSE") else subprocess.DEVNULL,
+        text=True,
+        env=env,
+    )
+
+
+def step(child: subprocess.Popen[str]) -> dict[str, float]:
+    """Let a contender take a step; what it reports."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    child.stdin.write("go\n")
+    child.stdin.flush()
+    for line in child.stdout:
+        if line.startswith("step "):
+            found: dict[str, float] = json.loads(line[5:])
+            return found
+    raise RuntimeError(f"{child.args} ended with code {child.wait()}")
