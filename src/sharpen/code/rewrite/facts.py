@@ -7,6 +7,7 @@ can be hashed, a sum may be reordered where it is of whole numbers. They ask her
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 __all__ = ["Facts", "Kind", "kind_of", "observe"]
 
 _MOST_ITEMS = 10_000  # of one value that are looked at
+_MOST_OF_ALL = 1_000_000  # of all values of one level
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,31 +44,6 @@ class Kind:
         """Whether all that was seen, and something was, has one of these classes exactly."""
         return bool(self.types) and self.types <= set(types)
 
-    def __or__(self, other: Kind) -> Kind:
-        lows = [low for low in (self.low, other.low) if low is not None]
-        highs = [high for high in (self.high, other.high) if high is not None]
-        return Kind(
-            self.types | other.types,
-            min(lows, default=None),
-            max(highs, default=None),
-            max(self.longest, other.longest),
-            _both(self.items, other.items),
-            _both(self.values, other.values),
-            _arity(self, other),
-        )
-
-
-def _arity(one: Kind, other: Kind) -> int | None:
-    if tuple in one.types and tuple in other.types:
-        return one.arity if one.arity == other.arity else None
-    return one.arity if tuple in one.types else other.arity
-
-
-def _both(one: Kind | None, other: Kind | None) -> Kind | None:
-    if one is None or other is None:
-        return one or other
-    return one | other
-
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -90,23 +67,44 @@ class Facts:
 
 def kind_of(value: Any) -> Kind:
     """The kind of one value, with its items."""
-    if isinstance(value, (bool, float, complex, str, bytes, type(None))):
-        longest = len(value) if isinstance(value, (str, bytes)) else 0
-        return Kind(frozenset({type(value)}), longest=longest)
-    if isinstance(value, int):
-        return Kind(frozenset({type(value)}), int(value), int(value))
-    types = frozenset({type(value)})
-    if isinstance(value, Mapping):
-        return Kind(
-            types,
-            longest=len(value),
-            items=_of_items(value.keys()),
-            values=_of_items(value.values()),
-        )
-    if isinstance(value, (list, tuple, set, frozenset)):
-        arity = len(value) if type(value) is tuple else None
-        return Kind(types, longest=len(value), items=_of_items(value), arity=arity)
-    return Kind(types, longest=_length(value))
+    found = _of_all([value])
+    assert found is not None
+    return found
+
+
+def _of_all(values: list[Any]) -> Kind | None:
+    """The kind of all of some values; None where there are none.
+
+    Items of all containers are looked at together, level by level, which takes a few passes in C
+    and not an object for each value.
+    """
+    if not values:
+        return None
+    types = frozenset(map(type, values))
+    numbers = [one for one in values if isinstance(one, int) and not isinstance(one, bool)]
+    boxes = [one for one in values if isinstance(one, _CONTAINERS)]
+    tables = [one for one in values if isinstance(one, Mapping)]
+    arities = {len(one) for one in values if type(one) is tuple}
+    plain = types <= _NO_LENGTH
+    return Kind(
+        types,
+        min(map(int, numbers), default=None),
+        max(map(int, numbers), default=None),
+        0 if plain else max(map(_length, values)),
+        _of_all(_parts([*boxes, *tables])),
+        _of_all(_parts([one.values() for one in tables])),
+        arities.pop() if len(arities) == 1 else None,
+    )
+
+
+_CONTAINERS = (list, tuple, set, frozenset)
+_NO_LENGTH = frozenset({int, float, bool, complex, type(None)})
+
+
+def _parts(boxes: Iterable[Iterable[Any]]) -> list[Any]:
+    """The first items of each of some containers, in their order."""
+    every = itertools.chain.from_iterable(itertools.islice(one, _MOST_ITEMS) for one in boxes)
+    return list(itertools.islice(every, _MOST_OF_ALL))
 
 
 def _length(value: Any) -> int:
@@ -115,15 +113,6 @@ def _length(value: Any) -> int:
         return len(value)
     except Exception:
         return 0
-
-
-def _of_items(values: Iterable[Any]) -> Kind | None:
-    found: Kind | None = None
-    for i, value in enumerate(values):
-        if i >= _MOST_ITEMS:
-            break
-        found = _both(found, kind_of(value))
-    return found
 
 
 def observe(
@@ -141,7 +130,7 @@ def observe(
         allow: packages that rewrites may import.
         close: whether results may differ by rounding.
     """
-    found: dict[str, Kind] = {}
+    values: dict[str, list[Any]] = {}
     for args, kwargs in inputs:
         try:
             bound = signature.bind(*args, **kwargs)
@@ -151,11 +140,11 @@ def observe(
         for name, value in bound.arguments.items():
             form = signature.parameters[name].kind
             if form is inspect.Parameter.VAR_POSITIONAL:
-                kind = _of_items(value)
+                some = list(value)
             elif form is inspect.Parameter.VAR_KEYWORD:
-                kind = _of_items(value.values())
+                some = list(value.values())
             else:
-                kind = kind_of(value)
-            if kind is not None:
-                found[name] = found[name] | kind if name in found else kind
-    return Facts(found, frozenset(allow), close)
+                some = [value]
+            values.setdefault(name, []).extend(some)
+    kinds = {name: kind for name, some in values.items() if (kind := _of_all(some)) is not None}
+    return Facts(kinds, frozenset(allow), close)
