@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 
 from sharpen.align.rewards import RewardPool, find_reward
 from sharpen.align.rewards.code import CodeReward, PerfReward
-from sharpen.align.rewards.judging import Verdict
+from sharpen.align.rewards.verdict import Verdict
 from sharpen.core.errors import ConfigError, DataError, ExecutionError
 
 REFERENCE = "def total(n):\n    s = 0\n    for i in range(n):\n        s += i\n    return s\n"
@@ -68,6 +68,8 @@ def test_the_table(code: CodeReward, program: str, outcome: str, value: float) -
     fenced = f"Here it is:\n```python\n{program}```\n"
     if outcome not in ("compile", "timeout"):
         assert code([""], [fenced], [TASK]) == [pytest.approx(value, abs=0.01)]
+        closed = f"{program}```\nThat is all."  # of a prompt that ends in an open fence
+        assert code([""], [closed], [TASK]) == [pytest.approx(value, abs=0.01)]
 
 
 def test_a_sandbox_that_fails_gives_no_reward(code: CodeReward) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sharpen.core.lazy import exports
 
 if TYPE_CHECKING:
+    from sharpen.align.rewards.candidates import CandidateRows, best_rows, ranked_rows
     from sharpen.align.rewards.pool import Pending, RewardPool, Rewards, RewardStats
     from sharpen.align.rewards.registry import (
         Meta,
@@ -15,20 +16,27 @@ if TYPE_CHECKING:
         reward,
         reward_names,
     )
+    from sharpen.align.rewards.scripts import pie_rows
 
 _MODULES = {
+    "candidates": ["CandidateRows", "best_rows", "ranked_rows"],
     "pool": ["Pending", "RewardPool", "RewardStats", "Rewards"],
     "registry": ["Meta", "RewardFunction", "find_reward", "reward", "reward_names"],
+    "scripts": ["pie_rows"],
 }
 
 __all__ = [
+    "CandidateRows",
     "Meta",
     "Pending",
     "RewardFunction",
     "RewardPool",
     "RewardStats",
     "Rewards",
+    "best_rows",
     "find_reward",
+    "pie_rows",
+    "ranked_rows",
     "reward",
     "reward_names",
 ]

@@ -9,7 +9,8 @@ A row says it in its keys, either of its own::
     reference   a right program, whose time is the measure
 
 or names a problem of ``sharpen.code``: ``problem``, its set in ``problems`` (default ``own``) and
-the ``level`` of its inputs (default 1).
+the ``level`` of its inputs (default 1). Programs that read standard input are judged by
+:mod:`sharpen.align.rewards.scripts`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from sharpen.core.sandbox.job import EncodedCall
 __all__ = ["TRUSTED_S", "Case", "case_key", "make_case"]
 
 _KEYS = ("entry", "inputs", "expected", "tests", "prompt", "reference")
+_SCRIPT = ("stdin", "reference", "language")
 _NAMED = ("problem", "problems", "level")
 TRUSTED_S = 60.0
 """Processor time that a reference may take."""
@@ -58,12 +60,12 @@ def case_key(meta: Mapping[str, Any]) -> str:
     Raises:
         DataError: it says nothing, or what it says is no plain data.
     """
-    names = _NAMED if "problem" in meta else _KEYS
+    names = _SCRIPT if "stdin" in meta else _NAMED if "problem" in meta else _KEYS
     found = {name: meta[name] for name in names if name in meta}
-    if "problem" not in found and "entry" not in found:
+    if not {"problem", "entry", "stdin"} & set(found):
         raise DataError(
-            "the row has neither 'entry' (with 'inputs' or 'tests') nor 'problem', so its programs"
-            " cannot be judged."
+            "the row has neither 'entry' (with 'inputs' or 'tests') nor 'problem' nor 'stdin', so"
+            " its programs cannot be judged."
         )
     try:
         return digest(found)

@@ -29,8 +29,10 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from sharpen.align.rewards.cases import case_key
-from sharpen.align.rewards.judging import Clock, Judge, JudgeConfig, Outcome, Verdict
+from sharpen.align.rewards.judging import Judge
 from sharpen.align.rewards.registry import Meta
+from sharpen.align.rewards.scripts import ScriptJudge
+from sharpen.align.rewards.verdict import Clock, JudgeConfig, Outcome, Verdict
 from sharpen.core.config import digest
 from sharpen.core.errors import ConfigError
 
@@ -61,7 +63,9 @@ class _Judged:
     tier: int | str = "auto"
     """Of the sandbox."""
 
-    _judge: list[Judge] = field(default_factory=list, init=False, repr=False, compare=False)
+    _judges: dict[str, Judge | ScriptJudge] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if self.clock not in get_args(Clock):
@@ -74,10 +78,12 @@ class _Judged:
 
     def verdict(self, completion: str, meta: Meta) -> Verdict:
         """How a reply's program ends and how fast it is; raises as :meth:`Judge.judge`."""
-        if not self._judge:
+        kind = "scripts" if "stdin" in meta else "functions"
+        if kind not in self._judges:
             names = ("clock", "repeats", "dead_zone", "cpu_s", "memory_bytes", "tier")
-            self._judge.append(Judge(JudgeConfig(**{name: getattr(self, name) for name in names})))
-        return self._judge[0].judge(completion, meta)
+            config = JudgeConfig(**{name: getattr(self, name) for name in names})
+            self._judges[kind] = Judge(config) if kind == "functions" else ScriptJudge(config)
+        return self._judges[kind].judge(completion, meta)
 
     def cache_key(self, prompt: Any, completion: str, meta: Meta) -> str:
         """A digest of the reply, of how it is judged, and of the settings."""
@@ -85,7 +91,7 @@ class _Judged:
 
     def close(self) -> None:
         """End the sandboxes of this process."""
-        for judge in self._judge:
+        for judge in self._judges.values():
             judge.close()
 
     def value(self, verdict: Verdict) -> float | None:

@@ -17,11 +17,11 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 from sharpen.align.rewards.cases import TRUSTED_S, Case, case_key, make_case
+from sharpen.align.rewards.verdict import Clock, JudgeConfig, Outcome, Verdict, code_in, compiles
 from sharpen.code.replies import function_in
 from sharpen.core.errors import ExecutionError
 from sharpen.core.sandbox import (
@@ -37,12 +37,9 @@ from sharpen.core.sandbox import (
 )
 from sharpen.core.sandbox.job import same
 
-__all__ = ["Clock", "Judge", "JudgeConfig", "Outcome", "Verdict"]
+__all__ = ["Judge"]
 
 _log = logging.getLogger(__name__)
-
-Clock = Literal["cpu", "opcodes", "none"]
-Outcome = Literal["compile", "violation", "timeout", "memory", "error", "wrong", "correct", "infra"]
 
 _ENDS: dict[Status, Outcome] = {
     Status.ERROR: "error",
@@ -62,32 +59,6 @@ _CLEAR = 8.0  # so many times slower need no second measurement
 _LOAD_S = 0.25  # what a program may need to be loaded without being doubted
 _MARGIN = 1.2  # overheads of the same inputs differ by so much
 _CASES = 512
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class JudgeConfig:
-    """How programs are run."""
-
-    clock: Clock
-    repeats: int
-    dead_zone: float
-    cpu_s: float
-    memory_bytes: int
-    tier: int | str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
-    """What came of a program."""
-
-    outcome: Outcome
-    log_ratio: float | None = None
-    """log(t_reference / t), above 0 where it is faster; None where no time was taken."""
-
-    passed: float = 0.0
-    """Share of the inputs with the right output."""
-
-    why: str = ""
 
 
 class Judge:
@@ -117,8 +88,8 @@ class Judge:
             ExecutionError: its reference fails.
         """
         case = self._case(meta)
-        program = function_in(reply, case.entry)
-        if program is None or not _compiles(program):
+        program = function_in(reply, case.entry) or function_in(code_in(reply), case.entry)
+        if program is None or not compiles(program):
             return Verdict(outcome="compile", why=f"no code that defines {case.entry}")
         found = self._outcome(case, program)
         if found.outcome == "violation":
@@ -304,11 +275,3 @@ def _end(result: Result) -> Outcome:
 
 def _why(result: Result) -> str:
     return f"{result.status}: {result.error}" if result.error else str(result.status)
-
-
-def _compiles(program: str) -> bool:
-    try:
-        compile(program, "<program>", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
-        return False
-    return True
