@@ -70,6 +70,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "longest_rise": ([3, 1, 4],),
     "product_of": ([[1, 2]], [[3], [4]]),
     "has_pair": ([1, 2], 3),
+    "distance": ("abca", "bcab"),
     "most_robbed": ([3, 1, 4],),
     "picked": ([3, 1, 2], [0, 5, 1]),
     "weighted": ([0.5, 2.0], 1),

@@ -511,6 +511,17 @@ REFUSED: dict[str, list[tuple[Change, tuple[Any, ...] | None]]] = {
         (("out[i][j] += a[i][k]", "out[i][j] *= a[i][k]"), None),
         ((" ", " "), ([[1, 2]], [[0.5], [4]])),
     ],
+    "memo-called": [
+        (("    return len(a)", "    common = min\n    return len(a)"), None),
+        (("2 * common(a, b, len(a), len(b))", "2 * max(common, len)(a, b)"), None),
+        (("len(a), len(b))\n\n", "j=len(a), i=len(b))\n\n"), None),
+        (("    if i == 0", "    print(i)\n    if i == 0"), None),
+        (("def common(a, b, i, j):", "def common(a, b, i, j=0):"), None),
+        (("return 0", "return []"), None),
+        (("if i == 0", "if i == base"), None),
+        (("def common(", "common = min\n\n\ndef common("), None),
+        ((" ", " "), ([1, 2], [2, 3])),
+    ],
     "growing-counts": [
         (("out.append(x)", "out.append([x])"), None),
         (("out.append(x)", "out.extend([x])"), None),

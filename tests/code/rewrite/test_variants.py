@@ -679,6 +679,27 @@ def in_order(array):
         ([3, 1, 2],),
     ),
     (
+        "memo-called",
+        """\
+def triangle(height):
+    \"\"\"Rows.\"\"\"
+    out = []
+    for i in range(height):
+        for j in range(i + 1):
+            out.append(cell(i, j))
+    return out
+
+
+def cell(i, j):
+    \"\"\"One of them.\"\"\"
+    if j == 0 or i == j:
+        return 1
+    # The two above.
+    return cell(i - 1, j - 1) + cell(i - 1, j)
+""",
+        (4,),
+    ),
+    (
         "growing-counts",
         """\
 def first_two(words):

@@ -478,7 +478,8 @@ class Code:
             return None
         start, _ = self.source.span(statement)
         indent = self.source.indent(statement)
-        return Edit(start, start, "".join(x + "\n" + indent for x in lines))
+        whole = "".join((indent + x if x else "") + "\n" for x in lines)
+        return Edit(start, start, whole[len(indent) :] + indent)
 
     def after(self, statement: ast.stmt, lines: Sequence[str] | None) -> Edit | None:
         """Lines after a statement."""

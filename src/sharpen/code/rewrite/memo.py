@@ -21,12 +21,21 @@ from sharpen.code.rewrite.names import binds, loads, parameters, same_scope
 from sharpen.code.rewrite.source import Edit, Function
 from sharpen.code.rewrite.types import Type
 
-__all__ = ["MEMO"]
+__all__ = [
+    "MEMO",
+    "is_key",
+    "is_result",
+    "is_simple",
+    "keep_results",
+    "key_of",
+    "reads_what_stays",
+    "returns_of",
+]
 
 _EXPLAIN = "remembers the results of its own calls, which meet the same arguments again and again"
 
 
-def _is_key(kind: Type) -> bool:
+def is_key(kind: Type) -> bool:
     """Whether equal values of a type are of one class, at any depth."""
     if kind.anything or not kind.names:
         return False
@@ -37,17 +46,17 @@ def _is_key(kind: Type) -> bool:
     return (
         tuple not in kind.names
         or kind.items is None
-        or _is_key(kind.items)
+        or is_key(kind.items)
         or (not kind.items.names and not kind.items.anything)
     )
 
 
-def _is_result(kind: Type) -> bool:
+def is_result(kind: Type) -> bool:
     """Whether values of a type can be given out twice."""
     if kind.anything or not kind.names:
         return False
     known = {int, bool, float, str, bytes, tuple, type(None), complex}
-    inner = tuple not in kind.names or kind.items is None or _is_result(kind.items)
+    inner = tuple not in kind.names or kind.items is None or is_result(kind.items)
     return kind.names <= known and inner
 
 
@@ -75,7 +84,8 @@ def _branches(code: Code, function: Function, calls: list[ast.Call]) -> bool:
     return False
 
 
-def _is_simple(code: Code, function: Function) -> bool:
+def is_simple(code: Code, function: Function) -> bool:
+    """Whether a function is pure, calls itself more than once, and is nothing else than that."""
     a = function.args
     if a.vararg or a.kwarg or a.kwonlyargs or a.posonlyargs or a.defaults:
         return False
@@ -139,7 +149,7 @@ def _is_tested(code: Code, node: ast.AST) -> bool:
     return isinstance(parent, ast.BoolOp) and _is_tested(code, parent)
 
 
-def _returns(function: Function) -> list[ast.Return] | None:
+def returns_of(function: Function) -> list[ast.Return] | None:
     """The returns whose results are worth keeping; None where one gives none, or the end is met."""
     calls = _own_calls(function)
     first = min((c.lineno, c.col_offset) for c in calls)
@@ -154,7 +164,8 @@ def _returns(function: Function) -> list[ast.Return] | None:
     return found if isinstance(last, (ast.Return, ast.Raise, ast.If)) and found else None
 
 
-def _keep_results(code: Code, returns: list[ast.Return], key: str, table: str) -> list[Edit] | None:
+def keep_results(code: Code, returns: list[ast.Return], key: str, table: str) -> list[Edit] | None:
+    """What puts results into a table before they are returned; None where lines are shared."""
     edits = []
     found = code.names.fresh("found")
     for node in returns:
@@ -173,27 +184,28 @@ def _keep_results(code: Code, returns: list[ast.Return], key: str, table: str) -
     return edits
 
 
-def _key(names: list[str]) -> str:
+def key_of(names: list[str]) -> str:
+    """Parameters as a key."""
     return names[0] if len(names) == 1 else f"({', '.join(names)})"
 
 
 def _find(code: Code) -> Iterator[Change]:
     for statement in code.function.body:
-        if isinstance(statement, ast.FunctionDef) and _is_simple(code, statement):
+        if isinstance(statement, ast.FunctionDef) and is_simple(code, statement):
             change = _remember_inside(code, statement)
             if change is not None:
                 yield change
     if (
         isinstance(code.function, ast.FunctionDef)
         and "." not in code.source.entry
-        and _is_simple(code, code.function)
+        and is_simple(code, code.function)
     ):
         change = _remember(code)
         if change is not None:
             yield change
 
 
-def _reads_what_stays(code: Code, function: Function) -> bool:
+def reads_what_stays(code: Code, function: Function) -> bool:
     """Whether all that a function reads beside its parameters stays the same."""
     outer = loads(function.body) - set(parameters(function)) - binds(function.body)
     outer.discard(function.name)
@@ -225,16 +237,16 @@ def _remember_inside(code: Code, function: ast.FunctionDef) -> Change | None:
     types = [code.kinds.parameter(function, n) for n in names]
     if not (
         code.is_only_called(function)
-        and all(_is_key(t) for t in types)
-        and _is_result(code.kinds.result(function))
-        and _reads_what_stays(code, function)
+        and all(is_key(t) for t in types)
+        and is_result(code.kinds.result(function))
+        and reads_what_stays(code, function)
     ):
         return None
-    returns = _returns(function)
+    returns = returns_of(function)
     if returns is None:
         return None
     table = code.names.fresh("known")
-    key = _key(names)
+    key = key_of(names)
     skip = ast.get_docstring(function) is not None
     edits: list[Edit | None] = [
         code.before(function, [f"{table} = {{}}"]),
@@ -242,7 +254,7 @@ def _remember_inside(code: Code, function: ast.FunctionDef) -> Change | None:
             function.body[1 if skip else 0], [f"if {key} in {table}:", f"    return {table}[{key}]"]
         ),
     ]
-    kept = _keep_results(code, returns, key, table)
+    kept = keep_results(code, returns, key, table)
     if kept is None or not all(edits):
         return None
     return Change(_EXPLAIN, tuple(e for e in (*edits, *kept) if e is not None))
@@ -258,21 +270,21 @@ def _remember(code: Code) -> Change | None:
         kind = code.kinds.variable(name)
         if kind.only(list, tuple) and not kind.only(tuple):
             items = code.kinds.items_of(name)
-            if not (_is_key(items) and _only_sliced(code, function, name, i)):
+            if not (is_key(items) and _only_sliced(code, function, name, i)):
                 return None
             as_tuples.append(name)
-        elif not _is_key(kind):
+        elif not is_key(kind):
             return None
-    if not _is_result(code.kinds.result(function)) or not _reads_what_stays(code, function):
+    if not is_result(code.kinds.result(function)) or not reads_what_stays(code, function):
         return None
-    returns = _returns(function)
+    returns = returns_of(function)
     body = function.body
     inner = body[1:] if ast.get_docstring(function) is not None else body
     if returns is None or not inner:
         return None
     table = code.names.fresh("known")
-    key = _key(names)
-    kept = _keep_results(code, returns, key, table)
+    key = key_of(names)
+    kept = keep_results(code, returns, key, table)
     lines = code.shifted(inner, kept, "    ") if kept is not None else None
     if lines is None:
         return None

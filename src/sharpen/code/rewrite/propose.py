@@ -39,6 +39,7 @@ from sharpen.code.rewrite.letters import FIND_LOOP, LETTER_COUNT
 from sharpen.code.rewrite.listed import LISTED
 from sharpen.code.rewrite.membership import GROWING_SET, PLACES, SET_MEMBERSHIP
 from sharpen.code.rewrite.memo import MEMO
+from sharpen.code.rewrite.memo_called import MEMO_CALLED
 from sharpen.code.rewrite.powers import MODULAR_POWER, POWER_LOOP
 from sharpen.code.rewrite.products import PRODUCT_LOOP
 from sharpen.code.rewrite.queues import DEQUE
@@ -69,6 +70,7 @@ REWRITERS: tuple[Rewriter, ...] = (
     GROWING_SET,
     PLACES,
     MEMO,
+    MEMO_CALLED,
     COUNTER,
     GROWING_COUNTS,
     FIRST_PLACES,
