@@ -1,0 +1,44 @@
+"""A language model acts: what it read and drew is what training sees."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from sharpen.align.agents import LMPolicy, collect, to_rollout
+from sharpen.align.agents.worlds import Rooms
+from sharpen.models import generate
+from small_models import byte_tokenizer, small_model
+
+
+def test_a_model_acts_and_its_tokens_are_kept() -> None:
+    tokenizer, model = byte_tokenizer(chat=False), small_model(max_positions=2048)
+    end = tokenizer.eos_id
+    assert end is not None
+    asked: list[list[int]] = []
+
+    def reply(prompts: list[Any]) -> list[Any]:
+        asked.extend(prompts)
+        found = []
+        for one in generate(model, prompts, max_new_tokens=6, stop_ids=(end,)):
+            ids = [*one.ids, end] if len(one.ids) < 6 else list(one.ids)
+            found.append(SimpleNamespace(text=tokenizer.decode(ids), token_ids=ids, logprobs=None))
+        return found
+
+    found = collect(lambda: Rooms(max_steps=3), LMPolicy(reply, tokenizer), tasks=[1, 2])
+    assert len(asked) == 6  # both episodes at once, three times
+    batch = to_rollout(found, tokenizer).validate(model.spec.vocab_size, eos_ids={end})
+    for i, one in enumerate(found):
+        ids = batch.input_ids[i].tolist()
+        drawn: list[int] = []
+        for number, step in enumerate(one.steps):
+            prompt = asked[2 * number + i]
+            assert ids[: len(prompt)] == prompt
+            assert step.ids is not None
+            assert ids[len(prompt) : len(prompt) + len(step.ids)] == list(step.ids)
+            drawn += step.ids
+        assert batch.input_ids[i][batch.action_mask[i]].tolist() == drawn
+        with torch.no_grad():
+            best = model(batch.input_ids[i : i + 1])[0, :-1].argmax(1)
+        mask = batch.action_mask[i, 1:]
+        assert torch.equal(best[mask], batch.input_ids[i, 1:][mask])  # it was greedy
