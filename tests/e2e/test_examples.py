@@ -16,6 +16,10 @@ from sharpen.core.study import load_study
 from sharpen.models import load_model, load_tokenizer
 
 TESTED = {
+    "align/preferences.jsonl",
+    "align/preferences.yaml",
+    "align/rewards.py",
+    "align/rewards.yaml",
     "code/slow.py",  # with sharpen improve
     "code/test_slow.py",
     "code/unique.py",
@@ -67,6 +71,27 @@ def test_web_pages_are_cleaned_and_accounted_for(work: Path) -> None:
     assert told["rows_in"] == told["rows_out"] + told["rows_traced"] == 26
     again = document(sharpen("data", "run", "examples/data/web_text.yaml", "--json", cwd=work))
     assert (again["cached"], again["sha256"]) == (True, told["sha256"])
+
+
+@pytest.mark.slow
+def test_preferences_are_learnt_after_answers(work: Path) -> None:
+    done = sharpen("run", "examples/align/preferences.yaml", "--json", cwd=work)
+    assert done.returncode == 0, done.stderr
+    told = document(done)["summary"]
+    assert told["sft"]["loss_last"] < told["sft"]["loss_first"] / 3
+    assert told["dpo"]["loss_last"] < told["dpo"]["loss_first"]
+    assert told["dpo"]["accuracy_last"] > 0.8
+    assert load_model(work / "runs/preferences/dpo").spec.num_layers > 0
+
+
+@pytest.mark.slow
+def test_a_reward_of_ones_own_is_learnt_from(work: Path) -> None:
+    done = sharpen("run", "examples/align/rewards.yaml", "--json", cwd=work)
+    assert done.returncode == 0, done.stderr
+    told = document(done)["summary"]["align"]
+    assert told["steps"] == 6
+    assert told["rewards"]["samples"] == 6 * 4 * 4
+    assert 0 < told["reward_first"] < 1
 
 
 @pytest.mark.asset

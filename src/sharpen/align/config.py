@@ -290,6 +290,27 @@ class AlignConfig:
             return 1
         return (self.epochs_per_batch or method.epochs) * self.minibatches
 
+    def row_limit(self, positions: int) -> int:
+        """Tokens that a row may have: of a prompt, where completions are generated after it.
+
+        Args:
+            positions: of the model.
+
+        Raises:
+            ConfigError: no room is left for a prompt.
+        """
+        from sharpen.align.methods import find_method
+
+        limit = self.max_length or positions
+        if not find_method(self.method).online:
+            return limit
+        room = self.sampling.max_tokens
+        if limit - room < 2:
+            raise ConfigError(
+                f"sampling.max_tokens={room} leaves no room for a prompt in {limit} tokens."
+            )
+        return limit - room
+
     def num_steps(self, examples: int) -> int:
         """Steps over a data set of ``examples``."""
         if self.epochs is not None:

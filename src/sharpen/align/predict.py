@@ -66,7 +66,7 @@ def predict_align(config: AlignConfig, context: RecipeContext) -> Prediction:
 
 def _longest(config: AlignConfig, method: Method, context: RecipeContext, spec: ModelSpec) -> int:
     """Tokens of the longest of the first rows, its completion included."""
-    limit = config.max_length or spec.max_positions
+    limit = config.row_limit(spec.max_positions)
     room = config.sampling.max_tokens if method.online else 0
     assert context.model is not None
     model = context.model if context.model in ASSETS else context.resolve(context.model)
@@ -77,11 +77,11 @@ def _longest(config: AlignConfig, method: Method, context: RecipeContext, spec: 
     found = tokenize_rows(
         rows.rows,
         load_tokenizer(model),
-        max_length=limit - room,
+        max_length=limit,
         on_long="drop" if config.on_long == "refuse" else config.on_long,
         use_template=config.chat,
     )
-    return max(map(len, found.rows), default=limit - room) + room
+    return max(map(len, found.rows), default=limit) + room
 
 
 def _job(config: AlignConfig, method: Method, spec: ModelSpec, longest: int) -> TrainingJob:

@@ -21,7 +21,7 @@ from sharpen.align.rewards import RewardFunction, RewardPool, find_reward
 from sharpen.align.rows import TokenizedRows, read_feedback, tokenize_rows
 from sharpen.align.score_model import write_score_model
 from sharpen.core.assets import ASSETS
-from sharpen.core.errors import ConfigError, DataError
+from sharpen.core.errors import DataError
 from sharpen.core.model_spec import ModelSpec
 from sharpen.core.stage import Progress, StageContext, StageResult
 from sharpen.models.decoder import DecoderLM
@@ -39,6 +39,8 @@ __all__ = ["default_micro_batch", "run_align"]
 
 _TOKENS = 8192  # of a forward pass, about
 _ENGINE_BATCH = 64
+_TOLD = ("reward", "accuracy", "length")  # of the first and the last steps, in the summary
+_LAST = 5
 
 
 def run_align(config: AlignConfig, context: StageContext) -> StageResult:
@@ -79,6 +81,7 @@ def run_align(config: AlignConfig, context: StageContext) -> StageResult:
             "step_s": done.step_s,
             "tokens_per_s": done.tokens_per_s,
             "peak_bytes": done.peak_bytes,
+            **job.told,
             **measured,
         },
     )
@@ -102,16 +105,10 @@ def read_rows(
         found = read_feedback(
             context.resolve(config.data), kind=method.kind, skip_bad=config.skip_bad
         )
-    limit = config.max_length or ModelSpec.from_ref(resolve_model(base)).max_positions
-    room = config.sampling.max_tokens if method.online else 0
-    if room and limit - room < 2:
-        raise ConfigError(
-            f"sampling.max_tokens={room} leaves no room for a prompt in {limit} tokens."
-        )
     rows = tokenize_rows(
         found.rows,
         tokenizer,
-        max_length=limit - room,
+        max_length=config.row_limit(ModelSpec.from_ref(resolve_model(base)).max_positions),
         on_long=config.on_long,
         use_template=config.chat,
     )
@@ -151,6 +148,7 @@ class _Job:
         self._options = config.method_options()
         pad = tokenizer.pad_id if tokenizer.pad_id is not None else tokenizer.eos_id
         self._pad_id = pad or 0
+        self.told: dict[str, float] = {}
 
     def row_work(self, rows: TokenizedRows) -> RowWork:
         """Of an offline method."""
@@ -275,9 +273,11 @@ class _Job:
                 config,
                 output=self.context.work / part,
                 seed=self.context.seed,
-                callbacks=[_Report(self.context, config, bar, part, first)],
+                callbacks=[report := _Report(self.context, config, bar, part, first)],
             )
-            return trainer.fit()
+            done = trainer.fit()
+        self.told |= report.first_and_last()
+        return done
 
     def _engine(self, model: DecoderLM, rollouts: Rollouts, longest: int) -> Engine:
         config = self.config
@@ -327,6 +327,7 @@ class _Report:
         self._prefix = "phi." if part == "phi" else ""
         self._first = first
         self._shown = 0
+        self._history: dict[str, list[float]] = {name: [] for name in _TOLD}
 
     def on_start(self, trainer: Trainer) -> None:
         """Rows of steps that are done again go."""
@@ -337,7 +338,10 @@ class _Report:
     def on_step(self, trainer: Trainer, report: StepReport) -> None:
         """One row a number."""
         self._shown = report.step
-        told = {name: report.metrics[name] for name in ("reward",) if name in report.metrics}
+        for name, known in self._history.items():
+            if name in report.metrics:
+                known.append(report.metrics[name])
+        told = {name: report.metrics[name] for name in _TOLD[:2] if name in report.metrics}
         self._bar.advance(1, loss=report.loss, **told)
         if report.step % self._config.metrics.log_every and "reward" not in report.metrics:
             return
@@ -350,6 +354,15 @@ class _Report:
         }
         for name, value in values.items():
             self._context.metric(f"{self._prefix}{name}", value, self._first + report.step)
+
+    def first_and_last(self) -> dict[str, float]:
+        """Of what was told by this process: the first, and the mean of the last few."""
+        found: dict[str, float] = {}
+        for name, values in self._history.items():
+            if values:
+                last = values[-_LAST:]
+                found |= {f"{name}_first": values[0], f"{name}_last": sum(last) / len(last)}
+        return found
 
 
 def _pool(config: RewardConfig, context: StageContext) -> RewardPool:
