@@ -35,7 +35,7 @@ from benchmarks.turns import Turn, resident_bytes, start, step
 PAIRS, PROMPTS, GENERATIONS, NEW, LR = 8, 4, 8, 48, 1e-5
 THREADS = 1  # so that what else runs on the machine makes no side wait for its own threads
 MODELS = {"tiny": "full", "smollm2-135m-instruct": "lora"}
-ROUNDS = {"tiny": 11, "smollm2-135m-instruct": 5}
+ROUNDS = {"tiny": 11, "smollm2-135m-instruct": 3}
 WANTED = {"dpo": 1.5, "grpo": 2.0, "memory": 0.7}
 
 
@@ -284,10 +284,10 @@ def main() -> int:
     results: dict[str, Any] = {"wanted": WANTED}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        count = PAIRS * (max(rounds.values()) + warmup + 2)
-        text = "".join(json.dumps(row) + "\n" for row in rows(count))
-        (folder / "rows.jsonl").write_text(text)
         for model in rounds:
+            count = PAIRS * (rounds[model] + warmup + 1)
+            text = "".join(json.dumps(row) + "\n" for row in rows(count))
+            (folder / "rows.jsonl").write_text(text)
             save_model(load_model(model), folder / model, tokenizer=load_tokenizer(model))
             for method in ("dpo", "grpo"):
                 results[f"{method}, {model}"] = compare(
