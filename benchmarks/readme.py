@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.align import logprobs_sections as scoring
 from benchmarks.code import enamel_sections as evaluating
 from benchmarks.code import improve_sections as improving
 from benchmarks.code import pie_sections as editing
@@ -37,6 +38,7 @@ PAGES = (
     *("README.md", "docs/plan/plan.md", "docs/train/train.md", "docs/train/long_sequences.md"),
     *("docs/compress/quantize.md", "docs/compress/mixllm.md", "docs/compress/locret.md"),
     *(
+        "docs/align/losses.md",
         "docs/code/improve.md",
         "docs/code/evaluate.md",
         "docs/code/sandbox.md",
@@ -440,6 +442,7 @@ def plan_serving() -> str:
 
 
 _OF_ROOMS = {
+    **scoring.SECTIONS,
     **improving.SECTIONS,
     **evaluating.SECTIONS,
     **editing.SECTIONS,
