@@ -34,6 +34,26 @@ def rewards(document: dict[str, Any], where: str) -> str:
     return "\n".join(lines)
 
 
+def perf(document: dict[str, Any], where: str) -> str:
+    """Right and faster programs by how the model was tuned."""
+    summary, config = document["results"]["summary"], document["config"]
+    lines = ["| tuned by | %Correct | %Opt | least | most |", "| --- | ---: | ---: | ---: | ---: |"]
+    for way, shares in summary.items():
+        right, faster = shares["correct"], shares["optimized"]
+        lines.append(
+            f"| {way} | {100 * right['median']:.0f} | {100 * faster['median']:.0f} |"
+            f" {100 * faster['min']:.0f} | {100 * faster['max']:.0f} |"
+        )
+    first, second = config["steps"]
+    lines += [
+        "",
+        f"{first} steps, then {second}; medians of {len(config['seeds'])} seeds, least and most of"
+        f" %Opt. {where}; `benchmarks/align/bench_perf.py`.",
+    ]
+    return "\n".join(lines)
+
+
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any], str], str]]] = {
+    "align_perf": ("align_perf", perf),
     "align_rewards": ("align_rewards", rewards),
 }

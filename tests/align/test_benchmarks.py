@@ -31,3 +31,16 @@ def test_the_quick_benchmark_beside_trl_runs(repository: Path, tmp_path: Path) -
     subprocess.run(line, cwd=repository, check=True, timeout=300)
     results = json.loads(out.read_text())["results"]
     assert {"dpo, tiny", "grpo, tiny"} < results.keys()
+
+
+@pytest.mark.slow
+def test_the_quick_benchmark_of_faster_programs_runs(repository: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    line = [sys.executable, "-m", "benchmarks.align.bench_perf", "--quick", "--json", str(out)]
+    subprocess.run(line, cwd=repository, check=True, timeout=300)
+    summary = json.loads(out.read_text())["results"]["summary"]
+    assert set(summary) == {
+        "SFT on slow programs",
+        "then RRHF on lists",
+        "or SFT on the fast ones",
+    }
