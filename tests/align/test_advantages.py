@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from align_batches import rollout_batch, sequences
 from sharpen.align.advantages import (
     REMAX_PAPER,
     Baseline,
@@ -32,6 +31,7 @@ from sharpen.align.advantages import (
 )
 from sharpen.align.kl import AdaptiveKL, k1, k3
 from sharpen.core.errors import ConfigError
+from sharpen.testing.align import rollout_batch, sequences
 
 SEEDS = st.integers(0, 10_000)
 

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from align_batches import (
+from sharpen.align.batch import LabelBatch, PairBatch, RankBatch, RolloutBatch, Sequences
+from sharpen.core.errors import ConfigError, DataError, FileFormatError, MissingFileError
+from sharpen.testing.align import (
     VOCAB,
     label_batch,
     pair_batch,
@@ -18,8 +20,6 @@ from align_batches import (
     rollout_batch,
     row_batch,
 )
-from sharpen.align.batch import LabelBatch, PairBatch, RankBatch, RolloutBatch, Sequences
-from sharpen.core.errors import ConfigError, DataError, FileFormatError, MissingFileError
 
 KINDS: list[Callable[..., Sequences]] = [
     row_batch,

@@ -6,7 +6,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align_batches import label_batch, pair_batch, rank_batch, rollout_batch, row_batch
 from sharpen.align.batch import Sequences
 from sharpen.align.losses.base import (
     Counts,
@@ -20,6 +19,7 @@ from sharpen.align.losses.base import (
 from sharpen.align.losses.reinforce import ReinforceConfig
 from sharpen.align.losses.sft import SFTLossConfig
 from sharpen.core.errors import ConfigError
+from sharpen.testing.align import label_batch, pair_batch, rank_batch, rollout_batch, row_batch
 
 KINDS: list[Callable[..., Sequences]] = [
     row_batch,

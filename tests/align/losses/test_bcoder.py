@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from align_batches import logp_of, rollout_batch
 from sharpen.align.batch import RolloutBatch
 from sharpen.align.losses.bcoder import (
     BCoderConfig,
@@ -21,6 +20,7 @@ from sharpen.align.losses.bcoder import (
     token_advantages,
 )
 from sharpen.core.errors import ConfigError
+from sharpen.testing.align import logp_of, rollout_batch
 
 ACTIONS, DEPTH, GAMMA = 3, 3, 0.9
 RAW = BCoderConfig(gamma=GAMMA, softabs="none", advantage_weight=0.0, cross_entropy_weight=0.0)

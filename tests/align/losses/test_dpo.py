@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align_batches import logp_of, pair_batch
 from sharpen.align.losses.base import mean_metrics
 from sharpen.align.losses.dpo import DPOConfig, dpo_loss
 from sharpen.core.errors import ConfigError
+from sharpen.testing.align import logp_of, pair_batch
 
 Kind = Literal["sigmoid", "ipo", "robust", "hinge"]
 

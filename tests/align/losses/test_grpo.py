@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from align_batches import rollout_batch
 from sharpen.align.advantages import grpo as grpo_advantages
 from sharpen.align.advantages import spread
 from sharpen.align.batch import RolloutBatch
@@ -17,6 +16,7 @@ from sharpen.align.losses.base import Counts
 from sharpen.align.losses.grpo import Aggregation, GRPOLossConfig, SmallCapWarning, grpo_loss
 from sharpen.align.losses.reinforce import ReinforceConfig, reinforce_loss
 from sharpen.core.errors import ConfigError
+from sharpen.testing.align import rollout_batch
 
 
 def _case(seed: int) -> tuple[RolloutBatch, torch.Tensor]:

@@ -6,7 +6,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align_batches import label_batch, logp_of
 from sharpen.align.losses.kto import (
     Divergence,
     KTOConfig,
@@ -15,6 +14,7 @@ from sharpen.align.losses.kto import (
     kto_weights,
 )
 from sharpen.core.errors import ConfigError
+from sharpen.testing.align import label_batch, logp_of
 
 
 @given(seed=st.integers(0, 10_000), size=st.integers(2, 6), beta=st.sampled_from([0.1, 1.0]))

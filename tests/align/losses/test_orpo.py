@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align_batches import logp_of, pair_batch
 from sharpen.align.losses.base import log1mexp
 from sharpen.align.losses.orpo import ORPOConfig, orpo_loss
 from sharpen.core.errors import ConfigError
+from sharpen.testing.align import logp_of, pair_batch
 
 
 def _log_odds(mean: float) -> float:

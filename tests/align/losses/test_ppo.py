@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from align_batches import logp_of, rollout_batch
 from sharpen.align.advantages import gae, kl_penalty, token_rewards, whiten
 from sharpen.align.batch import RolloutBatch
 from sharpen.align.losses.base import mean_metrics
 from sharpen.align.losses.ppo import PPOLossConfig, ppo_loss
 from sharpen.core.errors import ConfigError
+from sharpen.testing.align import logp_of, rollout_batch
 
 
 def _case(seed: int) -> tuple[RolloutBatch, Tensor, Tensor]:

@@ -6,13 +6,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align_batches import pair_batch
 from sharpen.align.losses.reward_model import (
     RewardModelConfig,
     calibration_error,
     reward_model_loss,
 )
 from sharpen.core.errors import ConfigError
+from sharpen.testing.align import pair_batch
 
 
 @given(seed=st.integers(0, 10_000), centering=st.sampled_from([0.0, 0.01]), margin=st.booleans())

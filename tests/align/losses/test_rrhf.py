@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align_batches import logp_of, rank_batch
 from sharpen.align.losses.base import mean_metrics
 from sharpen.align.losses.rrhf import RRHFConfig, rrhf_loss
 from sharpen.core.errors import ConfigError
+from sharpen.testing.align import logp_of, rank_batch
 
 
 @given(

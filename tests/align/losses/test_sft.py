@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from align_batches import logp_of, row_batch
 from sharpen.align.losses.base import Counts
 from sharpen.align.losses.sft import SFTLossConfig, sft_loss
+from sharpen.testing.align import logp_of, row_batch
 
 
 def test_the_loss_is_the_mean_over_completion_tokens() -> None:
