@@ -44,3 +44,12 @@ def test_the_quick_benchmark_of_faster_programs_runs(repository: Path, tmp_path:
         "then RRHF on lists",
         "or SFT on the fast ones",
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["remax", "learning"])
+def test_the_quick_benchmarks_of_methods_run(name: str, repository: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    line = [sys.executable, "-m", f"benchmarks.align.bench_{name}", "--quick", "--json", str(out)]
+    subprocess.run(line, cwd=repository, check=True, timeout=300)
+    assert json.loads(out.read_text())["results"]
