@@ -105,8 +105,15 @@ class AlignConfig:
     method: MethodName
     """The method; its own settings are ``options``."""
 
-    data: str
+    data: str = ""
     """A file, folder or pattern of rows in TRL's formats."""
+
+    world: str = ""
+    """Instead of data: a world that an agent acts in, turn by turn, and that rewards it: ``rooms``,
+    ``calculator``, ``retrieval``, ``path.py:Class`` or ``module:Class``."""
+
+    tasks: int = 512
+    """Different tasks of the world."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
     """The method's settings, such as ``{beta: 0.05}``."""
@@ -221,18 +228,28 @@ class AlignConfig:
 
     def __post_init__(self) -> None:
         """Check every range and combination before any work."""
-        from sharpen.align.methods import find_method
+        from sharpen.align.methods import METHODS, find_method
 
         method = find_method(self.method)
         self.method_options()
-        if method.online and self.reward is None:
+        if bool(self.data) == bool(self.world):
+            raise ConfigError("give data, or a world: one of them.")
+        if self.world and not method.online:
+            able = [one for one in METHODS if METHODS[one].online]
+            raise ConfigError(
+                f"{self.method} learns from rows; in a world, take {', '.join(able)}. Rows of what "
+                "was done there come from sharpen align collect."
+            )
+        if self.world and self.reward is not None:
+            raise ConfigError("a world tells rewards itself: leave reward out.")
+        if method.online and self.reward is None and not self.world:
             raise ConfigError(
                 f"{self.method} generates completions, which need a reward. Give reward: "
                 "{uses: NAME}, or --reward NAME."
             )
         if not method.online and self.reward is not None:
             raise ConfigError(f"{self.method} learns from the rows as they are: leave reward out.")
-        for name in ("batch", "minibatches", "samples"):
+        for name in ("batch", "minibatches", "samples", "tasks"):
             if getattr(self, name) < (0 if name == "samples" else 1):
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
         for name in ("micro_batch", "generations", "epochs_per_batch", "max_length"):

@@ -25,6 +25,7 @@ __all__ = ["predict_align"]
 
 _SAMPLED_ROWS = 500
 _BLOCK = 16
+_EPISODE = 640  # tokens of an episode and its last turn, about
 _ENGINE_BATCH = 64
 _MOST_CACHE = 4 << 30
 _BYTES = {"float32": 4, "bfloat16": 2}
@@ -66,6 +67,8 @@ def predict_align(config: AlignConfig, context: RecipeContext) -> Prediction:
 
 def _longest(config: AlignConfig, method: Method, context: RecipeContext, spec: ModelSpec) -> int:
     """Tokens of the longest of the first rows, its completion included."""
+    if config.world:
+        return min(config.max_length or spec.max_positions, _EPISODE)
     limit = config.row_limit(spec.max_positions)
     room = config.sampling.max_tokens if method.online else 0
     assert context.model is not None

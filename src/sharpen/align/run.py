@@ -9,15 +9,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from sharpen.align.agents.worlds import find_world
 from sharpen.align.config import AlignConfig, RewardConfig
 from sharpen.align.engines import Engine, PlainEngine, ServedEngine
 from sharpen.align.heads import DuelingHead, read_dueling_head, take_off_heads, write_dueling_head
+from sharpen.align.loop.episodes import EpisodeWork
 from sharpen.align.loop.programs import ProgramWork
 from sharpen.align.loop.rollouts import Rollouts, RolloutWork, Sample
 from sharpen.align.loop.rows import RowWork
 from sharpen.align.methods import Method, find_method
 from sharpen.align.methods.bcoder import BCODER, BCoderOptions
-from sharpen.align.rewards import RewardFunction, RewardPool, find_reward
+from sharpen.align.rewards import RewardPool, find_reward
 from sharpen.align.rows import TokenizedRows, read_feedback, tokenize_rows
 from sharpen.align.score_model import write_score_model
 from sharpen.core.assets import ASSETS
@@ -38,8 +40,14 @@ from sharpen.train.prepare import DTYPES, lora_config, prepare_model
 __all__ = ["default_micro_batch", "run_align"]
 
 _TOKENS = 8192  # of a forward pass, about
+_EPISODE = 512  # tokens of an episode, about
 _ENGINE_BATCH = 64
-_TOLD = ("reward", "accuracy", "length")  # of the first and the last steps, in the summary
+_TOLD = (
+    "reward",
+    "accuracy",
+    "success",
+    "length",
+)  # of the first and the last steps, in the summary
 _LAST = 5
 
 
@@ -50,9 +58,11 @@ def run_align(config: AlignConfig, context: StageContext) -> StageResult:
     earlier = context.inputs.get("model")
     base = str(earlier.path) if earlier is not None else context.model
     tokenizer = load_tokenizer(base)
-    rows = read_rows(config, method, tokenizer, base, context)
+    rows = TokenizedRows(rows=[])
+    if not config.world:
+        rows = read_rows(config, method, tokenizer, base, context)
     size = config.micro_batch or default_micro_batch(config, method, rows)
-    steps = config.num_steps(len(rows))
+    steps = config.num_steps(len(rows) or config.tasks)
     training = config.training(steps, size)
     with context.progress("load the model"):
         model = prepare_model(base, training, seed=context.seed)
@@ -122,7 +132,7 @@ def read_rows(
 
 def default_micro_batch(config: AlignConfig, method: Method, rows: TokenizedRows) -> int:
     """The most examples of a forward pass that have about 8,192 tokens and divide the batch."""
-    longest = max(map(len, rows.rows))
+    longest = max(map(len, rows.rows), default=_EPISODE)
     if method.online:
         longest += config.sampling.max_tokens
     width = {"preference": 2, "ranked": 4}.get(method.kind, 1)
@@ -206,7 +216,6 @@ class _Job:
     ) -> tuple[TrainResult, dict[str, Any]]:
         """Train an online method; its engine and reward processes end with it."""
         config, method = self.config, self.method
-        assert config.reward is not None
         sampling = config.sampling
         rollouts = Rollouts(
             prompts=config.batch,
@@ -223,29 +232,50 @@ class _Job:
         ends = set(model.spec.eos_token_ids)
         if self.tokenizer.eos_id is not None:
             ends.add(self.tokenizer.eos_id)
-        longest = max(map(len, rows.rows)) + sampling.max_tokens
-        engine = self._engine(model, rollouts, longest)
+        positions = model.spec.max_positions
+        context = min(config.max_length or positions, positions)
+        if not config.world:
+            context = min(context, max(map(len, rows.rows)) + sampling.max_tokens)
+        engine = self._engine(model, rollouts, context)
+        shared: dict[str, Any] = {
+            "engine": engine,
+            "dtype": DTYPES[config.dtype],
+            "reference": self._reference(),
+            "eos_ids": frozenset(ends),
+            "on_sample": self._samples(),
+        }
         try:
             with _pool(config.reward, self.context) as pool:
-                work = RolloutWork(
-                    rows.rows,
-                    method,
-                    self._options,
-                    rollouts,
-                    engine=engine,
-                    pool=pool,
-                    dtype=DTYPES[config.dtype],
-                    pad_id=self._pad_id,
-                    reference=self._reference(),
-                    eos_ids=frozenset(ends),
-                    on_sample=self._samples(),
-                )
+                if config.world:
+                    world = find_world(placed(config.world, self.context))
+                    work: RolloutWork = EpisodeWork(
+                        world,
+                        config.tasks,
+                        self.tokenizer,
+                        context,
+                        method,
+                        self._options,
+                        rollouts,
+                        pool=pool,
+                        **shared,
+                    )
+                else:
+                    work = RolloutWork(
+                        rows.rows,
+                        method,
+                        self._options,
+                        rollouts,
+                        pool=pool,
+                        pad_id=self._pad_id,
+                        **shared,
+                    )
                 done = self.train(model, work)
                 stats = pool.stats
         finally:
             engine.close()
         spent = {f"{name}_s": seconds for name, seconds in work.seconds.items()}
-        return done, {**spent, "rewards": stats.to_json()}
+        told = {} if config.world else {"rewards": stats.to_json()}
+        return done, {**spent, **told}
 
     def train(
         self,
@@ -365,21 +395,27 @@ class _Report:
         return found
 
 
-def _pool(config: RewardConfig, context: StageContext) -> RewardPool:
+def _pool(config: RewardConfig | None, context: StageContext) -> RewardPool:
+    if config is None:  # a world tells rewards
+        return RewardPool(_no_reward, workers=0)
     return RewardPool(
-        _reward(config, context),
+        find_reward(placed(config.uses, context), dict(config.options)),
         workers=config.workers,
         deadline_s=config.deadline_s,
         chunk=config.chunk,
     )
 
 
-def _reward(config: RewardConfig, context: StageContext) -> RewardFunction:
-    path, separator, name = config.uses.rpartition(":")
-    uses = config.uses
+def _no_reward(prompts: Any, completions: Any, meta: Any) -> list[float | None]:
+    return [None] * len(completions)
+
+
+def placed(uses: str, context: StageContext) -> str:
+    """``path.py:name`` with the path as the recipe means it; other names as they are."""
+    path, separator, name = uses.rpartition(":")
     if separator and path.endswith(".py"):
-        uses = f"{context.resolve(path)}:{name}"
-    return find_reward(uses, dict(config.options))
+        return f"{context.resolve(path)}:{name}"
+    return uses
 
 
 def _write(

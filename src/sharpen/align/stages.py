@@ -23,11 +23,13 @@ def _fingerprint(config: AlignConfig, context: RecipeContext) -> Any:
     from sharpen.data.finding import matching_files
     from sharpen.data.mixing import FileRows
 
-    found = {"data": FileRows(matching_files(context.resolve(config.data))).fingerprint()}
-    if config.reward is not None:
-        path, separator, _ = config.reward.uses.rpartition(":")
+    found: dict[str, Any] = {}
+    if config.data:
+        found["data"] = FileRows(matching_files(context.resolve(config.data))).fingerprint()
+    for uses in (config.reward.uses if config.reward is not None else "", config.world):
+        path, separator, _ = uses.rpartition(":")
         if separator and path.endswith(".py"):
-            found["reward"] = [sha256_file(context.resolve(path))]
+            found[uses] = sha256_file(context.resolve(path))
     return found
 
 

@@ -13,7 +13,8 @@ parameters a layer.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +42,7 @@ __all__ = [
     "read_adapter_config",
     "save_adapter",
     "unmerge_lora",
+    "without_adapters",
     "write_adapter",
 ]
 
@@ -131,6 +133,7 @@ class LoraLinear(nn.Module):
         self.scale = config.scale
         self.dropout = config.dropout
         self.merged = False
+        self.off = False
         weight = self.full_weight()
         device = weight.device
         self.lora_A = nn.Parameter(torch.empty(config.rank, base.in_features, device=device))
@@ -144,6 +147,8 @@ class LoraLinear(nn.Module):
         """[..., in] -> [..., out]."""
         if self.merged:
             return F.linear(x, self.weight, self.bias)
+        if self.off:
+            return self.base(x) if self.base is not None else F.linear(x, self.weight, self.bias)
         if self.lora_magnitude_vector is None:
             return self._sum(x, self.bias)
         y = self._sum(x, None)
@@ -251,6 +256,25 @@ def merge_lora(model: DecoderLM) -> None:
         if layer.bias is not None:
             plain.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
         setattr(model.get_submodule(parent), leaf, plain)
+
+
+@contextmanager
+def without_adapters(model: nn.Module) -> Iterator[None]:
+    """The model acts as if it had no adapters while the block runs.
+
+    Raises:
+        ConfigError: adapters are folded into the weights.
+    """
+    layers = list(_lora_layers(model).values())
+    if any(layer.merged for layer in layers):
+        raise ConfigError("folded adapters cannot be left out; unmerge_lora(model) first.")
+    for layer in layers:
+        layer.off = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.off = False
 
 
 def unmerge_lora(model: DecoderLM, *, merged: bool = False) -> None:

@@ -244,15 +244,26 @@ class RolloutWork:
         self._estimated = dict(state["estimated"])
 
     def _iterate(self) -> None:
-        indices = self._mine()
-        trainer, rollouts = self._trainer, self.rollouts
-        model = trainer.model
+        model = self._trainer.model
         assert isinstance(model, DecoderLM)
+        indices = self._mine()
         start = time.perf_counter()
         self._engine.update_weights(model, self._engine.version + 1)
+        self._spend("generate", start)
+        batch = self._gather(indices)
+        self._measure(batch)
+        estimation = Estimation(self._total, self._estimated, {})
+        assert self.method.estimate is not None
+        batch = self.method.estimate(batch, self.options, estimation)
+        self._metrics = add_metrics([self._metrics, estimation.metrics])
+        self._enqueue(batch)
+
+    def _gather(self, indices: Sequence[tuple[int, int]]) -> RolloutBatch:
+        """Completions of prompts with log-probabilities and rewards."""
+        start = time.perf_counter()
         found, greedy = self._generate(indices)
         self._spend("generate", start)
-        rows = [self.rows[place] for _, place in indices for _ in range(rollouts.generations)]
+        rows = [self.rows[place] for _, place in indices for _ in range(self.rollouts.generations)]
         pending = self._pool.submit(
             [_plain(row.row.prompt) for row in rows],
             [one.text for one in found],
@@ -266,21 +277,16 @@ class RolloutWork:
                 [one.text for one in greedy],
                 [dict(row.row.meta) for row in prompts],
             )
-        start = time.perf_counter()
-        batch = self._scored(rows, found, indices)
-        self._spend("score", start)
+        batch = self._scored(self._batched(rows, found, indices), found)
         start = time.perf_counter()
         rewards = pending.result()
         baseline = compared.result().values if compared is not None else None
         self._spend("reward_wait", start)
-        self._show(rows, found, rewards.values)
-        batch = self._rewarded(batch, rewards.values, baseline)
-        self._measure(batch)
-        estimation = Estimation(self._total, self._estimated, {})
-        assert self.method.estimate is not None
-        batch = self.method.estimate(batch, self.options, estimation)
-        self._metrics = add_metrics([self._metrics, estimation.metrics])
-        self._enqueue(batch)
+        for row, one, value in list(zip(rows, found, rewards.values, strict=True))[:_CHECKED]:
+            prompt = row.row.prompt
+            text = prompt if isinstance(prompt, str) else str(prompt[-1].get("content"))
+            self._show(text, one.text, value)
+        return self._rewarded(batch, rewards.values, baseline)
 
     def _mine(self) -> list[tuple[int, int]]:
         """This rank's share of the iteration's prompts: number in the stream, row."""
@@ -311,20 +317,20 @@ class RolloutWork:
         found = self._engine.generate(prompts, params)
         return found[:count], found[count:]
 
-    def _scored(
+    def _batched(
         self,
         rows: Sequence[TokenRow],
         found: Sequence[Generated],
         indices: Sequence[tuple[int, int]],
     ) -> RolloutBatch:
-        """The completions as a batch, with log-probabilities and values, rewards still 0."""
+        """The completions as a batch, log-probabilities and rewards still 0."""
         sequences = [
             (row.prompt, one.token_ids, [True] * len(one.token_ids))
             for row, one in zip(rows, found, strict=True)
         ]
         ids, text, actions = pad_rows(sequences, self._pad_id)
         groups = [sample for sample, _ in indices for _ in range(self.rollouts.generations)]
-        batch = RolloutBatch(
+        return RolloutBatch(
             input_ids=ids,
             attention_mask=text,
             action_mask=actions,
@@ -334,7 +340,12 @@ class RolloutWork:
             finish_reason=[one.finish_reason for one in found],
             meta=[dict(row.row.meta) for row in rows],
             version=torch.full((len(rows),), self._engine.version),
-        ).to(self._trainer.device)
+        )
+
+    def _scored(self, batch: RolloutBatch, found: Sequence[Generated]) -> RolloutBatch:
+        """With log-probabilities and values; ``found``: what engines tell of the first rows."""
+        start = time.perf_counter()
+        batch = batch.to(self._trainer.device)
         batch.validate(self._trainer.model.spec.vocab_size, eos_ids=self._eos_ids)  # type: ignore[union-attr,arg-type]
         few = batch.select(range(min(_CHECKED, len(batch))))
         if self.is_on_policy:
@@ -345,6 +356,7 @@ class RolloutWork:
             batch = RolloutBatch.merge([self._with_logp(batch.select(part)) for part in places])
             scored = batch
         self._compare(scored, found)
+        self._spend("score", start)
         return batch
 
     @torch.no_grad()
@@ -472,17 +484,13 @@ class RolloutWork:
     def _spend(self, what: str, start: float) -> None:
         seconds = time.perf_counter() - start
         self._seconds[what] += seconds
-        self._metrics[f"{what}_s"] = (seconds, 1.0)
+        before = self._metrics.get(f"{what}_s", (0.0, 1.0))[0]
+        self._metrics[f"{what}_s"] = (before + seconds, 1.0)
 
-    def _show(
-        self, rows: Sequence[TokenRow], found: Sequence[Generated], rewards: Sequence[float | None]
-    ) -> None:
-        if self._on_sample is None or self._trainer.parallel.rank:
-            return
-        for row, one, value in list(zip(rows, found, rewards, strict=True))[:_CHECKED]:
-            prompt = row.row.prompt
-            text = prompt if isinstance(prompt, str) else str(prompt[-1].get("content"))
-            self._on_sample(Sample(self._trainer.step, text, one.text, value, self._engine.version))
+    def _show(self, prompt: str, completion: str, reward: float | None) -> None:
+        if self._on_sample is not None and self._trainer.parallel.rank == 0:
+            version = self._engine.version
+            self._on_sample(Sample(self._trainer.step, prompt, completion, reward, version))
 
 
 def _plain(prompt: Any) -> Any:

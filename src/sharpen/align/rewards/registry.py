@@ -14,16 +14,13 @@ nothing is computed twice, and ``close()``.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sharpen.align.places import at_place, file_of
 from sharpen.core.config import Document, Marks, apply_overrides, from_dict
-from sharpen.core.errors import ConfigError, MissingFileError, did_you_mean
+from sharpen.core.errors import ConfigError
 
 __all__ = ["BUILT_IN", "Meta", "RewardFunction", "find_reward", "reward", "reward_names"]
 
@@ -104,7 +101,9 @@ def find_reward(
     """
     found: Any = ref
     if isinstance(ref, str):
-        found = _registered.get(ref) or _by_place(BUILT_IN.get(ref, ref))
+        found = _registered.get(ref)
+        if found is None:
+            found = at_place(BUILT_IN.get(ref, ref), what="reward", known=reward_names())
     given = apply_overrides(Document({}, Marks()), options).data
     name = ref if isinstance(ref, str) else getattr(ref, "__name__", repr(ref))
     if isinstance(found, type):
@@ -115,7 +114,7 @@ def find_reward(
         raise ConfigError(f"the reward '{name}' takes no options, got {', '.join(given)}.")
     if not callable(found):
         raise ConfigError(f"the reward '{name}' is {found!r:.60}, which cannot be called.")
-    if isinstance(ref, str) and _file_of(ref) is not None:
+    if isinstance(ref, str) and file_of(ref) is not None:
         return _FromFile(found, ref, given)
     function: RewardFunction = found
     return function
@@ -139,55 +138,3 @@ class _FromFile:
 
     def __reduce__(self) -> Any:
         return find_reward, self._again
-
-
-def _file_of(ref: str) -> Path | None:
-    file, colon, _ = ref.rpartition(":")
-    return Path(file) if colon and file.endswith(".py") else None
-
-
-def _by_place(ref: str) -> Any:
-    place, colon, attribute = ref.rpartition(":")
-    if not colon or not place or not attribute:
-        near = did_you_mean(ref, reward_names())
-        raise ConfigError(
-            f"there is no reward '{ref}'.{near} Known: {', '.join(reward_names())}; or write"
-            " module:function or path.py:function."
-        )
-    file = _file_of(ref)
-    found: Any = _module(place) if file is None else _module_of(file)
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise ConfigError(f"the reward '{ref}' cannot be loaded: {place} has no '{part}'.")
-        found = getattr(found, part)
-    return found
-
-
-def _module(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"the reward's module '{name}' cannot be imported: there is no '{error.name}'. For a"
-            " file, write path.py:function."
-        ) from None
-
-
-def _module_of(file: Path) -> Any:
-    file = file.resolve()
-    if not file.is_file():
-        raise MissingFileError(f"there is no file {file} with a reward.")
-    name = f"reward_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise ConfigError(f"{file} cannot be loaded: {type(error).__name__}: {error}") from error
-    return module
