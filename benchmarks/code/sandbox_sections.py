@@ -69,7 +69,38 @@ def held(document: dict[str, Any], where: str) -> str:
     return "\n".join(lines)
 
 
+def parts(document: dict[str, Any], where: str) -> str:
+    """Where the processor time of a job goes."""
+    r = document["results"]
+    load = document["machine"]["load_average"][0]
+    cores = document["machine"]["logical_cores"]
+    whole = r["summary"]["program"]["median"]
+    lines = ["| part of a warm job, tier 1 | processor ms | share |", "| --- | ---: | ---: |"]
+    for name, what in _PARTS.items():
+        ms = r["part_ms"][name]
+        lines.append(f"| {what} | {ms:.2f} | {ms / whole:.0%} |")
+    lines += [
+        f"| all of it | {whole:.2f} | 100% |",
+        "",
+        f"A job takes {r['times_the_least']:.1f} times a fork and a wait of the same interpreter,"
+        " which no sandbox that forks it for each job can go below; of an interpreter that has no"
+        f" module loaded they take {r['summary']['bare']['median']:.2f} ms. The process that asks"
+        f" is not in this. The machine had a load of {load:.1f} on {cores} cores, by which all"
+        f" times are longer. {where}; `benchmarks/code/bench_fork.py`.",
+    ]
+    return "\n".join(lines)
+
+
+_PARTS = {
+    "modules": "fork and wait, with the modules that programs import",
+    "outside": "pipes, watching, reaping, emptying the folder",
+    "rights": "descriptors, Landlock, user, limits",
+    "program": "decoding, compiling, calling, encoding",
+}
+
+
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any], str], str]]] = {
     "code_sandbox": ("code_sandbox", speed),
     "code_sandbox_held": ("code_sandbox", held),
+    "code_sandbox_parts": ("code_fork", parts),
 }

@@ -39,3 +39,13 @@ def test_the_quick_benchmark_of_edits_runs(repository: Path, tmp_path: Path) -> 
     assert results["copies"]["ours"]["optimized"] == 0
     assert results["retrieval"]["first"] == results["retrieval"]["programs"]
     assert results["loop"]["faster"] == results["loop"]["rows"] > 0
+
+
+@pytest.mark.slow
+def test_the_quick_benchmark_of_forks_runs(repository: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    line = [sys.executable, "-m", "benchmarks.code.bench_fork", "--quick", "--json", str(out)]
+    subprocess.run(line, cwd=repository, check=True, timeout=300)
+    results = json.loads(out.read_text())["results"]
+    assert set(results["part_ms"]) == {"modules", "outside", "rights", "program"}
+    assert results["times_the_least"] > 1
