@@ -30,6 +30,9 @@ _METHODS = {
     "grpo": ("Learn from rewards within groups of completions.", " --reward number"),
 }
 
+World = Annotated[
+    str, typer.Option("--world", "-w", help="rooms, calculator, retrieval, FILE.py:CLASS.")
+]
 Model = Annotated[str, typer.Option("--model", "-m", help="An asset's name, or a model folder.")]
 Data = Annotated[str, typer.Option("--data", "-d", help="Rows in TRL's formats: file or folder.")]
 Overrides = Annotated[
@@ -56,12 +59,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Plan, and do nothing.")
 
 
 def _recipe(
-    method: str,
-    model: str,
-    data: str,
-    overrides: list[str] | None,
-    given: dict[str, Any],
-    seed: int,
+    method: str, model: str, overrides: list[str] | None, given: dict[str, Any], seed: int
 ) -> Any:
     from sharpen.core.recipe import load_recipe
 
@@ -71,7 +69,7 @@ def _recipe(
         "name": method,
         "seed": seed,
         "model": model,
-        "align": {"method": method, "data": data, **align},
+        "align": {"method": method, **align},
     }
     return load_recipe(source, [f"align.{one}" for one in overrides or []])
 
@@ -93,6 +91,7 @@ def _add(method: str, title: str, example: str) -> None:
         dry_run: DryRun = False,
     ) -> Output:
         given = {
+            "data": data,
             "reward": {"uses": reward} if reward is not None else None,
             "tune": "lora" if lora is not None else None,
             "rank": lora,
@@ -101,7 +100,7 @@ def _add(method: str, title: str, example: str) -> None:
             "reference": reference,
             "skip_bad": skip_bad or None,
         }
-        recipe = _recipe(method, model, data, overrides, given, seed)
+        recipe = _recipe(method, model, overrides, given, seed)
         if dry_run:
             return _planned(recipe)
         return _carried_out(recipe, output or Path("runs") / method, force)
@@ -178,11 +177,76 @@ def plan(
 ) -> Output:
     """Tell what a method would need, without doing it."""
     given = {
+        "data": data,
         "reward": {"uses": reward} if reward is not None else None,
         "tune": "lora" if lora is not None else None,
         "rank": lora,
     }
-    return _planned(_recipe(method, model, data, overrides, given, 0))
+    return _planned(_recipe(method, model, overrides, given, 0))
+
+
+@command(
+    app, "agent", example="sharpen align agent --model tiny --world rooms --method grpo --steps 20"
+)
+def agent(
+    model: Model,
+    world: World,
+    overrides: Overrides = None,
+    method: Annotated[str, typer.Option(help="grpo, rloo, ppo or rft.")] = "grpo",
+    output: Out = None,
+    lora: Lora = None,
+    steps: Steps = None,
+    lr: Rate = None,
+    seed: Seed = 0,
+    force: Force = False,
+    dry_run: DryRun = False,
+) -> Output:
+    """Let a model act in a world, turn by turn, and learn from what comes of it."""
+    given = {
+        "world": world,
+        "tune": "lora" if lora is not None else None,
+        "rank": lora,
+        "steps": steps,
+        "lr": lr,
+    }
+    recipe = _recipe(method, model, overrides, given, seed)
+    if dry_run:
+        return _planned(recipe)
+    return _carried_out(recipe, output or Path("runs") / f"agent-{method}", force)
+
+
+@command(
+    app, "play", example="sharpen align play --model tiny --world rooms --tasks 50 --save t.jsonl"
+)
+def play(
+    model: Model,
+    world: World,
+    tasks: Annotated[int, typer.Option(help="Tasks to play.", min=1)] = 100,
+    first: Annotated[int, typer.Option(help="Seed of the first.")] = 100_000,
+    draws: Annotated[int, typer.Option(help="Episodes of each task.", min=1)] = 1,
+    branch: Annotated[bool, typer.Option("--branch", help="Also try others at each step.")] = False,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of a turn.", min=1)] = 32,
+    save: Annotated[Path | None, typer.Option(help="Write the trajectories, JSONL.")] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Write pairs of steps for sharpen align dpo, JSONL.")
+    ] = None,
+    margin: Annotated[float, typer.Option(help="Least difference of a pair's rewards.")] = 0.3,
+) -> Output:
+    """Let a model act in a world and tell how often it succeeds; keep what it did."""
+    from sharpen.align.agents.playing import play_world
+
+    found = play_world(
+        model,
+        world,
+        tasks=range(first, first + tasks),
+        draws=draws,
+        branch=branch,
+        max_tokens=max_tokens,
+        save=save,
+        pairs=pairs,
+        margin=margin,
+    )
+    return Output(found, lambda console: console.print_json(data=found))
 
 
 @command(app, "inspect", example="sharpen align inspect rows.jsonl --model tiny")

@@ -202,7 +202,7 @@ class RolloutWork:
                 f"batch={self.rollouts.prompts} prompts are no multiple of "
                 f"{parallel.layout.data_ranks} ranks."
             )
-        self._order = SampleOrder(len(self.rows), trainer.seed)
+        self._order = SampleOrder(len(self), trainer.seed)
         if self.method.reference(self.options):
             policy = Policy(trainer.model, self._dtype, self.rollouts.sampling.temperature)  # type: ignore[arg-type]
             if self._reference_ref == "start":
