@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sharpen.core.lazy import exports
 
 if TYPE_CHECKING:
-    from sharpen.align.domains.program_model import (
+    from sharpen.align.domains.program_models import (
         program_model,
         program_tokenizer,
         write_program_model,
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sharpen.align.domains.programs import pessimized, python_source, run_program, run_tests
 
 _MODULES = {
-    "program_model": ["program_model", "program_tokenizer", "write_program_model"],
+    "program_models": ["program_model", "program_tokenizer", "write_program_model"],
     "program_rewards": ["ProgramReward"],
     "program_tasks": ["program_rows"],
     "programs": ["pessimized", "python_source", "run_program", "run_tests"],
