@@ -72,6 +72,16 @@ def test_results_may_be_taken_before_all_are_there() -> None:
         assert pool.stats.waited_s >= 2.0
 
 
+def test_what_nobody_waits_for_is_not_computed(tmp_path: Path) -> None:
+    file = tmp_path / "calls"
+    file.write_text("")
+    with RewardPool(Counted(file=str(file), pause_s=0.3), workers=1) as pool:
+        late = pool.submit([""] * 3, ["a", "bb", "ccc"])
+        assert late.result(0.0).reasons == ["deadline"] * 3
+        assert score(pool, ["ccc"]).values == [3]
+    assert set(file.read_text().split()) <= {"a", "ccc"}
+
+
 def test_what_is_known_is_not_computed_again(tmp_path: Path) -> None:
     file = tmp_path / "calls"
     for workers in (0, 2):

@@ -154,10 +154,6 @@ class _Call:
     is_again: bool = False
     crashes: int = 0
 
-    def wanted(self) -> bool:
-        """Whether anybody still waits."""
-        return any(not one.done() for places in self.places for one, _ in places)
-
     def alone(self) -> list[_Call]:
         """A call for each of its samples."""
         return [
@@ -191,6 +187,16 @@ class _State:
         with self.lock:
             self.stats.calls += 1
             self.stats.retried += call.is_again
+
+    def forget(self, call: _Call) -> bool:
+        """Whether nobody waits for a call any more; then it is as if it had never been asked."""
+        with self.lock:
+            if any(not one.done() for places in call.places for one, _ in places):
+                return False
+            for key in call.keys:
+                if key is not None:
+                    self.running.pop(key, None)
+            return True
 
     def settle(self, call: _Call, found: Scores, seconds: float = 0.0) -> None:
         """Give what was found to whoever waits."""
@@ -415,9 +421,8 @@ def _next(state: _State, again: deque[_Call], *, wait: bool) -> _Call | None:
                 call = state.calls.get(block=wait)
             except queue.Empty:
                 return None
-        if call is None or call.wanted():
+        if call is None or not state.forget(call):
             return call
-        state.missing(call, "deadline")
 
 
 def _after(state: _State, call: _Call, feedback: Feedback) -> list[_Call]:
