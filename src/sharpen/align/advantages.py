@@ -32,6 +32,7 @@ plain arithmetic on the tensors' own type, without gradients.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, TypedDict
 
@@ -88,6 +89,7 @@ def baseline_of(
     group_id: Tensor | None = None,
     greedy_reward: Tensor | None = None,
     ema: float | None = None,
+    total: Callable[[Moments], Moments] | None = None,
 ) -> Tensor:
     """[N] what to expect of each completion before it is seen.
 
@@ -99,6 +101,8 @@ def baseline_of(
         group_id: [N], for ``leave_one_out``.
         greedy_reward: [N], for ``greedy``.
         ema: the running mean before this batch, for ``ema``.
+        total: for ``mean``, moments of the global batch from those of this part; default they are
+            the same.
 
     Raises:
         ConfigError: what the kind needs is missing.
@@ -106,7 +110,7 @@ def baseline_of(
     if kind == "none":
         return torch.zeros_like(reward)
     if kind == "mean":
-        return reward.mean().expand_as(reward)
+        return torch.full_like(reward, _over_all(reward, total).mean)
     if kind == "greedy" and greedy_reward is not None:
         return greedy_reward
     if kind == "ema" and ema is not None:
@@ -196,6 +200,7 @@ def rloo(
     kl: Tensor | None = None,
     beta: float = 0.05,
     normalize: bool = False,
+    total: Callable[[Moments], Moments] | None = None,
 ) -> Tensor:
     """[N] advantages of RLOO; 0 for a completion that is alone in its group.
 
@@ -205,19 +210,27 @@ def rloo(
         kl: [N, T] kl_t, 0 where no action is; None for no penalty.
         beta: weight of the penalty.
         normalize: shift and scale over the batch to mean 0 and (unbiased) deviation 1.
+        total: for ``normalize``, moments of the global batch from those of this part; default they
+            are the same.
     """
     if kl is not None and beta:
         reward = reward - beta * kl.sum(1)
     index, _, sizes = _groups(reward, group_id)
     advantage = reward - baseline_of("leave_one_out", reward, group_id=group_id)
     advantage = advantage.masked_fill(sizes[index] < 2, 0.0)
-    if normalize and len(advantage) > 1:
-        advantage = (advantage - advantage.mean()) / (advantage.std() + GROUP_EPSILON)
+    if normalize:
+        found = _over_all(advantage, total)
+        if found.count > 1:
+            advantage = (advantage - found.mean) / (math.sqrt(found.variance) + GROUP_EPSILON)
     return advantage
 
 
 def grpo(
-    reward: Tensor, group_id: Tensor, *, scale: Literal["group", "batch", "none"] = "group"
+    reward: Tensor,
+    group_id: Tensor,
+    *,
+    scale: Literal["group", "batch", "none"] = "group",
+    total: Callable[[Moments], Moments] | None = None,
 ) -> Tensor:
     """[N] advantages of GRPO; 0 where a group has one completion or equal rewards.
 
@@ -227,6 +240,8 @@ def grpo(
         scale: what the difference from the group's mean is divided by: the unbiased deviation in
             the group or in the whole batch (plus 1e-4), or nothing (Dr. GRPO: dividing makes
             prompts whose rewards hardly differ count as much as the others).
+        total: for ``batch``, moments of the global batch from those of this part; default they are
+            the same.
 
     Raises:
         ConfigError: ``scale`` is none of these.
@@ -236,7 +251,7 @@ def grpo(
     if scale == "group":
         return advantage / (_group_std(reward, group_id)[index] + GROUP_EPSILON)
     if scale == "batch":
-        deviation = reward.std() if len(reward) > 1 else reward.new_zeros(())
+        deviation = math.sqrt(_over_all(reward, total).variance)
         return advantage / (deviation + GROUP_EPSILON)
     if scale != "none":
         raise ConfigError(f"scale={scale!r} must be 'group', 'batch' or 'none'.")
@@ -360,6 +375,11 @@ def moments(values: Tensor, mask: Tensor) -> Moments:
         [mask.sum().double(), kept.sum(), kept.square().sum()]
     ).tolist()
     return Moments(count=count, total=total, squares=squares)
+
+
+def _over_all(values: Tensor, total: Callable[[Moments], Moments] | None) -> Moments:
+    mine = moments(values, torch.ones_like(values, dtype=torch.bool))
+    return mine if total is None else total(mine)
 
 
 def whiten(

@@ -139,6 +139,7 @@ def _remax(batch: RolloutBatch, options: ReMaxOptions, estimation: Estimation) -
         group_id=batch.group_id,
         greedy_reward=batch.baseline_reward,
         ema=ema,
+        total=estimation.total,
     )
     if options.clip is not None:
         difference = difference.clamp(-options.clip, options.clip)
@@ -160,6 +161,7 @@ def _rloo(batch: RolloutBatch, options: RLOOOptions, estimation: Estimation) -> 
         kl=_kl(batch),
         beta=options.beta,
         normalize=options.normalize,
+        total=estimation.total,
     )
     return replace(batch, advantage=advantages.spread(found, batch.action_mask))
 
@@ -167,7 +169,9 @@ def _rloo(batch: RolloutBatch, options: RLOOOptions, estimation: Estimation) -> 
 def _grpo(batch: RolloutBatch, options: GRPOOptions, estimation: Estimation) -> RolloutBatch:
     flat = advantages.zero_std(batch.reward, batch.group_id)
     estimation.metrics["zero_std"] = (float(flat.sum()), len(flat))
-    found = advantages.grpo(batch.reward, batch.group_id, scale=options.scale_rewards)
+    found = advantages.grpo(
+        batch.reward, batch.group_id, scale=options.scale_rewards, total=estimation.total
+    )
     batch = replace(batch, advantage=advantages.spread(found, batch.action_mask))
     if options.mask_truncated:
         batch = batch.without_truncated()
