@@ -6,13 +6,13 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from sharpen.core.errors import ConfigError, MissingFileError, did_you_mean
 
-__all__ = ["at_place", "file_of"]
+__all__ = ["at_place", "file_of", "placed"]
 
 
 def at_place(ref: str, *, what: str, known: Iterable[str] = ()) -> Any:
@@ -47,6 +47,18 @@ def file_of(ref: str) -> Path | None:
     """The file of a place; None where it is in a module."""
     file, colon, _ = ref.rpartition(":")
     return Path(file) if colon and file.endswith(".py") else None
+
+
+def placed(ref: str, resolve: Callable[[str], Path]) -> str:
+    """A place whose path is as ``resolve`` finds it; other names as they are.
+
+    Raises:
+        MissingFileError: ``resolve`` does not find the file.
+    """
+    path, colon, name = ref.rpartition(":")
+    if colon and path.endswith(".py"):
+        return f"{resolve(path)}:{name}"
+    return ref
 
 
 def _module(name: str, what: str) -> Any:

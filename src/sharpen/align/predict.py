@@ -10,8 +10,11 @@
 
 from __future__ import annotations
 
+from sharpen.align.agents.worlds import find_world
 from sharpen.align.config import AlignConfig
 from sharpen.align.methods import Method, find_method
+from sharpen.align.places import placed
+from sharpen.align.rewards import find_reward
 from sharpen.align.rows import read_feedback, tokenize_rows
 from sharpen.core.assets import ASSETS, asset_path
 from sharpen.core.model_spec import ModelSpec
@@ -38,6 +41,10 @@ def predict_align(config: AlignConfig, context: RecipeContext) -> Prediction:
     path = asset_path(context.model) if context.model in ASSETS else context.resolve(context.model)
     spec = ModelSpec.from_ref(path)
     method = find_method(config.method)
+    if config.reward is not None:  # what is not there is said before anything is loaded
+        find_reward(placed(config.reward.uses, context.resolve), dict(config.reward.options))
+    if config.world:
+        find_world(placed(config.world, context.resolve))
     device: DeviceProfile = context.device or load_profile()
     longest = _longest(config, method, context, spec)
     job = _job(config, method, spec, longest)

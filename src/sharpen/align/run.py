@@ -19,6 +19,7 @@ from sharpen.align.loop.rollouts import Rollouts, RolloutWork, Sample
 from sharpen.align.loop.rows import RowWork
 from sharpen.align.methods import Method, find_method
 from sharpen.align.methods.bcoder import BCODER, BCoderOptions
+from sharpen.align.places import placed
 from sharpen.align.rewards import RewardPool, find_reward
 from sharpen.align.rows import TokenizedRows, read_feedback, tokenize_rows
 from sharpen.align.score_model import write_score_model
@@ -247,7 +248,7 @@ class _Job:
         try:
             with _pool(config.reward, self.context) as pool:
                 if config.world:
-                    world = find_world(placed(config.world, self.context))
+                    world = find_world(placed(config.world, self.context.resolve))
                     work: RolloutWork = EpisodeWork(
                         world,
                         config.tasks,
@@ -399,7 +400,7 @@ def _pool(config: RewardConfig | None, context: StageContext) -> RewardPool:
     if config is None:  # a world tells rewards
         return RewardPool(_no_reward, workers=0)
     return RewardPool(
-        find_reward(placed(config.uses, context), dict(config.options)),
+        find_reward(placed(config.uses, context.resolve), dict(config.options)),
         workers=config.workers,
         deadline_s=config.deadline_s,
         chunk=config.chunk,
@@ -408,14 +409,6 @@ def _pool(config: RewardConfig | None, context: StageContext) -> RewardPool:
 
 def _no_reward(prompts: Any, completions: Any, meta: Any) -> list[float | None]:
     return [None] * len(completions)
-
-
-def placed(uses: str, context: StageContext) -> str:
-    """``path.py:name`` with the path as the recipe means it; other names as they are."""
-    path, separator, name = uses.rpartition(":")
-    if separator and path.endswith(".py"):
-        return f"{context.resolve(path)}:{name}"
-    return uses
 
 
 def _write(

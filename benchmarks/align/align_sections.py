@@ -1,0 +1,101 @@
+"""The numbers of the pages on methods of alignment, from ``benchmarks/results``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["SECTIONS"]
+
+
+def learning(document: dict[str, Any], where: str) -> str:
+    """Which methods reach the target, and how soon."""
+    r, config = document["results"], document["config"]
+    lines = [
+        "| method | learnt | batches given | until the target, median | completions a batch |"
+        " right, held out | best, held out |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, own in r["methods"].items():
+        reached = sorted(one["reached_after"] or own["budget"] for one in own["runs"])
+        right, best = (
+            sum(one["held_out"][key] for one in own["runs"]) / own["of"]
+            for key in ("right", "best")
+        )
+        lines.append(
+            f"| {name} | {own['learnt']} of {own['of']} | {own['budget']} |"
+            f" {reached[len(reached) // 2]} | {own['completions_a_batch']} |"
+            f" {right:.0%} | {best:.0%} |"
+        )
+    start = [sum(one[key] for one in r["start"]) / len(r["start"]) for key in ("right", "best")]
+    lines += [
+        "",
+        f"The start writes {start[0]:.0%} right programs and {start[1]:.0%} best ones. Learnt: the"
+        f" mean reward of the last ten batches is at least {config['target']}, of 0.5 that can be"
+        f" had. {where}; `benchmarks/align/bench_learning.py`.",
+    ]
+    return "\n".join(lines)
+
+
+def remax(document: dict[str, Any], where: str) -> str:
+    """Time and memory of ReMax beside PPO."""
+    r = document["results"]
+    lines = [
+        "| | seconds of learning a batch | of PPO's | peak memory, GiB | above import, GiB |"
+        " of PPO's, above import |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, one in r["summary_s"].items():
+        ours = name == "ReMax"
+        time = "1" if ours else f"{r['time'][name]:.2f}"
+        memory = "1" if ours else f"{r['memory_above_import'][name]:.2f}"
+        lines.append(
+            f"| {name} | {one['median']:.2f} | {time} | {r['peak_bytes'][name] / 2**30:.2f} |"
+            f" {r['peak_above_import_bytes'][name] / 2**30:.2f} | {memory} |"
+        )
+    lines += [
+        "",
+        f"{r['parameters'] / 1e6:.0f} M parameters, all trained, float32, one thread, a function as"
+        f' the reward, no reference. Columns "of PPO\'s" are ReMax over that row. {where};'
+        " `benchmarks/align/bench_remax.py`.",
+    ]
+    return "\n".join(lines)
+
+
+def trl(document: dict[str, Any], where: str) -> str:
+    """DPO and GRPO beside TRL."""
+    r = document["results"]
+    lines = [
+        "| | seconds a step | TRL | speed | peak memory, GiB | TRL | of TRL's |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, one in r.items():
+        if name == "wanted":
+            continue
+        best = one["best_peer"]
+        ours, peer = (one["summary_s"][side]["median"] for side in ("sharpen", best))
+        sizes = [one["peak_bytes"][side] / 2**30 for side in ("sharpen", best)]
+        lines.append(
+            f"| {name} | {ours:.2f} | {peer:.2f} | {one['speed'][best]:.2f} x | {sizes[0]:.2f} |"
+            f" {sizes[1]:.2f} | {one['memory']:.2f} |"
+        )
+    asked = ", ".join(
+        f"{one['speed']['trl']:.2f} x ({name.removeprefix('dpo, ')})"
+        for name, one in r.items()
+        if name.startswith("dpo")
+    )
+    lines += [
+        "",
+        "TRL 1.16.0 with transformers' generation, float32, one thread each, step by step in turn;"
+        " losses of DPO agree to 1e-3. For DPO the faster of TRL's ways is shown, which takes the"
+        f" reference's log-probabilities before; against its default we are {asked}. {where};"
+        " `benchmarks/align/bench_trl.py`.",
+    ]
+    return "\n".join(lines)
+
+
+SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any], str], str]]] = {
+    "align_learning": ("align_learning", learning),
+    "align_remax": ("align_remax", remax),
+    "align_trl": ("align_trl", trl),
+}
