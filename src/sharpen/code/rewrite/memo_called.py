@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from sharpen.code.rewrite.base import Change, Rewriter
 from sharpen.code.rewrite.code import Code
-from sharpen.code.rewrite.facts import Facts, Kind
+from sharpen.code.rewrite.facts import Facts
 from sharpen.code.rewrite.memo import (
     is_key,
     is_result,
@@ -25,7 +25,7 @@ from sharpen.code.rewrite.memo import (
 )
 from sharpen.code.rewrite.names import binds, loads, parameters
 from sharpen.code.rewrite.source import Source
-from sharpen.code.rewrite.types import Type
+from sharpen.code.rewrite.types import kind_from
 
 __all__ = ["MEMO_CALLED"]
 
@@ -79,7 +79,7 @@ def _copy(code: Code, helper: ast.FunctionDef) -> list[str] | None:
     if not all(is_key(one) for one in types.values()):
         return None
     source = Source(code.source.text, code.source.tree, helper, helper.name)
-    inner = Code(source, Facts({name: _kind(one) for name, one in types.items()}))
+    inner = Code(source, Facts({name: kind_from(one) for name, one in types.items()}))
     if not inner.is_plain or inner.is_generator or not is_simple(inner, helper):
         return None
     if not is_result(inner.kinds.result(helper)) or not reads_what_stays(inner, helper):
@@ -102,16 +102,6 @@ def _copy(code: Code, helper: ast.FunctionDef) -> list[str] | None:
         *lines,
         "",
     ]
-
-
-def _kind(found: Type) -> Kind:
-    """What is known of values of a type; of their bounds nothing is."""
-    return Kind(
-        found.names,
-        items=None if found.items is None else _kind(found.items),
-        values=None if found.values is None else _kind(found.values),
-        arity=found.arity,
-    )
 
 
 MEMO_CALLED = Rewriter(

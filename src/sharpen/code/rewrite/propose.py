@@ -29,6 +29,7 @@ from sharpen.code.rewrite.fronts import FRONT
 from sharpen.code.rewrite.grouping import GROUP_TABLE
 from sharpen.code.rewrite.growing_counts import GROWING_COUNTS
 from sharpen.code.rewrite.hand_sorts import HAND_SORT
+from sharpen.code.rewrite.helpers import own_helpers
 from sharpen.code.rewrite.hoisting import HOIST
 from sharpen.code.rewrite.inline import INLINE
 from sharpen.code.rewrite.inner_tables import INNER_TABLE, ROW_SETS
@@ -140,6 +141,8 @@ REWRITERS: tuple[Rewriter, ...] = (
 def propose(text: str, entry: str, facts: Facts) -> list[Rewrite]:
     """The rewrites of one step, each of one place; none twice.
 
+    Those of private functions that nothing else calls come after those of the function itself.
+
     Call it again on a result for further steps. Same arguments, same rewrites in the same order.
 
     Args:
@@ -152,12 +155,20 @@ def propose(text: str, entry: str, facts: Facts) -> list[Rewrite]:
         ConfigError: there is no such function.
     """
     code = Code(Source.parse(text, entry), facts)
-    found: list[Rewrite] = []
+    found: dict[str, Rewrite] = {}
     if not code.is_plain:
-        return found
-    seen = {text}
+        return []
+    _collect(code, "", found)
+    for helper in own_helpers(code):
+        if helper.is_plain:
+            _collect(helper, f"in {helper.source.entry}: ", found)
+    return list(found.values())
+
+
+def _collect(code: Code, where: str, found: dict[str, Rewrite]) -> None:
+    """Add the rewrites of one function to those that are found, by their text."""
     for rewriter in REWRITERS:
-        if not facts.allow.issuperset(rewriter.needs):
+        if not code.facts.allow.issuperset(rewriter.needs):
             continue
         if code.is_generator and not rewriter.in_generators:
             continue
@@ -166,17 +177,16 @@ def propose(text: str, entry: str, facts: Facts) -> list[Rewrite]:
             if edits is None:
                 continue
             new = code.source.apply(edits)
-            if new not in seen:
-                seen.add(new)
-                found.append(
+            if new != code.source.text:
+                found.setdefault(
+                    new,
                     Rewrite(
                         rewriter=rewriter.name,
-                        explain=change.explain,
+                        explain=where + change.explain,
                         risk=rewriter.risk,
                         text=new,
-                    )
+                    ),
                 )
-    return found
 
 
 def _with_imports(code: Code, change: Change) -> list[Edit] | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sharpen.code.rewrite.facts import Kind
 
-__all__ = ["ANY", "NOTHING", "Type", "binary", "from_kind", "of"]
+__all__ = ["ANY", "NOTHING", "Type", "binary", "from_kind", "kind_from", "of"]
 
 _DEEPEST = 5
 ITERATORS: frozenset[type] = frozenset({enumerate, zip, map, filter, reversed, types.GeneratorType})
@@ -163,6 +163,16 @@ def from_kind(kind: Kind | None) -> Type:
     items = from_kind(kind.items) if kind.types & CONTAINERS else None
     values = from_kind(kind.values) if kind.types & MAPPINGS else None
     return _cut(Type(kind.types, items, values, arity=kind.arity), _DEEPEST)
+
+
+def kind_from(found: Type) -> Kind:
+    """What is known of values of a type; of their bounds nothing is."""
+    return Kind(
+        found.names,
+        items=None if found.items is None else kind_from(found.items),
+        values=None if found.values is None else kind_from(found.values),
+        arity=found.arity,
+    )
 
 
 def items_of(found: Type) -> Type:
