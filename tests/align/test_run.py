@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from sharpen.align import align
 from sharpen.align.config import AlignConfig
 from sharpen.align.methods import METHODS
 from sharpen.align.run import run_align
@@ -257,3 +258,17 @@ def test_a_reference_of_another_vocabulary_is_refused(model, folder):
     same = save_small_model(folder / "same", seed=5)
     done = Run(model, folder, **config("dpo", reference=str(same)))
     assert done.rows["loss"][0] != pytest.approx(0.6931, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_method_is_a_function_too(model, folder):
+    done = align(
+        "grpo",
+        model,
+        "prompt.jsonl",
+        reward="reward.py:even",
+        settings={"steps": 2, "batch": 4, "sampling.max_tokens": 8, "lr": 1e-3},
+    )
+    assert [step for step, _ in done.history["reward"]] == [1, 2]
+    assert done.summary["steps"] == 2
+    assert load_model(done.model).spec.num_layers == 2

@@ -61,17 +61,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Plan, and do nothing.")
 def _recipe(
     method: str, model: str, overrides: list[str] | None, given: dict[str, Any], seed: int
 ) -> Any:
-    from sharpen.core.recipe import load_recipe
+    from sharpen.align.aligned import alignment_recipe
 
-    align = {name: value for name, value in given.items() if value is not None}
-    source = {
-        "sharpen": 1,
-        "name": method,
-        "seed": seed,
-        "model": model,
-        "align": {"method": method, **align},
-    }
-    return load_recipe(source, [f"align.{one}" for one in overrides or []])
+    return alignment_recipe(method, model, given, overrides or [], seed=seed)
 
 
 def _add(method: str, title: str, example: str) -> None:
