@@ -37,6 +37,7 @@ BUILT_IN = {
     "number": "sharpen.align.rewards.text:Number",
     "pattern": "sharpen.align.rewards.text:Pattern",
     "programs": "sharpen.align.domains.program_rewards:ProgramReward",
+    "score_model": "sharpen.align.rewards.score:ScoreModel",
 }
 """Where the rewards that come with the package are; they load on first use."""
 
