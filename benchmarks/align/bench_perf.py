@@ -122,6 +122,7 @@ def main() -> None:
         axes.set_xticks([j + 0.2 for j in range(len(ways))], ways)
         axes.set_ylabel("share of prompts, %")
         axes.set_title("programs that are right, and at least 1.1 times as fast")
+        axes.set_ylim(0, 100)
         axes.legend()
 
     config = {"seeds": seeds, "steps": list(steps), "min_speedup": MIN_SPEEDUP}
