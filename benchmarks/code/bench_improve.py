@@ -210,7 +210,8 @@ def tried(case: Case) -> dict[str, Any]:
     except SharpenError as error:
         return (
             row
-            | {"error": f"{type(error).__name__}: {error}"[:400], "improved": False}
+            | {"error": _placeless(f"{type(error).__name__}: {error}", case)[:400]}
+            | {"improved": False}
             | {"seconds": time.monotonic() - begin}
         )
     row |= {
@@ -229,6 +230,11 @@ def tried(case: Case) -> dict[str, Any]:
         if case.timed is not None and not row["wrong"]:
             row["hidden_speedup"] = hidden_speedup(case, result)
     return row
+
+
+def _placeless(text: str, case: Case) -> str:
+    """A text without the folders of this machine."""
+    return text.replace(sys.executable, "python").replace(str(case.file.parent), case.name)
 
 
 def hidden_speedup(case: Case, result: ImproveResult) -> list[float] | None:
