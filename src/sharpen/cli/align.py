@@ -241,6 +241,45 @@ def play(
     return Output(found, lambda console: console.print_json(data=found))
 
 
+@command(app, "rank", example="sharpen align rank --model runs/bcoder/align --data ranked.jsonl")
+def rank(
+    model: Annotated[str, typer.Option("--model", "-m", help="A model that bcoder made.")],
+    data: Annotated[
+        str, typer.Option("--data", "-d", help="Queries with responses and scores: file or folder.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Options of its training, such as gamma=0.99.", show_default=False),
+    ] = None,
+    top: Annotated[int, typer.Option(help="Candidates of each query to keep.", min=1)] = 1,
+    start: Annotated[
+        str | None,
+        typer.Option(help="What bcoder began with: more exact, twice the time."),
+    ] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Use the chat template.")] = False,
+) -> Output:
+    """Rank candidates by the values that bcoder learnt, where there is no test."""
+    from sharpen.align.ranking import rank_file
+
+    found = rank_file(model, data, overrides or [], top=top, start=start, use_template=chat)
+
+    def render(console: Any) -> None:
+        from rich.table import Table
+
+        table = Table("query", "place", "score", "candidate", box=None, header_style="bold")
+        for row in found:
+            for place, one in enumerate(row["top"], 1):
+                table.add_row(
+                    row["where"] if place == 1 else "",
+                    str(place),
+                    f"{one['score']:.3f}",
+                    repr(one["candidate"]),
+                )
+        console.print(table)
+
+    return Output({"rows": found}, render)
+
+
 @command(app, "inspect", example="sharpen align inspect rows.jsonl --model tiny")
 def inspect(
     path: Annotated[Path, typer.Argument(help="Rows: a file or folder.", show_default=False)],
