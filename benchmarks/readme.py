@@ -16,7 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.align import align_sections as aligning
 from benchmarks.align import logprobs_sections as scoring
+from benchmarks.align import rewards_sections as rewarding
 from benchmarks.code import enamel_sections as evaluating
 from benchmarks.code import improve_sections as improving
 from benchmarks.code import pie_sections as editing
@@ -38,7 +40,10 @@ PAGES = (
     *("README.md", "docs/plan/plan.md", "docs/train/train.md", "docs/train/long_sequences.md"),
     *("docs/compress/quantize.md", "docs/compress/mixllm.md", "docs/compress/locret.md"),
     *(
+        "docs/align/agents.md",
+        "docs/align/align.md",
         "docs/align/losses.md",
+        "docs/align/rewards.md",
         "docs/code/improve.md",
         "docs/code/evaluate.md",
         "docs/code/sandbox.md",
@@ -443,6 +448,8 @@ def plan_serving() -> str:
 
 _OF_ROOMS = {
     **scoring.SECTIONS,
+    **aligning.SECTIONS,
+    **rewarding.SECTIONS,
     **improving.SECTIONS,
     **evaluating.SECTIONS,
     **editing.SECTIONS,

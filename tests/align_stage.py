@@ -16,6 +16,48 @@ PAIRS = [
 ]
 
 
+class Stage:
+    """One alignment: its files, results, and metrics by name.
+
+    Args:
+        model: the start.
+        folder: everything is written there; what was begun there goes on.
+        stop_at: interrupt after this optimizer step.
+        own: the stage's config.
+    """
+
+    def __init__(
+        self, model: Path, folder: Path, *, stop_at: int | None = None, **own: Any
+    ) -> None:
+        self.metrics: dict[str, list[float]] = {}
+        self.stop_at = stop_at
+        self.output, self.work, self.folder = (folder / name for name in ("out", "work", "run"))
+        for path in (self.output, self.work, self.folder):
+            path.mkdir(parents=True, exist_ok=True)
+        context = StageContext(
+            stage="align",
+            seed=3,
+            model=str(model),
+            inputs={},
+            output=self.output,
+            work=self.work,
+            folder=folder,
+            run_folder=self.folder,
+            on_metric=self._metric,
+        )
+        self.result = run_align(from_dict(AlignConfig, own), context)
+
+    def _metric(self, name: str, value: float, step: int | None) -> None:
+        if step is not None and step == self.stop_at:
+            raise KeyboardInterrupt
+        self.metrics.setdefault(name, []).append(value)
+
+    @property
+    def weights(self) -> dict[str, bytes]:
+        """What was written, by file."""
+        return {path.name: path.read_bytes() for path in self.output.glob("*.safetensors")}
+
+
 def align(model: Path, folder: Path, rows: Sequence[Mapping[str, Any]], **own: Any) -> Path:
     """Where the model of an alignment is.
 
@@ -25,18 +67,7 @@ def align(model: Path, folder: Path, rows: Sequence[Mapping[str, Any]], **own: A
         rows: what is learnt from.
         own: the stage's config, but ``data``.
     """
-    for name in ("out", "work", "run"):
-        (folder / name).mkdir(parents=True)
+    folder.mkdir(parents=True)
     data = folder / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    context = StageContext(
-        stage="align",
-        seed=3,
-        model=str(model),
-        inputs={},
-        output=folder / "out",
-        work=folder / "work",
-        run_folder=folder / "run",
-    )
-    run_align(from_dict(AlignConfig, {"data": str(data), **own}), context)
-    return folder / "out"
+    return Stage(model, folder, **{"data": str(data), **own}).output

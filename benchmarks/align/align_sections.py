@@ -94,7 +94,30 @@ def trl(document: dict[str, Any], where: str) -> str:
     return "\n".join(lines)
 
 
+def agents(document: dict[str, Any], where: str) -> str:
+    """Success of an agent after each method."""
+    r = document["results"]
+    lines = [
+        "| | success | 95 % | turns | episodes learnt from | p, McNemar |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        f"| start | {r['start']['value']:.2f} | {r['start']['low']:.2f}-{r['start']['high']:.2f} |"
+        f" {r['start']['turns']:.1f} | - | - |",
+    ]
+    lines += [
+        f"| {name} | {one['value']:.2f} | {one['low']:.2f}-{one['high']:.2f} | {one['turns']:.1f} |"
+        f" {one['episodes']} | {one['p']:.1g} |"
+        for name, one in r["methods"].items()
+    ]
+    lines += [
+        "",
+        f"Four rooms, a table of preferences as the agent; {document['config']['judged']} tasks that"
+        f" nothing was learnt from. {where}; `benchmarks/align/bench_agents.py`.",
+    ]
+    return "\n".join(lines)
+
+
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any], str], str]]] = {
+    "align_agents": ("align_agents", agents),
     "align_learning": ("align_learning", learning),
     "align_remax": ("align_remax", remax),
     "align_trl": ("align_trl", trl),

@@ -5,14 +5,11 @@ import json
 import pytest
 import torch
 
+from align_stage import Stage
 from sharpen.align import align
-from sharpen.align.config import AlignConfig
 from sharpen.align.methods import METHODS
-from sharpen.align.run import run_align
 from sharpen.align.score_model import load_score_model
-from sharpen.core.config import from_dict
 from sharpen.core.errors import ConfigError, DataError, ExecutionError
-from sharpen.core.stage import StageContext
 from sharpen.models import load_adapter, load_model
 from small_models import save_small_model
 
@@ -59,48 +56,16 @@ def config(method, **changes):
     return {**own, **changes}
 
 
-class Run:
-    """The stage in this process, with what it tells."""
-
-    def __init__(self, model, folder, *, stop_at=None, **own):
-        self.rows = {}
-        self.stop_at = stop_at
-        self.output, self.work, self.folder = (folder / name for name in ("out", "work", "run"))
-        for path in (self.output, self.work, self.folder):
-            path.mkdir(parents=True, exist_ok=True)
-        context = StageContext(
-            stage="align",
-            seed=3,
-            model=str(model),
-            inputs={},
-            output=self.output,
-            work=self.work,
-            folder=folder,
-            run_folder=self.folder,
-            on_metric=self.metric,
-        )
-        self.result = run_align(from_dict(AlignConfig, own), context)
-
-    def metric(self, name, value, step):
-        if step == self.stop_at:
-            raise KeyboardInterrupt
-        self.rows.setdefault(name, []).append(value)
-
-    @property
-    def weights(self):
-        return {path.name: path.read_bytes() for path in self.output.glob("*.safetensors")}
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_changes_the_model_and_writes_it(method, model, folder):
-    done = Run(model, folder, **config(method))
+    done = Stage(model, folder, **config(method))
     assert done.result.results["steps"] == 3 * (4 if method == "ppo" else 1)
     assert done.result.results["skipped_steps"] == 0
-    assert {"loss", "grad_norm", "lr"} <= done.rows.keys()
+    assert {"loss", "grad_norm", "lr"} <= done.metrics.keys()
     if METHODS[method].online:
         told = {"reward", "reward_std", "length", "truncated", "entropy", "engine_gap"}
-        assert told <= done.rows.keys()
-        assert max(done.rows["engine_gap"]) < 1e-4
+        assert told <= done.metrics.keys()
+        assert max(done.metrics["engine_gap"]) < 1e-4
         samples = (done.folder / "samples-align.jsonl").read_text().splitlines()
         assert len(samples) == 3 * 2
     if method == "rm":
@@ -113,7 +78,7 @@ def test_every_method_changes_the_model_and_writes_it(method, model, folder):
 
 @pytest.mark.parametrize("method", ["dpo", "kto", "ppo", "grpo"])
 def test_adapters_are_trained_and_written(method, model, folder):
-    done = Run(model, folder, **config(method, tune="lora", rank=2))
+    done = Stage(model, folder, **config(method, tune="lora", rank=2))
     adapted = load_model(model)
     load_adapter(adapted, done.output)
     written = [p for name, p in adapted.named_parameters() if "lora_B" in name]
@@ -134,13 +99,13 @@ RESUMED = [
 @pytest.mark.parametrize(("method", "changes"), RESUMED)
 def test_a_run_that_was_stopped_anywhere_ends_in_the_same_bits(method, changes, model, folder):
     own = config(method, steps=4, checkpoint={"every": 1, "async_": False}, **changes)
-    whole = Run(model, folder / "whole", **own)
+    whole = Stage(model, folder / "whole", **own)
     steps = whole.result.results["steps"]
     for stop in range(1, steps + 1, 1 if steps < 9 else 3):
         with pytest.raises(KeyboardInterrupt):
-            Run(model, folder / "parts", stop_at=stop, **own)
+            Stage(model, folder / "parts", stop_at=stop, **own)
         assert not list((folder / "parts" / "out").iterdir())
-    again = Run(model, folder / "parts", **own)
+    again = Stage(model, folder / "parts", **own)
     assert again.weights == whole.weights
     assert again.result.results["loss_last"] == whole.result.results["loss_last"]
 
@@ -148,11 +113,11 @@ def test_a_run_that_was_stopped_anywhere_ends_in_the_same_bits(method, changes, 
 def test_another_configuration_does_not_go_on_from_a_checkpoint(model, folder):
     own = config("dpo", checkpoint={"every": 1})
     with pytest.raises(KeyboardInterrupt):
-        Run(model, folder, stop_at=2, **own)
+        Stage(model, folder, stop_at=2, **own)
     for change in ({"options": {"beta": 0.3}}, {"method": "ipo"}, {"batch": 2}):
         with pytest.raises(ConfigError, match="another configuration"):
-            Run(model, folder, **{**own, **change})
-    Run(model, folder, **{**own, "micro_batch": 1})
+            Stage(model, folder, **{**own, **change})
+    Stage(model, folder, **{**own, "micro_batch": 1})
 
 
 def test_micro_batches_make_no_difference(model, folder):
@@ -160,8 +125,8 @@ def test_micro_batches_make_no_difference(model, folder):
         found = []
         for size in (1, 4):
             own = config(method, micro_batch=size, steps=2, optimizer="sgd", lr=1.0)
-            done = Run(model, folder / f"{method}{size}", **own)
-            found.append((load_model(done.output), done.rows["loss"]))
+            done = Stage(model, folder / f"{method}{size}", **own)
+            found.append((load_model(done.output), done.metrics["loss"]))
         (one, losses), (four, others) = found
         assert losses == pytest.approx(others, rel=1e-4, abs=1e-6)
         for a, b in zip(one.parameters(), four.parameters(), strict=True):
@@ -169,8 +134,8 @@ def test_micro_batches_make_no_difference(model, folder):
 
 
 def test_the_trained_model_itself_generates_the_same(model, folder):
-    served = Run(model, folder / "a", **config("grpo"))
-    plain = Run(model, folder / "b", **config("grpo", engine="model"))
+    served = Stage(model, folder / "a", **config("grpo"))
+    plain = Stage(model, folder / "b", **config("grpo", engine="model"))
     assert served.weights == plain.weights
 
 
@@ -192,8 +157,8 @@ def test_rewards_that_hang_fail_or_are_no_numbers_drop_their_completions(model, 
         "    return [len(completions[0]) / 8]\n"
     )
     own = config("grpo", steps=1, batch=6, generations=2, reward=rewards(folder, text))
-    done = Run(model, folder, **own)
-    assert done.rows["dropped"] == [pytest.approx(10 / 12)]
+    done = Stage(model, folder, **own)
+    assert done.metrics["dropped"] == [pytest.approx(10 / 12)]
     missing = done.result.measured["rewards"]["missing"]
     assert missing == {
         "dropped": 2,
@@ -207,14 +172,14 @@ def test_rewards_that_hang_fail_or_are_no_numbers_drop_their_completions(model, 
 def test_no_reward_at_all_is_an_error(model, folder):
     text = "def odd(prompts, completions, meta):\n    return [None] * len(completions)\n"
     with pytest.raises(ExecutionError, match="none of the 32 completions"):
-        Run(model, folder, **config("grpo", reward=rewards(folder, text)))
+        Stage(model, folder, **config("grpo", reward=rewards(folder, text)))
 
 
 def test_groups_without_variance_teach_nothing_and_are_counted(model, folder):
     text = "def odd(prompts, completions, meta):\n    return [0.5] * len(completions)\n"
     own = config("grpo", reward=rewards(folder, text), weight_decay=0.0)
-    done = Run(model, folder, **own)
-    assert done.rows["zero_std"] == [1.0] * 3
+    done = Stage(model, folder, **own)
+    assert done.metrics["zero_std"] == [1.0] * 3
     before, after = load_model(model), load_model(done.output)
     for a, b in zip(before.parameters(), after.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -237,15 +202,15 @@ def test_groups_without_variance_teach_nothing_and_are_counted(model, folder):
 def test_what_cannot_be_is_refused_before_any_work(changes, told, model, folder):
     own = config(changes["method"])
     with pytest.raises(ConfigError, match=told):
-        Run(model, folder, **{k: v for k, v in {**own, **changes}.items() if v is not None})
+        Stage(model, folder, **{k: v for k, v in {**own, **changes}.items() if v is not None})
 
 
 def test_bad_rows_are_named_or_counted(model, folder):
     with (folder / "preference.jsonl").open("a") as file:
         file.write('{"prompt": "x", "chosen": "y"}\nnot json\n')
     with pytest.raises(DataError, match=r"preference\.jsonl:7: .*rejected"):
-        Run(model, folder, **config("dpo"))
-    done = Run(model, folder, **config("dpo", skip_bad=True))
+        Stage(model, folder, **config("dpo"))
+    done = Stage(model, folder, **config("dpo", skip_bad=True))
     assert done.result.results["rows"] == 6
     assert sum(done.result.results["dropped"].values()) == 2
 
@@ -254,10 +219,10 @@ def test_a_reference_of_another_vocabulary_is_refused(model, folder):
     other = save_small_model(folder / "other", vocab_size=400)
     for method in ("dpo", "kto", "ppo"):
         with pytest.raises(ConfigError, match="vocabulary of 400"):
-            Run(model, folder, **config(method, reference=str(other)))
+            Stage(model, folder, **config(method, reference=str(other)))
     same = save_small_model(folder / "same", seed=5)
-    done = Run(model, folder, **config("dpo", reference=str(same)))
-    assert done.rows["loss"][0] != pytest.approx(0.6931, abs=1e-4)
+    done = Stage(model, folder, **config("dpo", reference=str(same)))
+    assert done.metrics["loss"][0] != pytest.approx(0.6931, abs=1e-4)
 
 
 @pytest.mark.slow
