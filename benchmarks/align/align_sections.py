@@ -110,8 +110,8 @@ def agents(document: dict[str, Any], where: str) -> str:
     ]
     lines += [
         "",
-        f"Four rooms, a table of preferences as the agent; {document['config']['judged']} tasks that"
-        f" nothing was learnt from. {where}; `benchmarks/align/bench_agents.py`.",
+        f"Four rooms, a table of preferences as the agent; {document['config']['judged']} tasks"
+        f" that nothing was learnt from. {where}; `benchmarks/align/bench_agents.py`.",
     ]
     return "\n".join(lines)
 
