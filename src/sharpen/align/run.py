@@ -28,15 +28,12 @@ from sharpen.core.errors import DataError
 from sharpen.core.model_spec import ModelSpec
 from sharpen.core.stage import Progress, StageContext, StageResult
 from sharpen.models.decoder import DecoderLM
-from sharpen.models.hf import write_folder
 from sharpen.models.load import resolve_model
-from sharpen.models.lora import merge_lora, write_adapter
-from sharpen.models.nf4 import dequantize_model_nf4
 from sharpen.models.tokenizer import Tokenizer, check_compatible, load_tokenizer
 from sharpen.serve.sampling import SamplingParams
 from sharpen.train import StepReport, Trainer, TrainResult
 from sharpen.train.config import TrainConfig
-from sharpen.train.prepare import DTYPES, lora_config, prepare_model
+from sharpen.train.prepare import DTYPES, prepare_model, write_trained
 
 __all__ = ["default_micro_batch", "run_align"]
 
@@ -85,7 +82,7 @@ def run_align(config: AlignConfig, context: StageContext) -> StageResult:
         if method is BCODER:
             write_dueling_head(model, context.output)
         take_off_heads(model)
-        _write(model, training, context.output, tokenizer, name)
+        write_trained(model, training, context.output, tokenizer, name)
     return StageResult(
         results=results,
         measured={
@@ -409,18 +406,6 @@ def _pool(config: RewardConfig | None, context: StageContext) -> RewardPool:
 
 def _no_reward(prompts: Any, completions: Any, meta: Any) -> list[float | None]:
     return [None] * len(completions)
-
-
-def _write(
-    model: DecoderLM, config: TrainConfig, output: Path, tokenizer: Tokenizer, base: str
-) -> None:
-    if config.adapts and not config.merge:
-        write_adapter(model, output, lora_config(config), base=base)
-        return
-    merge_lora(model)
-    dequantize_model_nf4(model)
-    write_folder(model, output, dtype=DTYPES[config.dtype])
-    tokenizer.save(output)
 
 
 def _results(model: DecoderLM, done: TrainResult, rows: TokenizedRows) -> dict[str, Any]:

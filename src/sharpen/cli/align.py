@@ -9,6 +9,7 @@ import typer
 
 from sharpen.cli.common import Output, command, new_app
 from sharpen.cli.progress import observe
+from sharpen.cli.run import result_table
 
 __all__ = ["app"]
 
@@ -107,7 +108,6 @@ for _name, (_title, _example) in _METHODS.items():
 
 
 def _carried_out(recipe: Any, output: Path, force: bool) -> Output:
-    from sharpen.core.report import format_value
     from sharpen.core.run import run
 
     with observe() as observer:
@@ -115,13 +115,7 @@ def _carried_out(recipe: Any, output: Path, force: bool) -> Output:
     model = str(done.artifact("align"))
 
     def render(console: Any) -> None:
-        from rich.table import Table
-
-        table = Table("result", "value", box=None, header_style="bold")
-        for name, value in done.summary.flat().items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                table.add_row(name, format_value(value))
-        console.print(table)
+        console.print(result_table(done.summary))
         console.print(f"model: {model}")
         console.print(f"run folder: {done.folder}")
 

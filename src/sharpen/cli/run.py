@@ -11,7 +11,7 @@ import typer
 from sharpen.cli.common import Output, command
 from sharpen.cli.progress import observe
 
-__all__ = ["carry_out", "register"]
+__all__ = ["carry_out", "register", "result_table"]
 
 Recipe = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 Overrides = Annotated[
@@ -60,11 +60,7 @@ def carry_out(
     def render(console: Any) -> None:
         from rich.table import Table
 
-        table = Table("result", "value", box=None, header_style="bold")
-        for name, value in done.summary.flat().items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                table.add_row(name, format_value(value))
-        console.print(table)
+        console.print(result_table(done.summary))
         compared = Table("stage", "", "planned", "measured", box=None, header_style="bold")
         for cells in _compared(done.summary):
             compared.add_row(*map(format_value, cells))
@@ -81,6 +77,19 @@ def carry_out(
         "summary": done.summary,
     }
     return Output(document, render)
+
+
+def result_table(summary: Any) -> Any:
+    """All numbers of a run's summary."""
+    from rich.table import Table
+
+    from sharpen.core.report import format_value
+
+    table = Table("result", "value", box=None, header_style="bold")
+    for name, value in summary.flat().items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            table.add_row(name, format_value(value))
+    return table
 
 
 def _compared(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, float, float]]:

@@ -1,4 +1,4 @@
-"""A model made ready for training: its types, its adapters, its context."""
+"""A model made ready for training (types, adapters, context), and written when it is done."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import torch
 
 from sharpen.core.errors import ConfigError
 from sharpen.models.decoder import DecoderLM
+from sharpen.models.hf import write_folder
 from sharpen.models.load import load_model
-from sharpen.models.lora import LoraConfig, add_lora
-from sharpen.models.nf4 import quantize_model_nf4
+from sharpen.models.lora import LoraConfig, add_lora, merge_lora, write_adapter
+from sharpen.models.nf4 import dequantize_model_nf4, quantize_model_nf4
+from sharpen.models.tokenizer import Tokenizer
 from sharpen.train.config import TrainConfig
 
-__all__ = ["DTYPES", "lora_config", "prepare_model"]
+__all__ = ["DTYPES", "lora_config", "prepare_model", "write_trained"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -50,3 +52,24 @@ def lora_config(config: TrainConfig) -> LoraConfig:
         rslora=config.rslora,
         dora=config.method == "dora",
     )
+
+
+def write_trained(
+    model: DecoderLM, config: TrainConfig, output: Path, tokenizer: Tokenizer, base: str
+) -> None:
+    """Write what was trained into an existing folder: the adapters, or the whole model.
+
+    Args:
+        model: trained; adapters are folded in where ``config`` says so.
+        config: of the training.
+        output: the folder.
+        tokenizer: written beside a whole model.
+        base: name of the model that adapters are for.
+    """
+    if config.adapts and not config.merge:
+        write_adapter(model, output, lora_config(config), base=base)
+        return
+    merge_lora(model)
+    dequantize_model_nf4(model)
+    write_folder(model, output, dtype=DTYPES[config.dtype])
+    tokenizer.save(output)

@@ -13,10 +13,7 @@ from sharpen.core.errors import ConfigError, ExecutionError
 from sharpen.core.stage import Progress, StageContext, StageResult
 from sharpen.data import TokenDataset
 from sharpen.models.decoder import DecoderLM
-from sharpen.models.hf import write_folder
-from sharpen.models.lora import merge_lora, write_adapter
-from sharpen.models.nf4 import dequantize_model_nf4
-from sharpen.models.tokenizer import Tokenizer, check_compatible, load_tokenizer
+from sharpen.models.tokenizer import check_compatible, load_tokenizer
 from sharpen.plan.device import load_profile
 from sharpen.plan.training import TrainingJob, step_flops
 from sharpen.train.checkpoint import CheckpointManager
@@ -26,7 +23,7 @@ from sharpen.train.ft.selfcheck import Needs
 from sharpen.train.ft.timeline import write_trace
 from sharpen.train.half import HalfFineTuning
 from sharpen.train.predict import training_job
-from sharpen.train.prepare import DTYPES, lora_config, prepare_model
+from sharpen.train.prepare import prepare_model, write_trained
 from sharpen.train.trainer import StepReport, Trainer, TrainResult
 
 __all__ = ["run_train"]
@@ -118,7 +115,7 @@ def run_train(config: TrainConfig, context: StageContext) -> StageResult:
     if config.world_size > 1:
         result.measured["restarts"] = report.failures
         result.measured["slow_ranks"] = done.slow_ranks
-    _write(model, config, context.output, tokenizer, name)
+    write_trained(model, config, context.output, tokenizer, name)
     return result
 
 
@@ -180,18 +177,6 @@ def _train_on_ranks(
 def _rounds(config: TrainConfig, seed: int) -> list[HalfFineTuning]:
     """What freezes halves of the model, where asked for."""
     return [HalfFineTuning(seed=seed, every=config.half_every)] if config.method == "half" else []
-
-
-def _write(
-    model: DecoderLM, config: TrainConfig, output: Path, tokenizer: Tokenizer, base: str
-) -> None:
-    if config.adapts and not config.merge:
-        write_adapter(model, output, lora_config(config), base=base)
-        return
-    merge_lora(model)
-    dequantize_model_nf4(model)
-    write_folder(model, output, dtype=DTYPES[config.dtype])
-    tokenizer.save(output)
 
 
 def _result(model: DecoderLM, done: TrainResult) -> StageResult:
