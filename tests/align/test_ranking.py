@@ -102,6 +102,18 @@ def test_the_command_tells_the_best_first(
     assert rows == rank_file(made, data, top=2, start=made)
 
 
+def test_adapters_rank_on_their_start_as_merged_into_it(start: Path, tmp_path: Path) -> None:
+    own = {"method": "bcoder", "steps": 3, "batch": 4, "lr": 1e-2, "tune": "lora", "rank": 2}
+    adapter = align(start, tmp_path / "adapter", ROWS, **own)
+    merged = align(start, tmp_path / "merged", ROWS, **own, merge=True)
+    found = rank_programs(adapter, PARSED, start=start)
+    expected = rank_programs(merged, PARSED, start=start)
+    for one, other in zip(found, expected, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+    with pytest.raises(ConfigError, match="holds adapters"):
+        rank_programs(adapter, PARSED)
+
+
 def test_a_model_without_values_is_refused(start: Path, made: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"value_head\.safetensors"):
         rank_programs(start, PARSED)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from align_stage import Stage
+from serving import running
 from sharpen.align import align
 from sharpen.align.methods import METHODS
 from sharpen.align.score_model import load_score_model
@@ -237,3 +238,11 @@ def test_a_method_is_a_function_too(model, folder):
     assert [step for step, _ in done.history["reward"]] == [1, 2]
     assert done.summary["steps"] == 2
     assert load_model(done.model).spec.num_layers == 2
+
+
+def test_a_server_generates_for_a_training_of_adapters(model, folder):
+    with running(model, allow_runtime_lora=True) as server:
+        own = config("grpo", tune="lora", rank=2, engine=f"{server.url}/v1")
+        done = Stage(model, folder, **own)
+    assert done.result.results["steps"] == 3
+    assert not (done.work / "exchange" / "policy-0").exists()

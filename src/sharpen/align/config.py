@@ -150,9 +150,10 @@ class AlignConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How completions are generated."""
 
-    engine: Literal["auto", "serve", "model"] = "auto"
-    """What generates: the serving engine with a copy of the weights, or the trained model itself;
-    ``auto`` is the serving engine."""
+    engine: str = "auto"
+    """What generates: ``serve``, the serving engine with a copy of the weights (``auto`` is the
+    same); ``model``, the trained model itself; or the address of a server that takes trained
+    adapters over, such as ``http://127.0.0.1:8000/v1``."""
 
     engine_dtype: Literal["same", "float32", "bfloat16"] = "same"
     """Type of the engine's copy; ``same`` is that of training."""
@@ -258,6 +259,15 @@ class AlignConfig:
                 raise ConfigError(f"{name}={value} must be at least 1, or null.")
         if self.steps is not None and self.epochs is not None:
             raise ConfigError("give steps or epochs, not both.")
+        if self.engine not in ("auto", "serve", "model") and "://" not in self.engine:
+            raise ConfigError(
+                f"engine={self.engine!r} must be auto, serve, model, or a server's address."
+            )
+        if "://" in self.engine and self.tune not in ("lora", "qlora"):
+            raise ConfigError(
+                f"engine={self.engine} takes trained adapters over: give tune=lora, not "
+                f"{self.tune!r}."
+            )
         if self.minibatches > self.completions:
             raise ConfigError(
                 f"minibatches={self.minibatches} cut a batch of {self.completions} completions."

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _DUELING_FILE = "value_head.safetensors"
+_SEED = 0  # of the values' first weights
 _NAMES = ("critic", "critic_head", "score", "dueling")
 
 
@@ -66,10 +67,13 @@ class DuelingHead(nn.Module):
 
     def __init__(self, hidden_size: int, device: torch.device | str = "cpu") -> None:
         super().__init__()
-        self.phi = _mlp(hidden_size, device)
+        # The same numbers each time: h_2 is in no checkpoint, since it is never trained.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_SEED)
+            self.phi, self.residual = _mlp(hidden_size), _mlp(hidden_size)
         nn.init.zeros_(cast(nn.Linear, self.phi[-1]).weight)
-        self.residual = _mlp(hidden_size, device)
         self.start = copy.deepcopy(self.residual).requires_grad_(False)
+        self.to(device)
 
     def gained(self, hidden: Tensor) -> Tensor:
         """[..., H] -> [..., 1]: V_r."""
@@ -127,9 +131,5 @@ def _zero_head(model: DecoderLM) -> nn.Linear:
     return head
 
 
-def _mlp(hidden_size: int, device: torch.device | str) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(hidden_size, hidden_size, device=device),
-        nn.GELU(),
-        nn.Linear(hidden_size, 1, device=device),
-    )
+def _mlp(hidden_size: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(hidden_size, hidden_size), nn.GELU(), nn.Linear(hidden_size, 1))

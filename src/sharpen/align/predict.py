@@ -130,7 +130,7 @@ def _beside(
     meets_new = method.online or method.kind == "label"
     if meets_new and not config.adapts and method.reference(config.method_options()):
         found["reference"] = weights
-    if method.online and config.engine != "model":
+    if method.online and config.engine in ("auto", "serve"):
         dtype = config.dtype if config.engine_dtype == "same" else config.engine_dtype
         found["engine"] = _BYTES[dtype] * spec.num_parameters
         sequences = min(_ENGINE_BATCH, 2 * config.completions)
@@ -147,7 +147,7 @@ def _remedies(config: AlignConfig, method: Method) -> tuple[str, ...]:
         found.append("tune=lora trains adapters: no optimizer states, no copy for the reference")
     if method.has_critic:
         found.append("method=remax needs no critic")
-    if method.online and config.engine != "model":
+    if method.online and config.engine in ("auto", "serve"):
         found.append("engine=model generates with the trained weights themselves")
     if config.micro_batch != 1:
         found.append("micro_batch=1 keeps fewer activations")

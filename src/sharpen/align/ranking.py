@@ -50,21 +50,30 @@ def rank_programs(
         model: a folder that ``bcoder`` wrote.
         rows: of the kind ``ranked``; their own scores are not looked at.
         options: those that it was trained with; default the method's.
-        start: the model that it began with; see the module.
+        start: the model that it began with; see the module. Adapters need it.
         use_template: put texts into the turns of the chat template, as in training.
 
     Returns:
         For each row, one number a candidate.
 
     Raises:
-        ConfigError: the folder has no values, or those of another model.
+        ConfigError: the folder has no values, or those of another model, or adapters alone.
         DataError: a candidate has no tokens, or is too long for the model.
         MissingFileError: there is no such model.
     """
     folder = resolve_model(model)
-    policy, tokenizer = load_model(folder), load_tokenizer(folder)
+    base = folder
+    if (folder / "adapter_config.json").is_file():
+        if start is None:
+            raise ConfigError(
+                f"{folder} holds adapters: give the model that training began with, too (start=, "
+                "--start)."
+            )
+        base = resolve_model(start)
+    policy = load_model(base, adapter=folder if base != folder else None)
+    tokenizer = load_tokenizer(base)
     add_dueling_head(policy)
-    read_dueling_head(policy, Path(folder))
+    read_dueling_head(policy, folder)
     policy.eval()
     first = load_model(start) if start is not None else None
     if first is not None and first.spec.hidden_size != policy.spec.hidden_size:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sharpen.align.agents.worlds import find_world
 from sharpen.align.config import AlignConfig, RewardConfig
-from sharpen.align.engines import Engine, PlainEngine, ServedEngine
+from sharpen.align.engines import ClientEngine, Engine, PlainEngine, ServedEngine
 from sharpen.align.heads import DuelingHead, read_dueling_head, take_off_heads, write_dueling_head
 from sharpen.align.loop.episodes import EpisodeWork
 from sharpen.align.loop.programs import ProgramWork
@@ -33,7 +33,7 @@ from sharpen.models.tokenizer import Tokenizer, check_compatible, load_tokenizer
 from sharpen.serve.sampling import SamplingParams
 from sharpen.train import StepReport, Trainer, TrainResult
 from sharpen.train.config import TrainConfig
-from sharpen.train.prepare import DTYPES, prepare_model, write_trained
+from sharpen.train.prepare import DTYPES, lora_config, prepare_model, write_trained
 
 __all__ = ["default_micro_batch", "run_align"]
 
@@ -312,6 +312,14 @@ class _Job:
         batch = min(_ENGINE_BATCH, rollouts.prompts * (rollouts.generations + 1))
         if config.engine == "model":
             return PlainEngine(self.tokenizer, max_batch=batch)
+        if "://" in config.engine:
+            return ClientEngine(
+                config.engine,
+                self.tokenizer,
+                lora=lora_config(self.training),
+                exchange=self.context.work / "exchange",
+                max_batch=batch,
+            )
         dtype = config.dtype if config.engine_dtype == "same" else config.engine_dtype
         return ServedEngine(
             self.base,

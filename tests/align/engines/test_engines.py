@@ -1,9 +1,14 @@
 """The two engines of this process give the same tokens for the same seeds and weights."""
 
-import pytest
+from dataclasses import replace
 
-from sharpen.align.engines import PlainEngine, ServedEngine
-from sharpen.core.errors import DataError, ExecutionError
+import pytest
+import torch
+
+from serving import running
+from sharpen.align.engines import ClientEngine, PlainEngine, ServedEngine
+from sharpen.core.errors import ConfigError, DataError, ExecutionError
+from sharpen.models import LoraConfig, add_lora
 from sharpen.serve import SamplingParams
 from small_models import byte_tokenizer, save_small_model, small_model
 
@@ -74,3 +79,31 @@ def test_what_does_not_fit_is_refused_and_a_failed_round_is_tried_again(served, 
         served.generate(PROMPTS, PARAMS)
     monkeypatch.undo()
     assert served.generate(PROMPTS, PARAMS) == expected
+
+
+def test_a_server_generates_with_the_adapters_that_are_handed_over(tmp_path):
+    folder = save_small_model(tmp_path / "model")
+    config = LoraConfig(rank=2)
+    model = small_model()
+    add_lora(model, config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.5, generator=torch.Generator().manual_seed(1))
+    plain = PlainEngine(byte_tokenizer())
+    plain.update_weights(model, 0)
+    params = [replace(one, logprobs=None) for one in PARAMS]
+    with running(folder, allow_runtime_lora=True) as server:
+        engine = ClientEngine(
+            f"{server.url}/v1", byte_tokenizer(), lora=config, exchange=tmp_path / "exchange"
+        )
+        for version in (0, 1):
+            engine.update_weights(model, version)
+            found = engine.generate(PROMPTS, params)
+            expected = plain.generate(PROMPTS, params)
+            assert [one.text for one in found] == [one.text for one in expected]
+            assert [one.finish_reason for one in found] == [o.finish_reason for o in expected]
+        assert [one.name for one in (tmp_path / "exchange").iterdir()] == ["policy-1"]
+        engine.close()
+    with pytest.raises(ConfigError, match="tune=lora"):
+        ClientEngine("http://127.0.0.1:9/v1", byte_tokenizer(), lora=None, exchange=tmp_path)
