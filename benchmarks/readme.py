@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.align import align_sections as aligning
+from benchmarks.align import bcoder_sections as valuing
 from benchmarks.align import logprobs_sections as scoring
 from benchmarks.align import rewards_sections as rewarding
 from benchmarks.code import enamel_sections as evaluating
@@ -42,6 +43,7 @@ PAGES = (
     *(
         "docs/align/agents.md",
         "docs/align/align.md",
+        "docs/align/bcoder.md",
         "docs/align/losses.md",
         "docs/align/rewards.md",
         "docs/code/improve.md",
@@ -449,6 +451,7 @@ def plan_serving() -> str:
 _OF_ROOMS = {
     **scoring.SECTIONS,
     **aligning.SECTIONS,
+    **valuing.SECTIONS,
     **rewarding.SECTIONS,
     **improving.SECTIONS,
     **evaluating.SECTIONS,
