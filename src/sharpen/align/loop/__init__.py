@@ -1,0 +1,1 @@
+"""One loop for all methods: the work that each gives a trainer."""
