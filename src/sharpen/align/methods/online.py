@@ -175,8 +175,10 @@ def _grpo(batch: RolloutBatch, options: GRPOOptions, estimation: Estimation) -> 
     batch = replace(batch, advantage=advantages.spread(found, batch.action_mask))
     if options.mask_truncated:
         batch = batch.without_truncated()
-    if options.drop_zero_std and not bool(flat.all()):
-        batch = batch.select((~flat).nonzero().squeeze(1))
+    if options.drop_zero_std:
+        anywhere = estimation.total(advantages.moments((~flat).float(), torch.ones_like(flat)))
+        if anywhere.total:  # otherwise all stay, since a step needs tokens
+            batch = _chosen(batch, (~flat).nonzero().squeeze(1).tolist())
     return batch
 
 
@@ -222,11 +224,14 @@ def _rft(batch: RolloutBatch, options: RFTOptions, estimation: Estimation) -> Ro
             kept.append(best)
             seen.add(text)
     estimation.metrics["kept"] = (len(kept), batch.num_rows)
-    advantage = batch.action_mask.to(batch.logp_old.dtype)
-    if kept:
-        return replace(batch, advantage=advantage).select(kept)
-    nothing = torch.zeros_like(batch.action_mask[:1])
-    return replace(replace(batch, advantage=advantage).select([0]), action_mask=nothing)
+    return _chosen(replace(batch, advantage=batch.action_mask.to(batch.logp_old.dtype)), kept)
+
+
+def _chosen(batch: RolloutBatch, rows: list[int]) -> RolloutBatch:
+    """Some rows; of none, one without actions: other ranks may have some."""
+    if rows:
+        return batch.select(rows)
+    return replace(batch.select([0]), action_mask=torch.zeros_like(batch.action_mask[:1]))
 
 
 def _moments(batch: RolloutBatch) -> Moments:
