@@ -38,7 +38,7 @@ START = {"method": "sft", "steps": 250, "batch": 64, "lr": 3e-3}
 METHODS: dict[str, dict[str, Any]] = {
     "ReMax": {"method": "remax", "steps": 60, "lr": 1e-3},
     "RLOO": {"method": "rloo", "steps": 60, "lr": 1e-3, "generations": 4},
-    "GRPO": {"method": "grpo", "steps": 80, "lr": 1e-3, "generations": 4},
+    "GRPO": {"method": "grpo", "steps": 80, "lr": 5e-4, "generations": 8},
     "PPO": {"method": "ppo", "steps": 100, "lr": 3e-4},
     "rejection sampling": {
         "method": "rft",
