@@ -22,6 +22,7 @@ from benchmarks.align import logprobs_sections as scoring
 from benchmarks.align import rewards_sections as rewarding
 from benchmarks.code import enamel_sections as evaluating
 from benchmarks.code import improve_sections as improving
+from benchmarks.code import measure_sections as timing
 from benchmarks.code import pie_sections as editing
 from benchmarks.code import sandbox_sections as sandboxing
 from benchmarks.common import OURS, PEER, RESULTS
@@ -48,6 +49,7 @@ PAGES = (
         "docs/align/rewards.md",
         "docs/code/improve.md",
         "docs/code/evaluate.md",
+        "docs/code/measure.md",
         "docs/code/sandbox.md",
         "docs/code/training-data.md",
         "docs/data/bitcipher.md",
@@ -456,6 +458,7 @@ _OF_ROOMS = {
     **improving.SECTIONS,
     **evaluating.SECTIONS,
     **editing.SECTIONS,
+    **timing.SECTIONS,
     **sandboxing.SECTIONS,
     **serving.SECTIONS,
     **searching.SECTIONS,
