@@ -24,6 +24,7 @@ difference of less than 5 % is none; a failure of the sandbox gives no reward at
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -40,7 +41,7 @@ __all__ = ["CodeReward", "PerfReward"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Judged:
+class _Judged(ABC):
     """What both rewards share."""
 
     clock: Clock = "cpu"
@@ -94,9 +95,9 @@ class _Judged:
         for judge in self._judges.values():
             judge.close()
 
+    @abstractmethod
     def value(self, verdict: Verdict) -> float | None:
         """The reward of a verdict; None where the sandbox failed."""
-        raise NotImplementedError
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[str], meta: Sequence[Meta]
