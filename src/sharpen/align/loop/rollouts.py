@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,7 +37,7 @@ from sharpen.align.loop.objective import Objective, counts_of_sums, sums_of_coun
 from sharpen.align.loop.reference import Reference, load_reference
 from sharpen.align.losses.base import Counts, Metrics, add_metrics
 from sharpen.align.methods import Estimation, Method, Policy, Scale
-from sharpen.align.rewards import RewardPool
+from sharpen.align.rewards import RewardPool, Rewards
 from sharpen.align.rows.batches import pad_rows
 from sharpen.align.rows.tokens import TokenRow
 from sharpen.align.scoring import values_of
@@ -286,7 +286,7 @@ class RolloutWork:
             prompt = row.row.prompt
             text = prompt if isinstance(prompt, str) else str(prompt[-1].get("content"))
             self._show(text, one.text, value)
-        return self._rewarded(batch, rewards.values, baseline)
+        return self._rewarded(batch, rewards, baseline)
 
     def _mine(self) -> list[tuple[int, int]]:
         """This rank's share of the iteration's prompts: number in the stream, row."""
@@ -399,10 +399,11 @@ class RolloutWork:
     def _rewarded(
         self,
         batch: RolloutBatch,
-        rewards: Sequence[float | None],
+        found: Rewards,
         baseline: Sequence[float | None] | None,
     ) -> RolloutBatch:
         """With rewards; completions without one take no part."""
+        rewards = found.values
         count = self.rollouts.generations
         compared = None
         if baseline is not None:
@@ -414,9 +415,13 @@ class RolloutWork:
         ]
         self._metrics["dropped"] = (float(len(rewards) - len(kept)), float(len(rewards)))
         if not kept and self._trainer.parallel.world_size == 1:
+            reasons = Counter(reason for reason in found.reasons if reason)
+            told = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
+            last = (found.error.strip().splitlines() or [""])[-1]
             raise ExecutionError(
-                f"none of the {len(rewards)} completions of this iteration got a reward. See the "
-                "reasons: sharpen align tries a reward alone with --workers 0."
+                f"none of the {len(rewards)} completions of this iteration got a reward: "
+                f"{told or 'the greedy ones got none'}.{' It said: ' if last else ''}{last} A "
+                "reward gives a finite number, or None, for each completion."
             )
         device = batch.input_ids.device
         values = torch.tensor([0.0 if value is None else value for value in rewards])
