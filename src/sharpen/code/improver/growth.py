@@ -109,6 +109,11 @@ def grow(
             _different(one, factor, chance) if variant else _larger(one, factor, chance)
             for one in values
         ]
+        # Keys that cannot be made unlike each other leave a table with fewer rows, not with more.
+        grown = [
+            new if _items(new) >= _items(old) else old
+            for old, new in zip(values, grown, strict=True)
+        ]
         known = {
             len(old): len(new)
             for old, new in zip(values, grown, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from sharpen.code.improver.corpus import Corpus
@@ -27,6 +27,7 @@ _GROWS = 1.5
 _MOST_STEPS = 14
 _POWERS = frozenset(_STEP**i for i in range(1, _MOST_STEPS + 1))
 _BASES = 2
+_AGAIN = 2
 _LATE = math.inf
 
 _Way = Callable[[Input, float, int], Input]
@@ -94,6 +95,8 @@ def levels_of(
                 break
             factor = (smaller * factor) ** 0.5
             continue
+        if level.seconds >= top_s:
+            level = grower.again(level)  # once may be slow because the machine is busy
         sizes[factor] = level
         if level.seconds < top_s:
             if level.size > _MOST_SIZE / _STEP and _is_bulk(level.inputs[0]):
@@ -161,8 +164,23 @@ class _Grower:
         if self._is_first:
             # What takes too long at once cannot be timed in any size.
             self._ways = [one for one in self._ways if self._in_time(one, factor)] or self._ways[:1]
+            self._bases = self._that_grow(factor)
             self._is_first = False
         return self._of(self._ways, factor)
+
+    def again(self, level: Level) -> Level:
+        """The same inputs with the shortest time of several."""
+        times = [_time(self._original, level.inputs) for _ in range(_AGAIN)]
+        seconds = min([level.seconds, *(one for one in times if one is not None)])
+        return replace(level, seconds=seconds)
+
+    def _that_grow(self, factor: float) -> Sequence[Input]:
+        """The bases that are still taken when larger: some were taken only for being small."""
+        calls = zip(*(self._calls(way, factor) for way in self._ways), strict=True)
+        grow = [any(_time(self._original, [call]) is not None for call in one) for one in calls]
+        return [base for base, is_taken in zip(self._bases, grow, strict=True) if is_taken] or (
+            self._bases
+        )
 
     def _in_time(self, way: _Way, factor: float) -> bool:
         return all(_time(self._original, [call]) != _LATE for call in self._calls(way, factor))
