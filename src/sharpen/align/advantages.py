@@ -34,11 +34,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal, TypedDict
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
 
+from sharpen.align.options.methods import REMAX_PAPER, Baseline, KLReturn
 from sharpen.core.errors import ConfigError
 
 __all__ = [
@@ -63,23 +64,8 @@ __all__ = [
     "zero_std",
 ]
 
-Baseline = Literal["greedy", "leave_one_out", "mean", "ema", "none"]
-KLReturn = Literal["step", "to_go"]
 GROUP_EPSILON: Final = 1e-4
 _WHITEN_EPSILON: Final = 1e-8
-
-
-class _ReMaxSettings(TypedDict):
-    gamma: float
-    clip: float
-    kl_return: KLReturn
-
-
-REMAX_PAPER: Final[_ReMaxSettings] = {"gamma": 0.99, "clip": 5.0, "kl_return": "step"}
-"""Settings of :func:`remax` in the released code; they go with ``ReinforceConfig(reduce="token")``.
-
-They bias the gradient: the clip cuts large differences, and the discount shrinks early tokens.
-"""
 
 
 def baseline_of(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from sharpen.align.options.methods import DESCRIPTIONS, describe
 from sharpen.core.config import from_dict
 from sharpen.core.errors import ConfigError
 from sharpen.optim.schedules import ScheduleKind
@@ -147,6 +148,11 @@ class AlignConfig:
     minibatches: int = 1
     """Optimizer steps of such a pass."""
 
+    staleness: Literal[0, 1] = 0
+    """1 learns from each batch of completions while the rewards of the next are computed, so that a
+    slow reward stops nothing; completions then are of the weights one batch earlier, and ratios are
+    taken to those."""
+
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How completions are generated."""
 
@@ -229,14 +235,12 @@ class AlignConfig:
 
     def __post_init__(self) -> None:
         """Check every range and combination before any work."""
-        from sharpen.align.methods import METHODS, find_method
-
-        method = find_method(self.method)
+        method = describe(self.method)
         self.method_options()
         if bool(self.data) == bool(self.world):
             raise ConfigError("give data, or a world: one of them.")
         if self.world and not method.online:
-            able = [one for one in METHODS if METHODS[one].online]
+            able = [name for name, one in DESCRIPTIONS.items() if one.online]
             raise ConfigError(
                 f"{self.method} learns from rows; in a world, take {', '.join(able)}. Rows of what "
                 "was done there come from sharpen align collect."
@@ -250,6 +254,14 @@ class AlignConfig:
             )
         if not method.online and self.reward is not None:
             raise ConfigError(f"{self.method} learns from the rows as they are: leave reward out.")
+        if self.staleness not in (0, 1):
+            raise ConfigError(f"staleness={self.staleness} must be 0 or 1.")
+        if self.staleness and self.reward is None:
+            raise ConfigError(
+                f"staleness={self.staleness} is for completions whose rewards take time; "
+                f"{'a world rewards at once' if self.world else f'{self.method} has none'}. "
+                "Leave it at 0."
+            )
         for name in ("batch", "minibatches", "samples", "tasks"):
             if getattr(self, name) < (0 if name == "samples" else 1):
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
@@ -280,9 +292,7 @@ class AlignConfig:
         Raises:
             ConfigError: an option is unknown or out of range.
         """
-        from sharpen.align.methods import find_method
-
-        method = find_method(self.method)
+        method = describe(self.method)
         fixed = method.fixed or {}
         taken = sorted(fixed.keys() & self.options.keys())
         if taken:
@@ -300,9 +310,7 @@ class AlignConfig:
     @property
     def completions(self) -> int:
         """Completions of a step, on all processes; examples, where none are generated."""
-        from sharpen.align.methods import find_method
-
-        method = find_method(self.method)
+        method = describe(self.method)
         if not method.online:
             return self.batch
         return self.batch * (self.generations or method.generations)
@@ -310,9 +318,7 @@ class AlignConfig:
     @property
     def updates(self) -> int:
         """Optimizer steps of a step."""
-        from sharpen.align.methods import find_method
-
-        method = find_method(self.method)
+        method = describe(self.method)
         if not method.online:
             return 1
         return (self.epochs_per_batch or method.epochs) * self.minibatches
@@ -326,10 +332,8 @@ class AlignConfig:
         Raises:
             ConfigError: no room is left for a prompt.
         """
-        from sharpen.align.methods import find_method
-
         limit = self.max_length or positions
-        if not find_method(self.method).online:
+        if not describe(self.method).online:
             return limit
         room = self.sampling.max_tokens
         if limit - room < 2:
@@ -351,11 +355,9 @@ class AlignConfig:
             steps: as of :meth:`num_steps`.
             micro_batch: examples of a forward pass.
         """
-        from sharpen.align.methods import find_method
-
         lr = self.lr
         if lr is None:
-            lr = find_method(self.method).lr * (_ADAPTED_LR if self.adapts else 1.0)
+            lr = describe(self.method).lr * (_ADAPTED_LR if self.adapts else 1.0)
         return TrainConfig(
             steps=steps * self.updates,
             micro_batch=micro_batch,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from sharpen.align.agents.worlds import find_world
 from sharpen.align.config import AlignConfig
-from sharpen.align.methods import Method, find_method
+from sharpen.align.options.methods import Description, describe
 from sharpen.align.places import placed
 from sharpen.align.rewards import find_reward
 from sharpen.align.rows import read_feedback, tokenize_rows
@@ -40,7 +40,7 @@ def predict_align(config: AlignConfig, context: RecipeContext) -> Prediction:
     assert context.model is not None
     path = asset_path(context.model) if context.model in ASSETS else context.resolve(context.model)
     spec = ModelSpec.from_ref(path)
-    method = find_method(config.method)
+    method = describe(config.method)
     if config.reward is not None:  # what is not there is said before anything is loaded
         find_reward(placed(config.reward.uses, context.resolve), dict(config.reward.options))
     if config.world:
@@ -72,7 +72,9 @@ def predict_align(config: AlignConfig, context: RecipeContext) -> Prediction:
     )
 
 
-def _longest(config: AlignConfig, method: Method, context: RecipeContext, spec: ModelSpec) -> int:
+def _longest(
+    config: AlignConfig, method: Description, context: RecipeContext, spec: ModelSpec
+) -> int:
     """Tokens of the longest of the first rows, its completion included."""
     if config.world:
         return min(config.max_length or spec.max_positions, _EPISODE)
@@ -94,7 +96,7 @@ def _longest(config: AlignConfig, method: Method, context: RecipeContext, spec: 
     return max(map(len, found.rows), default=limit) + room
 
 
-def _job(config: AlignConfig, method: Method, spec: ModelSpec, longest: int) -> TrainingJob:
+def _job(config: AlignConfig, method: Description, spec: ModelSpec, longest: int) -> TrainingJob:
     width = {"preference": 2, "ranked": 4}.get(method.kind, 1)
     size = config.micro_batch or max(1, 8192 // (longest * width))
     size = min(size, config.completions)
@@ -117,7 +119,7 @@ def _job(config: AlignConfig, method: Method, spec: ModelSpec, longest: int) -> 
 
 
 def _beside(
-    config: AlignConfig, method: Method, spec: ModelSpec, longest: int, policy: dict[str, int]
+    config: AlignConfig, method: Description, spec: ModelSpec, longest: int, policy: dict[str, int]
 ) -> dict[str, int]:
     """Models and caches beside the policy, in bytes."""
     found: dict[str, int] = {}
@@ -140,7 +142,7 @@ def _beside(
     return found
 
 
-def _remedies(config: AlignConfig, method: Method) -> tuple[str, ...]:
+def _remedies(config: AlignConfig, method: Description) -> tuple[str, ...]:
     """What to change if it does not fit, best first."""
     found = []
     if not config.adapts:

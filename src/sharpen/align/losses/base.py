@@ -23,12 +23,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from sharpen.align.batch import PairBatch, RolloutBatch, Sequences
+from sharpen.align.options.losses import Reduce, check_reduce
 from sharpen.core.errors import ConfigError
 
 __all__ = [
@@ -51,8 +52,6 @@ __all__ = [
 
 Metrics = dict[str, tuple[float, float]]
 """Sum and weight of each number by name."""
-Reduce = Literal["sum", "token", "seq", "dr"]
-_REDUCE: tuple[Reduce, ...] = ("sum", "token", "seq", "dr")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,16 +158,6 @@ def text_mask(batch: Sequences) -> Tensor:
     mask = batch.attention_mask.clone()
     mask[:, 0] = False
     return mask
-
-
-def check_reduce(reduce: str, where: str) -> None:
-    """Refuse what is none of the four, in the config ``where``.
-
-    Raises:
-        ConfigError: it is none of them.
-    """
-    if reduce not in _REDUCE:
-        raise ConfigError(f"reduce={reduce!r} ({where}) must be one of {_REDUCE}.")
 
 
 def aggregate(values: Tensor, mask: Tensor, reduce: Reduce, counts: Counts) -> Tensor:

@@ -28,8 +28,6 @@ means over a program's tokens; the paper prints a sum for the first (``imitation
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,6 +35,7 @@ from torch import Tensor
 from sharpen.align.advantages import next_action, token_rewards
 from sharpen.align.batch import RolloutBatch
 from sharpen.align.losses.base import Counts, LossOut, aggregate, masked, measured, sequence_sum
+from sharpen.align.options.losses import BCoderConfig
 from sharpen.core.errors import ConfigError
 
 __all__ = [
@@ -47,47 +46,6 @@ __all__ = [
     "state_values",
     "token_advantages",
 ]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BCoderConfig:
-    """Options of both stages."""
-
-    gamma: float = 0.999
-    """g: discount of a token; 0.99 leaves 0.7 % of a reward after 500 tokens."""
-    alpha: float = 1.0
-    """c: temperature between logits and advantages."""
-    operator: Literal["conservative", "optimal"] = "conservative"
-    """Whose choice the next state's value is asked for."""
-    softabs: Literal["zero_at_zero", "as_printed", "none"] = "zero_at_zero"
-    """How values are bounded; ``none`` takes raw values."""
-    max_return: float = 1.0
-    """U: the best return there is."""
-    advantage_weight: float = 0.1
-    """b_adv: weight of the advantages of right programs' tokens, which should be 0."""
-    cross_entropy_weight: float = 0.5
-    """b_ce: weight of right programs' likelihood."""
-    imitation_reduce: Literal["seq", "sum"] = "seq"
-    """Whether these two terms are means over a right program's tokens, or sums."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.gamma <= 1 or self.alpha <= 0:
-            raise ConfigError(
-                f"gamma={self.gamma} must be above 0 and at most 1, alpha={self.alpha} above 0 "
-                "(BCoderConfig)."
-            )
-        if self.advantage_weight < 0 or self.cross_entropy_weight < 0:
-            raise ConfigError(
-                f"advantage_weight={self.advantage_weight} and cross_entropy_weight="
-                f"{self.cross_entropy_weight} (BCoderConfig) must be at least 0."
-            )
-        for name, value, allowed in (
-            ("operator", self.operator, ("conservative", "optimal")),
-            ("softabs", self.softabs, ("zero_at_zero", "as_printed", "none")),
-            ("imitation_reduce", self.imitation_reduce, ("seq", "sum")),
-        ):
-            if value not in allowed:
-                raise ConfigError(f"{name}={value!r} (BCoderConfig) must be one of {allowed}.")
 
 
 def token_advantages(

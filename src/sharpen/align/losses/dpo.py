@@ -18,45 +18,15 @@ the mean over pairs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch.nn.functional as F
 from torch import Tensor
 
 from sharpen.align.batch import PairBatch
 from sharpen.align.losses.base import Counts, LossOut, measured, sequence_sum
+from sharpen.align.options.losses import DPOConfig
 from sharpen.core.errors import ConfigError
 
 __all__ = ["DPOConfig", "dpo_loss"]
-
-_KINDS = ("sigmoid", "ipo", "robust", "hinge")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DPOConfig:
-    """Options of DPO's loss."""
-
-    kind: Literal["sigmoid", "ipo", "robust", "hinge"] = "sigmoid"
-    """Which of the formulas of the module."""
-    beta: float = 0.1
-    """b: how strongly the policy is held near the reference."""
-    label_smoothing: float = 0.0
-    """e, below 1/2; only ``sigmoid`` and ``robust`` have it."""
-
-    def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
-            raise ConfigError(f"kind={self.kind!r} (DPOConfig) must be one of {_KINDS}.")
-        if self.beta <= 0 or not 0 <= self.label_smoothing < 0.5:
-            raise ConfigError(
-                f"beta={self.beta} must be above 0 and label_smoothing={self.label_smoothing} from "
-                "0 to below 0.5 (DPOConfig)."
-            )
-        if self.label_smoothing and self.kind in ("ipo", "hinge"):
-            raise ConfigError(
-                f"label_smoothing={self.label_smoothing} has no meaning for kind={self.kind!r} "
-                "(DPOConfig): take 'sigmoid' or 'robust', or 0."
-            )
 
 
 def dpo_loss(

@@ -28,10 +28,6 @@ the estimate of the KL divergence for actions drawn from an older policy.
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor
 
@@ -48,11 +44,11 @@ from sharpen.align.losses.base import (
     measured,
     sequence_sum,
 )
+from sharpen.align.options.losses import Aggregation, GRPOLossConfig, SmallCapWarning
 from sharpen.core.errors import ConfigError
 
 __all__ = ["Aggregation", "GRPOLossConfig", "SmallCapWarning", "grpo_loss"]
 
-Aggregation = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo"]
 _REDUCE: dict[Aggregation, Reduce] = {
     "grpo": "seq",
     "bnpo": "token",
@@ -60,64 +56,6 @@ _REDUCE: dict[Aggregation, Reduce] = {
     "dapo": "token",
     "cispo": "token",
 }
-_CISPO_CAP = 5.0
-
-
-class SmallCapWarning(UserWarning):
-    """The cap of CISPO scales nearly every token down."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GRPOLossConfig:
-    """Options of GRPO's loss."""
-
-    aggregation: Aggregation = "dapo"
-    """Which mean over tokens; see the module."""
-    ratio: Literal["token", "sequence"] = "token"
-    """Of what the ratio is; ``sequence`` is GSPO, which goes with ``aggregation="grpo"``."""
-    eps_low: float = 0.2
-    """How far the ratio may go below 1 before its gradient stops."""
-    eps_high: float | None = None
-    """How far above 1; None is the same as below. For ``cispo`` the largest ratio itself, None is
-    5."""
-    delta: float | None = None
-    """Largest ratio of bad actions too, above 1 + eps_high (two-sided clip); None for no bound."""
-    beta: float = 0.0
-    """Weight of the KL divergence from the reference; above 0 the batch needs its log-probs."""
-    kl_weight: Literal["ratio", "none"] = "ratio"
-    """Whether each token's divergence is multiplied by its ratio."""
-
-    def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("aggregation", self.aggregation, tuple(_REDUCE)),
-            ("ratio", self.ratio, ("token", "sequence")),
-            ("kl_weight", self.kl_weight, ("ratio", "none")),
-        ):
-            if value not in allowed:
-                raise ConfigError(f"{name}={value!r} (GRPOLossConfig) must be one of {allowed}.")
-        if not 0 < self.eps_low < 1 or self.high <= 0 or self.beta < 0:
-            raise ConfigError(
-                f"eps_low={self.eps_low} must be between 0 and 1, eps_high={self.eps_high} above 0 "
-                f"and beta={self.beta} at least 0 (GRPOLossConfig)."
-            )
-        if self.delta is not None and self.delta <= self.high:
-            raise ConfigError(
-                f"delta={self.delta} (GRPOLossConfig) must be above the upper clip {self.high}."
-            )
-        if self.aggregation == "cispo" and self.high < 1:
-            warnings.warn(
-                f"eps_high={self.eps_high} is the largest ratio itself in cispo: below 1 it scales "
-                f"nearly every token by it. 5.0 is usual.",
-                SmallCapWarning,
-                stacklevel=3,
-            )
-
-    @property
-    def high(self) -> float:
-        """Where the ratio is clipped above."""
-        if self.aggregation == "cispo":
-            return _CISPO_CAP if self.eps_high is None else self.eps_high
-        return 1 + (self.eps_low if self.eps_high is None else self.eps_high)
 
 
 def grpo_loss(

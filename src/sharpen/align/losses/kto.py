@@ -22,30 +22,12 @@ from torch import Tensor
 
 from sharpen.align.batch import LabelBatch
 from sharpen.align.losses.base import Counts, LossOut, measured, sequence_sum
+from sharpen.align.options.losses import KTOConfig
 from sharpen.core.errors import ConfigError
 
 __all__ = ["Divergence", "KTOConfig", "kto_divergence", "kto_loss", "kto_weights"]
 
 _MOST = 4 / 3
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KTOConfig:
-    """Options of KTO's loss."""
-
-    beta: float = 0.1
-    """b: how strongly the policy is held near the reference."""
-    desirable_weight: float = 1.0
-    """w_D; :func:`kto_weights` has both for given numbers of completions."""
-    undesirable_weight: float = 1.0
-    """w_U."""
-
-    def __post_init__(self) -> None:
-        if self.beta <= 0 or self.desirable_weight < 0 or self.undesirable_weight < 0:
-            raise ConfigError(
-                f"beta={self.beta} must be above 0, desirable_weight={self.desirable_weight} and "
-                f"undesirable_weight={self.undesirable_weight} at least 0 (KTOConfig)."
-            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

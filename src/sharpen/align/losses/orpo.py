@@ -16,9 +16,6 @@ value, and another direction of the gradient). A pair with an empty completion h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,26 +29,9 @@ from sharpen.align.losses.base import (
     sequence_sum,
     text_mask,
 )
-from sharpen.core.errors import ConfigError
+from sharpen.align.options.losses import ORPOConfig
 
 __all__ = ["ORPOConfig", "orpo_loss"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ORPOConfig:
-    """Options of ORPO's loss."""
-
-    weight: float = 0.1
-    """c: weight of the odds."""
-    nll_on: Literal["all", "completion"] = "all"
-    """Whether the likelihood is of prompt and completion, or of the completion alone."""
-
-    def __post_init__(self) -> None:
-        if self.weight < 0 or self.nll_on not in ("all", "completion"):
-            raise ConfigError(
-                f"weight={self.weight} must be at least 0 and nll_on={self.nll_on!r} 'all' or "
-                "'completion' (ORPOConfig)."
-            )
 
 
 def orpo_loss(

@@ -15,8 +15,6 @@ batch before it is split; means are over action tokens of the global batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -31,35 +29,10 @@ from sharpen.align.losses.base import (
     masked,
     measured,
 )
+from sharpen.align.options.losses import PPOLossConfig
 from sharpen.core.errors import ConfigError
 
 __all__ = ["PPOLossConfig", "ppo_loss"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PPOLossConfig:
-    """Options of PPO's loss."""
-
-    clip: float = 0.2
-    """e: how far the ratio may go from 1 before its gradient stops."""
-    value_clip: float = 0.2
-    """e_v: how far the critic may go from its old values in one batch."""
-    value_coef: float = 0.1
-    """c_v: weight of the critic's loss."""
-    entropy_coef: float = 0.0
-    """c_H: weight of the entropy bonus; above 0 the loss needs entropies."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.clip < 1 or self.value_clip <= 0:
-            raise ConfigError(
-                f"clip={self.clip} must be between 0 and 1 and value_clip={self.value_clip} above "
-                "0 (PPOLossConfig)."
-            )
-        if self.value_coef < 0 or self.entropy_coef < 0:
-            raise ConfigError(
-                f"value_coef={self.value_coef} and entropy_coef={self.entropy_coef} "
-                "(PPOLossConfig) must be at least 0."
-            )
 
 
 def ppo_loss(

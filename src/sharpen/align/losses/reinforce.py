@@ -10,12 +10,20 @@ With advantages whose baseline does not depend on the completion, the gradient o
 (``reduce="sum"``) is that of the expected reward, without bias. The released ReMax code divides by
 the number of tokens of the batch instead (``token``), which itself depends on what was drawn.
 
-One step a rollout: there is no ratio, so the policy must be the one that generated.
+One step a rollout: there is no ratio, so the policy must be the one that generated. Where it has
+moved since, expectations over what pi_old drew become those of pi by the weight of the completion
+(importance sampling; y_i is what was drawn for x_i)::
+
+    E_{y ~ pi} [f(y)] = E_{y ~ pi_old} [w f(y)],   w_i = pi(y_i | x_i) / pi_old(y_i | x_i)
+
+so :func:`reweighted` advantages leave the gradient without bias; f has A and grad log pi, and w is
+of the whole completion and has no gradient. It is not clipped: where a policy moves far, or
+completions are long, the variance grows, and methods with a clipped ratio are steadier.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -23,26 +31,15 @@ from sharpen.align.batch import RolloutBatch
 from sharpen.align.losses.base import (
     Counts,
     LossOut,
-    Reduce,
     advantage_of,
     aggregate,
-    check_reduce,
     masked,
     measured,
+    sequence_sum,
 )
+from sharpen.align.options.losses import ReinforceConfig
 
-__all__ = ["ReinforceConfig", "reinforce_loss"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReinforceConfig:
-    """Options of the policy gradient."""
-
-    reduce: Reduce = "sum"
-    """See :mod:`losses.base`: ``sum`` is unbiased, ``token`` that of the released ReMax code."""
-
-    def __post_init__(self) -> None:
-        check_reduce(self.reduce, "ReinforceConfig")
+__all__ = ["ReinforceConfig", "reinforce_loss", "reweighted"]
 
 
 def reinforce_loss(
@@ -77,3 +74,14 @@ def reinforce_loss(
             }
         ),
     )
+
+
+def reweighted(logp: Tensor, batch: RolloutBatch) -> tuple[RolloutBatch, Tensor]:
+    """A batch by an earlier policy, with advantages for the policy now; and the weights [N].
+
+    Args:
+        logp: [N, T] log-probability of each token by the policy now.
+        batch: with advantages, and log-probabilities by the policy that generated it.
+    """
+    weight = sequence_sum(logp.detach() - batch.logp_old, batch.action_mask).exp()
+    return replace(batch, advantage=advantage_of(batch) * weight[:, None]), weight

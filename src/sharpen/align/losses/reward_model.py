@@ -12,29 +12,16 @@ free, and centering keeps it near 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sharpen.align.batch import PairBatch
 from sharpen.align.losses.base import Counts, LossOut, measured
+from sharpen.align.options.losses import RewardModelConfig
 from sharpen.core.errors import ConfigError
 
 __all__ = ["RewardModelConfig", "calibration_error", "reward_model_loss"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RewardModelConfig:
-    """Options of a reward model."""
-
-    centering: float = 0.0
-    """Weight c of the squared sum of a pair's scores; 0.01 is usual, 0 is off."""
-
-    def __post_init__(self) -> None:
-        if self.centering < 0:
-            raise ConfigError(f"centering={self.centering} (RewardModelConfig) must be at least 0.")
 
 
 def reward_model_loss(

@@ -14,8 +14,6 @@ Differs from the paper: it takes one step on each rollout, where the ratio is 1 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -28,26 +26,9 @@ from sharpen.align.losses.base import (
     measured,
     sequence_sum,
 )
-from sharpen.core.errors import ConfigError
+from sharpen.align.options.losses import RLOOConfig
 
 __all__ = ["RLOOConfig", "rloo_loss"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RLOOConfig:
-    """Options of RLOO's loss."""
-
-    clip: float = 0.2
-    """e: how far the ratio of a completion may go below 1 before its gradient stops."""
-    clip_high: float | None = None
-    """How far above 1; None is the same as below."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.clip < 1 or (self.clip_high is not None and self.clip_high <= 0):
-            raise ConfigError(
-                f"clip={self.clip} must be between 0 and 1 and clip_high={self.clip_high} above 0 "
-                "(RLOOConfig)."
-            )
 
 
 def rloo_loss(

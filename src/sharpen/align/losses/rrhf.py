@@ -19,48 +19,14 @@ are options, so that its numbers can be had; the default divides by the candidat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from sharpen.align.batch import RankBatch
 from sharpen.align.losses.base import Counts, LossOut, measured, sequence_sum
-from sharpen.core.errors import ConfigError
+from sharpen.align.options.losses import RRHFConfig
 
 __all__ = ["RRHFConfig", "rrhf_loss"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RRHFConfig:
-    """Options of RRHF's loss."""
-
-    rank_weight: float = 1.0
-    """w: weight of the ranking."""
-    length_penalty: float = 1.0
-    """k: power of the length that log-probabilities are divided by."""
-    length: Literal["completion", "padded"] = "completion"
-    """Which length: of the candidate, or of the query's longest text, prompt included."""
-    sft_reduce: Literal["mean", "sum", "padded_mean"] = "mean"
-    """What the likelihood of the best is divided by: its length, 1 (the paper) or the padded width
-    (the released code)."""
-
-    def __post_init__(self) -> None:
-        if self.rank_weight < 0 or self.length_penalty < 0:
-            raise ConfigError(
-                f"rank_weight={self.rank_weight} and length_penalty={self.length_penalty} "
-                "(RRHFConfig) must be at least 0."
-            )
-        if self.length not in ("completion", "padded"):
-            raise ConfigError(
-                f"length={self.length!r} (RRHFConfig) must be 'completion' or 'padded'."
-            )
-        if self.sft_reduce not in ("mean", "sum", "padded_mean"):
-            raise ConfigError(
-                f"sft_reduce={self.sft_reduce!r} (RRHFConfig) must be 'mean', 'sum' or "
-                "'padded_mean'."
-            )
 
 
 def rrhf_loss(

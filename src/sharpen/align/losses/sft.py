@@ -10,25 +10,13 @@ is divided by it: with accumulation a token then weighs the same wherever it sta
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
-from sharpen.align.losses.base import Counts, LossOut, Reduce, aggregate, check_reduce, measured
+from sharpen.align.losses.base import Counts, LossOut, aggregate, measured
+from sharpen.align.options.losses import SFTLossConfig
 from sharpen.align.sequences import Sequences
 
 __all__ = ["SFTLossConfig", "sft_loss"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SFTLossConfig:
-    """Options of supervised fine-tuning."""
-
-    reduce: Reduce = "token"
-    """``token`` weighs all tokens alike, ``seq`` all completions; see :mod:`losses.base`."""
-
-    def __post_init__(self) -> None:
-        check_reduce(self.reduce, "SFTLossConfig")
 
 
 def sft_loss(

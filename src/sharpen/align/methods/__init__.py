@@ -5,7 +5,7 @@ from __future__ import annotations
 from sharpen.align.methods import offline, online
 from sharpen.align.methods.base import Estimation, Method, Policy, Scale
 from sharpen.align.methods.bcoder import BCODER
-from sharpen.core.errors import ConfigError, did_you_mean
+from sharpen.align.options.methods import describe
 
 __all__ = ["METHODS", "Estimation", "Method", "Policy", "Scale", "find_method"]
 
@@ -18,9 +18,4 @@ def find_method(name: str) -> Method:
     Raises:
         ConfigError: there is none.
     """
-    if name not in METHODS:
-        raise ConfigError(
-            f"there is no method {name!r}.{did_you_mean(name, METHODS)} Known: "
-            f"{', '.join(METHODS)}."
-        )
-    return METHODS[name]
+    return METHODS[describe(name).name]

@@ -8,7 +8,7 @@ advantages (:attr:`Method.estimate`) before its loss is taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -18,13 +18,13 @@ from sharpen.align.advantages import Moments
 from sharpen.align.batch import RolloutBatch
 from sharpen.align.losses.base import Counts, LossOut
 from sharpen.align.losses.kto import Divergence
-from sharpen.align.rows.parse import Kind
+from sharpen.align.options.methods import Description, describe
 from sharpen.align.rows.tokens import TokenRow
 from sharpen.align.scoring import States, policy_logp, states_of
 from sharpen.align.sequences import Sequences
 from sharpen.models.decoder import DecoderLM
 
-__all__ = ["Estimation", "Method", "Policy", "Scale", "no_reference"]
+__all__ = ["Estimation", "Method", "Policy", "Scale", "described"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,8 @@ class Scale:
     """KTO's, of the mismatched pairs."""
     on_policy: bool = False
     """The policy is the one that generated: its log-probabilities are the old ones."""
+    is_moving: bool = False
+    """The policy may have changed since it generated."""
 
 
 @dataclass(slots=True)
@@ -94,25 +96,9 @@ class Estimation:
     """Sums and weights, to be logged."""
 
 
-def no_reference(options: Any) -> bool:
-    """Of methods that need none."""
-    return False
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Method:
+class Method(Description):
     """See the module."""
-
-    name: str
-
-    title: str
-    """In words."""
-
-    kind: Kind
-    """Rows it learns from; others become it where they can."""
-
-    options: type
-    """A frozen dataclass: the method's own settings."""
 
     loss: Callable[[Policy, Any, Any, Scale], LossOut]
     """``loss(policy, batch, options, scale)``."""
@@ -123,30 +109,11 @@ class Method:
     estimate: Callable[[RolloutBatch, Any, Estimation], RolloutBatch] | None = None
     """Online: rewards to advantages."""
 
-    reference: Callable[[Any], bool] = no_reference
-    """Whether a frozen reference is needed under these options."""
-
     add_heads: Callable[[DecoderLM], None] | None = None
     """Gives a model what it needs beside its language-model head."""
 
-    has_critic: bool = False
 
-    greedy: Callable[[Any], bool] = no_reference
-    """Online: whether the reward of each prompt's greedy completion is needed."""
-
-    fixed: dict[str, Any] | None = None
-    """Options that the method's name decides."""
-
-    lr: float
-    """Default learning rate of whole models; adapters take ten times it."""
-
-    generations: int = 1
-    """Online: completions a prompt by default."""
-
-    epochs: int = 1
-    """Online: passes over each batch of completions by default."""
-
-    @property
-    def online(self) -> bool:
-        """Whether completions are generated while it learns."""
-        return self.estimate is not None
+def described(name: str) -> dict[str, Any]:
+    """What is known of a method before, as the first arguments of :class:`Method`."""
+    found = describe(name)
+    return {one.name: getattr(found, one.name) for one in fields(found)}

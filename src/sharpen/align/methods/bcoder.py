@@ -10,7 +10,7 @@ Two trainings, one after the other (:mod:`sharpen.align.losses.bcoder` has the f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,32 +18,12 @@ from torch import Tensor
 from sharpen.align.batch import RolloutBatch
 from sharpen.align.heads import DuelingHead, add_dueling_head
 from sharpen.align.losses.base import LossOut
-from sharpen.align.losses.bcoder import BCoderConfig, bcoder_phi_loss, bcoder_theta_loss
-from sharpen.align.methods.base import Method, Policy, Scale
+from sharpen.align.losses.bcoder import bcoder_phi_loss, bcoder_theta_loss
+from sharpen.align.methods.base import Method, Policy, Scale, described
+from sharpen.align.options.methods import BCoderOptions
 from sharpen.align.scoring import action_scores, values_of
-from sharpen.core.errors import ConfigError
 
 __all__ = ["BCODER", "THETA", "BCoderOptions", "Programs"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BCoderOptions(BCoderConfig):
-    """Options of B-Coder."""
-
-    stage: Literal["phi", "theta", "both"] = "both"
-    """``phi`` fits values and leaves the model as it is; ``theta`` goes on from a model whose
-    folder has fitted values."""
-    phi_steps: int | None = None
-    """Steps of stage phi; null takes as many as stage theta has."""
-    phi_lr: float = 1e-3
-    """Constant learning rate of stage phi, whose head alone learns."""
-
-    def __post_init__(self) -> None:
-        BCoderConfig.__post_init__(self)
-        if self.phi_steps is not None and self.phi_steps < 1:
-            raise ConfigError(f"phi_steps={self.phi_steps} must be at least 1, or null (bcoder).")
-        if self.phi_lr <= 0:
-            raise ConfigError(f"phi_lr={self.phi_lr} must be above 0 (bcoder).")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +83,7 @@ def _theta(policy: Policy, batch: Programs, options: BCoderOptions, scale: Scale
     )
 
 
-BCODER = Method(
-    name="bcoder",
-    title="B-Coder: values of programs",
-    kind="ranked",
-    options=BCoderOptions,
-    loss=_phi,
-    add_heads=add_dueling_head,
-    lr=3e-5,
-)
+BCODER = Method(**described("bcoder"), loss=_phi, add_heads=add_dueling_head)
 """Stage phi; :data:`THETA` has the loss of the other."""
 
 THETA = _theta

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
 from sharpen.align.batch import LabelBatch, PairBatch, RankBatch, RowBatch
@@ -15,7 +13,7 @@ from sharpen.align.losses.orpo import ORPOConfig, orpo_loss
 from sharpen.align.losses.reward_model import RewardModelConfig, reward_model_loss
 from sharpen.align.losses.rrhf import RRHFConfig, rrhf_loss
 from sharpen.align.losses.sft import SFTLossConfig, sft_loss
-from sharpen.align.methods.base import Method, Policy, Scale
+from sharpen.align.methods.base import Method, Policy, Scale, described
 from sharpen.align.rows.batches import label_batch, pair_batch, rank_batch, row_batch
 
 __all__ = ["METHODS", "good_half"]
@@ -71,65 +69,16 @@ def good_half(batch: LabelBatch, *, mismatched: bool = False) -> RowBatch:
     )
 
 
-_DPO = Method(
-    name="dpo",
-    title="direct preference optimization",
-    kind="preference",
-    options=DPOConfig,
-    loss=_dpo,
-    build=pair_batch,
-    reference=lambda options: True,
-    lr=1e-6,
-)
+def _preferences(name: str) -> Method:
+    return Method(**described(name), loss=_dpo, build=pair_batch)
+
 
 METHODS = (
-    Method(
-        name="sft",
-        title="supervised fine-tuning",
-        kind="completion",
-        options=SFTLossConfig,
-        loss=_sft,
-        build=row_batch,
-        lr=2e-5,
-    ),
-    Method(
-        name="rm",
-        title="reward model",
-        kind="preference",
-        options=RewardModelConfig,
-        loss=_reward_model,
-        build=pair_batch,
-        add_heads=add_score_head,
-        lr=1e-5,
-    ),
-    _DPO,
-    replace(_DPO, name="ipo", title="identity preference optimization", fixed={"kind": "ipo"}),
-    Method(
-        name="kto",
-        title="Kahneman-Tversky optimization",
-        kind="label",
-        options=KTOConfig,
-        loss=_kto,
-        build=label_batch,
-        reference=lambda options: True,
-        lr=1e-6,
-    ),
-    Method(
-        name="orpo",
-        title="odds-ratio preference optimization",
-        kind="preference",
-        options=ORPOConfig,
-        loss=_orpo,
-        build=pair_batch,
-        lr=1e-6,
-    ),
-    Method(
-        name="rrhf",
-        title="ranking responses",
-        kind="ranked",
-        options=RRHFConfig,
-        loss=_rrhf,
-        build=rank_batch,
-        lr=2e-5,
-    ),
+    Method(**described("sft"), loss=_sft, build=row_batch),
+    Method(**described("rm"), loss=_reward_model, build=pair_batch, add_heads=add_score_head),
+    _preferences("dpo"),
+    _preferences("ipo"),
+    Method(**described("kto"), loss=_kto, build=label_batch),
+    Method(**described("orpo"), loss=_orpo, build=pair_batch),
+    Method(**described("rrhf"), loss=_rrhf, build=rank_batch),
 )

@@ -2,123 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import torch
 
 from sharpen.align import advantages
-from sharpen.align.advantages import Baseline, KLReturn, Moments
+from sharpen.align.advantages import Moments
 from sharpen.align.batch import RolloutBatch
 from sharpen.align.heads import add_critic
 from sharpen.align.kl import AdaptiveKL
 from sharpen.align.losses.base import LossOut, Metrics
-from sharpen.align.losses.grpo import GRPOLossConfig, grpo_loss
-from sharpen.align.losses.ppo import PPOLossConfig, ppo_loss
-from sharpen.align.losses.reinforce import ReinforceConfig, reinforce_loss
-from sharpen.align.losses.rloo import RLOOConfig, rloo_loss
-from sharpen.align.methods.base import Estimation, Method, Policy, Scale
+from sharpen.align.losses.grpo import grpo_loss
+from sharpen.align.losses.ppo import ppo_loss
+from sharpen.align.losses.reinforce import reinforce_loss, reweighted
+from sharpen.align.losses.rloo import rloo_loss
+from sharpen.align.methods.base import Estimation, Method, Policy, Scale, described
+from sharpen.align.options.losses import ReinforceConfig
+from sharpen.align.options.methods import (
+    GRPOOptions,
+    PPOOptions,
+    ReMaxOptions,
+    RFTOptions,
+    RLOOOptions,
+)
 from sharpen.align.scoring import values_of
-from sharpen.core.errors import ConfigError
 
 __all__ = ["METHODS", "GRPOOptions", "PPOOptions", "RFTOptions", "RLOOOptions", "ReMaxOptions"]
 
 _EMA = 0.9
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReMaxOptions(ReinforceConfig):
-    """Options of ReMax and, by its baseline, of other policy gradients."""
-
-    baseline: Baseline = "greedy"
-    """What a reward is compared with: that of the prompt's greedy completion (ReMax), the mean of
-    its other completions, the batch's mean, a running mean, or nothing."""
-    beta: float = 0.05
-    """Weight of the KL penalty in the reward; 0 needs no reference."""
-    gamma: float = 1.0
-    """Discount of a token."""
-    clip: float | None = None
-    """Differences of rewards are kept within ± this."""
-    kl_return: KLReturn = "to_go"
-    """Whether a token pays for the divergence of those after it, or for its own alone."""
-    preset: Literal["paper"] | None = None
-    """``paper``: gamma 0.99, clip 5, ``step`` and ``token``, as in the released code."""
-
-    def __post_init__(self) -> None:
-        if self.preset == "paper":
-            for name, value in {**advantages.REMAX_PAPER, "reduce": "token"}.items():
-                object.__setattr__(self, name, value)
-        ReinforceConfig.__post_init__(self)
-        if self.beta < 0 or not 0 < self.gamma <= 1 or (self.clip is not None and self.clip <= 0):
-            raise ConfigError(
-                f"beta={self.beta} must be at least 0, gamma={self.gamma} above 0 and at most 1, "
-                f"clip={self.clip} above 0 or null (remax)."
-            )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RLOOOptions(RLOOConfig):
-    """Options of RLOO."""
-
-    beta: float = 0.05
-    """Weight of the KL penalty in the reward; 0 needs no reference."""
-    normalize: bool = False
-    """Shift and scale advantages over the batch."""
-
-    def __post_init__(self) -> None:
-        RLOOConfig.__post_init__(self)
-        if self.beta < 0:
-            raise ConfigError(f"beta={self.beta} must be at least 0 (rloo).")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GRPOOptions(GRPOLossConfig):
-    """Options of GRPO."""
-
-    scale_rewards: Literal["group", "batch", "none"] = "group"
-    """What a reward's distance from its group's mean is divided by."""
-    mask_truncated: bool = False
-    """Completions that were cut off teach nothing."""
-    drop_zero_std: bool = False
-    """Groups whose rewards are all equal take no part, not even in the denominators (DAPO)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PPOOptions(PPOLossConfig):
-    """Options of PPO."""
-
-    beta: float = 0.05
-    """Weight of the KL penalty in the reward; 0 needs no reference."""
-    kl_target: float | None = None
-    """Nats of a completion that the weight is adapted to; null keeps it."""
-    gamma: float = 1.0
-    """Discount of a token."""
-    trace: float = 0.95
-    """Lambda of the generalized advantage estimate."""
-    reward_clip: float | None = None
-    """Rewards are kept within ± this."""
-    whiten_rewards: bool = False
-    """Scale token rewards to variance 1, their mean kept."""
-    missing_eos_penalty: float = 0.0
-    """Taken off the reward of completions that were cut off."""
-
-    def __post_init__(self) -> None:
-        PPOLossConfig.__post_init__(self)
-        if self.beta < 0 or not 0 < self.gamma <= 1 or not 0 <= self.trace <= 1:
-            raise ConfigError(
-                f"beta={self.beta} must be at least 0, gamma={self.gamma} above 0 and at most 1, "
-                f"trace={self.trace} from 0 to 1 (ppo)."
-            )
-        if self.kl_target is not None and (self.kl_target <= 0 or not self.beta):
-            raise ConfigError(f"kl_target={self.kl_target} must be above 0, and so must beta.")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RFTOptions:
-    """Options of rejection-sampling fine-tuning."""
-
-    threshold: float | None = None
-    """Least reward of a completion that is learnt; null learns the best of every prompt."""
 
 
 def _kl(batch: RolloutBatch) -> torch.Tensor | None:
@@ -178,7 +89,7 @@ def _grpo(batch: RolloutBatch, options: GRPOOptions, estimation: Estimation) -> 
     if options.drop_zero_std:
         anywhere = estimation.total(advantages.moments((~flat).float(), torch.ones_like(flat)))
         if anywhere.total:  # otherwise all stay, since a step needs tokens
-            batch = _chosen(batch, (~flat).nonzero().squeeze(1).tolist())
+            batch = batch.select((~flat).nonzero().squeeze(1))
     return batch
 
 
@@ -224,14 +135,7 @@ def _rft(batch: RolloutBatch, options: RFTOptions, estimation: Estimation) -> Ro
             kept.append(best)
             seen.add(text)
     estimation.metrics["kept"] = (len(kept), batch.num_rows)
-    return _chosen(replace(batch, advantage=batch.action_mask.to(batch.logp_old.dtype)), kept)
-
-
-def _chosen(batch: RolloutBatch, rows: list[int]) -> RolloutBatch:
-    """Some rows; of none, one without actions: other ranks may have some."""
-    if rows:
-        return batch.select(rows)
-    return replace(batch.select([0]), action_mask=torch.zeros_like(batch.action_mask[:1]))
+    return replace(batch, advantage=batch.action_mask.to(batch.logp_old.dtype)).select(kept)
 
 
 def _moments(batch: RolloutBatch) -> Moments:
@@ -257,6 +161,10 @@ def _reinforce_loss(
     policy: Policy, batch: RolloutBatch, options: ReMaxOptions, scale: Scale
 ) -> LossOut:
     logp, batch, told = _scored(policy, batch, scale)
+    if scale.is_moving:
+        batch, weight = reweighted(logp, batch)
+        has_actions = batch.completion_lengths > 0
+        told = {**told, "weight": (float(weight[has_actions].sum()), float(has_actions.sum()))}
     return _told(reinforce_loss(logp, batch, options, scale.counts), told)
 
 
@@ -286,65 +194,19 @@ def _ppo_loss(policy: Policy, batch: RolloutBatch, options: PPOOptions, scale: S
     return ppo_loss(logp, batch, options, scale.counts, values=values, entropy=entropy)
 
 
-def _beta(options: ReMaxOptions | RLOOOptions | GRPOOptions | PPOOptions) -> bool:
-    return options.beta > 0
-
-
 METHODS = (
     Method(
-        name="remax",
-        title="ReMax: policy gradient with a greedy baseline",
-        kind="prompt",
-        options=ReMaxOptions,
+        **described("remax"),
         loss=_reinforce_loss,
         estimate=_remax,
-        reference=_beta,
-        greedy=lambda options: options.baseline == "greedy",
-        lr=1e-6,
     ),
+    Method(**described("rloo"), loss=_rloo_loss, estimate=_rloo),
+    Method(**described("grpo"), loss=_grpo_loss, estimate=_grpo),
     Method(
-        name="rloo",
-        title="REINFORCE leave-one-out",
-        kind="prompt",
-        options=RLOOOptions,
-        loss=_rloo_loss,
-        estimate=_rloo,
-        reference=_beta,
-        generations=2,
-        lr=1e-6,
-    ),
-    Method(
-        name="grpo",
-        title="group-relative policy optimization",
-        kind="prompt",
-        options=GRPOOptions,
-        loss=_grpo_loss,
-        estimate=_grpo,
-        reference=_beta,
-        generations=8,
-        lr=1e-6,
-    ),
-    Method(
-        name="ppo",
-        title="proximal policy optimization with a critic",
-        kind="prompt",
-        options=PPOOptions,
+        **described("ppo"),
         loss=_ppo_loss,
         estimate=_ppo,
-        reference=_beta,
         add_heads=add_critic,
-        has_critic=True,
-        epochs=4,
-        lr=1e-6,
     ),
-    Method(
-        name="rft",
-        title="rejection-sampling fine-tuning",
-        kind="prompt",
-        options=RFTOptions,
-        loss=_rft_loss,
-        estimate=_rft,
-        generations=8,
-        lr=2e-5,
-    ),
+    Method(**described("rft"), loss=_rft_loss, estimate=_rft),
 )

@@ -1,0 +1,1 @@
+"""What the methods are called and may be told: data that loads without torch."""
