@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharpen.models.attention import document_attention, document_lengths
+from sharpen.models.attention import Documents, document_attention, document_lengths
 
 
 def random(*shape, seed=0, dtype=torch.float64):
@@ -52,8 +52,46 @@ def test_values_and_gradients_are_those_of_the_formula(packing, kv_heads, window
     rows, lengths = packing
     found_in = [x.requires_grad_() for x in heads(rows, 12, kv_heads=kv_heads)]
     exact_in = [x.detach().clone().requires_grad_() for x in found_in]
-    found = document_attention(*found_in, lengths, window)
+    found = document_attention(*found_in, Documents(lengths), window)
     exact = by_formula(*exact_in, lengths, window)
+    torch.testing.assert_close(found, exact)
+    weight = random(*found.shape, seed=9)
+    (found * weight).sum().backward()
+    (exact * weight).sum().backward()
+    for a, b in zip(found_in, exact_in, strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+@st.composite
+def branches(draw):
+    """Documents, and of those that go on from others from which."""
+    lengths, follows = [], []
+    for _ in range(draw(st.integers(1, 3))):
+        begins = len(lengths)
+        lengths.append(draw(st.integers(1, 5)))
+        follows.append(None)
+        for _ in range(draw(st.integers(0, 3))):
+            lengths.append(draw(st.integers(1, 5)))
+            follows.append(begins)
+    return lengths, follows
+
+
+@given(tree=branches(), kv_heads=st.sampled_from([1, 2]), window=st.sampled_from([None, 1, 3, 6]))
+def test_what_goes_on_from_a_document_is_attended_as_if_that_stood_before_it(
+    tree, kv_heads, window
+):
+    lengths, follows = tree
+    found_in = [x.requires_grad_() for x in heads(1, sum(lengths), kv_heads=kv_heads)]
+    exact_in = [x.detach().clone().requires_grad_() for x in found_in]
+    found = document_attention(*found_in, Documents(lengths, follows), window)
+    ends = torch.tensor(lengths).cumsum(0).tolist()
+    spans = [range(end - length, end) for length, end in zip(lengths, ends, strict=True)]
+    parts = []
+    for span, at in zip(spans, follows, strict=True):
+        whole = [*(spans[at] if at is not None else ()), *span]
+        alone = by_formula(*(x[:, whole] for x in exact_in), [len(whole)], window)
+        parts.append(alone[:, len(whole) - len(span) :])
+    exact = torch.cat(parts, 1)
     torch.testing.assert_close(found, exact)
     weight = random(*found.shape, seed=9)
     (found * weight).sum().backward()
@@ -67,7 +105,7 @@ def test_bfloat16_is_rounded_once(lengths):
     """Short documents are exact up to the rounding of what comes in and goes out."""
     inputs = [x.requires_grad_() for x in heads(1, 768, dtype=torch.bfloat16)]
     exact_in = [x.detach().double().requires_grad_() for x in inputs]
-    found = document_attention(*inputs, lengths)
+    found = document_attention(*inputs, Documents(lengths))
     exact = by_formula(*exact_in, lengths, None)
     (found.sum() + exact.sum()).backward()
     found, exact = found.detach(), exact.detach()
@@ -87,7 +125,7 @@ def saved_sizes(lengths):
 
     inputs = [x.requires_grad_() for x in heads(2, 12)]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        document_attention(*inputs, lengths)
+        document_attention(*inputs, Documents(lengths))
     return sizes
 
 

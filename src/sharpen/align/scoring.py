@@ -1,7 +1,9 @@
 """A policy's log-probabilities and values of a batch, from one pass without padding.
 
 The rows of a batch are laid end to end, each a document of its own, so that no product is spent on
-padding; logits exist for a few action tokens at a time (:mod:`sharpen.align.logprobs`)::
+padding. Completions of one prompt share it: it is a document of its own, from which they go on, and
+is computed once with its gradients added up. Logits exist for a few action tokens at a time
+(:mod:`sharpen.align.logprobs`)::
 
     [N, T] rows  ->  [1, M] tokens  ->  states [M, H]  ->  logp of actions  ->  [N, T]
 
@@ -24,24 +26,28 @@ from sharpen.models.decoder import DecoderLM
 __all__ = ["ActionScores", "States", "action_scores", "policy_logp", "states_of", "values_of"]
 
 
+_SHORTEST = 8  # tokens that are worth being shared
+
+
 @dataclass(frozen=True, slots=True)
 class States:
     """The model's states of a batch."""
 
     hidden: Tensor
-    """[M, H] of every token, row after row, after the final norm."""
+    """[M, H] of every token, after the final norm."""
 
-    starts: Tensor
-    """int64 [N]: where each row begins."""
+    places: Tensor
+    """int64 [N, T]: where the state of each token of the text lies."""
 
     def before(self, mask: Tensor) -> Tensor:
         """[K, H] of the tokens before the masked ones of [N, T], row by row."""
         rows, columns = mask.nonzero(as_tuple=True)
-        return self.hidden[self.starts[rows] + columns - 1]
+        return self.hidden[self.places[rows, columns - 1]]
 
     def last(self, batch: Sequences) -> Tensor:
         """[N, H] of each row's last token."""
-        return self.hidden[self.starts + batch.attention_mask.sum(1) - 1]
+        lengths = batch.attention_mask.sum(1, keepdim=True)
+        return self.hidden[self.places.gather(1, lengths - 1)[:, 0]]
 
 
 def states_of(model: DecoderLM, batch: Sequences, dtype: torch.dtype = torch.float32) -> States:
@@ -52,13 +58,80 @@ def states_of(model: DecoderLM, batch: Sequences, dtype: torch.dtype = torch.flo
         batch: of any kind.
         dtype: in which products are computed (autocast for bfloat16).
     """
+    rows = _end_to_end(batch)
+    with torch.autocast(rows.ids.device.type, dtype, enabled=dtype == torch.bfloat16):
+        hidden = model.hidden(
+            rows.ids[None],
+            position_ids=rows.positions[None],
+            document_ids=rows.documents[None],
+            follows=rows.follows,
+        )
+    return States(hidden[0], rows.places)
+
+
+@dataclass(frozen=True, slots=True)
+class _EndToEnd:
+    ids: Tensor
+    """int64 [M], with ``positions`` and ``documents`` alike."""
+    positions: Tensor
+    documents: Tensor
+    follows: list[int | None] | None
+    places: Tensor
+
+
+def _end_to_end(batch: Sequences) -> _EndToEnd:
+    """The batch's texts, prompts that several rows begin with once."""
     text = batch.attention_mask
-    rows, columns = text.nonzero(as_tuple=True)
-    lengths = text.sum(1)
-    ids = batch.input_ids[text]
-    with torch.autocast(ids.device.type, dtype, enabled=dtype == torch.bfloat16):
-        hidden = model.hidden(ids[None], position_ids=columns[None], document_ids=rows[None])[0]
-    return States(hidden, lengths.cumsum(0) - lengths)
+    places = torch.zeros_like(batch.input_ids)
+    groups = _by_prompt(batch)
+    if groups is None:
+        rows, columns = text.nonzero(as_tuple=True)
+        places[text] = torch.arange(len(rows), device=rows.device)
+        return _EndToEnd(batch.input_ids[text], columns, rows, None, places)
+    parts: list[tuple[int, int, int]] = []  # row, first and last column
+    follows: list[int | None] = []
+    lengths = text.sum(1).tolist()
+    at = 0
+    for shared, rows_of in groups:
+        prompt = None
+        if shared:
+            prompt = len(parts)
+            parts.append((rows_of[0], 0, shared))
+            follows.append(None)
+            places[rows_of, :shared] = torch.arange(at, at + shared, device=places.device)
+            at += shared
+        for row in rows_of:
+            count = lengths[row] - shared
+            parts.append((row, shared, lengths[row]))
+            follows.append(prompt)
+            places[row, shared : lengths[row]] = torch.arange(at, at + count, device=places.device)
+            at += count
+    sizes = torch.tensor([last - first for _, first, last in parts], device=places.device)
+    device = places.device
+    return _EndToEnd(
+        torch.cat([batch.input_ids[row, first:last] for row, first, last in parts]),
+        torch.cat([torch.arange(first, last, device=device) for _, first, last in parts]),
+        torch.arange(len(parts), device=device).repeat_interleave(sizes),
+        follows,
+        places,
+    )
+
+
+def _by_prompt(batch: Sequences) -> list[tuple[int, list[int]]] | None:
+    """Rows that begin with the same prompt, and its length; None where no prompt is shared.
+
+    Rows that share nothing stand alone, with length 0.
+    """
+    acts = batch.action_mask
+    first = torch.where(acts.any(1), acts.int().argmax(1), 0).tolist()
+    ids = batch.input_ids.cpu().numpy()
+    found: dict[object, list[int]] = {}
+    for row, length in enumerate(first):
+        key = ids[row, :length].tobytes() if length >= _SHORTEST else row
+        found.setdefault(key, []).append(row)
+    if len(found) == len(first):
+        return None
+    return [(first[rows[0]] if len(rows) > 1 else 0, rows) for rows in found.values()]
 
 
 def policy_logp(

@@ -5,6 +5,10 @@ flash kernel, whose backward pass needs q, k, v, the output and the log-sum-exp 
 CPUs one operation goes over all documents and keeps these five for the whole batch: five tensors of
 the same size at every step, whatever the documents' lengths, so that memory does not fragment.
 
+A document may go on from another one: then its tokens see all of that one too, and how it goes on
+in several ways is computed without computing it several times. Its keys and values lie once, and
+the gradients of all that go on from it add up.
+
 Torch's bfloat16 kernel takes twice as long as its float32 one on short documents: those are
 computed in float32, a document at a time, from bfloat16 tensors.
 
@@ -13,7 +17,9 @@ Legend: B batch, T tokens, N query heads, K key/value heads, D head size, S keys
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +28,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 __all__ = [
+    "Document",
+    "Documents",
     "SequenceContext",
     "ShardedAttention",
     "attention_mask",
@@ -85,16 +93,75 @@ def document_lengths(document_ids: Tensor) -> list[int] | None:
     return [b - a for a, b in zip(starts, [*starts[1:], flat.numel()], strict=True)]
 
 
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Where a document's tokens lie, and those of the one that it goes on from."""
+
+    own: slice
+    before: slice | None = None
+
+    @property
+    def past(self) -> int:
+        """Tokens before its own."""
+        return 0 if self.before is None else int(self.before.stop - self.before.start)
+
+    @property
+    def length(self) -> int:
+        """Its own tokens."""
+        return int(self.own.stop - self.own.start)
+
+    def seen(self, x: Tensor) -> Tensor:
+        """[past + length, ...] rows of [B T, ...]."""
+        return x[self.own] if self.before is None else torch.cat((x[self.before], x[self.own]))
+
+
+class Documents:
+    """Documents laid end to end, and the masks that they need.
+
+    Args:
+        lengths: of the documents in the batch laid row after row; their sum is B T.
+        follows: for each document the number of an earlier one that it goes on from, and which
+            goes on from none itself; None where it begins. None where all do.
+    """
+
+    def __init__(self, lengths: Sequence[int], follows: Sequence[int | None] | None = None) -> None:
+        spans = [
+            slice(end - length, end)
+            for length, end in zip(lengths, accumulate(lengths), strict=True)
+        ]
+        before = follows or [None] * len(spans)
+        self.all = [
+            Document(span, None if at is None else spans[at])
+            for span, at in zip(spans, before, strict=True)
+        ]
+        self._longest: dict[int, int] = {}  # of the documents with so many tokens before them
+        for one in self.all:
+            self._longest[one.past] = max(self._longest.get(one.past, 0), one.length)
+        self._masks: dict[tuple[int, int | None, torch.dtype], Tensor] = {}
+
+    def mask(self, one: Document, window: int | None, like: Tensor) -> Tensor | None:
+        """[length, past + length] to add to scores; None where causal attention is all."""
+        past, length = one.past, one.length
+        if not past and (window is None or length <= window):
+            return None
+        found = self._masks.get((past, window, like.dtype))
+        if found is None:
+            seen = attention_mask(past, self._longest[past], None, window, like.device)[0, 0]
+            found = torch.zeros_like(seen, dtype=like.dtype).masked_fill_(~seen, float("-inf"))
+            self._masks[past, window, like.dtype] = found
+        return found[:length, : past + length]
+
+
 def document_attention(
-    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], window: int | None = None
+    q: Tensor, k: Tensor, v: Tensor, documents: Documents, window: int | None = None
 ) -> Tensor:
-    """Causal attention of each document on its own.
+    """Causal attention of each document to itself and to what it goes on from.
 
     Args:
         q: [B, T, N, D], float.
         k: [B, T, K, D]; N is a multiple of K.
         v: [B, T, K, D].
-        lengths: of the documents in the batch laid row after row; their sum is B T.
+        documents: of the batch.
         window: positions a token sees at most, its own included; None for all.
 
     Returns:
@@ -102,12 +169,13 @@ def document_attention(
     """
     rows = [x.reshape(-1, *x.shape[2:]) for x in (q, k, v)]
     if q.device.type == "cpu":
-        out: Tensor = _DocumentAttention.apply(*rows, tuple(lengths), window)  # type: ignore[no-untyped-call]
+        out: Tensor = _DocumentAttention.apply(*rows, documents, window)  # type: ignore[no-untyped-call]
         return out.view(q.shape)
     parts = []
-    for span in _spans(lengths):
-        one_q, one_k, one_v = (_heads_first(x[span]) for x in rows)
-        mask = _band(rows[0][span], window)
+    for one in documents.all:
+        one_q = _heads_first(rows[0][one.own])
+        one_k, one_v = (_heads_first(one.seen(x)) for x in rows[1:])
+        mask = documents.mask(one, window, rows[0])
         y = F.scaled_dot_product_attention(
             one_q, one_k, one_v, attn_mask=mask, is_causal=mask is None, enable_gqa=True
         )
@@ -120,66 +188,59 @@ class _DocumentAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], window: int | None
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, documents: Documents, window: int | None
     ) -> Tensor:
         exact = torch.promote_types(q.dtype, torch.float32)
         out, sums = torch.empty_like(q), q.new_empty(q.shape[:2], dtype=exact)
-        for span in _spans(lengths):
-            pieces = _pieces(span, q, k, v)
-            mask = _band(pieces[0], window)
+        for one in documents.all:
+            pieces = _pieces(one, [q], [k, v])
+            mask = documents.mask(one, window, pieces[0])
             y, sum_exp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
                 *(_heads_first(x) for x in pieces), 0.0, mask is None, attn_mask=mask
             )
-            out[span] = y[0].transpose(0, 1)
-            sums[span] = sum_exp[0].T
+            out[one.own] = y[0].transpose(0, 1)
+            sums[one.own] = sum_exp[0].T
         ctx.save_for_backward(q, k, v, out, sums)
-        ctx.lengths, ctx.window = lengths, window
+        ctx.documents, ctx.window = documents, window
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, sums = ctx.saved_tensors
+        documents: Documents = ctx.documents
         grads = [torch.empty_like(x) for x in (q, k, v)]
-        for span in _spans(ctx.lengths):
-            pieces = _pieces(span, grad, q, k, v, out)
-            mask = _band(pieces[1], ctx.window)
+        for one in documents.all:
+            by_query = _pieces(one, [grad, q, out], [])
+            by_key = _pieces(one, [], [k, v])
+            mask = documents.mask(one, ctx.window, by_query[1])
+            pieces = [*by_query[:2], *by_key, by_query[2]]
             found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
                 *(_heads_first(x) for x in pieces),
-                sums[span].T[None],
+                sums[one.own].T[None],
                 0.0,
                 mask is None,
                 attn_mask=mask,
             )
-            for whole, one in zip(grads, found, strict=True):
-                whole[span] = one[0].transpose(0, 1)
+            for whole, part in zip(grads, found, strict=True):
+                rows = part[0].transpose(0, 1)
+                past = rows.shape[0] - one.length
+                whole[one.own] = rows[past:]
+                if past:
+                    whole[one.before] += rows[:past]
         return (*grads, None, None)
 
 
-def _spans(lengths: Sequence[int]) -> Iterator[slice]:
-    end = 0
-    for length in lengths:
-        yield slice(end, end := end + length)
-
-
-def _pieces(span: slice, *rows: Tensor) -> list[Tensor]:
-    """One document of each, in the type its attention runs in."""
-    low = rows[0].dtype == torch.bfloat16 and span.stop - span.start <= _SHORT
-    return [x[span].float() if low else x[span] for x in rows]
+def _pieces(one: Document, own: Sequence[Tensor], seen: Sequence[Tensor]) -> list[Tensor]:
+    """One document of each, and what it sees, in the type its attention runs in."""
+    pieces = [*(x[one.own] for x in own), *(one.seen(x) for x in seen)]
+    low = pieces[0].dtype == torch.bfloat16 and one.past + one.length <= _SHORT
+    return [x.float() for x in pieces] if low else pieces
 
 
 def _heads_first(x: Tensor) -> Tensor:
     """[T, heads, D] -> [1, heads, T, D]."""
     return x.transpose(0, 1)[None]
-
-
-def _band(q: Tensor, window: int | None) -> Tensor | None:
-    """[T, T] to add to the scores of a document [T, N, D] longer than the window, else None."""
-    length = q.shape[0]
-    if window is None or length <= window:
-        return None
-    seen = attention_mask(0, length, None, window, q.device)[0, 0]
-    return torch.zeros_like(seen, dtype=q.dtype).masked_fill_(~seen, float("-inf"))
 
 
 def attention_mask(

@@ -22,6 +22,7 @@ vocabulary.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -34,6 +35,7 @@ from torch.utils.checkpoint import checkpoint
 from sharpen.core.errors import ConfigError
 from sharpen.core.model_spec import ModelSpec, RopeScaling
 from sharpen.models.attention import (
+    Documents,
     SequenceContext,
     ShardedAttention,
     attention_mask,
@@ -63,8 +65,8 @@ class _Context:
     cos: Tensor
     """[B, T, 1, D/2]"""
     sin: Tensor
-    documents: list[int] | None
-    """Lengths of the documents in the flattened batch; None when every row is one document."""
+    documents: Documents | None
+    """Of the flattened batch; None when every row is one document."""
     mask: Tensor | None
     """[B or 1, 1, T, S] bool, for full attention; None when causal or nothing is masked."""
     window_mask: Tensor | None
@@ -375,13 +377,18 @@ class DecoderLM(nn.Module):
         *,
         position_ids: Tensor | None = None,
         document_ids: Tensor | None = None,
+        follows: Sequence[int | None] | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
-        """Hidden states [B, T, H] after the final norm; arguments as for :meth:`forward`."""
+        """Hidden states [B, T, H] after the final norm; other arguments as for :meth:`forward`.
+
+        ``follows`` says for each document which earlier one it goes on from, see
+        :class:`~sharpen.models.attention.Documents`; ``position_ids`` go on as well.
+        """
         x = self.model.embed_tokens(input_ids)
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        context = self._context(input_ids, position_ids, document_ids, cache, x.dtype)
+        context = self._context(input_ids, position_ids, document_ids, cache, x.dtype, follows)
         trains = self.training and torch.is_grad_enabled()
         if trains and self.mlp_tile:
             tile = mlp_tile(self.mlp_tile, self.spec.hidden_size, input_ids.numel())
@@ -412,8 +419,14 @@ class DecoderLM(nn.Module):
         document_ids: Tensor | None,
         cache: KVCache | None,
         dtype: torch.dtype,
+        follows: Sequence[int | None] | None = None,
     ) -> _Context:
         if self.sequence is not None:
+            if follows is not None:
+                raise ConfigError(
+                    "documents that go on from others need whole rows on every rank: leave "
+                    "parallel.sp and parallel.ring at 1."
+                )
             if cache is not None:
                 raise ConfigError(
                     "a model whose rows are sharded over ranks cannot decode with a cache. Take "
@@ -437,7 +450,8 @@ class DecoderLM(nn.Module):
         cos, sin = self._rope(position_ids, longest, dtype)
         if cache is not None:
             cache.reserve(num_tokens)
-        documents = document_lengths(document_ids) if document_ids is not None else None
+        lengths = document_lengths(document_ids) if document_ids is not None else None
+        documents = None if lengths is None else Documents(lengths, follows)
         mask = window_mask = None
         is_causal = num_tokens > 1 or past == 0
         if documents is None:
