@@ -220,6 +220,7 @@ class _Job:
             generations=config.generations or method.generations,
             epochs=config.epochs_per_batch or method.epochs,
             minibatches=config.minibatches,
+            staleness=config.staleness,
             sampling=SamplingParams(
                 max_tokens=sampling.max_tokens,
                 temperature=sampling.temperature,

@@ -91,7 +91,7 @@ class EpisodeWork(RolloutWork):
         on_sample: is shown a few episodes of each iteration.
 
     Raises:
-        ConfigError: the method compares with greedy completions.
+        ConfigError: the method compares with greedy completions, or learns a batch behind.
     """
 
     def __init__(
@@ -115,6 +115,11 @@ class EpisodeWork(RolloutWork):
             raise ConfigError(
                 f"{method.name} compares with greedy completions, which worlds have none of: give "
                 "options.baseline=leave_one_out, or take rloo or grpo."
+            )
+        if rollouts.staleness:
+            raise ConfigError(
+                f"staleness={rollouts.staleness}: a world rewards at once, nothing is waited for. "
+                "Leave it at 0."
             )
         super().__init__(
             [],
@@ -154,8 +159,10 @@ class EpisodeWork(RolloutWork):
             "reference": self._reference_ref if self.method.reference(self.options) else None,
         }
 
-    def _gather(self, indices: Sequence[tuple[int, int]]) -> RolloutBatch:
-        """Episodes with log-probabilities and rewards."""
+    def _gather(self) -> tuple[RolloutBatch, list[int]]:
+        """Episodes with log-probabilities and rewards; every one has one."""
+        self._hand_over()
+        indices = self._mine()
         start = time.perf_counter()
         draws = self.rollouts.generations
         episodes = [
@@ -172,9 +179,9 @@ class EpisodeWork(RolloutWork):
         batch = self._scored(batch, [])
         for one in played[:_SHOWN]:
             words = "\n".join(f"{step.observation}\n> {step.text}" for step in one.steps)
-            self._show(one.goal, words, one.reward)
+            self._show(one.goal, words, one.reward, self._engine.version)
         wins = sum(one.success for one in played)
         turns = sum(len(one.steps) for one in played)
         self._metrics["success"] = (float(wins), float(len(played)))
         self._metrics["turns"] = (float(turns), float(len(played)))
-        return batch
+        return batch, list(range(len(batch)))

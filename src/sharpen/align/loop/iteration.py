@@ -1,0 +1,91 @@
+"""How many completions an iteration has, and the optimizer steps that are made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from sharpen.align.batch import RolloutBatch
+from sharpen.align.loop.objective import sums_of_counts
+from sharpen.align.losses.base import Counts
+from sharpen.core.config import digest
+from sharpen.serve.sampling import SamplingParams
+from sharpen.train import StepWork
+
+__all__ = ["Rollouts", "steps_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollouts:
+    """How many completions, and how they are used."""
+
+    prompts: int
+    """P: prompts of an iteration, over all ranks."""
+
+    generations: int
+    """K: completions of each."""
+
+    epochs: int = 1
+    """E: passes over them."""
+
+    minibatches: int = 1
+    """M: optimizer steps of a pass. Each rank shuffles and cuts its own completions, so that on
+    several ranks the mini-batches are others than in one process, of the same sizes."""
+
+    staleness: Literal[0, 1] = 0
+    """Iterations that the weights which generate are behind those which learn; with 1, rewards are
+    computed during a whole iteration."""
+
+    sampling: SamplingParams
+    """How they are generated; its seed and number are not used."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of an iteration."""
+        return self.epochs * self.minibatches
+
+
+def steps_of(
+    batch: RolloutBatch,
+    rollouts: Rollouts,
+    *,
+    name: Mapping[str, Any],
+    micro_batch: int,
+    longest: int,
+) -> list[StepWork]:
+    """The optimizer steps of an iteration, in their order.
+
+    Args:
+        batch: a rank's completions with advantages, at least one.
+        rollouts: passes and mini-batches.
+        name: plain data that the order of the completions is drawn from.
+        micro_batch: completions of a forward pass.
+        longest: tokens that a completion may have.
+    """
+    steps: list[StepWork] = []
+    minibatches = min(rollouts.minibatches, len(batch))
+    share = float(batch.action_mask.sum()) / minibatches
+    for epoch in range(rollouts.epochs):
+        order = torch.arange(len(batch))
+        if rollouts.steps > 1:
+            seed = int(digest({**name, "epoch": epoch})[:15], 16)
+            order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(seed))
+        for rows in order.tensor_split(rollouts.minibatches):
+            chosen = rows if len(rows) else order[:1]
+            part = batch.select(chosen)
+            if not len(rows):
+                part = replace(part, action_mask=torch.zeros_like(part.action_mask))
+            counts = Counts.of(part, max_completion_length=longest)
+            counts = replace(counts, generation_tokens=share)
+            steps.append(
+                StepWork(
+                    part.split(-(-len(part) // micro_batch)),
+                    labels=counts.tokens,
+                    tokens=int(part.attention_mask.sum()),
+                    counts=sums_of_counts(counts),
+                )
+            )
+    return steps
