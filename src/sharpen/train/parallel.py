@@ -129,6 +129,14 @@ class Parallel:
         """Every rank's value, by rank."""
         return self.total(*(value if r == self.rank else 0.0 for r in range(self.world_size)))
 
+    def collect(self, value: Any) -> list[Any]:
+        """Every rank's plain value, by rank."""
+        found = [value] * self.world_size
+        if self.world_size > 1:
+            with self.clock.waiting():
+                dist.all_gather_object(found, value)
+        return found
+
     def broadcast(self, value: Any) -> Any:
         """Rank 0's plain value, on every rank."""
         if self.world_size == 1:
