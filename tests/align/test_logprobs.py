@@ -72,6 +72,74 @@ def test_values_and_gradients_are_those_of_log_softmax_at_any_tile(
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
+@given(
+    rows=st.integers(0, 70),
+    tile=st.integers(1, 64),
+    temperature=st.sampled_from([0.3, 1.0]),
+    cap=st.sampled_from([None, 1.5]),
+    with_bias=st.booleans(),
+    entropy=st.sampled_from([False, True]),
+    comes=st.sampled_from(["the same", "a multiple", "nothing", "something else"]),
+)
+def test_gradients_are_right_whatever_was_expected(
+    rows: int,
+    tile: int,
+    temperature: float,
+    cap: float | None,
+    with_bias: bool,
+    entropy: bool,
+    comes: str,
+) -> None:
+    h, w, b, tokens = _case(rows)
+    bias = b if with_bias else None
+    inputs = (h, w, b) if with_bias else (h, w)
+    expected = torch.linspace(-1, 2, rows).double()
+    factor = {"a multiple": -3.0, "nothing": 0.0}.get(comes, 1.0)
+    sent = expected * factor + (0.25 * (torch.arange(rows) == 0) if comes[0] == "s" else 0.0)
+    logs = _plain(h, w, bias, temperature, cap)
+    logp = logs.gather(1, tokens[:, None]).squeeze(1)
+    exact = torch.autograd.grad((logp * sent).sum(), inputs)
+    found = token_logprobs(
+        h,
+        w,
+        tokens,
+        temperature=temperature,
+        tile=tile,
+        entropy=entropy,
+        bias=bias,
+        softcap=cap,
+        expected=expected,
+    )
+    torch.testing.assert_close(found.logp, logp, rtol=1e-10, atol=1e-10)
+    if found.entropy is not None:
+        torch.testing.assert_close(found.entropy, -(logs.exp() * logs).sum(1))
+    for _ in range(2):  # the second time nothing is at hand
+        grads = torch.autograd.grad((found.logp * sent).sum(), inputs, retain_graph=True)
+        for ours, theirs in zip(grads, exact, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_logits_are_formed_once_where_it_is_known_what_comes_back() -> None:
+    products = []
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            products.append(func is torch.ops.aten.mm.out)
+            return func(*args, **(kwargs or {}))
+
+    def counted(expected: Tensor | None) -> int:
+        h, w, _, tokens = _case(64)
+        products.clear()
+        with Count():
+            token_logprobs(h, w.detach(), tokens, tile=32, expected=expected).logp.sum().backward()
+        return sum(products)
+
+    assert counted(torch.ones(64).double()) == 4  # logits and states of two tiles
+    assert counted(None) == counted(torch.arange(64).double()) - 2 == 6
+
+
 @pytest.mark.parametrize("cap", [None, 2.0])
 def test_gradients_pass_gradcheck(cap: float | None) -> None:
     h, w, b, tokens = _case(6, vocab=4)

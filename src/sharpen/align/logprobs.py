@@ -11,6 +11,10 @@ For hidden states h_i, head weight W, tokens y_i and a temperature T, with a sof
 
 The gradients of log-probabilities are known only once the loss is: the forward pass keeps s_i, and
 the backward pass forms the logits of each tile again; where all rows are one tile, it is kept.
+Where the caller knows what the loss will send back (a policy gradient on the policy's own actions
+does not depend on their log-probabilities), d_i is formed in the forward pass, from logits that are
+formed once; should something else arrive, they are formed again.
+
 Memory is O(tile V) beside the inputs and their gradients, whatever the number of rows: the whole
 [rows, V] in float32 would be the largest tensor of the step. Softmax and sums are float32 (float64
 for float64), also where matrix products run in 16 bits; a 16-bit log-softmax is wrong in its second
@@ -71,6 +75,7 @@ def token_logprobs(
     entropy: Literal[False, True, "gradient"] = False,
     bias: Tensor | None = None,
     softcap: float | None = None,
+    expected: Tensor | None = None,
 ) -> TokenLogprobs:
     """Log-probabilities of tokens under ``softmax(hidden @ weight.T / temperature)``.
 
@@ -84,6 +89,8 @@ def token_logprobs(
         entropy: whether the entropies are returned too, and whether gradients flow through them.
         bias: [V], added to the logits; None for none.
         softcap: logits are squeezed into (-softcap, softcap) before the temperature; None for none.
+        expected: [...] gradient of the log-probabilities, up to a factor, where it is known
+            beforehand; not together with a gradient through entropies.
 
     Returns:
         Log-probabilities of the shape of ``tokens``. First derivatives only.
@@ -97,10 +104,18 @@ def token_logprobs(
     learns = (
         hidden.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     )
-    keep = learns and torch.is_grad_enabled() and len(rows) <= size
+    learns = learns and torch.is_grad_enabled()
+    if not learns or entropy == "gradient":
+        expected = None
+    keep = learns and expected is None and len(rows) <= size
     options = _Options(temperature, size, softcap, entropy, keep)
     logp, spread = _TokenLogprobs.apply(  # type: ignore[no-untyped-call]
-        rows, weight, bias, tokens.reshape(-1), options
+        rows,
+        weight,
+        bias,
+        tokens.reshape(-1),
+        options,
+        None if expected is None else expected.reshape(-1),
     )
     if entropy is True:
         spread = spread.detach()
@@ -176,6 +191,7 @@ class _TokenLogprobs(torch.autograd.Function):
         bias: Tensor | None,
         tokens: Tensor,
         options: _Options,
+        expected: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         tiles = HeadTiles(hidden, weight, bias, tile=options.tile, softcap=options.softcap)
         count = len(tokens)
@@ -183,7 +199,9 @@ class _TokenLogprobs(torch.autograd.Function):
         logp = torch.empty_like(log_sums)
         entropy = torch.empty_like(log_sums) if options.entropy else log_sums.new_empty(0)
         spare = torch.empty_like(tiles.memory) if options.entropy or options.keep else None
-        ctx.kept = None
+        ctx.kept = ctx.formed = None
+        if expected is not None:
+            ctx.formed = HeadGradients.zeros(hidden, weight, bias, ctx.needs_input_grad[:3])
         for at, place in _places(count, options.tile, hidden.device):
             real = place.stop - place.start
             found = tiles.logits(at)
@@ -204,14 +222,28 @@ class _TokenLogprobs(torch.autograd.Function):
             if options.keep:
                 logits.sub_(log_sum)
                 ctx.kept = tiles, found
-        ctx.save_for_backward(hidden, weight, bias, tokens, log_sums, entropy)
+            if expected is not None:
+                weights = _weights(expected, at, place, options.temperature)
+                if spare is None:
+                    delta = chances.mul_(weights / sums)
+                else:
+                    delta = logits.sub_(log_sum).exp_().mul_(weights)
+                delta.scatter_add_(1, tokens[at, None], -weights)
+                tiles.backward(delta, at, found.slope, ctx.formed)
+        ctx.save_for_backward(hidden, weight, bias, tokens, log_sums, entropy, expected)
         ctx.options = options
         return logp, entropy
 
     @staticmethod
     def backward(ctx: Any, grad_logp: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, tokens, log_sums, entropy = ctx.saved_tensors
+        hidden, weight, bias, tokens, log_sums, entropy, expected = ctx.saved_tensors
         options: _Options = ctx.options
+        formed: HeadGradients | None = ctx.formed
+        ctx.formed = None
+        if formed is not None:
+            factor = _multiple(grad_logp, expected)
+            if factor is not None:
+                return (*_cast(formed, weight, bias, factor), None, None, None)
         kept: tuple[HeadTiles, LogitsTile] | None = ctx.kept
         ctx.kept = None  # it is used up; a second pass forms it again
         tiles = (
@@ -223,8 +255,7 @@ class _TokenLogprobs(torch.autograd.Function):
         with_entropy = options.entropy == "gradient"
         spare = torch.empty_like(tiles.memory) if with_entropy else None
         for at, place in _places(len(tokens), options.tile, hidden.device):
-            filler = (0, len(at) - (place.stop - place.start))
-            weights = F.pad(grad_logp[place], filler)[:, None] / -options.temperature
+            weights = _weights(grad_logp, at, place, options.temperature)
             if kept is None:
                 found = tiles.logits(at)
                 logits = found.logits
@@ -239,19 +270,40 @@ class _TokenLogprobs(torch.autograd.Function):
             else:
                 delta = torch.exp(logits, out=spare[: len(at)])
                 slopes = logits.add_(entropy[at, None])
-                slopes.mul_(F.pad(grad_entropy[place], filler)[:, None] / -options.temperature)
+                slopes.mul_(_weights(grad_entropy, at, place, options.temperature))
                 delta.mul_(slopes.add_(weights))
             delta.scatter_add_(1, tokens[at, None], -weights)
             tiles.backward(delta, at, found.slope, gradients)
-        grad_weight = gradients.weight
-        grad_bias = gradients.bias
-        return (
-            gradients.hidden,
-            None if grad_weight is None else grad_weight.to(weight.dtype),
-            None if grad_bias is None else grad_bias.to(bias.dtype),
-            None,
-            None,
-        )
+        return (*_cast(gradients, weight, bias, 1.0), None, None, None)
+
+
+def _weights(gradient: Tensor, at: Tensor, place: slice, temperature: float) -> Tensor:
+    """[rows, 1] of a tile's rows; those that fill it up get none."""
+    filler = (0, len(at) - (place.stop - place.start))
+    return F.pad(gradient[place], filler)[:, None] / -temperature
+
+
+def _multiple(found: Tensor, expected: Tensor) -> float | None:
+    """How many times what was expected is found; None where it is something else."""
+    if not expected.numel():
+        return 1.0
+    top = expected.abs().argmax()
+    size = float(expected[top])
+    factor = float(found[top]) / size if size else 1.0
+    same = torch.allclose(found, expected * factor, rtol=1e-5, atol=1e-6 * abs(size * factor))
+    return factor if same else None
+
+
+def _cast(
+    gradients: HeadGradients, weight: Tensor, bias: Tensor | None, factor: float
+) -> tuple[Tensor | None, ...]:
+    """Gradients of hidden states, weight and bias in their types."""
+    found = (
+        gradients.hidden,
+        None if gradients.weight is None else gradients.weight.to(weight.dtype),
+        None if gradients.bias is None or bias is None else gradients.bias.to(bias.dtype),
+    )
+    return found if factor == 1 else tuple(None if one is None else one * factor for one in found)
 
 
 def _tile_of(rows: int, weight: Tensor, tile: int | None) -> int:

@@ -143,6 +143,7 @@ def policy_logp(
     temperature: float = 1.0,
     dtype: torch.dtype = torch.float32,
     entropy: Literal[False, True, "gradient"] = False,
+    expected: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probabilities of tokens.
 
@@ -154,6 +155,7 @@ def policy_logp(
         temperature: logits are divided by it, as when they were sampled.
         dtype: of the product with the head.
         entropy: also that of each wanted token's distribution, without or with a gradient.
+        expected: [N, T] what the loss will send back, where that is known.
 
     Returns:
         [N, T] float32 log-probabilities, 0 where none is wanted, with a gradient; and entropies
@@ -166,6 +168,7 @@ def policy_logp(
         batch.input_ids[mask],
         temperature=temperature,
         entropy=entropy,
+        expected=None if expected is None else expected[mask],
     )
     logp = _laid_out(found.logp, mask)
     return logp, None if found.entropy is None else _laid_out(found.entropy, mask)

@@ -54,9 +54,12 @@ class Policy:
         return found
 
     def logp_and_entropy(
-        self, batch: Sequences, *, gradient: bool = False
+        self, batch: Sequences, *, gradient: bool = False, expected: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """[N, T] both, of the actions; with ``gradient`` it flows through the entropies too."""
+        """[N, T] both, of the actions; with ``gradient`` it flows through the entropies too.
+
+        ``expected`` is what the loss will send back to the log-probabilities, where that is known.
+        """
         logp, entropy = policy_logp(
             self.model,
             self.states(batch),
@@ -64,6 +67,7 @@ class Policy:
             temperature=self.temperature,
             dtype=self.dtype,
             entropy="gradient" if gradient else True,
+            expected=expected,
         )
         assert entropy is not None
         return logp, entropy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -11,7 +12,7 @@ from sharpen.align.advantages import Moments
 from sharpen.align.batch import RolloutBatch
 from sharpen.align.heads import add_critic
 from sharpen.align.kl import AdaptiveKL
-from sharpen.align.losses.base import LossOut, Metrics
+from sharpen.align.losses.base import LossOut
 from sharpen.align.losses.grpo import grpo_loss
 from sharpen.align.losses.ppo import ppo_loss
 from sharpen.align.losses.reinforce import reinforce_loss, reweighted
@@ -142,45 +143,57 @@ def _moments(batch: RolloutBatch) -> Moments:
     return advantages.moments(batch.reward, torch.ones_like(batch.reward, dtype=torch.bool))
 
 
-def _scored(
-    policy: Policy, batch: RolloutBatch, scale: Scale
-) -> tuple[torch.Tensor, RolloutBatch, Metrics]:
-    """Log-probabilities, and the batch with the old ones, which may be the same."""
+def _learned(
+    policy: Policy,
+    batch: RolloutBatch,
+    scale: Scale,
+    loss: Callable[[torch.Tensor, RolloutBatch], LossOut],
+) -> LossOut:
+    """A loss of log-probabilities, which on policy are the old ones as well."""
     if not scale.on_policy:
-        return policy.logp(batch), batch, {}
-    logp, entropy = policy.logp_and_entropy(batch)
+        return loss(policy.logp(batch), batch)
+    logp, entropy = policy.logp_and_entropy(batch, expected=_sent_back(batch, loss))
+    found = loss(logp, replace(batch, logp_old=logp.detach()))
     told = {"entropy": (float(entropy.sum()), float(batch.action_mask.sum()))}
-    return logp, replace(batch, logp_old=logp.detach()), told
+    return replace(found, metrics=found.metrics | told)
 
 
-def _told(found: LossOut, metrics: Metrics) -> LossOut:
-    return LossOut(loss=found.loss, metrics=found.metrics | metrics)
+def _sent_back(
+    batch: RolloutBatch, loss: Callable[[torch.Tensor, RolloutBatch], LossOut]
+) -> torch.Tensor:
+    """[N, T] gradient of a loss on policy: it is the same whatever the log-probabilities are."""
+    logp = torch.zeros_like(batch.logp_old, requires_grad=True)
+    with torch.enable_grad():
+        found = loss(logp, replace(batch, logp_old=logp.detach())).loss
+    return torch.autograd.grad(found, logp)[0]
 
 
 def _reinforce_loss(
     policy: Policy, batch: RolloutBatch, options: ReMaxOptions, scale: Scale
 ) -> LossOut:
-    logp, batch, told = _scored(policy, batch, scale)
-    if scale.is_moving:
+    def loss(logp: torch.Tensor, batch: RolloutBatch) -> LossOut:
+        if not scale.is_moving:
+            return reinforce_loss(logp, batch, options, scale.counts)
         batch, weight = reweighted(logp, batch)
         has_actions = batch.completion_lengths > 0
-        told = {**told, "weight": (float(weight[has_actions].sum()), float(has_actions.sum()))}
-    return _told(reinforce_loss(logp, batch, options, scale.counts), told)
+        told = {"weight": (float(weight[has_actions].sum()), float(has_actions.sum()))}
+        found = reinforce_loss(logp, batch, options, scale.counts)
+        return replace(found, metrics=found.metrics | told)
+
+    return _learned(policy, batch, scale, loss)
 
 
 def _rloo_loss(policy: Policy, batch: RolloutBatch, options: RLOOOptions, scale: Scale) -> LossOut:
-    logp, batch, told = _scored(policy, batch, scale)
-    return _told(rloo_loss(logp, batch, options, scale.counts), told)
+    return _learned(policy, batch, scale, lambda p, b: rloo_loss(p, b, options, scale.counts))
 
 
 def _grpo_loss(policy: Policy, batch: RolloutBatch, options: GRPOOptions, scale: Scale) -> LossOut:
-    logp, batch, told = _scored(policy, batch, scale)
-    return _told(grpo_loss(logp, batch, options, scale.counts), told)
+    return _learned(policy, batch, scale, lambda p, b: grpo_loss(p, b, options, scale.counts))
 
 
 def _rft_loss(policy: Policy, batch: RolloutBatch, options: RFTOptions, scale: Scale) -> LossOut:
-    logp, batch, told = _scored(policy, batch, scale)
-    return _told(reinforce_loss(logp, batch, ReinforceConfig(reduce="token"), scale.counts), told)
+    config = ReinforceConfig(reduce="token")
+    return _learned(policy, batch, scale, lambda p, b: reinforce_loss(p, b, config, scale.counts))
 
 
 def _ppo_loss(policy: Policy, batch: RolloutBatch, options: PPOOptions, scale: Scale) -> LossOut:
