@@ -19,6 +19,7 @@ GRPO = (
     *("--steps", "12", "--lr", "1e-3", "batch=4", "generations=4", "sampling.max_tokens=4"),
     *("checkpoint.every=1", "options.beta=0.1", "epochs_per_batch=2", "--json"),
 )
+BEHIND = (*GRPO, "staleness=1", "reward.workers=1")
 DPO = (
     *("align", "dpo", "--model", "model", "--data", "preference.jsonl", "--steps", "40"),
     *("--lr", "1e-3", "--lora", "4", "checkpoint.every=1", "--json"),
@@ -43,6 +44,7 @@ def weights(folder: Path) -> dict[str, bytes]:
     [
         pytest.param(GRPO, 2, marks=pytest.mark.slow),
         pytest.param(GRPO, 10, marks=pytest.mark.nightly),
+        pytest.param(BEHIND, 10, marks=pytest.mark.nightly),
         pytest.param(DPO, 10, marks=pytest.mark.nightly),
     ],
 )

@@ -11,7 +11,7 @@ from torch import Tensor
 from sharpen.align.advantages import REMAX_PAPER, baseline_of, remax, rloo, spread
 from sharpen.align.batch import RolloutBatch
 from sharpen.align.losses.base import Reduce
-from sharpen.align.losses.reinforce import ReinforceConfig, reinforce_loss
+from sharpen.align.losses.reinforce import ReinforceConfig, reinforce_loss, reweighted
 from sharpen.align.losses.rloo import rloo_loss
 
 VOCAB = 3
@@ -111,6 +111,27 @@ def test_a_baseline_that_does_not_know_the_completion_has_no_bias(seed: int, bas
     expected = baseline_of(baseline, toy.reward, ema=0.7)  # type: ignore[arg-type]
     advantage = spread(toy.reward - expected, toy.batch(toy.logp()).action_mask)
     assert _bias(toy, advantage) < 1e-10
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 10_000), ends=st.booleans())
+def test_completions_of_an_earlier_policy_have_no_bias_by_their_weights(
+    seed: int, ends: bool
+) -> None:
+    """Drawn by one table, learnt by another, against a baseline of the first; and without."""
+    drawn, toy = _Toy.drawn(seed + 1, ends=ends), _Toy.drawn(seed, 3.0, ends)
+    old, logp = drawn.logp().detach(), toy.logp()
+    chance = old.sum(1).exp()[:, None]
+    greedy = torch.full_like(toy.reward, replace(drawn, reward=toy.reward).greedy_reward())
+    batch = toy.batch(old)
+    advantage = remax(toy.reward, greedy, batch.action_mask)
+    again, weight = reweighted(logp, replace(batch, advantage=advantage))
+    torch.testing.assert_close((chance[:, 0] * weight).sum(), chance.new_ones(()))
+    assert again.advantage is not None and not again.advantage.requires_grad
+    mean = (chance * toy.estimates(logp, again.advantage)).sum(0)
+    assert float((mean - toy.exact(logp).flatten()).norm()) < 1e-10
+    without = (chance * toy.estimates(logp, advantage)).sum(0)
+    assert float((without - toy.exact(logp).flatten()).norm()) > 1e-3
 
 
 def test_the_papers_preset_has_a_bias_of_the_measured_size() -> None:
