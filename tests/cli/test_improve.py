@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from e2e.command import sharpen, start
 
 Invoke = Callable[..., Any]
 
@@ -28,6 +28,12 @@ def total(numbers: list[int]) -> int:
     return sum(numbers)
 """
 QUICK = ("--levels", 1, "--budget", "20s")
+
+
+@pytest.fixture(autouse=True)
+def no_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where pytest runs a small file as a process, loading plugins takes most of the time."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
 
 @pytest.fixture
@@ -134,30 +140,26 @@ def test_a_run_that_is_killed_leaves_the_file_and_can_be_run_again(
     file: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    line = [sys.executable, "-m", "sharpen.cli.main", "improve", f"{file}:unique"]
-    line += ["--out", str(out), "--tests", "none", *map(str, QUICK), "--json"]
+    call = ("improve", f"{file}:unique", "--out", out, "--tests", "none", *QUICK, "--json")
     for wait in (0.5, 2.5, 5.0):
-        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(wait)
-        process.kill()
-        process.wait()
+        with start(*call, cwd=tmp_path) as process, suppress(subprocess.TimeoutExpired):
+            process.wait(wait)
         assert file.read_text() == SLOW
-    assert subprocess.run(line, capture_output=True).returncode == 0
+    assert sharpen(*call, cwd=tmp_path).returncode == 0
     assert json.loads((out / "report.json").read_text())["improved"]
 
 
 @pytest.mark.slow
 def test_an_interrupt_ends_with_130(file: Path, tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "sharpen.cli.main", "improve", f"{file}:unique"]
-    line += ["--out", str(tmp_path / "out"), "--tests", "none"]
-    process = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
-    assert process.stderr is not None
-    while b"inputs:" not in process.stderr.readline():
-        assert process.poll() is None
-    os.kill(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert b"run the same command again" in said
+    call = ("improve", f"{file}:unique", "--out", tmp_path / "out", "--tests", "none", *QUICK)
+    with start(*call, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        while "inputs:" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "run the same command again" in said
 
 
 @pytest.mark.slow

@@ -20,6 +20,8 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "GOMP_SPINCOUNT": "1000",
     "COLUMNS": "100",
+    # Where a command runs pytest on a small file, loading plugins takes most of the time.
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
 }
 
 
