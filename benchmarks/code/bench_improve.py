@@ -200,12 +200,12 @@ def is_wrong(case: Case, result: ImproveResult) -> str:
     return "" if refuted is None else f"input {refuted.index}: {refuted.difference}"
 
 
-def tried(case: Case) -> dict[str, Any]:
+def tried(case: Case, changes: dict[str, Any]) -> dict[str, Any]:
     begin = time.monotonic()
     row: dict[str, Any] = {"set": case.group, "name": case.name}
     tests = case.settings.get("tests", None if case.group == "humaneval" else "none")
     try:
-        config = ImproveConfig(**{**SETTINGS, **case.settings, "tests": tests})
+        config = ImproveConfig(**{**SETTINGS, **case.settings, **changes, "tests": tests})
         result = improve(case.file, case.entry, inputs=case.known, config=config)
     except SharpenError as error:
         return (
@@ -330,9 +330,9 @@ def main() -> int:
         for case in filter(None, itertools.chain.from_iterable(turns)):
             if time.monotonic() - begin > seconds:
                 break
-            if args.quick and len(rows) >= 3:
+            if args.quick and len(rows) >= 2:
                 break
-            row = tried(case)
+            row = tried(case, {"levels": 1} if args.quick else {})
             rows.append(row)
             said = (
                 f"{row['speedup']:.3g} x" if row["improved"] else row.get("error", row.get("why"))

@@ -171,7 +171,8 @@ def main() -> int:
     args = arguments(__doc__, "code_pie")
     problems = [p for p in load_problems("own") if p.slow is not None]
     few = problems[:: 60 if args.quick else 9]
-    workers = [multiprocessing.Process(target=busy, daemon=True) for _ in range(BUSY)]
+    beside = 0 if args.quick else BUSY
+    workers = [multiprocessing.Process(target=busy, daemon=True) for _ in range(beside)]
     for worker in workers:
         worker.start()
     with tempfile.TemporaryDirectory() as place:
@@ -200,7 +201,7 @@ def main() -> int:
             axis.set(title=name, yscale="log", ylabel="speed-up", xlabel="programs, in order")
         axes[0].legend(frameon=False)
 
-    config = {"busy": BUSY, "copies": COPIES, "trials": CONFIG.num_trials}
+    config = {"busy": beside, "copies": COPIES, "trials": CONFIG.num_trials}
     save(args, results, config=config, plot=plot)
     return 0
 
