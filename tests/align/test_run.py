@@ -1,6 +1,7 @@
 """Every method as a recipe: what it writes, resuming, refusing."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from sharpen.align import align
 from sharpen.align.methods import METHODS
 from sharpen.align.score_model import load_score_model
 from sharpen.core.errors import ConfigError, DataError, ExecutionError
+from sharpen.core.samples import SampleLog, samples_path
 from sharpen.models import load_adapter, load_model
 from small_models import save_small_model
 
@@ -109,6 +111,31 @@ def test_a_run_that_was_stopped_anywhere_ends_in_the_same_bits(method, changes, 
     again = Stage(model, folder / "parts", **own)
     assert again.weights == whole.weights
     assert again.result.results["loss_last"] == whole.result.results["loss_last"]
+    if METHODS[method].online:  # no sample twice, and none of a batch that was thrown away
+        read = [SampleLog(samples_path(one.folder, "align")) for one in (again, whole)]
+        assert read[0].path.read_bytes() == read[1].path.read_bytes()
+        assert len(read[0].steps()) == 4
+
+
+def test_samples_of_an_earlier_run_in_the_folder_go(model, folder):
+    Stage(model, folder, **config("rloo"))
+    (folder / "out" / "model.safetensors").unlink()
+    log = SampleLog(samples_path(folder / "run", "align"))
+    before = log.path.read_bytes()
+    shutil.rmtree(folder / "work")
+    Stage(model, folder, **config("rloo"))
+    assert log.path.read_bytes() == before
+    shutil.rmtree(folder / "work")
+    Stage(model, folder, **config("rloo", samples=0))
+    assert not log.path.exists()
+
+
+def test_times_of_a_batch_are_told_in_parts(model, folder):
+    done = Stage(model, folder, **config("ppo", epochs_per_batch=2, minibatches=2))
+    parts = {name: done.metrics[f"{name}_s"] for name in ("generate", "score", "learn")}
+    assert {name: len(values) for name, values in parts.items()} == dict.fromkeys(parts, 3)
+    assert all(value > 0 for values in parts.values() for value in values)
+    assert "learn_s" not in Stage(model, folder / "rows", **config("dpo")).metrics
 
 
 def test_another_configuration_does_not_go_on_from_a_checkpoint(model, folder):

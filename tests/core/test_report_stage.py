@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from sharpen.core import stage as stage_module
+from sharpen.core.errors import ConfigError
 from sharpen.core.report import Chart, Section, Table, Text
 from sharpen.core.report_stage import plan_section
 from sharpen.core.run import run
+from sharpen.core.samples import SampleLog, samples_path
+from sharpen.core.signals import Panel, Remark
 from sharpen.core.stage import Prediction, StageContext, StageResult, StageType, register
 
 LOSSES = [3.0, 2.5, math.nan, 2.0]
@@ -28,6 +31,13 @@ def learn(config: NoConfig, context: StageContext) -> StageResult:
     for step, loss in enumerate(LOSSES, start=1):
         context.metric("loss", loss, step)
         context.metric("lr", 1e-3, step)
+        context.metric("gap", step / 10, step)
+    if context.run_folder is not None:
+        samples = SampleLog(samples_path(context.run_folder, context.stage))
+        samples.rewind(0)
+        for step in range(20):
+            row = {"step": step, "prompt": f"{HOSTILE} \x1b {step}", "completion": "c" * 10_000}
+            samples.append({**row, "reward": step / 2})
     (context.output / "weights").write_text("w")
     return StageResult(
         results={"answer": HOSTILE},
@@ -52,6 +62,11 @@ def _types(monkeypatch: pytest.MonkeyPatch) -> None:
             makes="model",
             predict=lambda config, context: prediction,
             report=told,
+            panels=(
+                Panel(title="Gaps", unit="nats", lines={"gap": "of two", "none": "never logged"}),
+                Panel(title="Nothing", unit="nats", lines={"none": "never logged"}),
+            ),
+            check=lambda curves: [Remark(signal="gap", text=f"ends at {curves['gap'].last(1)}")],
         )
     )
 
@@ -119,6 +134,41 @@ def test_what_a_stage_says_is_escaped(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(" in text
     assert "Run plain" in text
     assert "learn 8.0 s" in text
+
+
+def test_signals_are_drawn_in_panels_and_remarked_on(tmp_path: Path) -> None:
+    page = body(made(tmp_path))
+    assert '"title": {"text": "Gaps"}' in page
+    assert '"text": "nats"' in page
+    assert '"name": "of two"' in page
+    assert "never logged" not in page
+    assert "Nothing" not in page
+    cells = Page(page).text["td"]
+    assert cells[cells.index("gap") + 1] == "ends at 0.4"
+
+
+def test_samples_of_the_first_the_middle_and_the_last_step_are_shown(tmp_path: Path) -> None:
+    page = body(made(tmp_path))
+    cells = Page(page).text["td"]
+    start = cells.index("0")
+    assert cells[start : start + 3] == ["0", "0", f"{HOSTILE} ␛ 0"]
+    assert cells[start + 4 : start + 6] == ["10", "5"]
+    assert cells[start + 8 : start + 10] == ["19", "9.5"]
+    assert "ccc" in cells[start + 3]
+    assert len(cells[start + 3]) < 2100
+    assert "learn: samples" not in body(made(tmp_path, {"samples": 0}))
+    with pytest.raises(ConfigError, match="samples=1"):
+        made(tmp_path, {"samples": 1})
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"step": 1, "pro', b"\xff\n[]\n"])
+def test_missing_or_damaged_samples_are_no_trouble(tmp_path: Path, content: bytes | None) -> None:
+    made(tmp_path)
+    path = tmp_path / "samples-learn.jsonl"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    assert "learn: samples" not in body(made(tmp_path))  # the stage itself is not run again
 
 
 def test_a_stage_without_measurements_has_a_row_without_error() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import sharpen as sh
 from sharpen.core.metrics import MetricsLog
 from sharpen.core.problem import TrialContext
+from sharpen.core.samples import SampleLog, samples_path
 
 SPACE = sh.Space(
     lr=sh.Float(1e-4, 1, log=True),
@@ -48,3 +49,29 @@ def make(folder: Path) -> tuple[Path, Path]:
     log.append("eval", "accuracy", 0.9)
     (run / "summary.json").write_text(json.dumps({"eval": {"accuracy": 0.9}}))
     return store, runs
+
+
+def make_aligned(folder: Path) -> None:
+    """A run that learns from rewards and goes wrong, with samples that try to be markup."""
+    folder.mkdir(parents=True)
+    (folder / "resolved.yaml").write_text(
+        "sharpen: 1\nname: sick\nrl: {uses: align, method: grpo}\nmystery: {uses: unknown}\n"
+    )
+    log, samples = MetricsLog(folder / "metrics.jsonl"), SampleLog(samples_path(folder, "rl"))
+    for step in range(1, 13):
+        for name, value in {
+            "reward": step / 12,
+            "reward_std": 0.3,
+            "kl_k3": step / 2,
+            "truncated": 0.75,
+            "engine_gap": 0.2,
+            "learn_s": 0.1,
+            "loss": 0.0,
+            "odd": step,
+        }.items():
+            log.append("rl", name, value, step)
+        completion = "<i>no</i> \x1b[31m\x00 \u202e" + "x" * 30_000 if step == 1 else f"say {step}"
+        row = {"step": step, "prompt": "<b>hi</b>\nyou", "completion": completion}
+        samples.append({**row, "reward": None if step == 2 else step / 12, "version": step})
+    with samples.path.open("ab") as file:
+        file.write(b'{"step": 13, "prompt": "torn')

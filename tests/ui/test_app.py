@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo import make
+from demo import make, make_aligned
 from fastapi.testclient import TestClient
 
 from sharpen.core.study_view import load_study
@@ -106,3 +106,45 @@ def test_a_store_that_is_not_there_yet_is_shown_once_it_is(tmp_path: Path) -> No
     (tmp_path / "later").mkdir()
     make(tmp_path / "later")
     assert len(client.get("/api/studies").json()) == 3
+
+
+def test_a_run_that_aligns_has_panels_remarks_and_samples(tmp_path: Path) -> None:
+    make_aligned(tmp_path / "runs" / "sick")
+    client = TestClient(make_app([], tmp_path / "runs"), base_url="http://127.0.0.1")
+    run = client.get("/api/runs/sick").json()
+    assert list(run["stages"]) == ["rl"]
+    panels = {one["title"]: one for one in run["stages"]["rl"]["panels"]}
+    assert panels["Reward"]["lines"] == {"reward": "mean", "reward_std": "standard deviation"}
+    assert panels["KL divergence from the reference"]["unit"] == "nats a token"
+    assert "Critic: error" not in panels  # nothing of it is logged
+    remarks = {one["signal"]: one["text"] for one in run["stages"]["rl"]["remarks"]}
+    assert list(remarks) == ["truncated", "kl_k3", "engine_gap"]
+    assert "sampling.max_tokens" in remarks["truncated"]
+    assert run["samples"] == {"rl": list(range(1, 13))}
+    told = client.get("/api/samples?run=sick&stage=rl&step=1").json()
+    (row,) = told
+    assert row["completion"].startswith(r"<i>no</i> ␛[31m␀ \u202ex")
+    assert len(row["completion"]) < 20_100
+    assert "[… 10," in row["completion"]
+    assert client.get("/api/samples?run=sick&stage=rl&step=2").json()[0]["reward"] is None
+    assert client.get("/api/samples?run=sick&stage=rl&step=99").json() == []
+    for wrong in ("run=none&stage=rl", "run=sick&stage=none", "run=..&stage=rl"):
+        assert client.get(f"/api/samples?{wrong}&step=1").status_code == 404
+    assert client.get("/api/samples?run=sick&stage=rl&step=x").status_code == 422
+
+
+def test_half_written_samples_and_recipes_are_no_trouble(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "torn"
+    make_aligned(run)
+    (run / "samples-rl.jsonl").write_bytes(
+        b'[1]\n\xff\xfe\n{"step": "x"}\n{"prompt": "later", "step": 7, "reward": NaN}\n'
+        b'{"step": 8, "prompt": "a{"step": 9, "prompt": "b"}\n'
+    )
+    client = TestClient(make_app([], tmp_path / "runs"), base_url="http://127.0.0.1")
+    assert client.get("/api/runs/torn").json()["samples"]["rl"][0] == 7
+    (row,) = client.get("/api/samples?run=torn&stage=rl&step=7").json()
+    assert row == {"prompt": "later", "completion": "", "reward": None, "version": None}
+    assert client.get("/api/samples?run=torn&stage=rl&step=8").json() == []
+    for text in ("rl: [", "- 1", "rl: 3"):
+        (run / "resolved.yaml").write_text(text)
+        assert client.get("/api/runs/torn").json()["stages"] == {}

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo import make, one
+from demo import make, make_aligned, one
 
 import sharpen as sh
+from sharpen.core.metrics import MetricsLog
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
@@ -21,7 +22,9 @@ playwright.expect.set_options(timeout=60_000)  # machines that test are busy
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return make(tmp_path_factory.mktemp("page"))
+    found = make(tmp_path_factory.mktemp("page"))
+    make_aligned(found[1] / "sick")
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +97,35 @@ def test_studies_are_compared_and_runs_are_shown(page: Any) -> None:
     page.get_by_role("link", name="demo", exact=True).click()
     playwright.expect(page.locator(".grid .scatterlayer")).to_be_visible()
     playwright.expect(page.locator("pre").first).to_contain_text("accuracy")
+
+
+def test_an_alignment_shows_its_health_and_its_samples(page: Any, made: tuple[Path, Path]) -> None:
+    page.get_by_role("link", name="sick", exact=True).click()
+    reward = page.locator("figure", has_text="Reward")
+    playwright.expect(reward.locator(".scatterlayer .trace")).to_have_count(2)
+    playwright.expect(reward.locator(".ytitle")).to_have_text("reward")
+    captions = page.locator("#panels figcaption").all_inner_texts()
+    assert "Critic: error" not in captions
+    remarks = page.locator("#remarks p")
+    playwright.expect(remarks).to_have_count(3)
+    playwright.expect(remarks.first).to_contain_text("75% of the completions were cut off")
+    samples = page.locator("#samples")
+    playwright.expect(samples.locator("output")).to_have_text("step 12: 12 of 12")
+    playwright.expect(samples.locator("tbody tr")).to_contain_text("say 12")
+    slider = samples.get_by_role("slider")
+    slider.focus()
+    page.keyboard.press("Home")
+    playwright.expect(samples.locator("output")).to_have_text("step 1: 1 of 12")
+    playwright.expect(samples.locator("tbody tr")).to_contain_text("<i>no</i> ␛[31m␀")
+    assert samples.locator("td b, td i").count() == 0  # texts of a model are never markup
+    page.keyboard.press("ArrowRight")
+    playwright.expect(samples.locator("tbody tr")).to_contain_text("none")
+    playwright.expect(page.locator("#live")).to_have_text("live")
+    with page.expect_response(lambda answer: answer.url.endswith("/api/runs/sick")):
+        MetricsLog(made[1] / "sick" / "metrics.jsonl").append("rl", "clip_high", 0.5, 12)
+    playwright.expect(remarks).to_have_count(4)  # what is new is drawn, and the slider stays
+    playwright.expect(page.locator("figure", has_text="Clipped")).to_be_visible()
+    playwright.expect(samples.locator("output")).to_have_text("step 2: 2 of 12")
 
 
 def test_a_study_under_way_is_followed(page: Any, made: tuple[Path, Path]) -> None:

@@ -90,7 +90,7 @@ def alignment_recipe(
     *,
     seed: int = 0,
 ) -> Recipe:
-    """The recipe of one alignment.
+    """The recipe of one alignment, and of its report.
 
     Args:
         method: its name.
@@ -109,6 +109,7 @@ def alignment_recipe(
         "seed": seed,
         "model": str(model),
         "align": {"method": method, **stage},
+        "report": {},
     }
     if isinstance(settings, Mapping):
         return load_recipe(source, {f"align.{key}": value for key, value in settings.items()})

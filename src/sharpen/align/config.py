@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from sharpen.align.options.methods import DESCRIPTIONS, describe
+from sharpen.align.places import file_of, placed
 from sharpen.core.config import from_dict
 from sharpen.core.errors import ConfigError
 from sharpen.optim.schedules import ScheduleKind
@@ -32,6 +34,8 @@ MethodName = Literal[
     "grpo",
     "bcoder",
 ]
+_PATH_OPTIONS = {"score_model": ("path",)}
+"""Options of built-in rewards that are paths."""
 _ADAPTED_LR = 10.0  # times that of whole models
 
 
@@ -94,6 +98,36 @@ class RewardConfig:
                 f"workers={self.workers} must be at least 0, deadline_s={self.deadline_s} above 0 "
                 f"and chunk={self.chunk} at least 1 (reward)."
             )
+
+    def placed(self, resolve: Callable[[str], Path]) -> tuple[str, dict[str, Any]]:
+        """Name or place, and options, with their paths as ``resolve`` finds them.
+
+        Args:
+            resolve: a path as the recipe has it to one that exists.
+
+        Raises:
+            MissingFileError: ``resolve`` does not find a path.
+        """
+        options = dict(self.options)
+        for name in _PATH_OPTIONS.get(self.uses, ()):
+            if isinstance(options.get(name), str) and options[name]:
+                options[name] = str(resolve(options[name]))
+        return placed(self.uses, resolve), options
+
+    def files(self, resolve: Callable[[str], Path]) -> list[Path]:
+        """Files and folders that the reward is made of.
+
+        Args:
+            resolve: see :meth:`placed`.
+
+        Raises:
+            MissingFileError: ``resolve`` does not find a path.
+        """
+        place, options = self.placed(resolve)
+        file = file_of(place)
+        given = (options.get(name) for name in _PATH_OPTIONS.get(self.uses, ()))
+        folders = [Path(path) for path in given if path]
+        return folders if file is None else [file, *folders]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,12 +11,13 @@
 from __future__ import annotations
 
 from sharpen.align.agents.worlds import find_world
-from sharpen.align.config import AlignConfig
+from sharpen.align.config import AlignConfig, RewardConfig
 from sharpen.align.options.methods import Description, describe
 from sharpen.align.places import placed
 from sharpen.align.rewards import find_reward
 from sharpen.align.rows import read_feedback, tokenize_rows
 from sharpen.core.assets import ASSETS, asset_path
+from sharpen.core.errors import MissingFileError
 from sharpen.core.model_spec import ModelSpec
 from sharpen.core.stage import Prediction, RecipeContext
 from sharpen.models.tile_sizes import logits_tile
@@ -42,7 +43,7 @@ def predict_align(config: AlignConfig, context: RecipeContext) -> Prediction:
     spec = ModelSpec.from_ref(path)
     method = describe(config.method)
     if config.reward is not None:  # what is not there is said before anything is loaded
-        find_reward(placed(config.reward.uses, context.resolve), dict(config.reward.options))
+        _find_reward(config.reward, context)
     if config.world:
         find_world(placed(config.world, context.resolve))
     device: DeviceProfile = context.device or load_profile()
@@ -70,6 +71,19 @@ def predict_align(config: AlignConfig, context: RecipeContext) -> Prediction:
         },
         remedies=_remedies(config, method),
     )
+
+
+def _find_reward(config: RewardConfig, context: RecipeContext) -> None:
+    try:
+        place, options = config.placed(context.resolve)
+    except MissingFileError:
+        makes_one = (
+            isinstance(one, AlignConfig) and one.method == "rm" for one in context.stages.values()
+        )
+        if not any(makes_one):
+            raise
+        place, options = config.uses, dict(config.options)  # an earlier stage will have made it
+    find_reward(place, options)
 
 
 def _longest(

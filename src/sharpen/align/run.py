@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -26,6 +25,7 @@ from sharpen.align.score_model import write_score_model
 from sharpen.core.assets import ASSETS
 from sharpen.core.errors import DataError
 from sharpen.core.model_spec import ModelSpec
+from sharpen.core.samples import SampleLog, samples_path
 from sharpen.core.stage import Progress, StageContext, StageResult
 from sharpen.models.decoder import DecoderLM
 from sharpen.models.load import resolve_model
@@ -47,6 +47,7 @@ _TOLD = (
     "length",
 )  # of the first and the last steps, in the summary
 _LAST = 5
+_SPENT = ("generate_s", "reward_wait_s", "score_s")  # of a step, before it learns
 
 
 def run_align(config: AlignConfig, context: StageContext) -> StageResult:
@@ -157,6 +158,8 @@ class _Job:
         pad = tokenizer.pad_id if tokenizer.pad_id is not None else tokenizer.eos_id
         self._pad_id = pad or 0
         self.told: dict[str, float] = {}
+        folder = context.run_folder
+        self._samples = SampleLog(samples_path(folder, context.stage)) if folder else None
 
     def row_work(self, rows: TokenizedRows) -> RowWork:
         """Of an offline method."""
@@ -241,7 +244,7 @@ class _Job:
             "dtype": DTYPES[config.dtype],
             "reference": self._reference(),
             "eos_ids": frozenset(ends),
-            "on_sample": self._samples(),
+            "on_sample": self._on_sample(),
         }
         try:
             with _pool(config.reward, self.context) as pool:
@@ -302,7 +305,17 @@ class _Job:
                 config,
                 output=self.context.work / part,
                 seed=self.context.seed,
-                callbacks=[report := _Report(self.context, config, bar, part, first)],
+                callbacks=[
+                    report := _Report(
+                        self.context,
+                        config,
+                        bar,
+                        part,
+                        first,
+                        samples=self._samples,
+                        updates=self.config.updates if self.method.online else 0,
+                    )
+                ],
             )
             done = trainer.fit()
         self.told |= report.first_and_last()
@@ -336,17 +349,11 @@ class _Job:
             return given
         return str(self.context.resolve(given))
 
-    def _samples(self) -> Callable[[Sample], None] | None:
-        folder = self.context.run_folder
-        if folder is None or not self.config.samples:
+    def _on_sample(self) -> Callable[[Sample], None] | None:
+        log = self._samples
+        if log is None or not self.config.samples:
             return None
-        path = folder / f"samples-{self.context.stage}.jsonl"
-
-        def write(sample: Sample) -> None:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
-
-        return write
+        return lambda sample: log.append(asdict(sample))
 
 
 class _Report:
@@ -359,8 +366,11 @@ class _Report:
         bar: Progress,
         part: str = "",
         first: int = 0,
+        samples: SampleLog | None = None,
+        updates: int = 0,
     ) -> None:
         self._context, self._config, self._bar = context, config, bar
+        self._samples, self._updates, self._learning = samples, updates, 0.0
         self._prefix = "phi." if part == "phi" else ""
         self._first = first
         self._shown = 0
@@ -369,6 +379,8 @@ class _Report:
     def on_start(self, trainer: Trainer) -> None:
         """Rows of steps that are done again go."""
         self._context.rewind(self._first + trainer.step)
+        if self._samples is not None and trainer.parallel.rank == 0:
+            self._samples.rewind(trainer.step)
         self._bar.advance(trainer.step - self._shown)
         self._shown = trainer.step
 
@@ -380,6 +392,8 @@ class _Report:
                 known.append(report.metrics[name])
         told = {name: report.metrics[name] for name in _TOLD[:2] if name in report.metrics}
         self._bar.advance(1, loss=report.loss, **told)
+        if self._updates:
+            self._time_learning(report)
         if report.step % self._config.metrics.log_every and "reward" not in report.metrics:
             return
         values = {
@@ -391,6 +405,15 @@ class _Report:
         }
         for name, value in values.items():
             self._context.metric(f"{self._prefix}{name}", value, self._first + report.step)
+
+    def _time_learning(self, report: StepReport) -> None:
+        """Tell the seconds of learning from a batch of completions, after its last step."""
+        spent = sum(report.metrics.get(name, 0.0) for name in _SPENT)
+        self._learning += report.seconds - spent
+        if report.step % self._updates == 0:
+            first = report.step - self._updates + 1
+            self._context.metric("learn_s", self._learning, first)
+            self._learning = 0.0
 
     def first_and_last(self) -> dict[str, float]:
         """Of what was told by this process: the first, and the mean of the last few."""
@@ -406,7 +429,7 @@ def _pool(config: RewardConfig | None, context: StageContext) -> RewardPool:
     if config is None:  # a world tells rewards
         return RewardPool(_no_reward, workers=0)
     return RewardPool(
-        find_reward(placed(config.uses, context.resolve), dict(config.options)),
+        find_reward(*config.placed(context.resolve)),
         workers=config.workers,
         deadline_s=config.deadline_s,
         chunk=config.chunk,

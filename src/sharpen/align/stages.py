@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sharpen.align.config import MAY_CHANGE, AlignConfig
+from sharpen.align.health import PANELS, check_health
+from sharpen.align.places import file_of
 from sharpen.core.files import sha256_file
 from sharpen.core.report import Section, Table
 from sharpen.core.stage import Prediction, RecipeContext, StageContext, StageResult, StageType
@@ -19,17 +21,19 @@ def _run(config: AlignConfig, context: StageContext) -> StageResult:
 
 
 def _fingerprint(config: AlignConfig, context: RecipeContext) -> Any:
-    """Hashes of the rows, and of a reward's file."""
+    """Hashes of the rows, and of a reward's file or model."""
+    from sharpen.core.run import model_fingerprint
     from sharpen.data.finding import matching_files
     from sharpen.data.mixing import FileRows
 
     found: dict[str, Any] = {}
     if config.data:
         found["data"] = FileRows(matching_files(context.resolve(config.data))).fingerprint()
-    for uses in (config.reward.uses if config.reward is not None else "", config.world):
-        path, separator, _ = uses.rpartition(":")
-        if separator and path.endswith(".py"):
-            found[uses] = sha256_file(context.resolve(path))
+    if config.reward is not None:
+        for path in config.reward.files(context.resolve):
+            found.setdefault("reward", []).append(model_fingerprint(str(path)))
+    if (world := file_of(config.world)) is not None:
+        found[config.world] = sha256_file(context.resolve(world))
     return found
 
 
@@ -49,12 +53,19 @@ def _report(summary: dict[str, Any]) -> list[Section]:
         "trained_parameters": "trained parameters",
         "loss_first": "loss of the first step",
         "loss_last": "mean loss of the last 5 steps",
+        "reward_first": "mean reward of the first batch",
+        "reward_last": "mean reward of the last 5 batches",
+        "success_first": "episodes of the first batch that succeed, share",
+        "success_last": "episodes of the last 5 batches that succeed, share",
         "generate_s": "seconds of generating",
         "reward_wait_s": "seconds of waiting for rewards",
         "score_s": "seconds of scoring",
         "step_s": "seconds a step (median)",
     }
-    rows = [[label, str(summary[key])] for key, label in names.items() if key in summary]
+    told = {key: summary[key] for key in names if key in summary}
+    if "dropped" in told:
+        told["dropped"] = sum(told["dropped"].values())
+    rows = [[label, told[key]] for key, label in names.items() if key in told]
     return [Section("Alignment", [Table(["", "value"], rows)])]
 
 
@@ -72,6 +83,8 @@ ALIGN = StageType(
     fingerprint=_fingerprint,
     predict=_predict,
     report=_report,
+    panels=PANELS,
+    check=check_health,
     curve="loss",
 )
 """The stage type."""

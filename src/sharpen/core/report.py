@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ __all__ = [
     "Table",
     "Text",
     "format_value",
+    "shorten",
+    "visible",
     "write_html",
 ]
 
@@ -98,6 +101,38 @@ def format_value(value: Any) -> str:
     return str(value)
 
 
+_HIDDEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_LONG_CELL = 60
+_SMALL = 1e-2  # below it a power of ten says more than "m" or "µ"
+
+
+def visible(text: str) -> str:
+    r"""Text whose control characters, marks of direction and lone surrogates can be seen.
+
+    >>> visible("red \x1b[31m, a null \0")
+    'red ␛[31m, a null ␀'
+    """
+
+    def shown(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        if code < 0x20:
+            return chr(0x2400 + code)
+        return "␡" if code == 0x7F else f"\\u{code:04x}"
+
+    return _HIDDEN.sub(shown, text.replace("\r\n", "\n"))
+
+
+def shorten(text: str, limit: int) -> str:
+    """Text of about ``limit`` characters at most: its beginning, and a third of that its end."""
+    if len(text) <= limit:
+        return text
+    end = limit // 4
+    left_out = f"\n[… {len(text) - limit:,} characters …]\n"
+    return text[: limit - end] + left_out + text[len(text) - end :]
+
+
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -105,6 +140,7 @@ h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #8884
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
 th, td { text-align: left; vertical-align: top; }
 th, td { padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #8883; }
+td.text { white-space: pre-wrap; overflow-wrap: anywhere; min-width: 14rem; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 pre { background: #8881; padding: .8rem; overflow-x: auto; white-space: pre-wrap; font-size: 14px; }
 .chart { height: 24rem; } figure { margin: 1rem 0; overflow-x: auto; } .meta { color: #888; }
@@ -121,11 +157,11 @@ def write_html(path: Path, title: str, sections: Sequence[Section], *, subtitle:
     body: list[str] = []
     charts = 0
     for section in sections:
-        body.append(f"<h2>{html.escape(section.title)}</h2>")
+        body.append(f"<h2>{_escape(section.title)}</h2>")
         for block in section.blocks:
             if isinstance(block, Text):
                 tag = "pre" if block.preformatted else "p"
-                body.append(f"<{tag}>{html.escape(block.text)}</{tag}>")
+                body.append(f"<{tag}>{_escape(block.text)}</{tag}>")
             elif isinstance(block, Table):
                 body.append(_table(block))
             elif isinstance(block, Picture):
@@ -137,21 +173,29 @@ def write_html(path: Path, title: str, sections: Sequence[Section], *, subtitle:
     page = (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>{script}</head>\n<body>"
-        f"<h1>{html.escape(title)}</h1><p class='meta'>{html.escape(subtitle)}</p>\n"
+        f"<title>{_escape(title)}</title><style>{_STYLE}</style>{script}</head>\n<body>"
+        f"<h1>{_escape(title)}</h1><p class='meta'>{_escape(subtitle)}</p>\n"
         + "\n".join(body)
         + "\n</body></html>\n"
     )
     atomic_write_text(path, page)
 
 
+def _escape(text: str) -> str:
+    return html.escape(visible(text))
+
+
 def _table(table: Table) -> str:
     def cell(value: Any) -> str:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        text = html.escape(format_value(value))
-        return f"<td class='number'>{text}</td>" if number else f"<td>{text}</td>"
+        text = _escape(format_value(value))
+        if number:
+            return f"<td class='number'>{text}</td>"
+        # Long texts keep their lines; short ones must not wrap to a letter a line.
+        long = isinstance(value, str) and (len(value) > _LONG_CELL or "\n" in value)
+        return f"<td class='text'>{text}</td>" if long else f"<td>{text}</td>"
 
-    head = "".join(f"<th>{html.escape(str(c))}</th>" for c in table.columns)
+    head = "".join(f"<th>{_escape(str(c))}</th>" for c in table.columns)
     rows = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in table.rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
@@ -171,17 +215,22 @@ def _chart(chart: Chart, name: str) -> str:
         }
         for series in chart.series
     ]
+    small = all(abs(y) < _SMALL for series in chart.series for y in series.y if math.isfinite(y))
     layout = {
         "title": {"text": chart.title},
         "xaxis": {"title": {"text": chart.x_label}},
-        "yaxis": {"title": {"text": chart.y_label}, "type": "log" if chart.log_y else "linear"},
+        "yaxis": {
+            "title": {"text": chart.y_label},
+            "type": "log" if chart.log_y else "linear",
+            "exponentformat": "power" if small else "SI",
+        },
         "margin": {"t": 50, "r": 20},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"color": "#888"},
     }
-    # "</" would end the script element early if a name contained a closing tag.
-    data = json.dumps([traces, layout], allow_nan=False).replace("</", "<\\/")
+    # A name with a tag or the beginning of a comment would change where the script element ends.
+    data = json.dumps([traces, layout], allow_nan=False).replace("<", "\\u003c")
     return (
         f"<div class='chart' id='{name}'></div><script>Plotly.newPlot('{name}', ...{data}, "
         "{responsive: true, displaylogo: false});</script>"

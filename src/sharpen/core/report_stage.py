@@ -6,18 +6,23 @@ against measured, and the curves of ``metrics.jsonl``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sharpen.core.config import read_json
-from sharpen.core.report import Chart, Section, Series, Table, Text, write_html
+from sharpen.core.errors import ConfigError
+from sharpen.core.report import Chart, Section, Series, Table, Text, shorten, write_html
+from sharpen.core.samples import SampleLog, samples_path, spread_steps
+from sharpen.core.signals import Curve, Panel, Remark, curves_of, logged
 from sharpen.core.stage import Prediction, RunView, StageContext, StageResult, StageType
 
 __all__ = ["REPORT", "ReportConfig", "run_report"]
 
 _UNITS = {"loss": "nats per label"}
+_POINTS = 2000
+_SAMPLES_A_STEP = 4
+_LONGEST_SAMPLE = 2000  # characters
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +35,14 @@ class ReportConfig:
     charts: tuple[str, ...] = ("loss",)
     """Names in ``metrics.jsonl`` to draw over steps."""
 
+    samples: int = 3
+    """Steps of which samples are shown, from the first to the last; 0 shows none."""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        if self.samples < 0 or self.samples == 1:
+            raise ConfigError(f"samples={self.samples} of the report must be 0, or 2 at least.")
+
 
 def run_report(config: ReportConfig, context: StageContext) -> StageResult:
     """Write ``report.html`` into the run folder."""
@@ -40,11 +53,19 @@ def run_report(config: ReportConfig, context: StageContext) -> StageResult:
     if run.predictions:
         sections.append(plan_section(run.predictions, run.summary))
     for name, stage_type in run.stage_types.items():
-        curves = [c for c in (_curve(run, name, metric) for metric in config.charts) if c]
         if stage_type.report is not None and name in run.summary:
             sections += stage_type.report(dict(run.summary[name]))
-        if curves:
-            sections.append(Section(f"{name}: curves", curves))
+        curves = curves_of(run.metrics, name)
+        if stage_type.check is not None and (remarks := stage_type.check(curves)):
+            sections.append(_remarks(name, remarks))
+        charts = [_chart(name, metric, curves) for metric in config.charts if _has(curves, metric)]
+        drawn = [one for one in curves if _has(curves, one)]
+        charts += [_panel(one, curves) for one in logged(stage_type.panels, drawn)]
+        if charts:
+            sections.append(Section(f"{name}: curves", charts))
+        samples = SampleLog(samples_path(context.output, name))
+        if config.samples and (steps := samples.steps()):
+            sections.append(_samples(name, samples, spread_steps(steps, config.samples)))
     sections.append(_environment(environment, run))
     write_html(
         context.output / "report.html",
@@ -102,18 +123,40 @@ def _error(foreseen: float, seen: float | None) -> str:
     return f"{foreseen / seen - 1:+.0%}" if seen else "–"
 
 
-def _curve(run: RunView, stage: str, metric: str) -> Chart | None:
-    rows = [
-        (row["step"], row["value"])
-        for row in run.metrics
-        if row.get("stage") == stage and row["name"] == metric and row.get("step") is not None
-    ]
-    if len(rows) < 2:
-        return None
-    steps = [float(step) for step, _ in rows]
-    values = [math.nan if value is None else float(value) for _, value in rows]
+def _has(curves: Mapping[str, Curve], metric: str) -> bool:
+    return metric in curves and len(curves[metric].steps) > 1
+
+
+def _chart(stage: str, metric: str, curves: Mapping[str, Curve]) -> Chart:
     label = metric + (f", {_UNITS[metric]}" if metric in _UNITS else "")
-    return Chart(f"{stage}: {metric}", [Series(metric, steps, values)], "step", label)
+    curve = curves[metric]
+    return Chart(f"{stage}: {metric}", [Series(metric, *_thinned(curve))], "step", label)
+
+
+def _panel(panel: Panel, curves: Mapping[str, Curve]) -> Chart:
+    series = [Series(label, *_thinned(curves[name])) for name, label in panel.lines.items()]
+    return Chart(panel.title, series, "step", panel.unit)
+
+
+def _thinned(curve: Curve) -> tuple[list[float], list[float]]:
+    every = -(-len(curve.steps) // _POINTS)
+    return curve.steps[::every], curve.values[::every]
+
+
+def _remarks(stage: str, remarks: Sequence[Remark]) -> Section:
+    rows = [[remark.signal, remark.text] for remark in remarks]
+    return Section(f"{stage}: worth a look", [Table(["signal", "what it says"], rows)])
+
+
+def _samples(stage: str, samples: SampleLog, steps: Sequence[int]) -> Section:
+    """A few samples of these steps."""
+    columns = ("step", "reward", "prompt", "completion")
+    rows: list[list[Any]] = []
+    for step in steps:
+        for found in samples.at(step)[:_SAMPLES_A_STEP]:
+            texts = (shorten(str(found.get(name, "")), _LONGEST_SAMPLE) for name in columns[2:])
+            rows.append([step, found.get("reward"), *texts])
+    return Section(f"{stage}: samples", [Table(columns, rows)])
 
 
 def _environment(environment: Mapping[str, Any], run: RunView) -> Section:

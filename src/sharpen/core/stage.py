@@ -24,6 +24,7 @@ from sharpen.core.errors import (
     did_you_mean,
 )
 from sharpen.core.report import Section
+from sharpen.core.signals import Curve, Panel, Remark
 
 __all__ = [
     "Artifact",
@@ -268,6 +269,12 @@ class StageType:
 
     report: Callable[[dict[str, Any]], list[Section]] | None = None
     """Sections of the run's report, from the stage's part of the summary."""
+
+    panels: tuple[Panel, ...] = ()
+    """What is looked at together of the numbers that it logs step by step."""
+
+    check: Callable[[Mapping[str, Curve]], list[Remark]] | None = None
+    """Tells which of these numbers are not as they should be, and what to do."""
 
     minimizes: str | None = None
     """The result that tuning a recipe makes small where nothing else is asked for."""

@@ -23,7 +23,7 @@ from sharpen.core.store import open_store
 from sharpen.core.study_compare import compare_studies
 from sharpen.core.study_queries import StudyQueries
 from sharpen.core.study_view import StudyView, load_study
-from sharpen.ui.runs import find_runs, find_stores, read_run
+from sharpen.ui.runs import find_runs, find_stores, read_run, read_samples
 
 __all__ = ["make_app"]
 
@@ -188,6 +188,13 @@ def make_app(
     @app.get("/api/runs")
     def run_list() -> list[dict[str, Any]]:
         return [] if runs is None else find_runs(runs)
+
+    @app.get("/api/samples")
+    def samples(run: str, stage: str, step: int) -> list[dict[str, Any]]:
+        found = None if runs is None else read_samples(runs, run, stage, step)
+        if found is None:
+            raise HTTPException(404, "there is no such run or stage")
+        return found
 
     @app.get("/api/runs/{run:path}")
     def one_run(run: str) -> dict[str, Any]:

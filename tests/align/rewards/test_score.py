@@ -1,14 +1,19 @@
 """Rewards from a reward model: its own scores, whatever shares a call, and learning from them."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from align_stage import PAIRS, align
+from align_stage import PAIRS, Stage, align
 from sharpen.align.rewards import find_reward
 from sharpen.align.score_model import load_score_model
-from sharpen.core.errors import ConfigError, FileFormatError
+from sharpen.align.stages import ALIGN
+from sharpen.core.errors import ConfigError, FileFormatError, MissingFileError
+from sharpen.core.recipe import load_recipe
+from sharpen.core.run import predict
 from sharpen.models import load_model
 from small_models import byte_tokenizer, save_small_model
 
@@ -92,3 +97,40 @@ def test_what_is_no_reward_model_is_refused(start: Path) -> None:
         find_reward("score_model", {"path": str(start)})([""], ["a"], [{}])
     with pytest.raises(ConfigError, match="batch=0"):
         find_reward("score_model", {"path": str(start), "batch": 0})
+
+
+def test_its_folder_may_be_relative_to_the_recipe(
+    judge: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, elsewhere = tmp_path / "there", tmp_path / "elsewhere"
+    there.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    (there / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
+    shutil.copytree(judge, there / "judge")
+    own = {
+        "method": "grpo",
+        "data": "prompts.jsonl",
+        "steps": 1,
+        "batch": 2,
+        "generations": 2,
+        "sampling": {"max_tokens": 4},
+        "reward": {"uses": "score_model", "options": {"path": "judge"}, "workers": 0},
+    }
+    (there / "recipe.yaml").write_text(
+        json.dumps({"sharpen": 1, "name": "x", "model": str(start), "rl": {"uses": "align", **own}})
+    )
+    recipe = load_recipe(there / "recipe.yaml")
+    assert predict(recipe)["rl"].peak_bytes > 0
+    assert len(Stage(start, there, **own).metrics["reward"]) == 1
+    spec = recipe.stage("rl")
+    before = ALIGN.fingerprint(spec.config, recipe.context(spec))
+    (there / "judge" / "more").write_text("x")
+    assert ALIGN.fingerprint(spec.config, recipe.context(spec)) != before  # another model
+    shutil.rmtree(there / "judge")
+    with pytest.raises(MissingFileError, match=r"elsewhere/judge and .*there/judge"):
+        predict(recipe)
+    made_before = {"uses": "align", "method": "rm", "data": "prompts.jsonl"}
+    top = {"sharpen": 1, "name": "x", "model": str(start), "rm": made_before}
+    (there / "recipe.yaml").write_text(json.dumps({**top, "rl": {"uses": "align", **own}}))
+    assert predict(load_recipe(there / "recipe.yaml"))["rl"].peak_bytes > 0

@@ -49,7 +49,9 @@ def dpo_loss(
     counts = counts or Counts.of(batch)
     if batch.ref_logp is None:
         raise ConfigError("DPO needs the reference's log-probabilities: set ref_logp of the pairs.")
-    log_ratio = sequence_sum(logp, batch.action_mask) - batch.ref_logp
+    sums = sequence_sum(logp, batch.action_mask)
+    logp_chosen, logp_rejected = sums.chunk(2)
+    log_ratio = sums - batch.ref_logp
     chosen, rejected = log_ratio.chunk(2)
     scaled = config.beta * (chosen - rejected)
     e = config.label_smoothing
@@ -72,6 +74,8 @@ def dpo_loss(
                 "margin": (scaled.sum(), size),
                 "reward_chosen": (config.beta * chosen.sum(), size),
                 "reward_rejected": (config.beta * rejected.sum(), size),
+                "logp_chosen": (logp_chosen.sum(), size),
+                "logp_rejected": (logp_rejected.sum(), size),
             }
         ),
     )

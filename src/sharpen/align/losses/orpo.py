@@ -52,7 +52,8 @@ def orpo_loss(
     counts = counts or Counts.of(batch)
     size, mask = len(batch), batch.action_mask
     lengths = batch.completion_lengths
-    means = sequence_sum(logp, mask) / lengths.clamp(min=1)
+    sums = sequence_sum(logp, mask)
+    means = sums / lengths.clamp(min=1)
     # A certain completion has infinite odds: a tiny distance keeps the loss and its slope finite.
     means = means.clamp(max=-torch.finfo(means.dtype).tiny)
     full = ((lengths[:size] > 0) & (lengths[size:] > 0)).to(means.dtype)
@@ -71,6 +72,8 @@ def orpo_loss(
                 "nll": (nll, nll_mask.sum()),
                 "log_odds": (difference.sum(), full.sum()),
                 "accuracy": ((difference > 0).sum(), full.sum()),
+                "logp_chosen": (sums[:size].sum(), size),
+                "logp_rejected": (sums[size:].sum(), size),
             }
         ),
     )

@@ -160,37 +160,126 @@
     main.append(table(["study", "optimizers", "trials", "best", "seconds"], found.studies.map((s) => [s.name, s.optimizers.join(", "), s.trials, s.best === undefined ? `Pareto set of ${s.pareto}` : s.best, s.seconds])));
   }
 
+  // -- a run ------------------------------------------------------------------------------------
+
+  // What is drawn stays while the run goes on; new numbers go into the charts that are there.
   async function run(id, mine) {
     const url = `api/runs/${id.split("/").map(encodeURIComponent).join("/")}`;
     const found = await get(url);
     if (mine !== opened) return;
     path.replaceChildren(make("a", { href: "#/" }, "runs"), ` / ${id}`);
-    const grid = make("div", { class: "grid" });
-    main.replaceChildren(make("h1", {}, id), grid);
-    const names = Object.keys(found.series).filter((n) => found.series[n].value.length > 1);
-    for (const name of names) await charts.lines(chart(grid, `series-${name}`), [{ name, x: found.series[name].step, y: found.series[name].value }], { x: "step", y: name });
-    const single = Object.keys(found.series).filter((n) => found.series[n].value.length === 1);
-    if (single.length) main.append(make("h2", {}, "Values"), table(["name", "value"], single.map((n) => [n, found.series[n].value[0]])));
-    for (const part of ["summary", "plan", "environment"]) if (found[part]) main.append(make("h2", {}, part), make("pre", {}, JSON.stringify(found[part], null, 1)));
-    main.append(make("h2", {}, "Files"), table(["file", "bytes"], found.artifacts.map((a) => [a.name, a.bytes])));
-    if (!found.summary && mine === opened) watch(url, null, mine);
+    const parts = { remarks: make("div", { id: "remarks" }), panels: make("div", { id: "panels" }), samples: make("div", { id: "samples" }), others: make("div"), rest: make("div") };
+    main.replaceChildren(make("h1", {}, id), ...Object.values(parts));
+    const nodes = new Map(), groups = new Map(), shown = new Map();
+
+    function place(parent, key, caption) {
+      if (!nodes.has(key)) {
+        if (!parent.querySelector(".grid")) parent.append(make("div", { class: "grid" }));
+        const figure = make("figure", {}, ...(caption ? [make("figcaption", {}, caption)] : []));
+        parent.querySelector(".grid").append(figure);
+        nodes.set(key, chart(figure, key));
+      }
+      return nodes.get(key);
+    }
+
+    async function refresh(now) {
+      const remarks = Object.entries(now.stages).flatMap(([stage, s]) => s.remarks.map((r) => make("p", { class: "remark" }, make("b", {}, `${stage}: ${r.signal} `), r.text)));
+      parts.remarks.replaceChildren(...remarks);
+      const drawn = new Set();
+      for (const [stage, health] of Object.entries(now.stages)) {
+        if (health.panels.length && !groups.has(stage)) {
+          groups.set(stage, make("div", {}, make("h2", {}, `${stage}: how it goes`)));
+          parts.panels.append(groups.get(stage));
+        }
+        for (const panel of health.panels) {
+          const lines = Object.keys(panel.lines).filter((name) => now.series[`${stage}/${name}`]);
+          lines.forEach((name) => drawn.add(`${stage}/${name}`));
+          await charts.lines(place(groups.get(stage), `panel-${stage}-${panel.title}`, panel.title), lines.map((name) => ({ name: panel.lines[name], x: now.series[`${stage}/${name}`].step, y: now.series[`${stage}/${name}`].value })), { x: "step", y: panel.unit, zero: true });
+        }
+      }
+      for (const [stage, steps] of Object.entries(now.samples)) {
+        if (!shown.has(stage)) {
+          shown.set(stage, samplesOf(id, stage));
+          parts.samples.append(shown.get(stage).node);
+        }
+        await shown.get(stage).update(steps);
+      }
+      const names = Object.keys(now.series).filter((n) => now.series[n].value.length > 1 && !drawn.has(n));
+      if (names.length && drawn.size && !parts.others.firstChild) parts.others.append(make("h2", {}, "Other numbers"));
+      for (const name of names) await charts.lines(place(parts.others, `series-${name}`), [{ name, x: now.series[name].step, y: now.series[name].value }], { x: "step", y: name });
+      const single = Object.keys(now.series).filter((n) => now.series[n].value.length === 1 && !drawn.has(n));
+      parts.rest.replaceChildren();
+      if (single.length) parts.rest.append(make("h2", {}, "Values"), table(["name", "value"], single.map((n) => [n, now.series[n].value[0]])));
+      for (const part of ["summary", "plan", "environment"]) if (now[part]) parts.rest.append(make("h2", {}, part), make("pre", {}, JSON.stringify(now[part], null, 1)));
+      parts.rest.append(make("h2", {}, "Files"), table(["file", "bytes"], now.artifacts.map((a) => [a.name, a.bytes])));
+    }
+
+    await refresh(found);
+    if (!found.summary && mine === opened) follow(url, mine, refresh);
+  }
+
+  // Samples of a stage: a slider over the steps that have some, and what was written at one.
+  function samplesOf(id, stage) {
+    let steps = [], at = -1, asked = 0;
+    const body = make("div"), label = make("output", {});
+    const slider = make("input", { type: "range", min: 0, max: 0, value: 0, "aria-label": `step of the samples of ${stage}`, oninput: () => { at = Number(slider.value); fill().catch(tell); } });
+    const node = make("div", {}, make("h2", {}, `${stage}: samples`), make("p", { class: "slider" }, slider, label), body);
+
+    async function fill() {
+      const mine = ++asked, step = steps[at];
+      label.textContent = `step ${step}: ${at + 1} of ${steps.length}`;
+      const rows = await get(`api/samples?run=${encodeURIComponent(id)}&stage=${encodeURIComponent(stage)}&step=${step}`);
+      if (mine !== asked) return;  // the slider has moved on
+      const text = (value) => make("div", { class: "sample" }, value);
+      body.replaceChildren(table(["reward", "version", "prompt", "completion"], rows.map((r) => [r.reward === null ? "none" : r.reward, r.version, text(r.prompt), text(r.completion)])));
+    }
+
+    async function update(now) {
+      const follows = at === steps.length - 1, before = steps[at];
+      steps = now;
+      slider.max = steps.length - 1;
+      at = follows ? steps.length - 1 : Math.max(steps.indexOf(before), 0);
+      slider.value = at;
+      if (steps[at] !== before) await fill();
+      else label.textContent = `step ${before}: ${at + 1} of ${steps.length}`;
+    }
+
+    return { node, update };
   }
 
   // -- going on ---------------------------------------------------------------------------------
 
-  function watch(url, version, mine) {
+  // Ask every two seconds; done() says whether that was the last time.
+  function repeat(mine, done) {
     live.textContent = "live";
     timer = setTimeout(async () => {
       if (mine !== opened) return;
       try {
-        const now = version === null ? null : (await get(url)).version;
-        if (version === null || now !== version) return void draw();
-        watch(url, version, mine);
+        if (!(await done()) && mine === opened) repeat(mine, done);
       } catch (error) {
+        if (mine !== opened) return;
         live.textContent = "the server does not answer";
         timer = setTimeout(() => mine === opened && draw(), 3000);
       }
     }, 2000);
+  }
+
+  function watch(url, version, mine) {
+    repeat(mine, async () => {
+      const changed = (await get(url)).version !== version;
+      if (changed && mine === opened) draw();
+      return changed;
+    });
+  }
+
+  function follow(url, mine, refresh) {
+    repeat(mine, async () => {
+      const now = await get(url);
+      if (mine !== opened) return true;
+      await refresh(now);
+      if (now.summary && mine === opened) live.textContent = "";
+      return Boolean(now.summary);
+    });
   }
 
   async function draw() {

@@ -11,7 +11,7 @@ const charts = (() => {
     const axis = { gridcolor: line, zerolinecolor: line, automargin: true };
     const base = {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, size: 12 },
-      margin: { l: 55, r: 15, t: 35, b: 45 }, legend: { orientation: "h", y: 1.12 },
+      margin: { l: 55, r: 15, t: 35, b: 45 }, legend: { orientation: "h", y: 1.02, yanchor: "bottom" },
     };
     const found = { ...base, ...more };
     for (const key of Object.keys(found).filter((k) => /^[xy]axis/.test(k))) found[key] = { ...axis, ...found[key] };
@@ -124,8 +124,10 @@ const charts = (() => {
   }
 
   function lines(node, series, labels) {
-    return draw(node, series.map((s) => ({ x: s.x, y: s.y, name: text(s.name), mode: "lines", line: s.line || {} })),
-      { xaxis: { title: { text: text(labels.x) } }, yaxis: { title: { text: text(labels.y) }, type: labels.log ? "log" : "linear" } });
+    const small = series.every((s) => s.y.every((v) => Math.abs(v) < 1e-2));
+    const fromZero = labels.zero && series.every((s) => s.y.every((v) => v === null || v >= 0));
+    return draw(node, series.map((s) => ({ x: s.x, y: s.y, name: text(s.name), mode: s.x.length < 30 ? "lines+markers" : "lines", marker: { size: 4 }, line: s.line || {} })),
+      { xaxis: { title: { text: text(labels.x) } }, yaxis: { title: { text: text(labels.y) }, type: labels.log ? "log" : "linear", exponentformat: small ? "power" : "SI", rangemode: fromZero ? "tozero" : "normal" } });
   }
 
   return { history, parallel, slice, pareto, bars, timeline, lines, front };
