@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,24 @@ def test_this_machine_is_measured_once_and_a_damaged_cache_again(
     assert load_profile().name == "after ten minutes"
     cache_file().write_text("{")
     assert load_profile().name == "after damage"
+
+
+def test_of_several_that_need_it_one_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    measured = []
+
+    def probed() -> DeviceProfile:
+        measured.append(PROFILE)
+        time.sleep(0.2)  # the others come meanwhile
+        return PROFILE
+
+    monkeypatch.setattr(device_module, "_probe_in_child", probed)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: load_profile(), range(3)))
+    assert found == [PROFILE] * 3
+    assert len(measured) == 1
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(

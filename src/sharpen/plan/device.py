@@ -36,8 +36,8 @@ from typing import Any
 import psutil
 
 from sharpen.core.config import digest, from_dict, read_json, to_dict
-from sharpen.core.errors import ExecutionError, SharpenError, StorageError
-from sharpen.core.files import atomic_write_json, cache_home
+from sharpen.core.errors import BusyError, ExecutionError, SharpenError, StorageError
+from sharpen.core.files import FileLock, atomic_write_json, cache_home
 from sharpen.core.huge_pages import worker_environment
 
 __all__ = ["DeviceProfile", "RateTable", "load_profile", "probe"]
@@ -53,6 +53,7 @@ _HEAD_DIMS = (32, 128)
 _DTYPES = ("float32", "bfloat16")
 _COPY_BYTES = 64 << 20
 _MAX_AGE_S = 600
+_WAIT_S = 120.0  # for another process that measures
 _IMPORTS = "import torch, numpy, tokenizers, safetensors.torch, jinja2, sqlalchemy, psutil"
 
 
@@ -189,17 +190,39 @@ def load_profile(*, max_age_s: float = _MAX_AGE_S) -> DeviceProfile:
         ExecutionError: the measuring process failed; its last words are in the message.
     """
     path = cache_file()
-    if path.exists() and time.time() - path.stat().st_mtime < max_age_s:
-        try:
-            return from_dict(DeviceProfile, read_json(path, "device profile"))
-        except SharpenError as error:
-            _log.warning("the device profile is damaged (%s); measuring again", error)
-    profile = _probe_in_child()
+    kept = _kept(path, max_age_s)
+    if kept is not None:
+        return kept
+    # Of several that need it one measures: they would take each other's time.
+    lock = FileLock(path.with_suffix(".lock"), "the device profile")
     try:
-        atomic_write_json(path, to_dict(profile))
-    except StorageError as error:
-        _log.warning("the device profile cannot be kept: %s", error)
-    return profile
+        lock.acquire(timeout_s=_WAIT_S)
+    except (BusyError, StorageError) as error:
+        _log.debug("the device profile is measured without a lock: %s", error)
+    try:
+        kept = _kept(path, max_age_s)
+        if kept is not None:
+            return kept
+        profile = _probe_in_child()
+        try:
+            atomic_write_json(path, to_dict(profile))
+        except StorageError as error:
+            _log.warning("the device profile cannot be kept: %s", error)
+        return profile
+    finally:
+        lock.release()
+
+
+def _kept(path: Path, max_age_s: float) -> DeviceProfile | None:
+    """The profile in a file, if it is there, recent and whole."""
+    try:
+        if time.time() - path.stat().st_mtime < max_age_s:
+            return from_dict(DeviceProfile, read_json(path, "device profile"))
+    except OSError:
+        return None
+    except SharpenError as error:
+        _log.warning("the device profile is damaged (%s); measuring again", error)
+    return None
 
 
 def _probe_in_child() -> DeviceProfile:
