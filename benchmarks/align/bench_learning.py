@@ -39,7 +39,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "ReMax": {"method": "remax", "steps": 60, "lr": 1e-3},
     "RLOO": {"method": "rloo", "steps": 60, "lr": 1e-3, "generations": 4},
     "GRPO": {"method": "grpo", "steps": 80, "lr": 5e-4, "generations": 8},
-    "PPO": {"method": "ppo", "steps": 100, "lr": 3e-4},
+    "PPO": {"method": "ppo", "steps": 80, "lr": 3e-4, "batch": 64},
     "rejection sampling": {
         "method": "rft",
         "steps": 60,
@@ -62,7 +62,7 @@ ONLINE = {
 
 
 def align(
-    model: Path, rows: Sequence[Mapping[str, Any]], seed: int, folder: Path, **own: Any
+    model: str | Path, rows: Sequence[Mapping[str, Any]], seed: int, folder: Path, **own: Any
 ) -> Any:
     """One alignment in this process: the folder of its model, and its metrics by name."""
     for name in ("out", "work", "run"):
@@ -162,7 +162,8 @@ def main() -> int:
                 "learnt": sum(one["learnt"] for one in own),
                 "of": len(own),
                 "budget": METHODS[name]["steps"],
-                "completions_a_batch": ONLINE["batch"] * _generations(METHODS[name]),
+                "completions_a_batch": METHODS[name].get("batch", ONLINE["batch"])
+                * _generations(METHODS[name]),
             }
             for name, own in runs.items()
         },

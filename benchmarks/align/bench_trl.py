@@ -8,7 +8,9 @@ all linear layers; float32 throughout, AdamW.
 the reference runs in every step, and once with ``precompute_ref_log_probs``, as ours always does;
 what is done once before the first step is told apart. **GRPO**: 4 prompts, 8 completions of each,
 all of exactly 48 new tokens (the end of the text is ignored, or forbidden), the share of the letter
-e as the reward, ``dapo``, no reference; TRL generates with ``transformers``. Peak memory is each
+e as the reward, ``dapo``, no reference; TRL generates with ``transformers``. Once with prompts of
+about ten tokens and once with two docstrings before each, where what completions of one prompt
+share is most of the work. Peak memory is each
 process's high-water mark, and the same above what it held when everything was imported.
 
 Checked: the losses of the first two steps of DPO agree to 1e-3, which needs the same pairs and the
@@ -36,11 +38,16 @@ PAIRS, PROMPTS, GENERATIONS, NEW, LR = 8, 4, 8, 48, 1e-5
 THREADS = 1  # so that what else runs on the machine makes no side wait for its own threads
 MODELS = {"tiny": "full", "smollm2-135m-instruct": "lora"}
 ROUNDS = {"tiny": 11, "smollm2-135m-instruct": 3}
+RUNS = (
+    ("dpo", "dpo", False),
+    ("grpo", "grpo", False),
+    ("grpo, long prompts", "grpo", True),
+)
 WANTED = {"dpo": 1.5, "grpo": 2.0, "memory": 0.7}
 
 
-def rows(count: int) -> list[dict[str, str]]:
-    """Prompts, docstrings, and docstrings of other functions."""
+def rows(count: int, *, long: bool = False) -> list[dict[str, str]]:
+    """Prompts, docstrings, and docstrings of other functions; long prompts have two before."""
     found: list[tuple[str, str]] = []
     for path in sorted(Path(os.__file__).parent.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(errors="replace"))):
@@ -50,8 +57,13 @@ def rows(count: int) -> list[dict[str, str]]:
                 found.append((f"Describe {node.name}({names}):", " " + " ".join(text.split())))
         if len(found) > 2 * count:
             break
+    texts = [text for _, text in found]
     return [
-        {"prompt": p, "chosen": text, "rejected": found[-1 - i][1]}
+        {
+            "prompt": f"{texts[i - 1]}{texts[i - 2]} {p}" if long else p,
+            "chosen": text,
+            "rejected": texts[-1 - i],
+        }
         for i, (p, text) in enumerate(found[:count])
     ]
 
@@ -224,9 +236,14 @@ def name_of(folder: str) -> str:
     return Path(folder).name
 
 
-def compare(method: str, model: str, folder: Path, rounds: int, warmup: int) -> dict[str, Any]:
+def compare(
+    method: str, model: str, folder: Path, rounds: int, warmup: int, *, long: bool = False
+) -> dict[str, Any]:
     module = "benchmarks.align.bench_trl"
     data, total = str(folder / "rows.jsonl"), str(rounds + warmup + 1)
+    count = PAIRS * (rounds + warmup + 1)
+    text = "".join(json.dumps(row) + "\n" for row in rows(count, long=long))
+    Path(data).write_text(text)
     peers = {"trl": False, "trl, precomputed": True} if method == "dpo" else {"trl": False}
     env = {**os.environ, "OMP_NUM_THREADS": str(THREADS)}
     children = {"sharpen": start(module, "ours", method, model, data, total, env=env)}
@@ -241,7 +258,7 @@ def compare(method: str, model: str, folder: Path, rounds: int, warmup: int) -> 
             for name, child in children.items():
                 reports[name].append(step(child))
             told = {name: round(own[-1]["seconds"], 2) for name, own in reports.items()}
-            print(method, model, number, told, flush=True)
+            print(method, model, "long" if long else "", number, told, flush=True)
     finally:
         for child in children.values():
             child.kill()
@@ -285,13 +302,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for model in rounds:
-            count = PAIRS * (rounds[model] + warmup + 1)
-            text = "".join(json.dumps(row) + "\n" for row in rows(count))
-            (folder / "rows.jsonl").write_text(text)
             save_model(load_model(model), folder / model, tokenizer=load_tokenizer(model))
-            for method in ("dpo", "grpo"):
-                results[f"{method}, {model}"] = compare(
-                    method, model, folder, rounds[model], warmup
+            for name, method, long in RUNS:
+                results[f"{name}, {model}"] = compare(
+                    method, model, folder, rounds[model], warmup, long=long
                 )
 
     def plot(figure: Any) -> None:

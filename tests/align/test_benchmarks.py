@@ -30,7 +30,7 @@ def test_the_quick_benchmark_beside_trl_runs(repository: Path, tmp_path: Path) -
     line = [sys.executable, "-m", "benchmarks.align.bench_trl", "--quick", "--json", str(out)]
     subprocess.run(line, cwd=repository, check=True, timeout=300)
     results = json.loads(out.read_text())["results"]
-    assert {"dpo, tiny", "grpo, tiny"} < results.keys()
+    assert {"dpo, tiny", "grpo, tiny", "grpo, long prompts, tiny"} < results.keys()
 
 
 @pytest.mark.slow
@@ -47,7 +47,7 @@ def test_the_quick_benchmark_of_faster_programs_runs(repository: Path, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["agents", "bcoder", "remax", "learning"])
+@pytest.mark.parametrize("name", ["agents", "bcoder", "functions", "remax", "learning"])
 def test_the_quick_benchmarks_of_methods_run(name: str, repository: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     line = [sys.executable, "-m", f"benchmarks.align.bench_{name}", "--quick", "--json", str(out)]
