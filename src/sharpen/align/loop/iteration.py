@@ -50,6 +50,7 @@ class Rollouts:
 
 def steps_of(
     batch: RolloutBatch,
+    idle: RolloutBatch,
     rollouts: Rollouts,
     *,
     name: Mapping[str, Any],
@@ -59,27 +60,26 @@ def steps_of(
     """The optimizer steps of an iteration, in their order.
 
     Args:
-        batch: a rank's completions with advantages, at least one.
+        batch: a rank's completions with advantages; there may be none.
+        idle: a row without actions, for steps on which the rank has none while others have; it
+            counts nothing.
         rollouts: passes and mini-batches.
         name: plain data that the order of the completions is drawn from.
         micro_batch: completions of a forward pass.
         longest: tokens that a completion may have.
     """
     steps: list[StepWork] = []
-    minibatches = min(rollouts.minibatches, len(batch))
-    share = float(batch.action_mask.sum()) / minibatches
+    share = float(batch.action_mask.sum()) / max(1, min(rollouts.minibatches, len(batch)))
     for epoch in range(rollouts.epochs):
         order = torch.arange(len(batch))
         if rollouts.steps > 1:
             seed = int(digest({**name, "epoch": epoch})[:15], 16)
             order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(seed))
         for rows in order.tensor_split(rollouts.minibatches):
-            chosen = rows if len(rows) else order[:1]
-            part = batch.select(chosen)
-            if not len(rows):
-                part = replace(part, action_mask=torch.zeros_like(part.action_mask))
+            part = batch.select(rows)
             counts = Counts.of(part, max_completion_length=longest)
             counts = replace(counts, generation_tokens=share)
+            part = part if len(part) else idle
             steps.append(
                 StepWork(
                     part.split(-(-len(part) // micro_batch)),

@@ -255,7 +255,8 @@ class RolloutWork:
         batch = self.method.estimate(batch, self.options, estimation)
         self._metrics = add_metrics([self._metrics, estimation.metrics])
         self._queue += steps_of(
-            batch if len(batch) else spare,
+            batch,
+            spare,
             self.rollouts,
             name={"seed": self._trainer.seed, "version": self._iteration},
             micro_batch=self._trainer.config.micro_batch,
