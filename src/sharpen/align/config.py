@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -277,7 +278,7 @@ class AlignConfig:
             able = [name for name, one in DESCRIPTIONS.items() if one.online]
             raise ConfigError(
                 f"{self.method} learns from rows; in a world, take {', '.join(able)}. Rows of what "
-                "was done there come from sharpen align collect."
+                "was done there come from sharpen align play --pairs."
             )
         if self.world and self.reward is not None:
             raise ConfigError("a world tells rewards itself: leave reward out.")
@@ -299,12 +300,25 @@ class AlignConfig:
         for name in ("batch", "minibatches", "samples", "tasks"):
             if getattr(self, name) < (0 if name == "samples" else 1):
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
-        for name in ("micro_batch", "generations", "epochs_per_batch", "max_length"):
+        for name in ("micro_batch", "generations", "epochs_per_batch", "max_length", "steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name}={value} must be at least 1, or null.")
         if self.steps is not None and self.epochs is not None:
             raise ConfigError("give steps or epochs, not both.")
+        if self.epochs is not None and not 0 < self.epochs < math.inf:
+            raise ConfigError(f"epochs={self.epochs} must be above 0 and finite.")
+        if self.method == "kto" and self.batch < 2:
+            raise ConfigError(
+                f"batch={self.batch}: kto compares each completion with another prompt's, so that "
+                "batch must be at least 2."
+            )
+        generations = self.generations or method.generations
+        if self.method in ("rloo", "grpo") and generations < 2:
+            raise ConfigError(
+                f"{self.method} compares completions of one prompt: generations={generations} must "
+                "be at least 2."
+            )
         if self.engine not in ("auto", "serve", "model") and "://" not in self.engine:
             raise ConfigError(
                 f"engine={self.engine!r} must be auto, serve, model, or a server's address."
@@ -332,7 +346,7 @@ class AlignConfig:
         if taken:
             raise ConfigError(f"{taken[0]!r} is what {self.method} decides: leave it out.")
         try:
-            return from_dict(method.options, {**self.options, **fixed})
+            return from_dict(method.options, {**self.options, **fixed}, path="options")
         except ConfigError as error:
             raise ConfigError(f"options of {self.method}: {error}") from error
 
@@ -372,7 +386,9 @@ class AlignConfig:
         room = self.sampling.max_tokens
         if limit - room < 2:
             raise ConfigError(
-                f"sampling.max_tokens={room} leaves no room for a prompt in {limit} tokens."
+                f"sampling.max_tokens={room} leaves no room for a prompt: it and its completion "
+                f"have {limit} tokens together (max_length, or the model's context of "
+                f"{positions}). Lower sampling.max_tokens."
             )
         return limit - room
 

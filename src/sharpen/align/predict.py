@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sharpen.align.agents.worlds import find_world
 from sharpen.align.config import AlignConfig, RewardConfig
 from sharpen.align.options.methods import Description, describe
@@ -17,7 +19,8 @@ from sharpen.align.places import placed
 from sharpen.align.rewards import find_reward
 from sharpen.align.rows import read_feedback, tokenize_rows
 from sharpen.core.assets import ASSETS, asset_path
-from sharpen.core.errors import MissingFileError
+from sharpen.core.config import read_json
+from sharpen.core.errors import ConfigError, MissingFileError, SharpenError
 from sharpen.core.model_spec import ModelSpec
 from sharpen.core.stage import Prediction, RecipeContext
 from sharpen.models.tile_sizes import logits_tile
@@ -44,6 +47,8 @@ def predict_align(config: AlignConfig, context: RecipeContext) -> Prediction:
     method = describe(config.method)
     if config.reward is not None:  # what is not there is said before anything is loaded
         _find_reward(config.reward, context)
+    if config.reference != "start" and config.reference not in ASSETS:
+        _known_model(context.resolve(config.reference), "the reference")
     if config.world:
         find_world(placed(config.world, context.resolve))
     device: DeviceProfile = context.device or load_profile()
@@ -73,6 +78,13 @@ def predict_align(config: AlignConfig, context: RecipeContext) -> Prediction:
     )
 
 
+def _known_model(folder: Path, what: str) -> None:
+    try:
+        ModelSpec.from_ref(folder)
+    except SharpenError as error:
+        raise ConfigError(f"{what}: {error}") from error
+
+
 def _find_reward(config: RewardConfig, context: RecipeContext) -> None:
     try:
         place, options = config.placed(context.resolve)
@@ -84,6 +96,14 @@ def _find_reward(config: RewardConfig, context: RecipeContext) -> None:
             raise
         place, options = config.uses, dict(config.options)  # an earlier stage will have made it
     find_reward(place, options)
+    if config.uses == "score_model" and (folder := Path(options["path"])).exists():
+        _known_model(folder, "the reward score_model")
+        made = read_json(folder / "config.json", "model config").get("architectures")
+        if "SequenceClassification" not in str(made):
+            raise ConfigError(
+                f"{folder} is a language model ({made}), no reward model. Make one with sharpen "
+                "align rm."
+            )
 
 
 def _longest(

@@ -198,6 +198,7 @@ def run(
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     if until is not None:
         loaded.stage(until)
+    predictions = predict(loaded)  # what is wrong is said before anything is written
     folder = Path(output) if output is not None else Path("runs") / loaded.name
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"the run folder {folder} is a file; choose another with --output.")
@@ -205,7 +206,8 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", f"the run folder {folder}")
     with lock:
-        return _Runner(loaded, folder, store, observer or _Quiet(), lock).carry_out(until, force)
+        runner = _Runner(loaded, folder, store, observer or _Quiet(), lock, predictions)
+        return runner.carry_out(until, force)
 
 
 def predict(recipe: Recipe, *, device: Any = None) -> dict[str, Prediction]:
@@ -235,6 +237,7 @@ class _Runner:
         store: Path | None,
         observer: RunObserver,
         lock: FileLock,
+        predictions: dict[str, Prediction],
     ) -> None:
         self.recipe = recipe
         self.folder = folder.absolute()
@@ -245,7 +248,7 @@ class _Runner:
         self.log = MetricsLog(self.folder / "metrics.jsonl")
         self.summary = Summary()
         self.artifacts: dict[str, Artifact] = {}
-        self.predictions: dict[str, Prediction] = {}
+        self.predictions = predictions
         self.reused: list[str] = []
         self._model_print: str | None = None
 
@@ -278,7 +281,6 @@ class _Runner:
                 link.unlink()
 
     def _plan(self, force: bool) -> None:
-        self.predictions = predict(self.recipe)
         available = psutil.virtual_memory().total
         plan = {name: to_dict(p) for name, p in self.predictions.items()}
         atomic_write_json(self.folder / "plan.json", {"memory_bytes": available, "stages": plan})

@@ -70,7 +70,7 @@ def test_only_the_assistants_words_of_a_conversation_are_learned() -> None:
 def test_what_is_too_long_is_refused_dropped_or_loses_its_end() -> None:
     row = {"prompt": "abc", "completion": "defg"}  # 3 + 5 tokens
     assert len(tokens(row, max_length=8).rows) == 1
-    with pytest.raises(DataError, match=r"f:1: completion too long of 3 \+ 5 tokens, max_length=7"):
+    with pytest.raises(DataError, match=r"f:1: completion too long: 3 \+ 5 tokens, max_length=7"):
         tokens(row, max_length=7)
     assert tokens(row, max_length=7, on_long="drop").dropped == {"completion too long": 1}
     cut = tokens(row, max_length=5, on_long="cut")
@@ -87,7 +87,7 @@ def test_prompts_are_never_cut(on_long: str) -> None:
     assert (found.rows, found.dropped) == ([], {"prompt leaves no room": 1})
     found = tokens(row, max_prompt=2, on_long=on_long)
     assert found.dropped == {"prompt too long": 1}
-    with pytest.raises(DataError, match="prompt too long of 3 tokens, max_prompt=2"):
+    with pytest.raises(DataError, match="prompt too long: 3 tokens, max_prompt=2"):
         tokens(row, max_prompt=2)
 
 

@@ -110,7 +110,7 @@ def find_reward(
     if isinstance(found, type):
         if not dataclasses.is_dataclass(found):
             raise ConfigError(f"the reward '{name}' is a class: make it a dataclass.")
-        found = from_dict(found, given, path="reward")
+        found = from_dict(found, given, path="reward.options")
     elif given:
         raise ConfigError(f"the reward '{name}' takes no options, got {', '.join(given)}.")
     if not callable(found):

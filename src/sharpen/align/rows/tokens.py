@@ -95,10 +95,10 @@ def tokenize_rows(
         if fault:
             if on_long == "refuse":
                 raise DataError(
-                    f"{row.where}: {fault}. Raise the limit, or leave such rows out: on_long='drop'"
-                    " or 'cut'."
+                    f"{row.where}: {fault}. Raise the limit, or leave such rows out with "
+                    "on_long=drop, or cut their completions with on_long=cut."
                 )
-            reason = fault.partition(" of ")[0]
+            reason = fault.partition(": ")[0]
             if on_long == "drop" or not reason.startswith("completion"):
                 dropped[reason] += 1
                 continue
@@ -175,15 +175,14 @@ def _too_long(tokens: TokenRow, max_length: int | None, max_prompt: int | None) 
     """What is too long, in words that begin with the reason; empty where all fits."""
     prompt = len(tokens.prompt)
     if max_prompt is not None and prompt > max_prompt:
-        return f"prompt too long of {prompt} tokens, max_prompt={max_prompt}"
+        return f"prompt too long: {prompt} tokens, max_prompt={max_prompt}"
     if max_length is None:
         return ""
     if prompt >= max_length:
-        return f"prompt leaves no room of {prompt} tokens, max_length={max_length}"
+        return f"prompt leaves no room: {prompt} tokens, max_length={max_length}"
     longest = max(map(len, tokens.completions), default=0)
     if prompt + longest > max_length:
-        told = f"of {prompt} + {longest} tokens, max_length={max_length}"
-        return f"completion too long {told}"
+        return f"completion too long: {prompt} + {longest} tokens, max_length={max_length}"
     return ""
 
 
