@@ -21,7 +21,7 @@ from sharpen.core.errors import (
     TrainingError,
 )
 from sharpen.core.files import FileLock
-from sharpen.core.run import load_run, run
+from sharpen.core.run import load_run, model_fingerprint, run
 from sharpen.core.stage import Prediction, StageContext, StageResult, StageType, register
 
 calls: list[str] = []
@@ -300,3 +300,11 @@ def test_work_goes_on_under_another_config_where_the_stage_says_it_may(
     assert done.summary["walk.first"] == first
     again = run({"sharpen": 1, "walk": {"stop_at": 50}}, output=tmp_path / "r")
     assert again.reused == []  # a finished output is of its whole config
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_model_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_text("w")
+    (tmp_path / "weights").chmod(0)
+    with pytest.raises(MissingFileError, match=r"cannot read .*weights: Permission denied"):
+        model_fingerprint(str(tmp_path))

@@ -562,11 +562,17 @@ def model_fingerprint(reference: str) -> str:
 
     Args:
         reference: an asset's name, a folder in Hugging Face layout, or a ``.gguf`` file.
+
+    Raises:
+        MissingFileError: a file cannot be read.
     """
     if reference in ASSETS and ASSETS[reference].sha256 is not None:
         return str(ASSETS[reference].sha256)
     path = asset_path(reference) if reference in ASSETS else Path(reference)
-    return sha256_file(path) if path.is_file() else digest(_hashes(path))
+    try:
+        return sha256_file(path) if path.is_file() else digest(_hashes(path))
+    except OSError as error:
+        raise MissingFileError(f"cannot read {error.filename}: {error.strerror}.") from None
 
 
 def environment() -> dict[str, Any]:
