@@ -24,6 +24,19 @@ def test_the_quick_benchmark_of_rewards_runs(repository: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_the_quick_benchmark_of_a_training_that_waits_runs(
+    repository: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.json"
+    line = [sys.executable, "-m", "benchmarks.align.bench_stalls", "--quick", "--json", str(out)]
+    subprocess.run(line, cwd=repository, check=True, timeout=300)
+    results = json.loads(out.read_text())["results"]
+    assert results["summary"].keys() == {"1"}
+    assert results["summary"]["1"].keys() == {"0", "1"}
+    assert sum(one["hung"] for own in results["runs"]["1"].values() for one in own) > 0
+
+
+@pytest.mark.slow
 @pytest.mark.peer
 def test_the_quick_benchmark_beside_trl_runs(repository: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
