@@ -244,7 +244,9 @@ def compare(
     count = PAIRS * (rounds + warmup + 1)
     text = "".join(json.dumps(row) + "\n" for row in rows(count, long=long))
     Path(data).write_text(text)
-    peers = {"trl": False, "trl, precomputed": True} if method == "dpo" else {"trl": False}
+    peers = {"trl": False}
+    if method == "dpo" and rounds > 1:
+        peers["trl, precomputed"] = True
     env = {**os.environ, "OMP_NUM_THREADS": str(THREADS)}
     children = {"sharpen": start(module, "ours", method, model, data, total, env=env)}
     for name, precompute in peers.items():

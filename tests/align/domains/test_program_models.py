@@ -41,7 +41,7 @@ def test_a_small_model_learns_the_task() -> None:
     tokenizer, model = program_tokenizer(), program_model()
     rows = tokenize_rows([parse_row(row, "train") for row in program_rows(3000)], tokenizer).rows
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for step in range(700):
+    for step in range(400):
         optimizer.param_groups[0]["lr"] = 3e-3 * min(1.0, (step + 1) / 50)
         batch = row_batch([rows[int(i)] for i in torch.randint(len(rows), (64,))])
         logp = torch.log_softmax(model(batch.input_ids)[:, :-1], -1)
