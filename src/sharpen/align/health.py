@@ -240,7 +240,8 @@ def _waited(curves: Mapping[str, Curve]) -> str:
         return ""
     return (
         f"{share:.0%} of the time is spent waiting for rewards. Raise reward.workers or "
-        "reward.chunk, or lower reward.deadline_s where rewards hang."
+        "reward.chunk, lower reward.deadline_s where rewards hang, or learn a batch behind while "
+        "rewards come (staleness=1)."
     )
 
 

@@ -118,10 +118,12 @@ def _carried_out(recipe: Any, output: Path, force: bool) -> Output:
         console.print(result_table(done.summary))
         console.print(f"model: {model}")
         console.print(f"run folder: {done.folder}")
+        console.print(f"report: {done.report}")
 
     document = {
         "run": str(done.folder),
         "model": model,
+        "report": str(done.report),
         "reused": done.reused,
         "summary": done.summary,
     }
