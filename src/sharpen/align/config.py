@@ -183,10 +183,10 @@ class AlignConfig:
     minibatches: int = 1
     """Optimizer steps of such a pass."""
 
-    staleness: Literal[0, 1] = 0
-    """1 learns from each batch of completions while the rewards of the next are computed, so that a
-    slow reward stops nothing; completions then are of the weights one batch earlier, and ratios are
-    taken to those."""
+    staleness: int = 0
+    """Batches of completions that are generated and rewarded ahead of the one that is learnt from,
+    so that a slow reward stops nothing; completions then are of the weights so many batches
+    earlier, and ratios are taken to those."""
 
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How completions are generated."""
@@ -289,8 +289,8 @@ class AlignConfig:
             )
         if not method.online and self.reward is not None:
             raise ConfigError(f"{self.method} learns from the rows as they are: leave reward out.")
-        if self.staleness not in (0, 1):
-            raise ConfigError(f"staleness={self.staleness} must be 0 or 1.")
+        if self.staleness < 0:
+            raise ConfigError(f"staleness={self.staleness} must be at least 0.")
         if self.staleness and self.reward is None:
             raise ConfigError(
                 f"staleness={self.staleness} is for completions whose rewards take time; "

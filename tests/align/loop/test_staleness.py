@@ -1,4 +1,4 @@
-"""Learning one batch behind: its schedule to the bit, its checkpoints, rewards that misbehave."""
+"""Learning behind: its schedule to the bit, its checkpoints, and rewards that misbehave."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def trained(
             rows(),
             method,
             from_dict(method.options, dict(own)),
-            Rollouts(prompts=PROMPTS, generations=DRAWS, sampling=SAMPLING, staleness=staleness),  # type: ignore[arg-type]
+            Rollouts(prompts=PROMPTS, generations=DRAWS, sampling=SAMPLING, staleness=staleness),
             engine=engine,
             pool=pool,
             eos_ids=frozenset({2}),
@@ -106,8 +106,8 @@ def remax_loss(logp: torch.Tensor, batch: RolloutBatch) -> LossOut:
     return LossOut(loss=-total / len(batch), metrics={})
 
 
-def by_hand(name: str) -> DecoderLM:
-    """The schedule as a plain program: b_0, b_1, learn b_0, then one more batch for each learnt."""
+def by_hand(name: str, staleness: int) -> DecoderLM:
+    """The schedule as a plain program: some batches, then one more for each that is learnt."""
     model = small_model(std=0.05).requires_grad_(True)
     prompts, tokenizer = [row.prompt for row in rows()], byte_tokenizer()
     order = SampleOrder(len(prompts), SEED)
@@ -158,26 +158,29 @@ def by_hand(name: str) -> DecoderLM:
         loss.loss.backward()
         optimizer.step()
 
-    waiting = [generate(), generate()]
+    waiting = [generate() for _ in range(1 + staleness)]
     for k in range(ITERATIONS):
-        if 0 < k < ITERATIONS - 1:
+        if 0 < k < ITERATIONS - staleness:
             waiting.append(generate())
         learn(waiting.pop(0))
     assert not waiting
     return model
 
 
-METHODS: list[tuple[str, dict[str, Any]]] = [
-    ("grpo", {}),
-    ("rloo", {"beta": 0}),
-    ("remax", {"beta": 0, "baseline": "leave_one_out"}),
+METHODS: list[tuple[str, dict[str, Any], int]] = [
+    ("grpo", {}, 1),
+    ("grpo", {}, 3),
+    ("rloo", {"beta": 0}, 1),
+    ("remax", {"beta": 0, "baseline": "leave_one_out"}, 1),
 ]
 
 
-@pytest.mark.parametrize(("name", "own"), METHODS)
-def test_it_is_the_schedule_written_by_hand_to_the_bit(name: str, own: dict[str, Any]) -> None:
-    model, _, _ = trained(name, own, 1)
-    expected = dict(by_hand(name).named_parameters())
+@pytest.mark.parametrize(("name", "own", "staleness"), METHODS)
+def test_it_is_the_schedule_written_by_hand_to_the_bit(
+    name: str, own: dict[str, Any], staleness: int
+) -> None:
+    model, _, _ = trained(name, own, staleness)
+    expected = dict(by_hand(name, staleness).named_parameters())
     at_once = dict(trained(name, own, 0)[0].named_parameters())
     start = dict(small_model(std=0.05).named_parameters())
     for key, weight in model.named_parameters():
@@ -194,6 +197,10 @@ def test_what_is_generated_when_and_learnt_when() -> None:
     assert [one.step for one in told[::2]] == [0, 1, 2, 3, 4]
     assert work.state_dict()["index"] == ITERATIONS * PROMPTS  # no batch too many
     assert work.state_dict()["waiting"] == [[]]
+    told.clear()
+    _, work, engine = trained("grpo", {}, 9, told)  # more than there are
+    assert engine.versions == [one.version for one in told[::2]] == [0] * ITERATIONS
+    assert work.state_dict()["index"] == ITERATIONS * PROMPTS
     told.clear()
     _, work, engine = trained("grpo", {}, 0, told)
     assert engine.versions == [one.version for one in told[::2]] == [0, 1, 2, 3, 4]
@@ -259,7 +266,7 @@ RESUMED: list[tuple[str, dict[str, Any]]] = [
     ("remax", {"options": {"beta": 0.0}}),
     ("grpo", {"options": {"beta": 0.1}, "tune": "lora", "rank": 2}),
     ("ppo", {"options": {"kl_target": 1.0}, "epochs_per_batch": 2, "minibatches": 2}),
-    ("rft", {"generations": 4}),
+    ("rft", {"generations": 4, "staleness": 2}),
 ]
 
 
@@ -348,7 +355,7 @@ def test_no_reward_at_all_is_an_error(start: Path, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"staleness": 2}, "staleness"),
+        ({"staleness": -1}, "staleness=-1 must be at least 0"),
         ({"method": "dpo", "reward": None}, "dpo has none"),
         ({"world": "rooms", "data": "", "reward": None}, "a world rewards at once"),
     ],

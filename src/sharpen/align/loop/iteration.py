@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -35,9 +35,9 @@ class Rollouts:
     """M: optimizer steps of a pass. Each rank shuffles and cuts its own completions, so that on
     several ranks the mini-batches are others than in one process, of the same sizes."""
 
-    staleness: Literal[0, 1] = 0
-    """Iterations that the weights which generate are behind those which learn; with 1, rewards are
-    computed during a whole iteration."""
+    staleness: int = 0
+    """Iterations that the weights which generate are behind those which learn: rewards have as many
+    to be computed in."""
 
     sampling: SamplingParams
     """How they are generated; its seed and number are not used."""

@@ -12,20 +12,20 @@ One iteration, which serves one or several optimizer steps::
 Where one step is all that is made of an iteration, and no reference and no critic are asked, the
 policy that learns is the one that generated: scoring is left out.
 
-With ``staleness=1`` an iteration generates and begins to reward the *next* batch before it learns
+With ``staleness=s`` an iteration generates and begins to reward a *later* batch before it learns
 from its own, whose rewards came in meanwhile. With b_k the batch of iteration k and w_k the weights
 after k iterations::
 
-    k = 0      generate b_0 and b_1 with w_0                   learn from b_0, which gives w_1
-    k          generate b_{k+1} with w_k                       learn from b_k
-    k = last   nothing                                         learn from b_last
+    k = 0      generate b_0, ..., b_s with w_0                 learn from b_0, which gives w_1
+    k          generate b_{k+s} with w_k                       learn from b_k
+    last s     nothing                                         learn from b_k
 
-So but for the first, a batch was made by the weights one iteration before those that learn from it.
+So but for the first, a batch was made by the weights s iterations before those that learn from it.
 Log-probabilities, values and versions are of the weights that generated it, so that ratios are
 right; ReMax, which has none, weights each completion (:mod:`sharpen.align.losses.reinforce`), and
 rejection sampling learns by heart whoever wrote it. There are as many optimizer steps as without.
 
-A checkpoint is written between iterations only; it holds a batch that was not learnt from yet.
+A checkpoint is written between iterations only; it holds batches that were not learnt from yet.
 """
 
 from __future__ import annotations
@@ -235,12 +235,11 @@ class RolloutWork:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there, on any number of ranks; rewards are asked for again."""
-        waiting = state.pop("waiting")
         self._order.load_state_dict(state)
         self._engine.version = int(state["version"])
         self._estimated = dict(state["estimated"])
         self._waiting.clear()
-        for parts in zip(*waiting, strict=True):  # of all ranks that wrote it
+        for parts in zip(*state["waiting"], strict=True):  # of all ranks that wrote it
             made = Made.merge([Made.of_state(part) for part in parts])
             mine = self._share(len(made.samples))
             self._ask(made.share(mine.start, mine.stop))

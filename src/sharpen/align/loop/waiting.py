@@ -1,6 +1,6 @@
 """Completions between their generation and their rewards, and what the rewards make of them.
 
-While training learns one batch behind, a checkpoint falls between the two: the completions are
+While training learns some batches behind, a checkpoint falls between the two: the completions are
 written with it (tokens, log-probabilities, values, versions, as they are), and their rewards are
 asked for again by the run that goes on. So a checkpoint waits for nobody, and a reward that gives
 the same for the same gives the same bits in the end.
