@@ -8,7 +8,8 @@ from sharpen.core.lazy import exports
 
 if TYPE_CHECKING:
     from sharpen.align.rewards.candidates import CandidateRows, best_rows, ranked_rows
-    from sharpen.align.rewards.pool import Pending, RewardPool, Rewards, RewardStats
+    from sharpen.align.rewards.pending import Pending, Rewards, RewardStats
+    from sharpen.align.rewards.pool import RewardPool
     from sharpen.align.rewards.registry import (
         Meta,
         RewardFunction,
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "candidates": ["CandidateRows", "best_rows", "ranked_rows"],
-    "pool": ["Pending", "RewardPool", "RewardStats", "Rewards"],
+    "pending": ["Pending", "RewardStats", "Rewards"],
+    "pool": ["RewardPool"],
     "registry": ["Meta", "RewardFunction", "find_reward", "reward", "reward_names"],
     "scripts": ["pie_rows"],
 }

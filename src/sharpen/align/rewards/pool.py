@@ -11,213 +11,22 @@ import queue
 import threading
 import time
 import weakref
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
-from sharpen.align.rewards.checked import Samples, Scored, Scores, scores
+from sharpen.align.rewards.checked import Scored, Scores, scores
+from sharpen.align.rewards.pending import Call, Pending, Rewards, RewardStats, State
 from sharpen.align.rewards.registry import Meta, RewardFunction, find_reward
 from sharpen.core.errors import ConfigError, DataError, SharpenError
 from sharpen.core.executor import Job, Local
 from sharpen.core.feedback import Feedback
 
-__all__ = ["Pending", "RewardPool", "RewardStats", "Rewards"]
+__all__ = ["RewardPool"]
 
-_REMEMBERED = 100_000  # values by key
 _POLL_S = 0.02  # while a worker is free, how soon new samples are seen
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rewards:
-    """What came of some samples, in their order."""
-
-    values: list[float | None]
-    """None: the sample is to be left out."""
-
-    reasons: list[str]
-    """Why: ``dropped`` (the reward said so), ``deadline``, ``crashed``, ``raised``, ``not finite``,
-    ``wrong type``, ``wrong length``, ``closed``; empty where there is a value."""
-
-    error: str = ""
-    """What was said of the last call that raised or crashed."""
-
-
-@dataclass(slots=True, kw_only=True)
-class RewardStats:
-    """What a pool has done."""
-
-    samples: int = 0
-    """Asked for."""
-
-    known: int = 0
-    """Of these, how many had been computed before, or were just being computed."""
-
-    calls: int = 0
-    """Of the reward, those tried again included."""
-
-    retried: int = 0
-    """Calls tried again: alone after a call of several failed, or after a crash."""
-
-    missing: dict[str, int] = field(default_factory=dict)
-    """Samples without a value, by reason."""
-
-    waited_s: float = 0.0
-    """Seconds that callers waited for results."""
-
-    busy_s: float = 0.0
-    """Seconds of calls that came to an end, over all workers."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
-
-
-class Pending:
-    """Rewards that are being computed."""
-
-    def __init__(self, count: int, pool: _State) -> None:
-        self._pool = pool
-        self._left = count
-        self._values: list[float | None] = [None] * count
-        self._reasons = ["deadline"] * count
-        self._error = ""
-        self._failure: SharpenError | None = None
-        self._done = threading.Event()
-        if not count:
-            self._done.set()
-
-    def done(self) -> bool:
-        """Whether all are there."""
-        return self._done.is_set()
-
-    def result(self, timeout_s: float | None = None) -> Rewards:
-        """Wait for all of them.
-
-        Args:
-            timeout_s: wait so long at most; what is not there then has the reason ``deadline``, and
-                is not computed any more if it has not begun.
-
-        Raises:
-            ExecutionError: the reward cannot be loaded by the workers.
-        """
-        begin = time.perf_counter()
-        self._done.wait(timeout_s)
-        with self._pool.lock:
-            self._pool.stats.waited_s += time.perf_counter() - begin
-            if self._failure is not None:
-                raise self._failure
-            if not self._done.is_set():
-                late = self._reasons.count("deadline")
-                self._count("deadline", late)
-                self._done.set()
-            return Rewards(
-                values=list(self._values), reasons=list(self._reasons), error=self._error
-            )
-
-    def put(self, index: int, value: float | None, reason: str, error: str) -> None:
-        """Take one; the pool's lock is held."""
-        if self._done.is_set():
-            return
-        self._values[index], self._reasons[index] = value, reason
-        self._error = error or self._error
-        if reason:
-            self._count(reason, 1)
-        self._left -= 1
-        if not self._left:
-            self._done.set()
-
-    def fail(self, failure: SharpenError) -> None:
-        """End with an error; the pool's lock is held."""
-        self._failure = failure
-        self._done.set()
-
-    def _count(self, reason: str, count: int) -> None:
-        if count:
-            missing = self._pool.stats.missing
-            missing[reason] = missing.get(reason, 0) + count
-
-
-_Place = tuple[Pending, int]
-
-
-@dataclass(slots=True)
-class _Call:
-    """Samples that one call of the reward gets."""
-
-    samples: Samples
-    places: list[list[_Place]]
-    """Who waits for each sample."""
-
-    keys: list[str | None]
-    is_again: bool = False
-    crashes: int = 0
-
-    def alone(self) -> list[_Call]:
-        """A call for each of its samples."""
-        return [
-            _Call(
-                ([self.samples[0][i]], [self.samples[1][i]], [self.samples[2][i]]),
-                [places],
-                [self.keys[i]],
-                is_again=True,
-                crashes=self.crashes,
-            )
-            for i, places in enumerate(self.places)
-        ]
-
-
-class _State:
-    """What the pool and its thread share."""
-
-    def __init__(self, function: RewardFunction) -> None:
-        self.function = function
-        self.lock = threading.Lock()
-        self.stats = RewardStats()
-        self.known: OrderedDict[str, float] = OrderedDict()
-        self.running: dict[str, list[_Place]] = {}
-        self.calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
-        self.closing = threading.Event()
-        self.is_over = False
-        self.failure: SharpenError | None = None
-
-    def count(self, call: _Call) -> None:
-        """A call begins."""
-        with self.lock:
-            self.stats.calls += 1
-            self.stats.retried += call.is_again
-
-    def forget(self, call: _Call) -> bool:
-        """Whether nobody waits for a call any more; then it is as if it had never been asked."""
-        with self.lock:
-            if any(not one.done() for places in call.places for one, _ in places):
-                return False
-            for key in call.keys:
-                if key is not None:
-                    self.running.pop(key, None)
-            return True
-
-    def settle(self, call: _Call, found: Scores, seconds: float = 0.0) -> None:
-        """Give what was found to whoever waits."""
-        with self.lock:
-            self.stats.busy_s += seconds
-            for places, key, value, reason in zip(
-                call.places, call.keys, found.values, found.reasons, strict=True
-            ):
-                if key is not None:
-                    self.running.pop(key, None)
-                    if value is not None:
-                        self.known[key] = value
-                        if len(self.known) > _REMEMBERED:
-                            self.known.popitem(last=False)
-                for pending, index in places:
-                    pending.put(index, value, reason, found.error)
-
-    def missing(self, call: _Call, reason: str, error: str = "") -> None:
-        """There is no value for any sample of a call."""
-        count = len(call.places)
-        self.settle(call, Scores([None] * count, [reason] * count, error))
 
 
 class RewardPool:
@@ -251,7 +60,7 @@ class RewardPool:
     ) -> None:
         if workers < 0 or chunk < 1:
             raise ConfigError(f"workers={workers} must be at least 0, and chunk={chunk} 1.")
-        self._state = _State(find_reward(reward))
+        self._state = State(find_reward(reward))
         self._workers, self._chunk = workers, chunk
         thread = None
         if workers:
@@ -296,7 +105,7 @@ class RewardPool:
             )
         keys = [self._key(*sample) for sample in zip(prompts, completions, meta, strict=True)]
         pending = Pending(count, state)
-        calls: list[_Call] = []
+        calls: list[Call] = []
         with state.lock:
             if state.failure is not None:
                 raise state.failure
@@ -316,7 +125,7 @@ class RewardPool:
                 if key is not None:
                     state.running[key] = places
                 if not calls or len(calls[-1].places) == self._chunk:
-                    calls.append(_Call(([], [], []), [], []))
+                    calls.append(Call(([], [], []), [], []))
                 call = calls[-1]
                 for part, value in zip(
                     call.samples, (prompts[i], completions[i], meta[i]), strict=True
@@ -362,7 +171,7 @@ class RewardPool:
         self.close()
 
 
-def _end(state: _State, thread: threading.Thread | None) -> None:
+def _end(state: State, thread: threading.Thread | None) -> None:
     state.closing.set()
     state.calls.put(None)
     if thread is not None:
@@ -373,7 +182,7 @@ def _end(state: _State, thread: threading.Thread | None) -> None:
         close()
 
 
-def _here(state: _State, call: _Call) -> None:
+def _here(state: State, call: Call) -> None:
     begin = time.perf_counter()
     found = scores(state.function, call.samples)
     state.count(call)
@@ -384,10 +193,10 @@ def _here(state: _State, call: _Call) -> None:
     state.settle(call, found, time.perf_counter() - begin)
 
 
-def _serve(state: _State, local: Local) -> None:
+def _serve(state: State, local: Local) -> None:
     """Give calls to workers until the pool closes; in a thread of its own."""
-    running: dict[int, _Call] = {}
-    again: deque[_Call] = deque()
+    running: dict[int, Call] = {}
+    again: deque[Call] = deque()
     try:
         local.open(Scored(state.function))
         number = 0
@@ -411,11 +220,11 @@ def _serve(state: _State, local: Local) -> None:
         _abandon(state, [*running.values(), *again])
 
 
-def _next(state: _State, again: deque[_Call], *, wait: bool) -> _Call | None:
+def _next(state: State, again: deque[Call], *, wait: bool) -> Call | None:
     """The next call that somebody waits for; None where there is none now, or at the end."""
     while True:
         if again:
-            call: _Call | None = again.popleft()
+            call: Call | None = again.popleft()
         else:
             try:
                 call = state.calls.get(block=wait)
@@ -425,7 +234,7 @@ def _next(state: _State, again: deque[_Call], *, wait: bool) -> _Call | None:
             return call
 
 
-def _after(state: _State, call: _Call, feedback: Feedback) -> list[_Call]:
+def _after(state: State, call: Call, feedback: Feedback) -> list[Call]:
     """Give out what a call found; the calls to try again."""
     found = feedback.info.get("scores")
     call.crashes += feedback.status == "failed"
@@ -444,7 +253,7 @@ def _after(state: _State, call: _Call, feedback: Feedback) -> list[_Call]:
     return []
 
 
-def _abandon(state: _State, calls: list[_Call]) -> None:
+def _abandon(state: State, calls: list[Call]) -> None:
     """Nobody will compute these, nor what still waits."""
     with state.lock:
         state.is_over = True
