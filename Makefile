@@ -13,7 +13,9 @@ quickstart: $(VENV)/.quickstart
 
 TEST := SHARPEN_REQUIRE_ASSETS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal -m "not gpu and not nightly"
 
+# Tests start hundreds of processes: what they import is compiled once.
 test: $(VENV)/.dev
+	$(BIN)/python -m compileall -q -j 0 src benchmarks
 	$(TEST)
 
 # The same, and which lines they run: apart, since tracing them takes a third of the time.
