@@ -9,6 +9,7 @@ import pytest
 from demo import make, make_aligned
 from fastapi.testclient import TestClient
 
+from sharpen.core.files import FileLock
 from sharpen.core.study_view import load_study
 from sharpen.ui.app import make_app
 
@@ -148,3 +149,19 @@ def test_half_written_samples_and_recipes_are_no_trouble(tmp_path: Path) -> None
     for text in ("rl: [", "- 1", "rl: 3"):
         (run / "resolved.yaml").write_text(text)
         assert client.get("/api/runs/torn").json()["stages"] == {}
+
+
+def test_a_run_is_under_way_while_a_process_holds_its_folder(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "two"
+    make_aligned(run)
+    client = TestClient(make_app([], tmp_path / "runs"), base_url="http://127.0.0.1")
+
+    def told() -> tuple[bool, bool]:
+        return client.get("/api/runs").json()[0]["done"], client.get("/api/runs/two").json()["done"]
+
+    assert told() == (False, False)
+    (run / "summary.json").write_text('{"rl": {}}')
+    assert told() == (True, True)
+    with FileLock(run / ".lock"):  # a later stage goes on
+        assert told() == (False, False)
+    assert told() == (True, True)

@@ -50,7 +50,7 @@ def find_runs(base: Path) -> list[dict[str, Any]]:
             {
                 "id": folder.relative_to(base).as_posix(),
                 "changed_s": changed,
-                "done": summary.exists(),
+                "done": _is_done(folder),
             }
         )
     return sorted(rows, key=lambda row: -float(row["changed_s"]))
@@ -65,11 +65,11 @@ def read_run(base: Path, run: str) -> dict[str, Any] | None:
     """A run's series and summary; None where there is no such run.
 
     Returns:
-        ``series``: by ``stage/name``, ``step`` and ``value`` (at most 2,000 points each);
-        ``stages``: by name, those with panels: which series are drawn together, with units, and
-        ``remarks`` on what is out of bounds; ``samples``: by stage, the steps of which there are
-        samples; ``summary``, ``environment`` and ``plan`` as the run wrote them; ``artifacts``:
-        files of its folder with their bytes.
+        ``done``: whether nothing writes it any more; ``series``: by ``stage/name``, ``step`` and
+        ``value`` (at most 2,000 points each); ``stages``: by name, those with panels: which series
+        are drawn together, with units, and ``remarks`` on what is out of bounds; ``samples``: by
+        stage, the steps of which there are samples; ``summary``, ``environment`` and ``plan`` as
+        the run wrote them; ``artifacts``: files of its folder with their bytes.
     """
     folder = _folder(base, run)
     if folder is None:
@@ -89,6 +89,7 @@ def read_run(base: Path, run: str) -> dict[str, Any] | None:
     samples = {name: SampleLog(samples_path(folder, name)).steps() for name in types}
     found: dict[str, Any] = {
         "id": run,
+        "done": _is_done(folder),
         "series": series,
         "stages": stages,
         "samples": {name: steps for name, steps in samples.items() if steps},
@@ -127,6 +128,18 @@ def _folder(base: Path, run: str) -> Path | None:
     """A run's folder; None outside of ``base``."""
     folder = (base / run).resolve()
     return folder if base.resolve() in folder.parents and folder.is_dir() else None
+
+
+def _is_done(folder: Path) -> bool:
+    """Whether there is a summary, which each stage adds to, and no process holds the folder."""
+    try:
+        held = Path("/proc/locks").read_text().split()
+        inode = (folder / ".lock").stat().st_ino
+    except OSError:
+        held, inode = [], 0
+    return (folder / "summary.json").exists() and not any(
+        place.endswith(f":{inode}") for place in held
+    )
 
 
 def _stage_types(folder: Path) -> dict[str, StageType]:

@@ -215,7 +215,7 @@
     }
 
     await refresh(found);
-    if (!found.summary && mine === opened) follow(url, mine, refresh);
+    if (!found.done && mine === opened) follow(url, mine, refresh);
   }
 
   // Samples of a stage: a slider over the steps that have some, and what was written at one.
@@ -277,8 +277,8 @@
       const now = await get(url);
       if (mine !== opened) return true;
       await refresh(now);
-      if (now.summary && mine === opened) live.textContent = "";
-      return Boolean(now.summary);
+      if (now.done && mine === opened) live.textContent = "";
+      return now.done;
     });
   }
 
