@@ -353,7 +353,8 @@ class _Job:
         log = self._samples
         if log is None or not self.config.samples:
             return None
-        return lambda sample: log.append(asdict(sample))
+        # As in the metrics, the step is the one that learns from it.
+        return lambda sample: log.append({**asdict(sample), "step": sample.step + 1})
 
 
 class _Report:
@@ -380,7 +381,7 @@ class _Report:
         """Rows of steps that are done again go."""
         self._context.rewind(self._first + trainer.step)
         if self._samples is not None and trainer.parallel.rank == 0:
-            self._samples.rewind(trainer.step)
+            self._samples.rewind(trainer.step + 1)
         self._bar.advance(trainer.step - self._shown)
         self._shown = trainer.step
 

@@ -227,9 +227,9 @@
 
     async function fill() {
       const mine = ++asked, step = steps[at];
-      label.textContent = `step ${step}: ${at + 1} of ${steps.length}`;
       const rows = await get(`api/samples?run=${encodeURIComponent(id)}&stage=${encodeURIComponent(stage)}&step=${step}`);
       if (mine !== asked) return;  // the slider has moved on
+      label.textContent = `step ${step}: ${at + 1} of ${steps.length}`;
       const text = (value) => make("div", { class: "sample" }, value);
       body.replaceChildren(table(["reward", "version", "prompt", "completion"], rows.map((r) => [r.reward === null ? "none" : r.reward, r.version, text(r.prompt), text(r.completion)])));
     }
