@@ -131,6 +131,13 @@ def test_samples_of_an_earlier_run_in_the_folder_go(model, folder):
     assert not log.path.exists()
 
 
+@pytest.mark.parametrize("count", [1, 5])
+def test_as_many_samples_of_a_step_are_kept_as_are_asked_for(count, model, folder):
+    Stage(model, folder, **config("rloo", samples=count))
+    log = SampleLog(samples_path(folder / "run", "align"))
+    assert [len(log.at(step)) for step in log.steps()] == [count] * 3
+
+
 def test_times_of_a_batch_are_told_in_parts(model, folder):
     done = Stage(model, folder, **config("ppo", epochs_per_batch=2, minibatches=2))
     parts = {name: done.metrics[f"{name}_s"] for name in ("generate", "score", "learn")}

@@ -245,6 +245,7 @@ class _Job:
             "reference": self._reference(),
             "eos_ids": frozenset(ends),
             "on_sample": self._on_sample(),
+            "samples": config.samples,
         }
         try:
             with _pool(config.reward, self.context) as pool:

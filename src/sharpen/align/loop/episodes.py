@@ -30,8 +30,6 @@ from sharpen.serve.sampling import SamplingParams
 
 __all__ = ["EnginePolicy", "EpisodeWork"]
 
-_SHOWN = 2
-
 
 class EnginePolicy:
     """An engine's model as an agent's policy; episodes draw the seeds of their turns.
@@ -88,7 +86,8 @@ class EpisodeWork(RolloutWork):
         dtype: in which products are computed.
         reference: ``start``, or a path.
         eos_ids: tokens that end a turn.
-        on_sample: is shown a few episodes of each iteration.
+        on_sample: is shown the first episodes of each iteration.
+        samples: how many.
 
     Raises:
         ConfigError: the method compares with greedy completions, or learns a batch behind.
@@ -110,6 +109,7 @@ class EpisodeWork(RolloutWork):
         reference: str = "start",
         eos_ids: frozenset[int] = frozenset(),
         on_sample: Any = None,
+        samples: int = 2,
     ) -> None:
         if method.greedy(options):
             raise ConfigError(
@@ -132,6 +132,7 @@ class EpisodeWork(RolloutWork):
             reference=reference,
             eos_ids=eos_ids,
             on_sample=on_sample,
+            samples=samples,
         )
         self._make, self._tasks = make, tasks
         self._tokenizer, self._max_context = tokenizer, max_context
@@ -177,7 +178,7 @@ class EpisodeWork(RolloutWork):
         batch = to_rollout(played, self._tokenizer, version=self._engine.version)
         batch = replace(batch, group_id=groups, logp_old=torch.zeros_like(batch.logp_old))
         batch = self._scored(batch, [])
-        for one in played[:_SHOWN]:
+        for one in played[: self._samples]:
             words = "\n".join(f"{step.observation}\n> {step.text}" for step in one.steps)
             self._show(one.goal, words, one.reward, self._engine.version)
         wins = sum(one.success for one in played)

@@ -86,7 +86,8 @@ class RolloutWork:
         pad_id: what stands in padding.
         reference: ``start``, or a path.
         eos_ids: tokens that end a text.
-        on_sample: is shown a few completions of each iteration.
+        on_sample: is shown the first completions of each iteration.
+        samples: how many.
 
     Raises:
         ConfigError: the method needs more completions a prompt.
@@ -110,6 +111,7 @@ class RolloutWork:
         reference: str = "start",
         eos_ids: frozenset[int] = frozenset(),
         on_sample: Callable[[Sample], None] | None = None,
+        samples: int = 2,
     ) -> None:
         if method.name in ("rloo", "grpo") and rollouts.generations < 2:
             raise ConfigError(
@@ -123,7 +125,7 @@ class RolloutWork:
         self._reference_ref = reference
         self._reference: Reference | None = None
         self._eos_ids = eos_ids
-        self._on_sample = on_sample
+        self._on_sample, self._samples = on_sample, samples
         self._queue: deque[StepWork] = deque()
         self._waiting: deque[Waiting] = deque()
         self._estimated: dict[str, float] = {}
@@ -288,7 +290,7 @@ class RolloutWork:
             told = self._trainer.parallel.collect((rewards.reasons, rewards.error))
             reasons = [reason for some, _ in told for reason in some]
             raise no_rewards(reasons, next((error for _, error in told if error), ""))
-        for row in range(min(CHECKED, len(batch))):
+        for row in range(min(self._samples, len(batch))):
             place = self._order.at(int(batch.group_id[row]))
             prompt = self.rows[place].row.prompt
             text = prompt if isinstance(prompt, str) else str(prompt[-1].get("content"))
