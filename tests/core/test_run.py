@@ -302,6 +302,15 @@ def test_work_goes_on_under_another_config_where_the_stage_says_it_may(
     assert again.reused == []  # a finished output is of its whole config
 
 
+def test_what_is_in_the_way_of_an_output_is_said_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    before = len(calls)
+    with pytest.raises(BusyError, match=r"first is in the way .*--output"):
+        run({"sharpen": 1, "name": "x", "first": {}}, output=tmp_path)
+    assert len(calls) == before
+    assert not (tmp_path / "resolved.yaml").exists()
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_model_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "weights").write_text("w")

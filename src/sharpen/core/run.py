@@ -253,6 +253,13 @@ class _Runner:
         self._model_print: str | None = None
 
     def carry_out(self, until: str | None, force: bool) -> Run:
+        for spec in self.recipe.stages:
+            link = self.folder / spec.name
+            if spec.type.addressed and link.exists() and not link.is_symlink():
+                raise BusyError(
+                    f"{link} is in the way of the link to the stage's output. Move it, or choose "
+                    "another folder with --output."
+                )
         self.store.mkdir(parents=True, exist_ok=True)
         self.work.mkdir(exist_ok=True)
         self._sweep()
@@ -484,8 +491,6 @@ class _Runner:
         target = os.path.relpath(self.store / key, self.folder)
         if link.is_symlink() and str(link.readlink()) == target:
             return
-        if link.exists() and not link.is_symlink():
-            raise BusyError(f"{link} is in the way of the link to the stage's output; move it.")
         temporary = self.folder / f".{name}.tmp"
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(target)
