@@ -217,7 +217,7 @@ def test_cartpole_is_solved() -> None:
     assert evaluate_agent(agent, "CartPole-v1", episodes=100).mean() >= 475
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_pendulum_is_swung_up() -> None:
     agent = train_agent("Pendulum-v1", "sac", steps=6000, seed=0)
     assert evaluate_agent(agent, "Pendulum-v1", episodes=50).mean() > -200
