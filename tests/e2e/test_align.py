@@ -119,3 +119,17 @@ def test_what_is_wrong_is_said_with_its_place(work: Path) -> None:
         assert done.returncode == 2, (call, done.stderr)
         assert told in done.stderr.replace("\n", " "), (call, done.stderr)
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_tells_what_is_worth_a_look_and_writes_its_report(work: Path) -> None:
+    call = ["align", "grpo", "--model", "model", "--data", "prompt.jsonl", "--reward", "programs"]
+    call += ["--steps", "2", "batch=2", "generations=2", "sampling.max_tokens=1", "samples=1"]
+    told = document(sharpen(*call, "--output", "run", "--json", cwd=work))
+    (remark,) = [one for one in told["remarks"] if one["signal"] == "truncated"]
+    assert "sampling.max_tokens" in remark["text"]
+    page = (work / told["report"]).read_text(encoding="utf-8")
+    assert "align: worth a look" in page
+    assert "align: samples" in page
+    again = sharpen(*call, "--output", "run", cwd=work)  # nothing is run again
+    assert "worth a look: truncated" in again.stdout

@@ -108,14 +108,21 @@ for _name, (_title, _example) in _METHODS.items():
 
 
 def _carried_out(recipe: Any, output: Path, force: bool) -> Output:
+    from dataclasses import asdict
+
+    from sharpen.align.health import check_health
     from sharpen.core.run import run
+    from sharpen.core.signals import curves_of
 
     with observe() as observer:
         done = run(recipe, output=output, force=force, observer=observer)
     model = str(done.artifact("align"))
+    remarks = check_health(curves_of(done.metrics, "align"))
 
     def render(console: Any) -> None:
         console.print(result_table(done.summary))
+        for remark in remarks:
+            console.print(f"worth a look: {remark.signal}: {remark.text}", highlight=False)
         console.print(f"model: {model}")
         console.print(f"run folder: {done.folder}")
         console.print(f"report: {done.report}")
@@ -124,6 +131,7 @@ def _carried_out(recipe: Any, output: Path, force: bool) -> Output:
         "run": str(done.folder),
         "model": model,
         "report": str(done.report),
+        "remarks": [asdict(remark) for remark in remarks],
         "reused": done.reused,
         "summary": done.summary,
     }
