@@ -102,7 +102,10 @@ class OptimizerConformance:
             optimizer = self.make(seed=seed)
             self.play(optimizer, self.evaluations)
             found.append(optimizer.recommend().predicted["value"] - 0.397887)
-        assert sorted(found)[2] <= self.regret
+            near = sum(one <= self.regret for one in found)
+            if near == 3:  # most are, whatever the others would find
+                break
+        assert near >= 3, f"the best are {sorted(found)} from the minimum"
         assert min(found) >= -1e-5
 
     def test_same_seed_gives_the_same_proposals_and_another_seed_others(self) -> None:
