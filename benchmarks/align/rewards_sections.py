@@ -34,6 +34,36 @@ def rewards(document: dict[str, Any], where: str) -> str:
     return "\n".join(lines)
 
 
+def stalls(document: dict[str, Any], where: str) -> str:
+    """How long the training loop waits, by deadline and staleness."""
+    summary, config = document["results"]["summary"], document["config"]
+    lines = [
+        "| deadline | `staleness` | an iteration without waiting | waited | most | speed |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for deadline, ways in summary.items():
+        at_once = ways["0"]["seconds"]["median"]
+        for staleness, own in ways.items():
+            lines.append(
+                f"| {deadline} s | {staleness} | {own['iteration_s']['median']:.1f} s |"
+                f" {own['waited']['median']:.1%} | {own['waited']['max']:.1%} |"
+                f" {at_once / own['seconds']['median']:.2f} x |"
+            )
+    both = [way for ways in document["results"]["runs"].values() for way in ways.values()]
+    runs = [one for way in both for one in way]
+    hung, made = sum(one["hung"] for one in runs), sum(one["made"] for one in runs)
+    lines += [
+        "",
+        f"GRPO, {config['completions']} completions an iteration, {config['iterations']} iterations"
+        f" from the first on, {config['workers']} workers, a model of {config['num_layers']} layers"
+        f" of {config['hidden_size']} on one thread; {hung / made:.1%} of {made} rewards hung, and"
+        f" {sum(one['late'] for one in runs)} that do not were late, too. Shares of the whole time,"
+        f" median and most of {config['repeats']} runs. {where};"
+        " `benchmarks/align/bench_stalls.py`.",
+    ]
+    return "\n".join(lines)
+
+
 def perf(document: dict[str, Any], where: str) -> str:
     """Right and faster programs by how the model was tuned."""
     summary, config = document["results"]["summary"], document["config"]
@@ -56,4 +86,5 @@ def perf(document: dict[str, Any], where: str) -> str:
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any], str], str]]] = {
     "align_perf": ("align_perf", perf),
     "align_rewards": ("align_rewards", rewards),
+    "align_stalls": ("align_stalls", stalls),
 }
