@@ -59,6 +59,9 @@ class OptimizerConformance:
     evaluations: ClassVar[int] = 100
     """Trials given to find the optimum of Branin."""
 
+    proposals: ClassVar[int] = 60
+    """Configurations that are asked for in a space with conditions."""
+
     regret: ClassVar[float] = 3.0
     """Largest allowed distance to that optimum."""
 
@@ -121,7 +124,7 @@ class OptimizerConformance:
         space = self.mixed_space()
         optimizer = self.make(space)
         if optimizer.capabilities.conditional:
-            for config in self.play(optimizer, 60):
+            for config in self.play(optimizer, self.proposals):
                 assert space.validate(config) == config
 
     def test_a_batch_is_diverse_and_numbered(self) -> None:

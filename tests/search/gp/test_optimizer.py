@@ -33,6 +33,7 @@ class TestGP(OptimizerConformance):
 class TestGPOfWarpedInputsAveragedOverHyperparameters(OptimizerConformance):
     optimizer = partial(GP, hyper="bayes", warp=True, n_init=5, samples=32, restarts=2)
     evaluations = 20
+    proposals = 25
     regret = 1.0
 
 
@@ -40,6 +41,7 @@ class TestGPOfWarpedInputsAveragedOverHyperparameters(OptimizerConformance):
 class TestGPOfJointEntropy(OptimizerConformance):
     optimizer = partial(GP, acquisition="jes", n_init=5, samples=64, restarts=2)
     evaluations = 30
+    proposals = 25
     regret = 0.5
 
 

@@ -191,6 +191,7 @@ class TestGPWithAnEarlierStudy(OptimizerConformance):
 
     optimizer = partial(GP, samples=32, restarts=2)
     evaluations = 22
+    proposals = 25
     regret = 0.3
 
     def make(self, space: Space | None = None, *args: Any, **given: Any) -> Any:
