@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.peer
 def test_the_quick_benchmark_of_log_probabilities_runs(repository: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_quick_benchmark_of_rewards_runs(repository: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     line = [sys.executable, "-m", "benchmarks.align.bench_rewards", "--quick", "--json", str(out)]
@@ -23,7 +23,7 @@ def test_the_quick_benchmark_of_rewards_runs(repository: Path, tmp_path: Path) -
     }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_quick_benchmark_of_a_training_that_waits_runs(
     repository: Path, tmp_path: Path
 ) -> None:
@@ -36,7 +36,7 @@ def test_the_quick_benchmark_of_a_training_that_waits_runs(
     assert sum(one["hung"] for own in results["runs"]["1"].values() for one in own) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.peer
 def test_the_quick_benchmark_beside_trl_runs(repository: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
@@ -46,7 +46,7 @@ def test_the_quick_benchmark_beside_trl_runs(repository: Path, tmp_path: Path) -
     assert {"dpo, tiny", "grpo, tiny", "grpo, long prompts, tiny"} < results.keys()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_quick_benchmark_of_faster_programs_runs(repository: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     line = [sys.executable, "-m", "benchmarks.align.bench_perf", "--quick", "--json", str(out)]
@@ -59,7 +59,7 @@ def test_the_quick_benchmark_of_faster_programs_runs(repository: Path, tmp_path:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["agents", "bcoder", "functions", "remax", "learning"])
 def test_the_quick_benchmarks_of_methods_run(name: str, repository: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_quick_benchmark_runs(repository: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     line = [sys.executable, "-m", "benchmarks.code.bench_measure", "--quick", "--json", str(out)]
@@ -20,7 +20,7 @@ def test_the_quick_benchmark_runs(repository: Path, tmp_path: Path) -> None:
     assert sum(results["itself"]["ours"]["decisions"].values()) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_quick_benchmark_of_improve_runs(repository: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     line = [sys.executable, "-m", "benchmarks.code.bench_improve", "--quick", "--json", str(out)]
@@ -30,7 +30,7 @@ def test_the_quick_benchmark_of_improve_runs(repository: Path, tmp_path: Path) -
     assert sum(one["wrong"] for one in summary.values()) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_quick_benchmark_of_edits_runs(repository: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     line = [sys.executable, "-m", "benchmarks.code.bench_pie", "--quick", "--json", str(out)]
@@ -41,7 +41,7 @@ def test_the_quick_benchmark_of_edits_runs(repository: Path, tmp_path: Path) -> 
     assert results["loop"]["faster"] == results["loop"]["rows"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_quick_benchmark_of_forks_runs(repository: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     line = [sys.executable, "-m", "benchmarks.code.bench_fork", "--quick", "--json", str(out)]

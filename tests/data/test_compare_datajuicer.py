@@ -12,7 +12,7 @@ from benchmarks.data.compare_datajuicer import Pair, judge, odd_texts, ours
 from benchmarks.data.datajuicer_section import datajuicer_equality
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_quick_comparison_runs(repository, tmp_path):
     hidden = ("BENCH_CORPORA", "BENCH_PEERS_PYTHON")
     environment = {key: value for key, value in os.environ.items() if key not in hidden}

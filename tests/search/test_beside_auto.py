@@ -72,7 +72,7 @@ def test_the_section_marks_who_is_ahead_of_all_others() -> None:
     assert "medians of 10 seeds" in text
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["bench_auto", "bench_overhead"])
 def test_the_quick_run_ends_in_a_result(name: str, tmp_path: Path, repository: Path) -> None:
     if name == "bench_overhead":

@@ -22,12 +22,12 @@ def _quick(name: str, repository: Path, out: Path, **changes: str) -> None:
     assert document["results"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_quick_benchmark_of_chunks_runs(repository: Path, tmp_path: Path) -> None:
     _quick("rag", repository, tmp_path / "out.json")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.asset("wordllama")
 @pytest.mark.parametrize("name", ["faq", "rag_agent"])
 def test_a_quick_benchmark_of_real_questions_runs(
@@ -44,7 +44,7 @@ def test_a_quick_benchmark_of_real_questions_runs(
     _quick(name, repository, tmp_path / "out.json", SHARPEN_ASSETS=str(tmp_path))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.asset
 def test_a_quick_benchmark_of_a_small_model_runs(repository: Path, tmp_path: Path) -> None:
     _quick("smollm2", repository, tmp_path / "out.json")

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.code.bench_enamel import conclude
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_quick_benchmark_runs(repository: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     line = [sys.executable, "-m", "benchmarks.code.bench_enamel", "--quick", "--json", str(out)]

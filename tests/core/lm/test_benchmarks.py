@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_quick_benchmark_of_calls_runs(repository: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     line = [sys.executable, "-m", "benchmarks.text.bench_lm", "--quick", "--json", str(out)]

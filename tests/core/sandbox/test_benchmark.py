@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_quick_benchmark_runs(repository: Path, tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "BENCH_CODE_PYTHON"}
     out = tmp_path / "out.json"

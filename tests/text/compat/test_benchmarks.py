@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("module", "name"), [("textgrad_parity", "textgrad_parity"), ("bench_oracle", "oracle")]
 )
