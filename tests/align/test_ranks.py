@@ -203,7 +203,10 @@ def test_two_processes_do_so_where_one_has_no_reward_and_one_batch_behind() -> N
 
 
 def compare(jobs: list[Job], alone: list[dict[str, Any]]) -> None:
-    """On two ranks, against what one process told and made."""
+    """On two ranks, against what one process told and made.
+
+    Weights move by up to 0.01 a step; sums in another order move them by less than 0.00003 in all.
+    """
     for ranks in run(several, 2, jobs):
         for job, done, expected in zip(jobs, ranks, alone, strict=True):
             for found, told in zip(done["told"], expected["told"], strict=True):
@@ -213,7 +216,7 @@ def compare(jobs: list[Job], alone: list[dict[str, Any]]) -> None:
                     weight,
                     expected["weights"][key],
                     rtol=1e-5,
-                    atol=1e-5,
+                    atol=3e-5,
                     msg=lambda text, job=(*job, key): f"{job}: {text}",
                 )
 
