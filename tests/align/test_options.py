@@ -87,7 +87,7 @@ DPO = {"method": "dpo", "data": "pairs.jsonl"}
         ({**GRPO, "reward": "score_model"}, {}, r"reward\.options needs the key 'path'"),
         ({**GRPO, "reward": "score_model"}, {"reward.options.path": "x"}, "no such file .*x"),
         ({**GRPO, "reward": "score_model"}, {"reward.options.path": "tiny"}, "no reward model"),
-        ({"method": "dpo", "world": "rooms"}, {}, "sharpen align play --pairs"),
+        ({"method": "kto", "world": "rooms"}, {}, "sharpen align play --pairs"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_written(

@@ -15,7 +15,7 @@ from sharpen.core.errors import ConfigError
 from sharpen.optim.schedules import ScheduleKind
 from sharpen.train.config import ActConfig, CheckpointConfig, FTConfig, MetricsConfig, TrainConfig
 
-__all__ = ["MAY_CHANGE", "AlignConfig", "RewardConfig", "SamplingConfig"]
+__all__ = ["MAY_CHANGE", "AlignConfig", "BranchConfig", "RewardConfig", "SamplingConfig"]
 
 MAY_CHANGE = ("checkpoint", "metrics", "act", "micro_batch", "samples")
 """Keys that may differ between a checkpoint and the training that goes on from it."""
@@ -38,6 +38,9 @@ MethodName = Literal[
 _PATH_OPTIONS = {"score_model": ("path",)}
 """Options of built-in rewards that are paths."""
 _ADAPTED_LR = 10.0  # times that of whole models
+_STEPWISE = ("dpo", "ipo", "orpo")
+"""Methods that learn, in a world, from pairs of steps that they find there."""
+_ROLLOUTS = 4  # of each branch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,6 +135,28 @@ class RewardConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BranchConfig:
+    """Pairs of steps: what else is tried at each step of an episode, and which pairs count."""
+
+    width: int = 2
+    """Other actions at a step, where the agent draws so many different ones."""
+
+    margin: float = 0.3
+    """Least difference of the mean rewards after the two actions of a pair."""
+
+    min_visits: int = 3
+    """Episodes that must have taken an action for it to count."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.width < 1 or self.min_visits < 1 or not 0 < self.margin < math.inf:
+            raise ConfigError(
+                f"width={self.width} and min_visits={self.min_visits} must be at least 1 and "
+                f"margin={self.margin} above 0 (branches)."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AlignConfig:
     """Learning from feedback.
 
@@ -150,6 +175,10 @@ class AlignConfig:
 
     tasks: int = 512
     """Different tasks of the world."""
+
+    branches: BranchConfig = field(default_factory=BranchConfig)
+    """In a world, of dpo, ipo and orpo: how pairs of steps are found. Each of ``batch`` tasks is
+    played once, and from each of its steps other actions ``generations`` times to the end."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
     """The method's settings, such as ``{beta: 0.05}``."""
@@ -175,7 +204,8 @@ class AlignConfig:
     about 8,192 tokens at most."""
 
     generations: int | None = None
-    """Completions of each prompt; default the method's."""
+    """Completions of each prompt; default the method's. Of pairs of steps: episodes of each branch,
+    default 4."""
 
     epochs_per_batch: int | None = None
     """Passes over each batch of completions; default the method's: 4 for ppo, else 1."""
@@ -274,8 +304,8 @@ class AlignConfig:
         self.method_options()
         if bool(self.data) == bool(self.world):
             raise ConfigError("give data, or a world: one of them.")
-        if self.world and not method.online:
-            able = [name for name, one in DESCRIPTIONS.items() if one.online]
+        if self.world and not method.online and not self.finds_pairs:
+            able = [name for name, one in DESCRIPTIONS.items() if one.online] + [*_STEPWISE]
             raise ConfigError(
                 f"{self.method} learns from rows; in a world, take {', '.join(able)}. Rows of what "
                 "was done there come from sharpen align play --pairs."
@@ -313,7 +343,13 @@ class AlignConfig:
                 f"batch={self.batch}: kto compares each completion with another prompt's, so that "
                 "batch must be at least 2."
             )
-        generations = self.generations or method.generations
+        if self.finds_pairs and self.draws < self.branches.min_visits:
+            raise ConfigError(
+                f"generations={self.draws} episodes of each branch are fewer than "
+                f"branches.min_visits={self.branches.min_visits}, so that no pair would count. "
+                "Raise generations, or lower branches.min_visits."
+            )
+        generations = self.draws
         if self.method in ("rloo", "grpo") and generations < 2:
             raise ConfigError(
                 f"{self.method} compares completions of one prompt: generations={generations} must "
@@ -356,20 +392,33 @@ class AlignConfig:
         return self.tune != "full"
 
     @property
+    def finds_pairs(self) -> bool:
+        """Whether pairs of steps are found in a world, and learnt from."""
+        return bool(self.world) and self.method in _STEPWISE
+
+    @property
+    def generates(self) -> bool:
+        """Whether completions are generated while it learns."""
+        return describe(self.method).online or self.finds_pairs
+
+    @property
+    def draws(self) -> int:
+        """Completions of each prompt; episodes of each branch, where pairs of steps are found."""
+        return self.generations or (
+            _ROLLOUTS if self.finds_pairs else describe(self.method).generations
+        )
+
+    @property
     def completions(self) -> int:
         """Completions of a step, on all processes; examples, where none are generated."""
-        method = describe(self.method)
-        if not method.online:
-            return self.batch
-        return self.batch * (self.generations or method.generations)
+        return self.batch * self.draws if self.generates else self.batch
 
     @property
     def updates(self) -> int:
         """Optimizer steps of a step."""
-        method = describe(self.method)
-        if not method.online:
+        if not self.generates:
             return 1
-        return (self.epochs_per_batch or method.epochs) * self.minibatches
+        return (self.epochs_per_batch or describe(self.method).epochs) * self.minibatches
 
     def row_limit(self, positions: int) -> int:
         """Tokens that a row may have: of a prompt, where completions are generated after it.

@@ -58,7 +58,7 @@ def predict_align(config: AlignConfig, context: RecipeContext) -> Prediction:
     parts |= _beside(config, method, spec, longest, parts)
     steps = config.num_steps(0) if config.epochs is None else None
     step_s = sum(training_step_s(job, device).values())
-    if method.online:
+    if config.generates:
         passes = (1 + method.has_critic) * config.updates
         passes_without = method.reference(config.method_options()) + method.has_critic
         scored = config.updates > 1 or passes_without > 0
@@ -66,9 +66,9 @@ def predict_align(config: AlignConfig, context: RecipeContext) -> Prediction:
     return Prediction(
         peak_bytes=sum(parts.values()),
         parts=parts,
-        step_s=step_s if not method.online else None,
+        step_s=step_s if not config.generates else None,
         steps=steps * config.updates if steps is not None else None,
-        time_s=step_s * steps if steps is not None and not method.online else None,
+        time_s=step_s * steps if steps is not None and not config.generates else None,
         details={
             "longest_sequence": longest,
             "trained_parameters": job.trained_parameters,
@@ -163,10 +163,10 @@ def _beside(
         found["critic"] = sum(policy[name] for name in kept)
         if not config.adapts:
             found["critic"] += policy["weights"]
-    meets_new = method.online or method.kind == "label"
+    meets_new = config.generates or method.kind == "label"
     if meets_new and not config.adapts and method.reference(config.method_options()):
         found["reference"] = weights
-    if method.online and config.engine in ("auto", "serve"):
+    if config.generates and config.engine in ("auto", "serve"):
         dtype = config.dtype if config.engine_dtype == "same" else config.engine_dtype
         found["engine"] = _BYTES[dtype] * spec.num_parameters
         sequences = min(_ENGINE_BATCH, 2 * config.completions)
@@ -183,7 +183,7 @@ def _remedies(config: AlignConfig, method: Description) -> tuple[str, ...]:
         found.append("tune=lora trains adapters: no optimizer states, no copy for the reference")
     if method.has_critic:
         found.append("method=remax needs no critic")
-    if method.online and config.engine in ("auto", "serve"):
+    if config.generates and config.engine in ("auto", "serve"):
         found.append("engine=model generates with the trained weights themselves")
     if config.micro_batch != 1:
         found.append("micro_batch=1 keeps fewer activations")

@@ -16,6 +16,7 @@ from sharpen.align.loop.episodes import EpisodeWork
 from sharpen.align.loop.programs import ProgramWork
 from sharpen.align.loop.rollouts import Rollouts, RolloutWork, Sample
 from sharpen.align.loop.rows import RowWork
+from sharpen.align.loop.stepwise import StepwiseWork
 from sharpen.align.methods import Method, find_method
 from sharpen.align.methods.bcoder import BCODER, BCoderOptions
 from sharpen.align.places import placed
@@ -45,8 +46,11 @@ _TOLD = (
     "accuracy",
     "success",
     "length",
+    "success_after",
+    "pairs",
 )  # of the first and the last steps, in the summary
 _LAST = 5
+_OF_A_BATCH = {"reward", "success_after"}  # they are told of each batch, whatever is logged
 _SPENT = ("generate_s", "reward_wait_s", "score_s")  # of a step, before it learns
 
 
@@ -69,7 +73,7 @@ def run_align(config: AlignConfig, context: StageContext) -> StageResult:
     if method.add_heads is not None:
         method.add_heads(model)
     job = _Job(config, context, method, training, tokenizer, base)
-    if method.online:
+    if config.generates:
         done, measured = job.with_rollouts(model, rows)
     elif method is BCODER:
         done, measured = job.value_based(model, rows), {}
@@ -132,7 +136,7 @@ def read_rows(
 def default_micro_batch(config: AlignConfig, method: Method, rows: TokenizedRows) -> int:
     """The most examples of a forward pass that have about 8,192 tokens and divide the batch."""
     longest = max(map(len, rows.rows), default=_EPISODE)
-    if method.online:
+    if config.generates:
         longest += config.sampling.max_tokens
     width = {"preference": 2, "ranked": 4}.get(method.kind, 1)
     fits = max(1, _TOKENS // (longest * width))
@@ -220,7 +224,7 @@ class _Job:
         sampling = config.sampling
         rollouts = Rollouts(
             prompts=config.batch,
-            generations=config.generations or method.generations,
+            generations=config.draws,
             epochs=config.epochs_per_batch or method.epochs,
             minibatches=config.minibatches,
             staleness=config.staleness,
@@ -251,7 +255,10 @@ class _Job:
             with _pool(config.reward, self.context) as pool:
                 if config.world:
                     world = find_world(placed(config.world, self.context.resolve))
-                    work: RolloutWork = EpisodeWork(
+                    kind: type[EpisodeWork] = EpisodeWork
+                    if config.finds_pairs:
+                        kind, shared["branches"] = StepwiseWork, config.branches
+                    work: RolloutWork = kind(
                         world,
                         config.tasks,
                         self.tokenizer,
@@ -314,7 +321,7 @@ class _Job:
                         part,
                         first,
                         samples=self._samples,
-                        updates=self.config.updates if self.method.online else 0,
+                        updates=self.config.updates if self.config.generates else 0,
                     )
                 ],
             )
@@ -396,7 +403,8 @@ class _Report:
         self._bar.advance(1, loss=report.loss, **told)
         if self._updates:
             self._time_learning(report)
-        if report.step % self._config.metrics.log_every and "reward" not in report.metrics:
+        ends_batch = not _OF_A_BATCH.isdisjoint(report.metrics)
+        if report.step % self._config.metrics.log_every and not ends_batch:
             return
         values = {
             "loss": report.loss if report.labels else math.nan,

@@ -57,6 +57,8 @@ def _report(summary: dict[str, Any]) -> list[Section]:
         "reward_last": "mean reward of the last 5 batches",
         "success_first": "episodes of the first batch that succeed, share",
         "success_last": "episodes of the last 5 batches that succeed, share",
+        "success_after_last": "the same tasks after learning from them, share",
+        "pairs_last": "pairs of steps of the last 5 batches, mean",
         "generate_s": "seconds of generating",
         "reward_wait_s": "seconds of waiting for rewards",
         "score_s": "seconds of scoring",

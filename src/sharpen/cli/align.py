@@ -188,7 +188,7 @@ def agent(
     model: Model,
     world: World,
     overrides: Overrides = None,
-    method: Annotated[str, typer.Option(help="grpo, rloo, ppo or rft.")] = "grpo",
+    method: Annotated[str, typer.Option(help="grpo, rloo, ppo, rft; or dpo, of steps.")] = "grpo",
     output: Out = None,
     lora: Lora = None,
     steps: Steps = None,

@@ -81,7 +81,7 @@ def test_only_the_models_words_are_learnt_from(model: Path, tmp_path: Path) -> N
 def test_what_worlds_cannot_is_refused(model: Path, tmp_path: Path) -> None:
     for changes, told in (
         ({"method": "remax"}, "greedy"),
-        ({"method": "dpo", "options": {}}, "learns from rows"),
+        ({"method": "kto", "options": {}}, "learns from rows"),
         ({"method": "grpo", "reward": {"uses": "number"}}, "leave reward out"),
         ({"method": "grpo", "data": "a.jsonl"}, "one of them"),
         ({"method": "grpo", "world": "romms"}, "Did you mean 'rooms'"),

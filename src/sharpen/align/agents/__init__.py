@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sharpen.align.agents.evaluation import AgentReport, compare_agents, evaluate, report_of
     from sharpen.align.agents.filtering import Filtered, Rule, filter_trajectories
     from sharpen.align.agents.memory import Entry, ReflectionMemory, lesson_of
-    from sharpen.align.agents.pairs import StepPair, pair_rows, step_pairs
+    from sharpen.align.agents.pairs import StepPair, pair_rows, pair_tokens, step_pairs
     from sharpen.align.agents.policies import LMPolicy, Move, Policy, State, TablePolicy
     from sharpen.align.agents.tools import Toolbox
     from sharpen.align.agents.trajectory import (
@@ -33,7 +33,7 @@ _MODULES = {
     "evaluation": ["AgentReport", "compare_agents", "evaluate", "report_of"],
     "filtering": ["Filtered", "Rule", "filter_trajectories"],
     "memory": ["Entry", "ReflectionMemory", "lesson_of"],
-    "pairs": ["StepPair", "pair_rows", "step_pairs"],
+    "pairs": ["StepPair", "pair_rows", "pair_tokens", "step_pairs"],
     "policies": ["LMPolicy", "Move", "Policy", "State", "TablePolicy"],
     "tools": ["Toolbox"],
     "trajectory": [
@@ -75,6 +75,7 @@ __all__ = [
     "lesson_of",
     "outcome",
     "pair_rows",
+    "pair_tokens",
     "play",
     "process_mc",
     "read_trajectories",

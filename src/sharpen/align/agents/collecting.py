@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -144,37 +144,44 @@ def collect(
         raise ConfigError(
             f"n={n} and width={width} must be at least 1, explore={explore!r} sample or branch."
         )
-    found: list[Episode] = []
-    for task in tasks:
-        found += [
-            Episode(make, task, seed * 1_000_003 + i, memory)
-            for i in range(n if explore == "sample" else 1)
-        ]
+    each = n if explore == "sample" else 1
+    found = [
+        Episode(make, task, seed * 1_000_003 + i, memory) for task in tasks for i in range(each)
+    ]
     if explore == "sample":
         play(found, policy)
     else:
-        found = [one for root in found for one in _branches(root, policy, n, width, seed)]
+        found = _branches(found, policy, n, width, seed)
     return [one.trajectory(source) for one in found]
 
 
-def _branches(root: Episode, policy: Policy, n: int, width: int, seed: int) -> list[Episode]:
-    """An episode played to its end, and those that do something else at one of its steps."""
-    before: list[Episode] = []
-    while not root.is_over:
-        before.append(root.copy(seed))
-        root.do(policy([root.state()])[0])
-    others: list[Episode] = []
-    for at, point in enumerate(before):
-        moves: dict[str, Move] = {}
-        taken: Any = root.steps[at].action
-        for draw in range(_DRAWS):
-            move = policy([point.copy(seed * _DRAWS + draw).state()])[0]
-            if move.action != taken and len(moves) < width:
-                moves.setdefault(move.action, move)
-        for number, move in enumerate(moves.values()):
-            for i in range(n):
-                other = point.copy(seed + 7919 * (number * n + i + 1))
+def _branches(
+    roots: Sequence[Episode], policy: Policy, n: int, width: int, seed: int
+) -> list[Episode]:
+    """Episodes played to their ends, each before those that do something else at its steps."""
+    before: list[list[Episode]] = [[] for _ in roots]
+    while going := [
+        (one, some) for one, some in zip(roots, before, strict=True) if not one.is_over
+    ]:
+        for one, some in going:
+            some.append(one.copy(seed))
+        for (one, _), move in zip(going, policy([one.state() for one, _ in going]), strict=True):
+            one.do(move)
+    points = [(i, at, point) for i, some in enumerate(before) for at, point in enumerate(some)]
+    moves: list[dict[str, Move]] = [{} for _ in points]
+    for draw in range(_DRAWS):
+        places = [place for place, known in enumerate(moves) if len(known) < width]
+        asked = [points[place][2].copy(seed * _DRAWS + draw).state() for place in places]
+        for place, move in zip(places, policy(asked) if asked else (), strict=True):
+            i, at, _ = points[place]
+            if move.action != roots[i].steps[at].action:
+                moves[place].setdefault(move.action, move)
+    others: list[list[Episode]] = [[] for _ in roots]
+    for (i, _, point), known in zip(points, moves, strict=True):
+        for number, move in enumerate(known.values()):
+            for rollout in range(n):
+                other = point.copy(seed + 7919 * (number * n + rollout + 1))
                 other.do(move)
-                others.append(other)
-    play(others, policy)
-    return [root, *others]
+                others[i].append(other)
+    play([other for some in others for other in some], policy)
+    return [one for root, some in zip(roots, others, strict=True) for one in (root, *some)]

@@ -13,10 +13,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sharpen.align.agents.trajectory import Step, Trajectory, context_of
+from sharpen.align.agents.trajectory import Step, Trajectory, context_ids, context_of
+from sharpen.align.rows.parse import Row
+from sharpen.align.rows.tokens import TokenRow
 from sharpen.core.errors import ConfigError
+from sharpen.models.tokenizer import Tokenizer
 
-__all__ = ["StepPair", "pair_rows", "step_pairs"]
+__all__ = ["StepPair", "pair_rows", "pair_tokens", "step_pairs"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +38,11 @@ class StepPair:
 
     margin: float
     """By how much the mean reward after the chosen one is higher."""
+
+    chosen_ids: tuple[int, ...] | None = None
+    """The tokens that a model drew for it, the end included; None where they are not known."""
+
+    rejected_ids: tuple[int, ...] | None = None
 
 
 def step_pairs(
@@ -87,6 +95,8 @@ def _pair(good: tuple[Trajectory, int], bad: tuple[Trajectory, int], margin: flo
         chosen=one.steps[at].text,
         rejected=other.steps[at].text,
         margin=margin,
+        chosen_ids=one.steps[at].ids,
+        rejected_ids=other.steps[at].ids,
     )
 
 
@@ -102,3 +112,29 @@ def pair_rows(pairs: Sequence[StepPair]) -> list[dict[str, Any]]:
         }
         for one in pairs
     ]
+
+
+def pair_tokens(pairs: Sequence[StepPair], tokenizer: Tokenizer) -> list[TokenRow]:
+    """Pairs as tokens, those that a model drew where they are known.
+
+    Args:
+        pairs: of :func:`step_pairs`.
+        tokenizer: of the model that learns from them.
+    """
+    end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+    found = []
+    for one in pairs:
+        answers = [
+            list(ids) if ids is not None else [*tokenizer.encode(text), *end]
+            for text, ids in ((one.chosen, one.chosen_ids), (one.rejected, one.rejected_ids))
+        ]
+        row = Row(
+            where=f"task {one.task}, step {len(one.steps)}",
+            kind="preference",
+            completions=(one.chosen, one.rejected),
+            meta={"margin": one.margin},
+        )
+        prompt = context_ids(one.goal, one.steps, one.observation, tokenizer)
+        masks = [[True] * len(answer) for answer in answers]
+        found.append(TokenRow(row=row, prompt=prompt, completions=answers, masks=masks))
+    return found
