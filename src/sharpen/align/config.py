@@ -238,6 +238,10 @@ class AlignConfig:
     skip_bad: bool = False
     """Leave rows with missing or wrong fields out, and count them, instead of stopping."""
 
+    episodes: Literal["successful", "all"] = "successful"
+    """Of data that are trajectories, as ``sharpen align play --save`` writes them: which are learnt
+    by heart (sft)."""
+
     chat: bool = False
     """Put plain prompts and completions into the turns of the model's chat template."""
 

@@ -118,7 +118,11 @@ def _longest(
     model = context.model if context.model in ASSETS else context.resolve(context.model)
     kind = None if method.name == "sft" else method.kind
     rows = read_feedback(
-        context.resolve(config.data), kind=kind, skip_bad=config.skip_bad, limit=_SAMPLED_ROWS
+        context.resolve(config.data),
+        kind=kind,
+        skip_bad=config.skip_bad,
+        episodes=config.episodes,
+        limit=_SAMPLED_ROWS,
     )
     found = tokenize_rows(
         rows.rows,

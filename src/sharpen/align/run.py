@@ -112,8 +112,9 @@ def read_rows(
         context.resolve(config.data),
         kind=None if method.name == "sft" else method.kind,
         skip_bad=config.skip_bad,
+        episodes=config.episodes,
     )
-    kinds = ("completion", "messages") if method.name == "sft" else (method.kind,)
+    kinds = ("completion", "messages", "trajectory") if method.name == "sft" else (method.kind,)
     if found.kind not in kinds:
         found = read_feedback(
             context.resolve(config.data), kind=method.kind, skip_bad=config.skip_bad

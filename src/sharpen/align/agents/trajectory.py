@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ __all__ = [
     "Trajectory",
     "context_ids",
     "context_of",
+    "episode_ids",
     "read_trajectories",
     "to_rollout",
     "to_rows",
@@ -117,9 +118,15 @@ class Trajectory:
         try:
             steps = tuple(_step(one) for one in values.pop("steps"))
             lessons = tuple(values.pop("lessons", ()))
+            for name, kinds in _TYPES.items():
+                if not isinstance(values.get(name), kinds):
+                    raise TypeError(f"'{name}' is {values.get(name)!r:.40}")
             return cls(**values, steps=steps, lessons=lessons)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FileFormatError(f"{where}: no trajectory: {error}.") from None
+
+
+_TYPES: dict[str, tuple[type, ...]] = {"goal": (str,), "success": (bool,), "reward": (int, float)}
 
 
 def _step(data: Mapping[str, Any]) -> Step:
@@ -130,6 +137,8 @@ def _step(data: Mapping[str, Any]) -> Step:
     for one in fields(Step):
         if one.name in ("observation", "action") and not isinstance(values.get(one.name), str):
             raise TypeError(f"'{one.name}' of a step must be text")
+    if not all(isinstance(token, int) for token in values.get("ids") or ()):
+        raise TypeError("'ids' of a step must be token ids")
     return Step(**values)
 
 
@@ -229,6 +238,32 @@ def _tokens(
         mask += [step is not None] * len(some)
         logp += known or [0.0] * len(some)
     return ids, mask, logp
+
+
+def episode_ids(one: Trajectory, tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
+    """A trajectory's tokens, and which are the agent's, for any model to imitate.
+
+    The tokens that were drawn are taken where they say the same to this tokenizer; the words of
+    another model are encoded anew.
+
+    Args:
+        one: the trajectory.
+        tokenizer: of the model that learns.
+    """
+    steps = [
+        step if _says_the_same(step, tokenizer) else replace(step, ids=None, logp=None)
+        for step in one.steps
+    ]
+    ids, mask, _ = _tokens(one.goal, steps, one.lessons, tokenizer)
+    return ids, mask
+
+
+def _says_the_same(step: Step, tokenizer: Tokenizer) -> bool:
+    if step.ids is None:
+        return True
+    if not all(0 <= token < tokenizer.vocab_size for token in step.ids):
+        return False
+    return tokenizer.decode(list(step.ids)).split() == step.text.split()
 
 
 def to_rollout(

@@ -50,8 +50,8 @@ def pad_rows(rows: Sequence[_Sequence], pad_id: int = 0) -> tuple[Tensor, Tensor
 
 
 def row_batch(rows: Sequence[TokenRow], pad_id: int = 0) -> RowBatch:
-    """[B] rows of the kinds ``completion`` and ``messages``."""
-    _check(rows, "completion", "messages", "label")
+    """[B] rows of the kinds ``completion``, ``messages`` and ``trajectory``."""
+    _check(rows, "completion", "messages", "label", "trajectory")
     ids, text, actions = pad_rows([_of(row, 0) for row in rows], pad_id)
     return RowBatch(input_ids=ids, attention_mask=text, action_mask=actions)
 

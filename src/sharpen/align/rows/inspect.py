@@ -56,7 +56,8 @@ class RowsReport:
     balance: dict[str, float] = field(default_factory=dict)
     """Of labels: ``desirable`` and ``undesirable``. Of preferences: ``chosen_longer``, the share of
     pairs in which the chosen one is the longer. Of ranked rows: ``candidates`` a query on average,
-    and ``ties``, the share of queries whose scores are all the same."""
+    and ``ties``, the share of queries whose scores are all the same. Of trajectories:
+    ``successful`` and ``failed``, which are not learnt from unless that is asked for."""
 
     unusable: dict[str, int] = field(default_factory=dict)
     """Rows that cannot be made into tokens, or are too long, by reason."""
@@ -187,6 +188,9 @@ def _balance(rows: Sequence[Row]) -> dict[str, float]:
     if kind == "label":
         good = sum(bool(row.label) for row in rows)
         return {"desirable": good, "undesirable": len(rows) - good}
+    if kind == "trajectory":
+        good = sum(row.trajectory is not None and row.trajectory.success for row in rows)
+        return {"successful": good, "failed": len(rows) - good}
     if kind == "preference":
         longer = sum(_size(row.completions[0]) > _size(row.completions[1]) for row in rows)
         return {"chosen_longer": longer / len(rows)}

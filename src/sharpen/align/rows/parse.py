@@ -1,5 +1,7 @@
 """Rows of feedback, in the formats of TRL and RRHF: prompts, completions, preferences, labels.
 
+Episodes of agents are rows as well, as :mod:`sharpen.align.agents.trajectory` writes them.
+
 ==============  ===========================================================================
 kind            keys
 ==============  ===========================================================================
@@ -9,6 +11,7 @@ kind            keys
 ``label``       ``prompt``, ``completion``, ``label``: true where the completion is desirable
 ``ranked``      ``query``, ``responses``, ``scores``: candidates of one prompt, each scored
 ``prompt``      ``prompt``
+``trajectory``  ``goal``, ``steps`` and what else an episode has; the agent's words are learned
 ==============  ===========================================================================
 
 Texts may be conversations, lists of ``{"role", "content"}``; then all texts of a row are. Other
@@ -20,20 +23,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
 
-from sharpen.core.errors import DataError
+from sharpen.core.errors import DataError, FileFormatError
 from sharpen.models.chat import check_messages
+
+if TYPE_CHECKING:
+    from sharpen.align.agents.trajectory import Trajectory
 
 __all__ = ["KINDS", "BadRow", "Kind", "Row", "Text", "kind_of", "parse_row"]
 
-Kind = Literal["completion", "messages", "preference", "label", "ranked", "prompt"]
+Kind = Literal["completion", "messages", "preference", "label", "ranked", "prompt", "trajectory"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Text = str | tuple[dict[str, Any], ...]
 """Plain text, or a conversation."""
 
 _KEYS: dict[Kind, tuple[str, ...]] = {  # the first kind whose keys are all there
+    "trajectory": ("goal", "steps"),
     "ranked": ("query", "responses"),
     "preference": ("chosen", "rejected"),
     "label": ("completion", "label"),
@@ -68,10 +75,13 @@ class Row:
 
     completions: tuple[Text, ...] = ()
     """None of a ``prompt``; chosen and rejected of a ``preference``; all candidates of a
-    ``ranked`` row; the whole conversation of ``messages``; else one."""
+    ``ranked`` row; the whole conversation of ``messages``; all words of the agent of a
+    ``trajectory``, whose prompt is the goal; else one."""
 
     label: bool | None = None
     scores: tuple[float, ...] = ()
+    trajectory: Trajectory | None = None
+    """Of a ``trajectory``: the episode."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """The keys that no format knows."""
 
@@ -94,7 +104,7 @@ def kind_of(row: Mapping[str, Any], where: str) -> Kind:
     raise BadRow(
         f"{where}: the keys ({found}) fit no format. Formats: prompt and completion; messages;"
         " prompt, chosen and rejected; prompt, completion and label; query, responses and scores;"
-        " or prompt alone.",
+        " goal and steps of an episode; or prompt alone.",
         "no known format",
     )
 
@@ -291,6 +301,25 @@ def _prompt(read: _Reader) -> Row:
     return Row(where=read.where, kind="prompt", prompt=read.text("prompt"), meta=read.rest())
 
 
+def _trajectory(read: _Reader) -> Row:
+    from sharpen.align.agents.trajectory import Trajectory  # which loads torch
+
+    try:
+        one = Trajectory.from_json(read.row, read.where)
+    except FileFormatError as error:
+        raise BadRow(str(error), "no trajectory") from None
+    if not one.steps:
+        read.fail("steps", "is empty, so there is nothing to learn", "empty")
+    return Row(
+        where=read.where,
+        kind="trajectory",
+        prompt=one.goal,
+        completions=("\n".join(step.text for step in one.steps),),
+        trajectory=one,
+        meta=one.meta,
+    )
+
+
 _PARSERS = {
     "completion": _completion,
     "messages": _messages,
@@ -298,4 +327,5 @@ _PARSERS = {
     "label": _label,
     "ranked": _ranked,
     "prompt": _prompt,
+    "trajectory": _trajectory,
 }

@@ -7,15 +7,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from sharpen.align.rows.parse import KINDS, BadRow, Kind, Row, parse_row
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.data.finding import matching_files
 from sharpen.data.readers import locate_file
 
-__all__ = ["AlignRows", "as_kind", "read_feedback", "rows_with_faults"]
+__all__ = ["AlignRows", "Episodes", "as_kind", "read_feedback", "rows_with_faults"]
 
 _log = logging.getLogger(__name__)
+
+Episodes = Literal["successful", "all"]
+"""Which trajectories are learnt from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +40,7 @@ def read_feedback(
     *,
     kind: Kind | None = None,
     skip_bad: bool = False,
+    episodes: Episodes = "successful",
     limit: int | None = None,
 ) -> AlignRows:
     """Read a file of feedback, or all files of a folder or pattern.
@@ -44,16 +49,22 @@ def read_feedback(
         path: ``.jsonl``, ``.jsonl.gz`` or another format that ``sharpen.data`` reads.
         kind: what is needed; rows of another kind become it where they can (:func:`as_kind`).
         skip_bad: leave bad rows out and count them; else the first one is an error.
+        episodes: of trajectories, which are taken; failed ones are counted as left out.
         limit: read so many good rows.
 
     Raises:
         MissingFileError: there is no such file.
-        DataError: a bad row (file, line, key), no rows, or rows that cannot become ``kind``.
+        DataError: a bad row (file, line, key), no rows, rows that cannot become ``kind``, or no
+            episode that succeeded.
     """
     rows: list[Row] = []
     skipped: Counter[str] = Counter()
+    failed = 0
     for row, fault in rows_with_faults(path):
         if row is not None:
+            if row.trajectory is not None and not row.trajectory.success and episodes != "all":
+                failed += 1
+                continue
             rows.append(row)
             if limit is not None and len(rows) >= limit:
                 break
@@ -65,6 +76,14 @@ def read_feedback(
         skipped[fault.reason] += 1
     if skipped:
         _log.warning("%s: %d bad rows are left out: %s", path, skipped.total(), dict(skipped))
+    if failed:
+        _log.info("%s: %d failed episodes are left out", path, failed)
+        skipped["failed episode"] = failed
+    if not rows and failed:
+        raise DataError(
+            f"{path}: none of {failed} episodes succeeded, so there is nothing to imitate. Play "
+            "more (sharpen align play --draws), or learn from failed ones too with episodes=all."
+        )
     if not rows:
         told = f" ({skipped.total()} bad rows were skipped)" if skipped else ""
         raise DataError(f"{path} has no rows{told}.")

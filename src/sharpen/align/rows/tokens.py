@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sharpen.align.rows.parse import Row, Text
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.models.chat import assistant_mask, render_chat
 from sharpen.models.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from sharpen.align.agents.trajectory import Trajectory
 
 __all__ = ["OnLong", "TokenRow", "TokenizedRows", "prompt_ids", "tokenize_rows"]
 
@@ -32,7 +35,8 @@ class TokenRow:
     """As the row's; the end token included."""
 
     masks: list[list[bool]]
-    """Of each completion, which tokens a model wrote: all, but in ``messages``."""
+    """Of each completion, which tokens a model wrote: all, but in ``messages`` and in a
+    ``trajectory``, whose completion holds what the agent saw on the way."""
 
     def __len__(self) -> int:
         """Tokens of its longest sequence."""
@@ -134,6 +138,8 @@ def _encode(row: Row, tokenizer: Tokenizer, use_template: bool) -> TokenRow:
         if not any(mask):
             raise DataError(f"{row.where}: no token of the conversation is the assistant's.")
         return TokenRow(row=row, prompt=[], completions=[ids], masks=[mask])
+    if row.trajectory is not None:
+        return _episode(row, row.trajectory, tokenizer)
     try:
         prompt = prompt_ids(row.prompt, tokenizer, use_template=use_template)
         answers = [_answer(row.prompt, one, tokenizer, use_template) for one in row.completions]
@@ -142,6 +148,19 @@ def _encode(row: Row, tokenizer: Tokenizer, use_template: bool) -> TokenRow:
     return TokenRow(
         row=row, prompt=prompt, completions=answers, masks=[[True] * len(one) for one in answers]
     )
+
+
+def _episode(row: Row, one: Trajectory, tokenizer: Tokenizer) -> TokenRow:
+    from sharpen.align.agents.trajectory import episode_ids  # which stands on these rows
+
+    try:
+        ids, mask = episode_ids(one, tokenizer)
+    except DataError as error:
+        raise DataError(f"{row.where}: {error}") from None
+    if not any(mask):
+        raise DataError(f"{row.where}: the agent says nothing, so there is nothing to learn.")
+    first = mask.index(True)
+    return TokenRow(row=row, prompt=ids[:first], completions=[ids[first:]], masks=[mask[first:]])
 
 
 def _answer(prompt: Text, answer: Text, tokenizer: Tokenizer, use_template: bool) -> list[int]:
