@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from align_stage import Stage
-from sharpen.align.agents import TextWorld
 from sharpen.core.errors import ConfigError, DataError
 from small_models import save_small_model
-
-
-class Letters(TextWorld):
-    """Two turns; each is worth the share of its letters that are among those asked for."""
-
-    def begin(self) -> tuple[str, str]:
-        return "Say low letters.", "Go on."
-
-    def possible(self) -> Sequence[str]:
-        return ["a"]
-
-    def act(self, action: str) -> tuple[str, float, bool, dict[str, Any]]:
-        good = sum("a" <= one <= "p" for one in action)
-        share = good / max(1, len(action))
-        return "Again.", share / 2, self.taken >= 2, {"success": share > 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +17,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_small_model(tmp_path_factory.mktemp("models") / "tiny", max_positions=512)
 
 
-WORLD = f"{__file__}:Letters"
+WORLD = f"{Path(__file__).with_name('letters.py')}:Letters"
 SETTINGS: dict[str, Any] = {
     "world": WORLD,
     "tasks": 8,

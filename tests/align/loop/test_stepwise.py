@@ -4,41 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from align_stage import Stage
-from sharpen.align.agents import TextWorld
+from e2e.command import document, sharpen, start
 from sharpen.core.errors import ConfigError, DataError
 from small_models import save_small_model
 
-
-class Letters(TextWorld):
-    """Two turns; each is worth the share of its letters that are among those asked for."""
-
-    def begin(self) -> tuple[str, str]:
-        return "Say low letters.", "Go on."
-
-    def possible(self) -> Sequence[str]:
-        return ["a"]
-
-    def act(self, action: str) -> tuple[str, float, bool, dict[str, Any]]:
-        good = sum("a" <= one <= "p" for one in action)
-        share = good / max(1, len(action))
-        return "Again.", share / 2, self.taken >= 2, {"success": share > 0.5}
-
-
-class Deaf(Letters):
-    """Nothing that is done earns anything."""
-
-    def act(self, action: str) -> tuple[str, float, bool, dict[str, Any]]:
-        return "Again.", 0.0, self.taken >= 2, {"success": False}
+WORLD = Path(__file__).with_name("letters.py")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +24,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 SETTINGS: dict[str, Any] = {
-    "world": f"{__file__}:Letters",
+    "world": f"{WORLD}:Letters",
     "tasks": 32,
     "batch": 8,
     "branches": {"margin": 0.1},
@@ -107,7 +84,7 @@ def test_a_round_without_pairs_teaches_nothing(model: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "error", "told"),
     [
-        ({"world": f"{__file__}:Deaf"}, DataError, "All earn the same"),
+        ({"world": f"{WORLD}:Deaf"}, DataError, "All earn the same"),
         ({"branches": {"margin": 5.0}}, DataError, "branches.margin=5"),
         ({"generations": 2}, ConfigError, "min_visits=3"),
         ({"branches": {"width": 0}}, ConfigError, "width=0"),
@@ -127,23 +104,25 @@ def test_what_cannot_teach_is_named(
 
 @pytest.mark.slow
 def test_a_killed_command_ends_in_the_same_bits(model: Path, tmp_path: Path) -> None:
-    call = [sys.executable, "-m", "sharpen", "align", "agent", "--model", str(model), "--json"]
-    call += ["--world", SETTINGS["world"], "--method", "dpo", "--steps", "6", "batch=4", "lr=1e-3"]
-    call += ["sampling.max_tokens=4", "branches.margin=0.1", "checkpoint.every=1"]
-    subprocess.run([*call, "--output", "whole"], cwd=tmp_path, check=True, capture_output=True)
-    parts = tmp_path / "parts"
-    process = subprocess.Popen([*call, "--output", "parts"], cwd=tmp_path, start_new_session=True)
-    end = time.monotonic() + 120
-    while process.poll() is None and not list(parts.rglob("metrics*.jsonl")):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    if process.poll() is None:
+    call = ("align", "agent", "--model", str(model), "--world", SETTINGS["world"], "--json")
+    call += ("--method", "dpo", "--steps", "8", "batch=4", "lr=1e-3", "sampling.max_tokens=4")
+    call += ("branches.margin=0.1", "checkpoint.every=1")
+    whole = document(sharpen(*call, "--output", "whole", cwd=tmp_path))
+    with start(*call, "--output", "parts", cwd=tmp_path) as process:
+        end = time.monotonic() + 120
+        while process.poll() is None and not list((tmp_path / "parts").rglob("step-*")):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        assert process.poll() is None, "it ended before it was killed"
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    subprocess.run([*call, "--output", "parts"], cwd=tmp_path, check=True, capture_output=True)
-    found = [
-        [path.read_bytes() for path in sorted((tmp_path / name / "align").glob("*.safetensors"))]
-        for name in ("whole", "parts")
+        process.wait()
+    done = sharpen(*call, "--output", "parts", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = document(done)
+    weights = [
+        [path.read_bytes() for path in sorted(Path(tmp_path / one["model"]).glob("*.safetensors"))]
+        for one in (whole, told)
     ]
-    assert found[0]
-    assert found[0] == found[1]
+    assert weights[0]
+    assert weights[0] == weights[1]
+    assert told["summary"]["align"]["steps"] == 8
