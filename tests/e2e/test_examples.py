@@ -16,10 +16,14 @@ from sharpen.core.study import load_study
 from sharpen.models import load_model, load_tokenizer
 
 TESTED = {
+    "align/doors.yaml",
+    "align/instructions.py",
     "align/preferences.jsonl",
     "align/preferences.yaml",
     "align/rewards.py",
     "align/rewards.yaml",
+    "align/steps.yaml",
+    "align/worlds.py",
     "code/slow.py",  # with sharpen improve
     "code/test_slow.py",
     "code/unique.py",
@@ -92,6 +96,31 @@ def test_a_reward_of_ones_own_is_learnt_from(work: Path) -> None:
     assert told["steps"] == 6
     assert told["rewards"]["samples"] == 6 * 4 * 4
     assert 0 < told["reward_first"] < 1
+
+
+@pytest.mark.slow
+def test_an_agent_learns_which_step_is_better(work: Path) -> None:
+    done = sharpen("run", "examples/align/steps.yaml", "--json", cwd=work)
+    assert done.returncode == 0, done.stderr
+    told = document(done)["summary"]["align"]
+    assert told["pairs_first"] > 2
+    assert told["reward_last"] > told["reward_first"] + 0.1
+    assert told["success_after_last"] > told["success_first"] + 0.3
+
+
+def test_an_agent_gets_instructions_that_help(work: Path) -> None:
+    call = [sys.executable, "examples/align/instructions.py"]
+    done = subprocess.run(call, cwd=work, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "instructions: First read the note." in done.stdout
+    again = ("align", "instruct", "--world", "examples/align/worlds.py:Doors", "--steps", "2")
+    again += ("--lm", "scripted:examples/align/doors.yaml", "--json")
+    told = document(sharpen(*again, "--instructions", "Open the red door.", cwd=work))
+    assert (told["accepted"], told["instructions"]) == (True, "First read the note.")
+    assert (work / "runs/instruct/instructions.txt").read_text() == "First read the note.\n"
+    (work / "given.txt").write_text("Open the red door.\n")
+    told = document(sharpen(*again, "--instructions", "@given.txt", cwd=work))
+    assert told["usage"]["calls"] == 0
 
 
 @pytest.mark.asset

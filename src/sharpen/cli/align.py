@@ -227,6 +227,9 @@ def play(
         Path | None, typer.Option(help="Write pairs of steps for sharpen align dpo, JSONL.")
     ] = None,
     margin: Annotated[float, typer.Option(help="Least difference of a pair's rewards.")] = 0.3,
+    instructions: Annotated[
+        str, typer.Option(help="What stands before the goal: a text, or @FILE.")
+    ] = "",
 ) -> Output:
     """Let a model act in a world and tell how often it succeeds; keep what it did."""
     from sharpen.align.agents.playing import play_world
@@ -238,11 +241,92 @@ def play(
         draws=draws,
         branch=branch,
         max_tokens=max_tokens,
+        instructions=_text_of(instructions),
         save=save,
         pairs=pairs,
         margin=margin,
     )
     return Output(found, lambda console: console.print_json(data=found))
+
+
+@command(
+    app,
+    "instruct",
+    example="sharpen align instruct --world rooms --lm local:smollm2 --max-calls 5000",
+)
+def instruct(
+    world: World,
+    lm: Annotated[
+        str | None,
+        typer.Option("--lm", help="What acts: local:NAME, http://HOST:PORT/v1 or scripted:FILE."),
+    ] = None,
+    instructions: Annotated[str, typer.Option(help="The first ones: a text, or @FILE.")] = "",
+    proposer: Annotated[
+        str | None, typer.Option(help="The model that criticizes and writes; default --lm.")
+    ] = None,
+    optimizer: Annotated[str, typer.Option(help="textgrad, opro or optoprime.")] = "textgrad",
+    train: Annotated[int, typer.Option(help="Tasks that feedback is given on.", min=1)] = 16,
+    val: Annotated[int, typer.Option(help="Tasks that compare proposals.", min=1)] = 16,
+    test: Annotated[int, typer.Option(help="Tasks that decide at the end.", min=1)] = 50,
+    steps: Annotated[int, typer.Option(help="Turns of the search.", min=1)] = 5,
+    proposals: Annotated[int, typer.Option(help="New instructions a turn.", min=1)] = 2,
+    batch: Annotated[int, typer.Option(help="Episodes a turn that are criticized.", min=1)] = 4,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of a turn.", min=1)] = 64,
+    max_calls: Annotated[
+        int | None, typer.Option(help="Most calls of all models; the run stops before the next.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the order of tasks and of proposals.")] = 0,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the run; the same one goes on.")
+    ] = Path("runs/instruct"),
+) -> Output:
+    """Find instructions for an agent: nothing is trained, and replies are never paid for twice.
+
+    Proposals come from episodes of some tasks, are compared on others, and are accepted only where
+    they are better on tasks kept apart, by a paired test.
+    """
+    from sharpen.align.agents import tune_instructions
+    from sharpen.align.agents.worlds import find_world
+    from sharpen.cli.text_prompts import client_of
+    from sharpen.core.lm import Budget
+
+    make = find_world(world)
+    budget = None if max_calls is None else Budget(max_calls=max_calls)
+    found = tune_instructions(
+        make,
+        client_of(lm, None, output, budget),
+        _text_of(instructions),
+        optimizer=optimizer,
+        proposer=None if proposer is None else client_of(proposer, None, output, budget),
+        train=range(train),
+        val=range(100_000, 100_000 + val),
+        test=range(200_000, 200_000 + test),
+        steps=steps,
+        proposals=proposals,
+        batch=batch,
+        seed=seed,
+        run_dir=output,
+        max_tokens=max_tokens,
+    )
+
+    def render(console: Any) -> None:
+        console.print(found.summary(), markup=False, highlight=False)
+        console.print(f"\n{found.instructions}", markup=False, highlight=False)
+        console.print(f"\n{output / 'instructions.txt'}", markup=False)
+
+    return Output({"format": 1, **found.to_dict(), "output": str(output)}, render)
+
+
+def _text_of(given: str) -> str:
+    """A text, or that of a file after an @."""
+    from sharpen.core.errors import MissingFileError
+
+    if not given.startswith("@"):
+        return given
+    try:
+        return Path(given[1:]).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        raise MissingFileError(f"there is no file {given[1:]} with instructions.") from None
 
 
 @command(app, "rank", example="sharpen align rank --model runs/bcoder/align --data ranked.jsonl")

@@ -9,7 +9,7 @@ import typer
 
 from sharpen.cli.common import Output, command, error_console, flags
 
-__all__ = ["register"]
+__all__ = ["client_of", "register"]
 
 TaskFile = Annotated[Path, typer.Argument(help="The task, a YAML file.", show_default=False)]
 Model = Annotated[
@@ -68,7 +68,7 @@ def _optimize(app: typer.Typer) -> None:
         config, search = read.config, read.config.search
         folder = output or Path("runs") / (config.name or task.stem)
         limit = _limit(max_calls)
-        client = _client(lm or config.lm, model, folder, limit)
+        client = client_of(lm or config.lm, model, folder, limit)
         writer = proposer or config.proposer
         given = {"io": io, "eo": eo, "budget": budget, "k": k, "seed": seed}
         chosen: dict[str, Any] = {
@@ -94,7 +94,7 @@ def _optimize(app: typer.Typer) -> None:
             io_share=search.io_share,
             rounds=search.rounds,
             instructions=config.instructions,
-            proposer=None if writer is None else _client(writer, None, folder, limit),
+            proposer=None if writer is None else client_of(writer, None, folder, limit),
             concurrency=search.concurrency,
             run_dir=folder,
             progress=_progress,
@@ -150,7 +150,7 @@ def _eval(app: typer.Typer) -> None:
                 raise MissingFileError(f"no such file: {prompt}") from None
             except ValueError as error:
                 raise ConfigError(f"{prompt} is no prompt: {error}.") from None
-        client = _client(lm or read.config.lm, model, cache, _limit(max_calls))
+        client = client_of(lm or read.config.lm, model, cache, _limit(max_calls))
         evaluator = Evaluator(
             read.program,
             client,
@@ -199,7 +199,7 @@ def _limit(calls: int | None) -> Any:
     return None if calls is None else Budget(max_calls=calls)
 
 
-def _client(address: str | None, model: str | None, where: Path | None, budget: Any) -> Any:
+def client_of(address: str | None, model: str | None, where: Path | None, budget: Any) -> Any:
     """A client whose replies are kept in the run's folder, or in a file of their own."""
     from sharpen.core.errors import storage_errors
     from sharpen.core.lm import LM

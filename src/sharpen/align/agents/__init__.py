@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sharpen.align.agents.environment import TextWorld
     from sharpen.align.agents.evaluation import AgentReport, compare_agents, evaluate, report_of
     from sharpen.align.agents.filtering import Filtered, Rule, filter_trajectories
+    from sharpen.align.agents.instructing import Instructed, InstructedAgent, tune_instructions
     from sharpen.align.agents.memory import Entry, ReflectionMemory, lesson_of
     from sharpen.align.agents.pairs import StepPair, pair_rows, pair_tokens, step_pairs
     from sharpen.align.agents.policies import LMPolicy, Move, Policy, State, TablePolicy
@@ -33,6 +34,7 @@ _MODULES = {
     "environment": ["TextWorld"],
     "evaluation": ["AgentReport", "compare_agents", "evaluate", "report_of"],
     "filtering": ["Filtered", "Rule", "filter_trajectories"],
+    "instructing": ["Instructed", "InstructedAgent", "tune_instructions"],
     "memory": ["Entry", "ReflectionMemory", "lesson_of"],
     "pairs": ["StepPair", "pair_rows", "pair_tokens", "step_pairs"],
     "policies": ["LMPolicy", "Move", "Policy", "State", "TablePolicy"],
@@ -56,6 +58,8 @@ __all__ = [
     "Entry",
     "Episode",
     "Filtered",
+    "Instructed",
+    "InstructedAgent",
     "LMPolicy",
     "Move",
     "Policy",
@@ -86,6 +90,7 @@ __all__ = [
     "step_pairs",
     "to_rollout",
     "to_rows",
+    "tune_instructions",
     "write_trajectories",
 ]
 

@@ -33,10 +33,16 @@ class Episode:
         task: seed of the task.
         draw: number of the episode among those of its task; decides what a policy draws.
         memory: gives lessons at the beginning.
+        instructions: what the agent is told before its goal.
     """
 
     def __init__(
-        self, make: MakeWorld, task: int, draw: int = 0, memory: ReflectionMemory | None = None
+        self,
+        make: MakeWorld,
+        task: int,
+        draw: int = 0,
+        memory: ReflectionMemory | None = None,
+        instructions: str = "",
     ) -> None:
         self.world = make()
         self.task = task
@@ -48,6 +54,7 @@ class Episode:
         self.is_over = self.success = False
         found = () if memory is None else memory.recall(self.goal, self.observation)
         self.lessons = tuple(entry.lesson for entry in found)
+        self.instructions = instructions
 
     def state(self) -> State:
         """What the agent knows now."""
@@ -58,6 +65,7 @@ class Episode:
             random=self.random,
             steps=self.steps,
             lessons=self.lessons,
+            instructions=self.instructions,
         )
 
     def do(self, move: Move, time_s: float = 0.0) -> None:
@@ -82,9 +90,20 @@ class Episode:
         self.success = bool(info.get("success", False))
 
     def copy(self, draw: int) -> Episode:
-        """The same situation, from where other things may be done."""
+        """The same situation, from where other things may be done.
+
+        Raises:
+            ConfigError: the world cannot be copied.
+        """
         other = copy.copy(self)
-        other.world = copy.deepcopy(self.world)
+        try:
+            other.world = copy.deepcopy(self.world)
+        except Exception as error:
+            raise ConfigError(
+                f"the world {type(self.world).__name__} cannot be copied ({error}), which trying "
+                "other actions at a step needs: keep its state in plain attributes, or take a "
+                "method without branches, such as grpo."
+            ) from error
         other.random = np.random.default_rng((self.task, len(self.steps), draw))
         return other
 
@@ -98,6 +117,7 @@ class Episode:
             task=self.task,
             source=source,
             lessons=self.lessons,
+            instructions=self.instructions,
         )
 
 
@@ -121,6 +141,7 @@ def collect(
     width: int = 2,
     seed: int = 0,
     memory: ReflectionMemory | None = None,
+    instructions: str = "",
     source: str = "policy",
 ) -> list[Trajectory]:
     """Trajectories of some tasks, failed ones too.
@@ -135,6 +156,7 @@ def collect(
         width: other actions at a step, where ``branch`` finds so many.
         seed: of what is drawn.
         memory: gives lessons at the beginning of every episode.
+        instructions: what the agent is told before its goal.
         source: who acts, in the trajectories.
 
     Raises:
@@ -146,7 +168,9 @@ def collect(
         )
     each = n if explore == "sample" else 1
     found = [
-        Episode(make, task, seed * 1_000_003 + i, memory) for task in tasks for i in range(each)
+        Episode(make, task, seed * 1_000_003 + i, memory, instructions)
+        for task in tasks
+        for i in range(each)
     ]
     if explore == "sample":
         play(found, policy)

@@ -44,6 +44,12 @@ class StepPair:
 
     rejected_ids: tuple[int, ...] | None = None
 
+    lessons: tuple[str, ...] = ()
+    """What the agent was reminded of at the beginning."""
+
+    instructions: str = ""
+    """What it was told before the goal."""
+
 
 def step_pairs(
     trajectories: Iterable[Trajectory], *, margin: float = 0.3, min_visits: int = 3
@@ -97,6 +103,8 @@ def _pair(good: tuple[Trajectory, int], bad: tuple[Trajectory, int], margin: flo
         margin=margin,
         chosen_ids=one.steps[at].ids,
         rejected_ids=other.steps[at].ids,
+        lessons=one.lessons,
+        instructions=one.instructions,
     )
 
 
@@ -104,7 +112,9 @@ def pair_rows(pairs: Sequence[StepPair]) -> list[dict[str, Any]]:
     """Pairs as rows of the format ``preference`` for :mod:`sharpen.align.rows`."""
     return [
         {
-            "prompt": context_of(one.goal, one.steps, one.observation),
+            "prompt": context_of(
+                one.goal, one.steps, one.observation, one.lessons, one.instructions
+            ),
             "chosen": one.chosen,
             "rejected": one.rejected,
             "margin": one.margin,
@@ -134,7 +144,9 @@ def pair_tokens(pairs: Sequence[StepPair], tokenizer: Tokenizer) -> list[TokenRo
             completions=(one.chosen, one.rejected),
             meta={"margin": one.margin},
         )
-        prompt = context_ids(one.goal, one.steps, one.observation, tokenizer)
+        prompt = context_ids(
+            one.goal, one.steps, one.observation, tokenizer, one.lessons, one.instructions
+        )
         masks = [[True] * len(answer) for answer in answers]
         found.append(TokenRow(row=row, prompt=prompt, completions=answers, masks=masks))
     return found

@@ -32,6 +32,7 @@ def play_world(
     draws: int = 1,
     branch: bool = False,
     max_tokens: int = 32,
+    instructions: str = "",
     save: Path | None = None,
     pairs: Path | None = None,
     margin: float = 0.3,
@@ -45,6 +46,7 @@ def play_world(
         draws: episodes of each.
         branch: also try other actions at every step of one episode of each task, ``draws`` times.
         max_tokens: of a turn.
+        instructions: what the agent is told before its goal.
         save: where trajectories go, JSONL.
         pairs: where pairs of steps go, rows of preferences; needs ``branch`` or several draws.
         margin: least difference of the mean rewards of a pair.
@@ -63,7 +65,14 @@ def play_world(
     policy = EnginePolicy(
         engine, engine.llm.tokenizer, SamplingParams(max_tokens=max_tokens), context
     )
-    played = collect(make, policy, draws, tasks=tasks, explore="branch" if branch else "sample")
+    played = collect(
+        make,
+        policy,
+        draws,
+        tasks=tasks,
+        explore="branch" if branch else "sample",
+        instructions=instructions,
+    )
     found: dict[str, Any] = {**_plain(report_of(played)), "trajectories": len(played)}
     if save is not None:
         write_trajectories(save, played)

@@ -40,6 +40,9 @@ class State:
     lessons: tuple[str, ...] = ()
     """What it is reminded of."""
 
+    instructions: str = ""
+    """What it is told before the goal."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Move:
@@ -172,9 +175,16 @@ class LMPolicy:
 
     def _prompt(self, state: State) -> Any:
         if self.tokenizer is None:
-            return context_of(state.goal, state.steps, state.observation, state.lessons)
+            return context_of(
+                state.goal, state.steps, state.observation, state.lessons, state.instructions
+            )
         return context_ids(
-            state.goal, state.steps, state.observation, self.tokenizer, state.lessons
+            state.goal,
+            state.steps,
+            state.observation,
+            self.tokenizer,
+            state.lessons,
+            state.instructions,
         )
 
 

@@ -91,6 +91,9 @@ class Trajectory:
     lessons: tuple[str, ...] = ()
     """What the agent was reminded of at the beginning."""
 
+    instructions: str = ""
+    """What the agent was told before its goal."""
+
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -126,7 +129,11 @@ class Trajectory:
             raise FileFormatError(f"{where}: no trajectory: {error}.") from None
 
 
-_TYPES: dict[str, tuple[type, ...]] = {"goal": (str,), "success": (bool,), "reward": (int, float)}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "goal": (str,),
+    "success": (bool,),
+    "reward": (int, float),
+}
 
 
 def _step(data: Mapping[str, Any]) -> Step:
@@ -176,11 +183,16 @@ def read_trajectories(path: str | Path) -> list[Trajectory]:
 
 
 def context_of(
-    goal: str, steps: Sequence[Step], observation: str, lessons: Sequence[str] = ()
+    goal: str,
+    steps: Sequence[Step],
+    observation: str,
+    lessons: Sequence[str] = (),
+    instructions: str = "",
 ) -> str:
     """What a language model reads before it acts: all that came before, as text."""
-    pieces = [text for text, _ in _pieces(goal, steps, lessons)]
-    return "".join(pieces) + _before(goal, len(steps), observation, lessons)
+    opening = _opening(goal, lessons, instructions)
+    pieces = [text for text, _ in _pieces(opening, steps)]
+    return "".join(pieces) + _before(opening, len(steps), observation)
 
 
 def context_ids(
@@ -189,26 +201,30 @@ def context_ids(
     observation: str,
     tokenizer: Tokenizer,
     lessons: Sequence[str] = (),
+    instructions: str = "",
 ) -> list[int]:
     """The same as tokens: just what stands before the action in :func:`to_rollout`."""
-    ids, _, _ = _tokens(goal, steps, lessons, tokenizer)
-    return ids + tokenizer.encode(_before(goal, len(steps), observation, lessons))
+    opening = _opening(goal, lessons, instructions)
+    ids, _, _ = _tokens(opening, steps, tokenizer)
+    return ids + tokenizer.encode(_before(opening, len(steps), observation))
 
 
-def _before(goal: str, number: int, observation: str, lessons: Sequence[str]) -> str:
-    """Context right before an action."""
+def _opening(goal: str, lessons: Sequence[str], instructions: str) -> str:
+    """What an episode begins with: instructions, goal, lessons."""
     told = "".join(f"Lesson: {lesson}\n" for lesson in lessons)
-    opening = f"Goal: {goal}\n{told}" if number == 0 else "\n"
-    return f"{opening}Observation: {observation}\n> "
+    return f"{instructions}\nGoal: {goal}\n{told}" if instructions else f"Goal: {goal}\n{told}"
 
 
-def _pieces(
-    goal: str, steps: Sequence[Step], lessons: Sequence[str]
-) -> list[tuple[str, Step | None]]:
+def _before(opening: str, number: int, observation: str) -> str:
+    """Context right before an action."""
+    return (opening if number == 0 else "\n") + f"Observation: {observation}\n> "
+
+
+def _pieces(opening: str, steps: Sequence[Step]) -> list[tuple[str, Step | None]]:
     """Texts in order; with the step where they are the model's own words."""
     found: list[tuple[str, Step | None]] = []
     for number, step in enumerate(steps):
-        found.append((_before(goal, number, step.observation, lessons), None))
+        found.append((_before(opening, number, step.observation), None))
         found.append((step.text, step))
     return found
 
@@ -217,14 +233,12 @@ _Tokens = tuple[list[int], list[bool], list[float]]
 """Ids, which of them are the model's, and their log-probabilities."""
 
 
-def _tokens(
-    goal: str, steps: Sequence[Step], lessons: Sequence[str], tokenizer: Tokenizer
-) -> _Tokens:
+def _tokens(opening: str, steps: Sequence[Step], tokenizer: Tokenizer) -> _Tokens:
     ids: list[int] = []
     mask: list[bool] = []
     logp: list[float] = []
     end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
-    for text, step in _pieces(goal, steps, lessons):
+    for text, step in _pieces(opening, steps):
         if step is None:
             some = tokenizer.encode(text)
         else:
@@ -254,8 +268,12 @@ def episode_ids(one: Trajectory, tokenizer: Tokenizer) -> tuple[list[int], list[
         step if _says_the_same(step, tokenizer) else replace(step, ids=None, logp=None)
         for step in one.steps
     ]
-    ids, mask, _ = _tokens(one.goal, steps, one.lessons, tokenizer)
+    ids, mask, _ = _tokens(_opening_of(one), steps, tokenizer)
     return ids, mask
+
+
+def _opening_of(one: Trajectory) -> str:
+    return _opening(one.goal, one.lessons, one.instructions)
 
 
 def _says_the_same(step: Step, tokenizer: Tokenizer) -> bool:
@@ -283,7 +301,7 @@ def to_rollout(
         DataError: there are none, one has no steps, or its log-probabilities do not fit.
     """
     _check(trajectories)
-    found = [_tokens(one.goal, one.steps, one.lessons, tokenizer) for one in trajectories]
+    found = [_tokens(_opening_of(one), one.steps, tokenizer) for one in trajectories]
     ids, text, actions = pad_rows([([], ids, mask) for ids, mask, _ in found], _pad(tokenizer))
     logp = torch.zeros(ids.shape, dtype=torch.float32)
     for i, (_, _, known) in enumerate(found):
@@ -314,7 +332,7 @@ def to_rows(trajectories: Sequence[Trajectory], tokenizer: Tokenizer) -> RowBatc
     _check(trajectories)
     rows: list[tuple[list[int], list[int], list[bool]]] = []
     for one in trajectories:
-        ids, mask, _ = _tokens(one.goal, one.steps, one.lessons, tokenizer)
+        ids, mask, _ = _tokens(_opening_of(one), one.steps, tokenizer)
         rows.append(([], ids, mask))
     ids_, text, actions = pad_rows(rows, _pad(tokenizer))
     return RowBatch(input_ids=ids_, attention_mask=text, action_mask=actions)
