@@ -141,6 +141,9 @@ class BranchConfig:
     width: int = 2
     """Other actions at a step, where the agent draws so many different ones."""
 
+    points: int | None = 4
+    """Steps of an episode at which others are tried, drawn by chance; null takes all."""
+
     margin: float = 0.3
     """Least difference of the mean rewards after the two actions of a pair."""
 
@@ -149,6 +152,8 @@ class BranchConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        if self.points is not None and self.points < 1:
+            raise ConfigError(f"points={self.points} must be at least 1, or null (branches).")
         if self.width < 1 or self.min_visits < 1 or not 0 < self.margin < math.inf:
             raise ConfigError(
                 f"width={self.width} and min_visits={self.min_visits} must be at least 1 and "
@@ -178,7 +183,7 @@ class AlignConfig:
 
     branches: BranchConfig = field(default_factory=BranchConfig)
     """In a world, of dpo, ipo and orpo: how pairs of steps are found. Each of ``batch`` tasks is
-    played once, and from each of its steps other actions ``generations`` times to the end."""
+    played once, and from some of its steps other actions ``generations`` times to the end."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
     """The method's settings, such as ``{beta: 0.05}``."""

@@ -58,6 +58,33 @@ def test_branches_share_their_beginning_and_differ_at_one_step() -> None:
         assert one.actions[at] != root.actions[at]
 
 
+def test_branches_at_some_steps_only() -> None:
+    found = collect(Coins, TablePolicy(), 2, tasks=range(12), explore="branch", width=1, points=1)
+    assert len(found) == 12 * 3
+    parted = set()
+    for root, first, second in zip(found[::3], found[1::3], found[2::3], strict=True):
+        (at, *_) = [i for i in range(3) if first.actions[i] != root.actions[i]]
+        assert second.actions[: at + 1] == first.actions[: at + 1]
+        parted.add(at)
+    assert parted == {0, 1, 2}
+    with pytest.raises(ConfigError, match="points=0"):
+        collect(Coins, TablePolicy(), explore="branch", points=0)
+
+
+class Held(Coins):
+    """Cannot be copied."""
+
+    def begin(self) -> tuple[str, str]:
+        self.open = (one for one in "abc")
+        return super().begin()
+
+
+def test_a_world_that_cannot_be_copied_is_named() -> None:
+    assert len(collect(Held, TablePolicy(), 1, tasks=range(2))) == 2
+    with pytest.raises(ConfigError, match=r"Held cannot be copied.*without branches"):
+        collect(Held, TablePolicy(), 1, tasks=range(2), explore="branch")
+
+
 def test_pairs_prefer_what_earned_more() -> None:
     found = collect(Coins, TablePolicy(), 8, tasks=range(5), explore="branch")
     pairs = step_pairs(found, margin=0.5, min_visits=2)

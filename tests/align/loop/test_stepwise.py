@@ -88,6 +88,7 @@ def test_a_round_without_pairs_teaches_nothing(model: Path, tmp_path: Path) -> N
         ({"branches": {"margin": 5.0}}, DataError, "branches.margin=5"),
         ({"generations": 2}, ConfigError, "min_visits=3"),
         ({"branches": {"width": 0}}, ConfigError, "width=0"),
+        ({"branches": {"points": 0}}, ConfigError, "points=0"),
         ({"method": "kto"}, ConfigError, "learns from rows; in a world, take .*dpo"),
         ({"reward": {"uses": "number"}}, ConfigError, "leave reward out"),
         ({"staleness": 1}, ConfigError, "rewards at once"),

@@ -139,6 +139,7 @@ def collect(
     tasks: Iterable[int] = range(16),
     explore: Literal["sample", "branch"] = "sample",
     width: int = 2,
+    points: int | None = None,
     seed: int = 0,
     memory: ReflectionMemory | None = None,
     instructions: str = "",
@@ -154,6 +155,8 @@ def collect(
         explore: ``sample`` plays each task ``n`` times; ``branch`` plays it once and then tries
             others at every step.
         width: other actions at a step, where ``branch`` finds so many.
+        points: steps of an episode at which ``branch`` tries others, drawn by chance; None takes
+            all.
         seed: of what is drawn.
         memory: gives lessons at the beginning of every episode.
         instructions: what the agent is told before its goal.
@@ -162,9 +165,15 @@ def collect(
     Raises:
         ConfigError: a number is below 1, or there is no such exploration.
     """
-    if n < 1 or width < 1 or explore not in ("sample", "branch"):
+    if (
+        n < 1
+        or width < 1
+        or (points is not None and points < 1)
+        or explore not in ("sample", "branch")
+    ):
         raise ConfigError(
-            f"n={n} and width={width} must be at least 1, explore={explore!r} sample or branch."
+            f"n={n}, width={width} and points={points} must be at least 1, explore={explore!r}"
+            " sample or branch."
         )
     each = n if explore == "sample" else 1
     found = [
@@ -175,12 +184,17 @@ def collect(
     if explore == "sample":
         play(found, policy)
     else:
-        found = _branches(found, policy, n, width, seed)
+        found = _branches(found, policy, n, width, points, seed)
     return [one.trajectory(source) for one in found]
 
 
 def _branches(
-    roots: Sequence[Episode], policy: Policy, n: int, width: int, seed: int
+    roots: Sequence[Episode],
+    policy: Policy,
+    n: int,
+    width: int,
+    points: int | None,
+    seed: int,
 ) -> list[Episode]:
     """Episodes played to their ends, each before those that do something else at its steps."""
     before: list[list[Episode]] = [[] for _ in roots]
@@ -191,17 +205,21 @@ def _branches(
             some.append(one.copy(seed))
         for (one, _), move in zip(going, policy([one.state() for one, _ in going]), strict=True):
             one.do(move)
-    points = [(i, at, point) for i, some in enumerate(before) for at, point in enumerate(some)]
-    moves: list[dict[str, Move]] = [{} for _ in points]
+    tried = [
+        (i, at, some[at])
+        for i, some in enumerate(before)
+        for at in _drawn(len(some), points, (roots[i].task, seed))
+    ]
+    moves: list[dict[str, Move]] = [{} for _ in tried]
     for draw in range(_DRAWS):
         places = [place for place, known in enumerate(moves) if len(known) < width]
-        asked = [points[place][2].copy(seed * _DRAWS + draw).state() for place in places]
+        asked = [tried[place][2].copy(seed * _DRAWS + draw).state() for place in places]
         for place, move in zip(places, policy(asked) if asked else (), strict=True):
-            i, at, _ = points[place]
+            i, at, _ = tried[place]
             if move.action != roots[i].steps[at].action:
                 moves[place].setdefault(move.action, move)
     others: list[list[Episode]] = [[] for _ in roots]
-    for (i, _, point), known in zip(points, moves, strict=True):
+    for (i, _, point), known in zip(tried, moves, strict=True):
         for number, move in enumerate(known.values()):
             for rollout in range(n):
                 other = point.copy(seed + 7919 * (number * n + rollout + 1))
@@ -209,3 +227,10 @@ def _branches(
                 others[i].append(other)
     play([other for some in others for other in some], policy)
     return [one for root, some in zip(roots, others, strict=True) for one in (root, *some)]
+
+
+def _drawn(steps: int, points: int | None, seed: tuple[int, int]) -> list[int]:
+    """Which steps of an episode others are tried at, ascending."""
+    if points is None or points >= steps:
+        return list(range(steps))
+    return sorted(np.random.default_rng(seed).choice(steps, points, replace=False).tolist())

@@ -1,6 +1,6 @@
 """The work of methods that learn, step by step, which action is better: pairs found in a world.
 
-A round plays each of P tasks once, tries other actions at each of its steps, K episodes of each to
+A round plays each of P tasks once, tries other actions at some of its steps, K episodes of each to
 the end (:func:`~sharpen.align.agents.collect`), and makes pairs of what did better and worse in one
 place (:func:`~sharpen.align.agents.step_pairs`). A pair's prompt is all that came before, its
 completions are the tokens that the model drew there: only the action's tokens are learnt from. The
@@ -93,6 +93,7 @@ class StepwiseWork(EpisodeWork):
             tasks=tasks,
             explore="branch",
             width=self._branches.width,
+            points=self._branches.points,
             seed=self._round,
         )
         self._spend("generate", start)
