@@ -43,6 +43,7 @@ PANELS: Final = (
             "zero_std": "prompts without spread",
             "kept": "learnt",
             "success": "successful",
+            "success_after": "successful after learning",
         },
     ),
     Panel(

@@ -47,6 +47,14 @@ def test_agents_learn_from_pairs_of_their_steps(method: str, model: Path, tmp_pa
     assert done.result.measured["success_after_last"] > done.result.measured["success_first"]
 
 
+def test_adapters_learn_beside_the_start(model: Path, tmp_path: Path) -> None:
+    own = {"method": "dpo", "steps": 15, "tune": "lora", "rank": 8, "lr": 1e-2, "merge": True}
+    done = Stage(model, tmp_path, **{**SETTINGS, **own})
+    rewards = done.metrics["reward"]
+    assert done.metrics["loss"][0] == pytest.approx(0.6931, abs=1e-3)
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:2]) / 2 + 0.15
+
+
 def test_only_the_tokens_of_actions_are_learnt_from(model: Path, tmp_path: Path) -> None:
     done = Stage(model, tmp_path, **{**SETTINGS, "method": "dpo", "steps": 1})
     pairs = done.metrics["pairs"][0]
