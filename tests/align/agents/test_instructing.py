@@ -86,6 +86,7 @@ def test_a_run_that_stopped_pays_for_no_call_twice(tmp_path: Path) -> None:
     first = tune_instructions(Doors, with_limit, GIVEN, steps=2)
     assert first.usage["calls"] == few
     assert "max_calls" in first.stopped
+    assert first.failed == 0
     assert (first.accepted, first.instructions) == (False, GIVEN)
     rest = tune_instructions(Doors, model(cache=tmp_path / "parts"), GIVEN, steps=2)
     assert rest.usage["calls"] == 3

@@ -31,7 +31,7 @@ from sharpen.align.agents.trajectory import Trajectory
 from sharpen.core.errors import ConfigError, DataError, did_you_mean
 from sharpen.core.files import atomic_write_text
 from sharpen.core.lm.client import LM
-from sharpen.core.lm.errors import BudgetExhausted
+from sharpen.core.lm.errors import BudgetExhausted, ServiceError
 from sharpen.text import OPRO, BasicSearch, Module, Node, OptoPrime, Parameter, TextGrad, op
 from sharpen.text.asking import as_lm
 from sharpen.text.listing import elided
@@ -93,6 +93,8 @@ class InstructedAgent(Module):
             one = Episode(self._make, task, instructions=instructions)
             could = ", ".join(one.actions)
             play([one], LMPolicy(lambda prompts: [self.lm(p, **self._sampling) for p in prompts]))
+        except (BudgetExhausted, ServiceError):
+            raise  # no fault of the episode
         except Exception as error:
             with self._lock:
                 self.errors.append(f"{type(error).__name__}: {error}")
