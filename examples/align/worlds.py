@@ -1,4 +1,4 @@
-"""Two small worlds of one's own: what an episode begins with, what may be done, what comes of it."""
+"""Two small worlds of one's own: how an episode begins, what may be done, what comes of it."""
 
 from collections.abc import Sequence
 from typing import Any
