@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 
 from sharpen.core.errors import ConfigError
 from sharpen.core.feedback import Feedback
+from sharpen.core.files import cache_home
 from sharpen.core.parameters import Float
 from sharpen.core.problem import Constraint, Objective
 from sharpen.core.space import Space
@@ -170,6 +172,30 @@ def test_noisy_volume_by_botorch_covers_the_front() -> None:
     options = {"acquisition": "nehvi", "samples": 32, "restarts": 2, "n_init": 5}
     found = volume_of(EHVI(SPACE, OBJECTIVES, seed=1, **options), 8)
     assert found > volume_of(Sobol(SPACE, OBJECTIVES, seed=1), 8)
+
+
+@pytest.mark.slow
+@pytest.mark.peer
+@pytest.mark.filterwarnings("ignore")
+def test_a_process_killed_while_it_compiled_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it leaves would be waited for without end."""
+    pytest.importorskip("botorch")
+    from botorch.acquisition.multi_objective import logei
+
+    from sharpen.search.gp.bridge import noisy_hypervolume_improvement
+
+    left = cache_home() / "torch_extensions" / "logei_fused_ext" / "lock"
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.touch()
+    monkeypatch.setattr(logei, "_load_attempted", False)
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", "elsewhere")
+    at = torch.from_numpy(np.random.default_rng(3).random((3, 2)))
+    volume = noisy_hypervolume_improvement(models(2), at, torch.from_numpy(REFERENCE[:2]), 0)
+    assert bool(volume(at).isfinite().all())
+    assert not left.exists()
+    assert os.environ["TORCH_EXTENSIONS_DIR"] == "elsewhere"
 
 
 def test_data_that_tell_little_are_survived() -> None:

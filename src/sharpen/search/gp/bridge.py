@@ -15,6 +15,8 @@ posterior. BoTorch maximizes, so losses are negated on the way.
 
 from __future__ import annotations
 
+import logging
+import os
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -23,13 +25,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sharpen.core.errors import ConfigError, DependencyNotInstalled
+from sharpen.core.errors import (
+    BusyError,
+    ConfigError,
+    DependencyNotInstalled,
+    StorageError,
+)
+from sharpen.core.files import FileLock, cache_home
 from sharpen.search.gp.acquisition import Acquisition
 from sharpen.search.gp.model import GaussianProcess
 
 __all__ = ["check_botorch", "noisy_hypervolume_improvement", "predictive_entropy", "to_botorch"]
 
 
+_log = logging.getLogger(__name__)
+_COMPILE_S = 300.0
 _WARPED = "a model of warped inputs is not handed to BoTorch. Set warp=False."
 
 
@@ -143,6 +153,7 @@ def noisy_hypervolume_improvement(
     from botorch.models import ModelListGP
     from botorch.sampling import SobolQMCNormalSampler
 
+    _compile_kernel()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = qLogNoisyExpectedHypervolumeImprovement(
@@ -153,3 +164,37 @@ def noisy_hypervolume_improvement(
             prune_baseline=True,
         )
     return _quiet(made)
+
+
+def _compile_kernel() -> None:
+    """Let BoTorch compile its kernel, once a machine, in a folder whose lock dies with its holder.
+
+    Torch marks a folder by a file while it compiles, and waits for ever for the end of a process
+    that was killed meanwhile. Under a lock of our own, such a file is nobody's.
+    """
+    from botorch.acquisition.multi_objective import logei
+
+    load = getattr(logei, "_try_load_fused_kernel", None)  # not public: it may go
+    if load is None:
+        return
+    folder = cache_home() / "torch_extensions"
+    lock = FileLock(folder.with_suffix(".lock"), "the kernel of BoTorch")
+    before = os.environ.get("TORCH_EXTENSIONS_DIR")
+    try:
+        lock.acquire(timeout_s=_COMPILE_S)
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.rglob("lock"):
+            left.unlink(missing_ok=True)
+        os.environ["TORCH_EXTENSIONS_DIR"] = str(folder)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            load()
+    except (BusyError, StorageError, OSError) as error:
+        _log.debug("BoTorch computes hypervolumes without its kernel: %s", error)
+        logei._load_attempted = True
+    finally:
+        if before is None:
+            os.environ.pop("TORCH_EXTENSIONS_DIR", None)
+        else:
+            os.environ["TORCH_EXTENSIONS_DIR"] = before
+        lock.release()
