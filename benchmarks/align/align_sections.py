@@ -13,10 +13,11 @@ def learning(document: dict[str, Any], where: str) -> str:
     r, config = document["results"], document["config"]
     lines = [
         "| method | learnt | batches given | until the target, median | completions a batch |"
-        " right, held out | best, held out |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        " reward at the end | right, held out | best, held out |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, own in r["methods"].items():
+        ends = [one["last"] for one in own["runs"]]
         reached = sorted(one["reached_after"] or own["budget"] for one in own["runs"])
         right, best = (
             sum(one["held_out"][key] for one in own["runs"]) / own["of"]
@@ -25,14 +26,15 @@ def learning(document: dict[str, Any], where: str) -> str:
         lines.append(
             f"| {name} | {own['learnt']} of {own['of']} | {own['budget']} |"
             f" {reached[len(reached) // 2]} | {own['completions_a_batch']} |"
-            f" {right:.0%} | {best:.0%} |"
+            f" {min(ends):.2f}-{max(ends):.2f} | {right:.0%} | {best:.0%} |"
         )
     start = [sum(one[key] for one in r["start"]) / len(r["start"]) for key in ("right", "best")]
     lines += [
         "",
-        f"The start writes {start[0]:.0%} right programs and {start[1]:.0%} best ones. Learnt: the"
-        f" mean reward of the last ten batches is at least {config['target']}, of 0.5 that can be"
-        f" had. {where}; `benchmarks/align/bench_learning.py`.",
+        f"The start writes {start[0]:.0%} right programs and {start[1]:.0%} best ones. At the end:"
+        " the mean reward of the last ten batches, least and most of the seeds. Learnt: it is at"
+        f" least {config['target']}, of 0.5 that can be had. {where};"
+        " `benchmarks/align/bench_learning.py`.",
     ]
     return "\n".join(lines)
 
@@ -94,6 +96,30 @@ def trl(document: dict[str, Any], where: str) -> str:
     return "\n".join(lines)
 
 
+def functions(document: dict[str, Any], where: str) -> str:
+    """What becomes of replies before and after learning from the sandbox."""
+    r, config = document["results"], document["config"]
+    outcomes = r["before"]["outcomes"]
+    lines = [
+        "| | " + " | ".join(outcomes) + " | right in one of the draws |",
+        "| --- |" + " ---: |" * (len(outcomes) + 1),
+    ]
+    for name in ("before", "after"):
+        shares = " | ".join(f"{value:.0%}" for value in r[name]["outcomes"].values())
+        lines.append(f"| {name} | {shares} | {r[name]['right_in_any_draw']:.0%} |")
+    training = config["training"]
+    completions = training["steps"] * training["batch"] * training["generations"]
+    lines += [
+        "",
+        f"SmolLM2-135M, adapters of rank {training['rank']}, {training['steps']} batches of GRPO"
+        f" with {completions} completions of {r['prompts']} prompts in {r['seconds'] / 60:.0f}"
+        " minutes on one thread;"
+        f" {r['after']['replies']} replies to prompts of other kinds, {config['draws']}"
+        f" draws of each. {where}; `benchmarks/align/bench_functions.py`.",
+    ]
+    return "\n".join(lines)
+
+
 def agents(document: dict[str, Any], where: str) -> str:
     """Success of an agent after each method."""
     r = document["results"]
@@ -112,6 +138,31 @@ def agents(document: dict[str, Any], where: str) -> str:
         "",
         f"Four rooms, a table of preferences as the agent; {document['config']['judged']} tasks"
         f" that nothing was learnt from. {where}; `benchmarks/align/bench_agents.py`.",
+    ]
+    return "\n".join(lines)
+
+
+def agents_lm(document: dict[str, Any], where: str) -> str:
+    """Success of a language model as an agent, after each stage."""
+    r = document["results"]
+    stages = list(next(iter(r.values()))["success"])
+    lines = [
+        "| | " + " | ".join(stages) + " | turns learnt by heart | batches of episodes |",
+        "| --- |" + " ---: |" * (len(stages) + 2),
+    ]
+    for world, one in r.items():
+        shares = " | ".join(
+            f"{found['value']:.2f} ({found['low']:.2f}-{found['high']:.2f})"
+            for found in one["success"].values()
+        )
+        lines.append(f"| {world} | {shares} | {one['rows']} | {len(one['curve'])} |")
+    config = document["config"]
+    each = config["grpo"]["batch"] * config["grpo"]["generations"]
+    lines += [
+        "",
+        f"Success, with 95 % intervals, on {config['judged']} tasks that nothing was learnt from;"
+        f" the tiny model, one seed, {each} episodes a batch. {where};"
+        " `benchmarks/align/bench_agents_lm.py`.",
     ]
     return "\n".join(lines)
 

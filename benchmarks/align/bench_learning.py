@@ -36,7 +36,7 @@ from sharpen.serve import SamplingParams
 LETTERS, TARGET, LAST, NEW = "dlr", 0.45, 10, 8
 START = {"method": "sft", "steps": 250, "batch": 64, "lr": 3e-3}
 METHODS: dict[str, dict[str, Any]] = {
-    "ReMax": {"method": "remax", "steps": 60, "lr": 1e-3},
+    "ReMax": {"method": "remax", "steps": 60, "lr": 1e-3, "batch": 64},
     "RLOO": {"method": "rloo", "steps": 60, "lr": 1e-3, "generations": 4},
     "GRPO": {"method": "grpo", "steps": 80, "lr": 5e-4, "generations": 8},
     "PPO": {"method": "ppo", "steps": 80, "lr": 3e-4, "batch": 64},
@@ -50,6 +50,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "method": "remax",
         "steps": 60,
         "lr": 1e-3,
+        "batch": 64,
         "options": {"baseline": "none", "beta": 0},
     },
 }
@@ -80,7 +81,8 @@ def align(
         run_folder=folder / "run",
         on_metric=lambda name, value, step: found.setdefault(name, []).append(value),
     )
-    run_align(from_dict(AlignConfig, {"data": str(data), **own}), context)
+    given = {"data": str(data)} if rows else {}
+    run_align(from_dict(AlignConfig, {**given, **own}), context)
     return folder / "out", found
 
 
