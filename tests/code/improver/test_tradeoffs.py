@@ -26,6 +26,9 @@ def test_what_is_worse_in_nothing_stays() -> None:
     # Within noise, the first of two that are the same.
     again = version("again", 9.1, 40.05, 300)
     assert unbeaten([fast, again]) == [fast]
+    # Where a measurement falls makes no difference.
+    original, shorter = version("original", 1.0, 0.124, 300), version("shorter", 1.5, 0.126, 100)
+    assert unbeaten([original, shorter]) == [shorter]
     assert unbeaten([]) == []
 
 

@@ -17,12 +17,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-import numpy as np
-
 from sharpen.code.improver.journal import Attempt
 from sharpen.code.improver.judge import Judge
 from sharpen.core.errors import ExecutionError
-from sharpen.search.pareto import non_dominated
 
 __all__ = ["Version", "code_length", "trade_offs", "unbeaten"]
 
@@ -85,22 +82,30 @@ def trade_offs(judge: Judge, found: Sequence[Attempt]) -> list[Version]:
 
 def unbeaten(versions: Sequence[Version]) -> list[Version]:
     """Those that no other beats, the fastest first; of equal ones the first."""
-    if not versions:
-        return []
-    points = np.array(
-        [
-            (
-                -round(math.log(max(one.speedup, 1e-9)) / math.log(_RATIO)),
-                round(one.memory_mib / _MIB),
-                one.length,
-            )
-            for one in versions
-        ],
-        dtype=np.float64,
-    )
-    first: dict[tuple[float, ...], int] = {}
-    for i, point in enumerate(points):
-        first.setdefault(tuple(point), i)
-    keep = non_dominated(points)
-    chosen = [versions[i] for i in first.values() if keep[i]]
-    return sorted(chosen, key=lambda one: -one.speedup)
+    kept = list(versions)
+    for one in sorted(versions, key=lambda one: one.speedup):
+        if any(_beats(other, one) for other in kept if other is not one):
+            kept = [other for other in kept if other is not one]
+    found: list[Version] = []
+    for one in kept:
+        if all(any(_gains(one, other)) for other in found):
+            found.append(one)
+    return sorted(found, key=lambda one: -one.speedup)
+
+
+def _beats(one: Version, other: Version) -> bool:
+    """Better in something and worse in nothing."""
+    gains = _gains(one, other)
+    return min(gains) >= 0 and max(gains) > 0
+
+
+def _gains(one: Version, other: Version) -> tuple[int, int, int]:
+    """1 where one is better than the other, -1 where worse: in time, memory and length."""
+    times = math.log(max(one.speedup, 1e-9) / max(other.speedup, 1e-9)) / math.log(_RATIO)
+    memory = (other.memory_mib - one.memory_mib) / _MIB
+    length = other.length - one.length
+    return _sign(times, 1.0), _sign(memory, 1.0), _sign(length, 0.0)
+
+
+def _sign(gain: float, noise: float) -> int:
+    return (gain > noise) - (gain < -noise)
