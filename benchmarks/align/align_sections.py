@@ -142,33 +142,9 @@ def agents(document: dict[str, Any], where: str) -> str:
     return "\n".join(lines)
 
 
-def agents_lm(document: dict[str, Any], where: str) -> str:
-    """Success of a language model as an agent, after each stage."""
-    r = document["results"]
-    stages = list(next(iter(r.values()))["success"])
-    lines = [
-        "| | " + " | ".join(stages) + " | turns learnt by heart | batches of episodes |",
-        "| --- |" + " ---: |" * (len(stages) + 2),
-    ]
-    for world, one in r.items():
-        shares = " | ".join(
-            f"{found['value']:.2f} ({found['low']:.2f}-{found['high']:.2f})"
-            for found in one["success"].values()
-        )
-        lines.append(f"| {world} | {shares} | {one['rows']} | {len(one['curve'])} |")
-    config = document["config"]
-    each = config["grpo"]["batch"] * config["grpo"]["generations"]
-    lines += [
-        "",
-        f"Success, with 95 % intervals, on {config['judged']} tasks that nothing was learnt from;"
-        f" the tiny model, one seed, {each} episodes a batch. {where};"
-        " `benchmarks/align/bench_agents_lm.py`.",
-    ]
-    return "\n".join(lines)
-
-
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any], str], str]]] = {
     "align_agents": ("align_agents", agents),
+    "align_functions": ("align_functions", functions),
     "align_learning": ("align_learning", learning),
     "align_remax": ("align_remax", remax),
     "align_trl": ("align_trl", trl),
