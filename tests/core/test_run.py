@@ -4,6 +4,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -311,9 +312,17 @@ def test_what_is_in_the_way_of_an_output_is_said_before_any_work(tmp_path: Path)
     assert not (tmp_path / "resolved.yaml").exists()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_model_that_may_not_be_read_is_named(tmp_path: Path) -> None:
-    (tmp_path / "weights").write_text("w")
-    (tmp_path / "weights").chmod(0)
-    with pytest.raises(MissingFileError, match=r"cannot read .*weights: Permission denied"):
-        model_fingerprint(str(tmp_path))
+def test_a_model_that_may_not_be_read_is_named() -> None:
+    with tempfile.TemporaryDirectory() as name:  # others may enter it, unlike tmp_path
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "weights").write_text("w")
+        (folder / "weights").chmod(0)
+        user = os.geteuid()
+        if user == 0:  # who may read everything
+            os.seteuid(65534)
+        try:
+            with pytest.raises(MissingFileError, match=r"cannot read .*weights: Permission denied"):
+                model_fingerprint(str(folder))
+        finally:
+            os.seteuid(user)

@@ -11,7 +11,7 @@ from sharpen.core.lm.client import LM
 from sharpen.core.lm.errors import RequestError
 from sharpen.core.lm.messages import ChatRequest
 
-__all__ = ["Asker", "Reply", "as_lm"]
+__all__ = ["Asker", "Reply", "as_lm", "usage_of"]
 
 
 class Reply(str):
@@ -89,3 +89,16 @@ class Asker:
         reply = Reply(response.text)
         reply.cut = list(response.finish_reasons[:1]) == ["length"]
         return reply
+
+
+def usage_of(client: LM, writer: LM) -> dict[str, Any]:
+    """Calls, replies from the cache, tokens and cost of two clients, or of one that is both."""
+    models = [client] if writer is client else [client, writer]
+    totals = [model.usage for model in models]
+    costs = [one.cost for one in totals]
+    return {
+        "calls": sum(one.calls for one in totals),
+        "cache_hits": sum(one.cache_hits for one in totals),
+        "tokens": sum(one.tokens for one in totals),
+        "cost": None if any(cost is None for cost in costs) else sum(c or 0.0 for c in costs),
+    }

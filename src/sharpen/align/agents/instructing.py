@@ -33,7 +33,7 @@ from sharpen.core.files import atomic_write_text
 from sharpen.core.lm.client import LM
 from sharpen.core.lm.errors import BudgetExhausted, ServiceError
 from sharpen.text import OPRO, BasicSearch, Module, Node, OptoPrime, Parameter, TextGrad, op
-from sharpen.text.asking import as_lm
+from sharpen.text.asking import as_lm, usage_of
 from sharpen.text.listing import elided
 from sharpen.text.optimizers.base import TextOptimizer
 from sharpen.text.problem import TextProblem
@@ -288,7 +288,7 @@ def tune_instructions(
         episodes=agent.episodes,
         allowed=len(val) * (1 + steps * proposals) + steps * search.batch + 2 * len(test),
         failed=len(agent.errors),
-        usage=_usage(client, writer),
+        usage=usage_of(client, writer),
         stopped=stopped,
     )
     if run_dir is not None:
@@ -320,17 +320,6 @@ def _compare(problem: TextProblem, found: str, given: str) -> dict[str, Any]:
 
 def _plain(interval: Interval) -> dict[str, float]:
     return asdict(interval)
-
-
-def _usage(client: LM, writer: LM) -> dict[str, Any]:
-    totals = [one.usage for one in ([client] if writer is client else [client, writer])]
-    costs = [one.cost for one in totals]
-    return {
-        "calls": sum(one.calls for one in totals),
-        "cache_hits": sum(one.cache_hits for one in totals),
-        "tokens": sum(one.tokens for one in totals),
-        "cost": None if any(cost is None for cost in costs) else sum(c or 0.0 for c in costs),
-    }
 
 
 def _check(

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from sharpen.core.errors import ConfigError, DataError, did_you_mean
-from sharpen.core.lm.client import LM
 from sharpen.core.lm.errors import BudgetExhausted
-from sharpen.text.asking import Asker, as_lm
+from sharpen.text.asking import Asker, as_lm, usage_of
 from sharpen.text.prompts import ape, gepa, mipro, opro, prompt_agent, protegi, select
 from sharpen.text.prompts.evaluator import Evaluation, Evaluator
 from sharpen.text.prompts.exemplar_search import STRATEGIES
@@ -195,7 +194,7 @@ def optimize_prompt(
         judgements=search.spent,
         allowed=planned.judgements,
         unreadable=search.unreadable,
-        usage=_usage(client, writer),
+        usage=usage_of(client, writer),
         stopped=stopped,
     )
     if test is None:
@@ -245,18 +244,6 @@ def _write(search: Search, io: str, instructions: Sequence[str], k: int) -> None
         select.improve(search, instructions)
     else:
         method(search)
-
-
-def _usage(client: LM, writer: LM) -> dict[str, Any]:
-    models = [client] if writer is client else [client, writer]
-    totals = [model.usage for model in models]
-    costs = [one.cost for one in totals]
-    return {
-        "calls": sum(one.calls for one in totals),
-        "cache_hits": sum(one.cache_hits for one in totals),
-        "tokens": sum(one.tokens for one in totals),
-        "cost": None if any(cost is None for cost in costs) else sum(c or 0.0 for c in costs),
-    }
 
 
 def _check(
