@@ -43,3 +43,17 @@ def test_a_file_can_be_named(invoke: Invoke, tmp_path: Path) -> None:
     file.with_suffix(".txt").write_text("notes" * 1000)
     done = invoke("text", "cache", "stats", "--file", file.with_suffix(".txt"))
     assert (done.code, "is no cache of replies" in done.err) == (2, True)
+
+
+def test_a_model_that_is_not_there_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sharpen.cli.text_prompts import client_of
+    from sharpen.core.errors import SharpenError
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kept").mkdir()
+    for where in (Path("runs/here"), Path("kept/here")):
+        with pytest.raises(SharpenError):
+            client_of("local:nothing", None, where, None)
+    assert [one.name for one in tmp_path.rglob("*")] == ["kept"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -201,20 +202,27 @@ def _limit(calls: int | None) -> Any:
 
 def client_of(address: str | None, model: str | None, where: Path | None, budget: Any) -> Any:
     """A client whose replies are kept in the run's folder, or in a file of their own."""
-    from sharpen.core.errors import storage_errors
+    from sharpen.core.errors import SharpenError, storage_errors
     from sharpen.core.lm import LM
 
-    cache = where
+    cache, made = where, []
     if where is not None and not where.suffix:
+        made = [one for one in (where, *where.parents) if not one.exists()]
         with storage_errors(where):
             where.mkdir(parents=True, exist_ok=True)
         cache = where / "replies.sqlite"
-    return LM(
-        address,
-        cache=cache,
-        budget=budget,
-        options=None if model is None else {"model": model},
-    )
+    try:
+        return LM(
+            address,
+            cache=cache,
+            budget=budget,
+            options=None if model is None else {"model": model},
+        )
+    except SharpenError:
+        with suppress(OSError):  # something is in it
+            for folder in made:
+                folder.rmdir()
+        raise
 
 
 def _say(text: str) -> None:
