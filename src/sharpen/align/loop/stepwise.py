@@ -10,6 +10,9 @@ After Setlur et al., *RL on incorrect synthetic data scales the efficiency of LL
 eight-fold*, NeurIPS 2024 (arXiv 2406.14532): per-step preferences by what is won from there on,
 learnt by DPO. Differs from the paper: pairs are of the policy that learns, anew in each round.
 
+Each rank plays its share of a round's tasks. Pairs are exchanged and every step's are dealt out
+anew, in the order of one process: weights are those of one process, whoever found the pairs.
+
 Of each round are told: ``success``, ``reward`` and ``turns`` of its tasks before it learns,
 ``success_after`` of the same tasks with the same draws after, ``pairs`` and ``episodes``.
 """
@@ -22,6 +25,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sharpen.align.agents import Trajectory, collect, pair_tokens, step_pairs
 from sharpen.align.batch import PairBatch
@@ -30,10 +34,11 @@ from sharpen.align.loop.episodes import EpisodeWork
 from sharpen.align.loop.objective import counts_of_sums, sums_of_counts
 from sharpen.align.losses.base import Counts
 from sharpen.align.methods import Scale
+from sharpen.align.rows.tokens import TokenRow
 from sharpen.core.config import digest, to_dict
-from sharpen.core.errors import ConfigError, DataError
+from sharpen.core.errors import DataError
 from sharpen.models.decoder import DecoderLM
-from sharpen.train import StepWork, Trainer
+from sharpen.train import StepWork
 
 __all__ = ["StepwiseWork"]
 
@@ -51,22 +56,13 @@ class StepwiseWork(EpisodeWork):
     def __init__(self, *given: Any, branches: BranchConfig, **options: Any) -> None:
         super().__init__(*given, **options)
         self._branches = branches
-        self._played: list[int] = []
-        """Tasks of the round that is being learnt from."""
+        self._played: list[int] | None = None
+        """This rank's tasks of the round that is being learnt from."""
 
     @property
     def fingerprint(self) -> Any:
         """Of world, method, episodes, reference, and of how pairs are found."""
         return {**super().fingerprint, "branches": to_dict(self._branches)}
-
-    def prepare(self, trainer: Trainer) -> None:
-        """Keep the reference while the model still is the start."""
-        super().prepare(trainer)
-        if trainer.parallel.world_size > 1:
-            raise ConfigError(
-                f"pairs of steps are found and learnt in one process, not in "
-                f"{trainer.parallel.world_size}. Leave parallel out, or take grpo."
-            )
 
     def scale(self, labels: float, counts: Sequence[float]) -> Scale:
         """Counts of the global batch."""
@@ -74,17 +70,17 @@ class StepwiseWork(EpisodeWork):
 
     def metrics(self) -> Mapping[str, tuple[float, float]]:
         """Of the losses, and of the round; at its end its tasks are played again."""
-        if self._played and not self._queue:
+        if self._played is not None and not self._queue:
             after = self._again(self._played)
             wins = sum(one.success for one in after)
             self._metrics["success_after"] = (float(wins), float(len(after)))
-            self._played = []
+            self._played = None
         return super().metrics()
 
     def _iterate(self) -> None:
         self._hand_over()
         self._round = self._iteration
-        tasks = list(dict.fromkeys(task for _, task in self._mine()))
+        tasks = self._share_of(list(dict.fromkeys(self._order.take(self.rollouts.prompts))))
         start = time.perf_counter()
         found = collect(
             self._make,
@@ -102,12 +98,18 @@ class StepwiseWork(EpisodeWork):
         )
         firsts = {one.task: one for one in reversed(found)}  # of each task, before its branches
         roots = [firsts[task] for task in tasks]
+        rows, sums = self._exchange(pair_tokens(pairs, self._tokenizer))
         self._tell(roots, found, len(pairs))
-        if not pairs and not self._round:
-            raise self._no_pairs(roots, found)
+        if not rows and not self._round:
+            raise self._no_pairs(len(roots), found)
         self._played = tasks
-        rows = pair_tokens(pairs, self._tokenizer)
-        self._queue += self._steps(self._with_reference(rows) if rows else None)
+        self._queue += self._steps(self._batch(rows, sums) if rows else None)
+
+    def _share_of(self, some: Sequence[Any]) -> list[Any]:
+        """This rank's part of what all ranks have alike; parts differ by one at most."""
+        parallel = self._trainer.parallel
+        rank, ranks = parallel.data_rank, parallel.layout.data_ranks
+        return list(some[len(some) * rank // ranks : len(some) * (rank + 1) // ranks])
 
     def _again(self, tasks: Sequence[int]) -> list[Trajectory]:
         """The round's tasks with the same draws and the new weights; no time of the step's own."""
@@ -121,25 +123,29 @@ class StepwiseWork(EpisodeWork):
     def _tell(
         self, roots: Sequence[Trajectory], found: Sequence[Trajectory], num_pairs: int
     ) -> None:
-        count = float(len(roots))
+        count, share = float(len(roots)), 1.0 / self._trainer.parallel.world_size
         self._metrics |= {
             "success": (float(sum(one.success for one in roots)), count),
-            "reward": (sum(one.reward for one in roots), count),
+            "reward": (sum((one.reward for one in roots), 0.0), count),
             "turns": (float(sum(len(one.steps) for one in roots)), count),
-            "pairs": (float(num_pairs), 1.0),
-            "episodes": (float(len(found)), 1.0),
+            "pairs": (float(num_pairs), share),
+            "episodes": (float(len(found)), share),
         }
         for one in roots[: self._samples]:
             words = "\n".join(f"{step.observation}\n> {step.text}" for step in one.steps)
             self._show(one.goal, words, one.reward, self._engine.version)
 
-    def _no_pairs(self, roots: Sequence[Trajectory], found: Sequence[Trajectory]) -> DataError:
-        rewards = [one.reward for one in found]
-        branches = len(found) - len(roots)
-        wins = sum(one.success for one in found)
+    def _no_pairs(self, num_roots: int, found: Sequence[Trajectory]) -> DataError:
+        """What to raise, on every rank, where no rank found a pair."""
+        mine = num_roots, [(one.reward, one.success) for one in found]
+        parts = self._trainer.parallel.collect(mine)
+        tasks = sum(count for count, _ in parts)
+        rewards = [reward for _, some in parts for reward, _ in some]
+        wins = sum(success for _, some in parts for _, success in some)
+        branches = len(rewards) - tasks
         told = (
-            f"the first round has no pair of steps to learn from: {len(roots)} tasks, {branches} "
-            f"episodes branch off, {wins} of {len(found)} succeed, rewards from {min(rewards):g} "
+            f"the first round has no pair of steps to learn from: {tasks} tasks, {branches} "
+            f"episodes branch off, {wins} of {len(rewards)} succeed, rewards from {min(rewards):g} "
             f"to {max(rewards):g}."
         )
         if not branches:
@@ -159,26 +165,42 @@ class StepwiseWork(EpisodeWork):
             f"{self._branches.min_visits}."
         )
 
-    def _with_reference(self, rows: Sequence[Any]) -> PairBatch:
-        """The round's pairs, with the reference's log-probabilities where the method asks."""
-        assert self.method.build is not None
+    def _exchange(self, mine: Sequence[TokenRow]) -> tuple[list[TokenRow], list[Tensor]]:
+        """All ranks' pairs in the order of tasks, and the reference's [2] of each, if it is asked.
+
+        The reference is asked by the rank that found them.
+        """
         start = time.perf_counter()
-        batch = self.method.build(rows, self._pad_id).to(self._trainer.device)
-        assert isinstance(batch, PairBatch)
-        batch.validate(self._trainer.model.spec.vocab_size)  # type: ignore[union-attr,arg-type]
-        if self._reference is not None:
-            sums = []
+        sums: list[Tensor] = []
+        if mine and self._reference is not None:
+            batch = self._batch(mine, [])
             for part in batch.split(self._parts(len(batch))):
-                sums.append(self._reference.logp(part).sum(1).view(2, -1))
-            batch = replace(batch, ref_logp=torch.cat(sums, 1).reshape(-1))
+                sums += self._reference.logp(part).sum(1).view(2, -1).T.cpu()
         self._spend("score", start)
+        parts = self._trainer.parallel.collect((list(mine), sums))
+        rows = [row for some, _ in parts for row in some]
+        return rows, [one for _, some in parts for one in some]
+
+    def _batch(self, rows: Sequence[TokenRow], sums: Sequence[Tensor]) -> PairBatch:
+        assert self.method.build is not None
+        batch = self.method.build(rows, self._pad_id)
+        assert isinstance(batch, PairBatch)
+        if sums:
+            batch = replace(batch, ref_logp=torch.stack(list(sums)).T.reshape(-1))
+        batch = batch.to(self._trainer.device)
+        batch.validate(self._trainer.model.spec.vocab_size)  # type: ignore[union-attr,arg-type]
         return batch
 
     def _parts(self, pairs: int) -> int:
         return -(-pairs // self._trainer.config.micro_batch)
 
     def _steps(self, batch: PairBatch | None) -> list[StepWork]:
-        """The optimizer steps of a round; those without a pair are skipped."""
+        """The optimizer steps of a round; those without a pair are skipped.
+
+        Where there are fewer pairs than ranks, each rank learns from all of them, and as many times
+        they are counted: no gradient is another, and no rank is without a micro-batch.
+        """
+        ranks = self._trainer.parallel.layout.data_ranks
         steps: list[StepWork] = []
         count = 0 if batch is None else len(batch)
         for epoch in range(self.rollouts.epochs):
@@ -189,12 +211,14 @@ class StepwiseWork(EpisodeWork):
                 if batch is None or not len(rows):
                     steps.append(StepWork([], labels=0, tokens=0, counts=_NOTHING))
                     continue
-                part = batch.select(rows)
+                is_copied = len(rows) < ranks
+                mine = rows.tolist() if is_copied else self._share_of(rows.tolist())
+                part = batch.select(mine)
                 counts = Counts.of(part, max_completion_length=self._longest_completion)
                 steps.append(
                     StepWork(
                         part.split(self._parts(len(part))),
-                        labels=counts.tokens,
+                        labels=counts.tokens / (ranks if is_copied else 1),
                         tokens=int(part.attention_mask.sum()),
                         counts=sums_of_counts(counts),
                     )
