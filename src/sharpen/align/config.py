@@ -17,7 +17,7 @@ from sharpen.train.config import ActConfig, CheckpointConfig, FTConfig, MetricsC
 
 __all__ = ["MAY_CHANGE", "AlignConfig", "BranchConfig", "RewardConfig", "SamplingConfig"]
 
-MAY_CHANGE = ("checkpoint", "metrics", "act", "micro_batch", "samples")
+MAY_CHANGE = ("checkpoint", "metrics", "act", "micro_batch", "samples", "device")
 """Keys that may differ between a checkpoint and the training that goes on from it."""
 
 MethodName = Literal[
@@ -295,6 +295,12 @@ class AlignConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type. What trains is kept in float32."""
 
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it learns and generates; ``auto`` is the first CUDA device, or else the CPU."""
+
+    deterministic: bool = False
+    """On CUDA take kernels that give the same bits each time; they are slower."""
+
     samples: int = 2
     """Completions of each step that are kept to be read."""
 
@@ -485,6 +491,8 @@ class AlignConfig:
             max_norm=self.max_norm,
             max_bad_steps=self.max_bad_steps,
             dtype=self.dtype,
+            device=self.device,
+            deterministic=self.deterministic,
             act=self.act,
             checkpoint=self.checkpoint,
             ft=FTConfig(),

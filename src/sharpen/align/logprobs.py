@@ -85,7 +85,7 @@ def token_logprobs(
         weight: [V, H], the head's weight, of any float type.
         tokens: [...], int64.
         temperature: what logits are divided by; the one the tokens were drawn with.
-        tile: rows of logits held at once; None holds about 64 MiB.
+        tile: rows of logits held at once; None holds about 64 MiB, on CUDA 256.
         entropy: whether the entropies are returned too, and whether gradients flow through them.
         bias: [V], added to the logits; None for none.
         softcap: logits are squeezed into (-softcap, softcap) before the temperature; None for none.
@@ -308,7 +308,7 @@ def _cast(
 
 def _tile_of(rows: int, weight: Tensor, tile: int | None) -> int:
     """Rows of a tile; no more than there are, in few sizes."""
-    most = logits_tile(weight.shape[0]) if tile is None else tile
+    most = logits_tile(weight.shape[0], weight.device.type) if tile is None else tile
     return min(most, max(_LEAST, 1 << (rows - 1).bit_length())) if rows else min(most, _LEAST)
 
 

@@ -40,7 +40,7 @@ __all__ = ["default_micro_batch", "run_align"]
 
 _TOKENS = 8192  # of a forward pass, about
 _EPISODE = 512  # tokens of an episode, about
-_ENGINE_BATCH = 64
+_ENGINE_BATCH = {"cpu": 64, "cuda": 256}
 _TOLD = (
     "reward",
     "accuracy",
@@ -332,7 +332,8 @@ class _Job:
 
     def _engine(self, model: DecoderLM, rollouts: Rollouts, longest: int) -> Engine:
         config = self.config
-        batch = min(_ENGINE_BATCH, rollouts.prompts * (rollouts.generations + 1))
+        device = model.lm_head.weight.device
+        batch = min(_ENGINE_BATCH[device.type], rollouts.prompts * (rollouts.generations + 1))
         if config.engine == "model":
             return PlainEngine(self.tokenizer, max_batch=batch)
         if "://" in config.engine:
@@ -347,7 +348,7 @@ class _Job:
         return ServedEngine(
             self.base,
             dtype=dtype,
-            device=model.lm_head.weight.device,
+            device=device,
             max_batch=batch,
             max_context=min(longest, model.spec.max_positions),
         )

@@ -70,9 +70,9 @@ def register(app: typer.Typer) -> None:
     ) -> Output:
         """Time decoding and prompts beside installed peers, then latency against load."""
         from sharpen.core.errors import ConfigError
+        from sharpen.models.devices import resolve_device
         from sharpen.models.load import resolve_model
         from sharpen.serve.bench.throughput import Settings
-        from sharpen.serve.llm import resolve_device
 
         device = str(resolve_device(device))
         if mode not in ("throughput", "load", "all"):

@@ -175,7 +175,8 @@ def _prepared(model: str, dtype: str, device: str) -> tuple[Any, str]:
     from sharpen.compress.kv.locret import norms_fingerprint
     from sharpen.models import load_model
     from sharpen.models.decode import prepare_for_inference
-    from sharpen.serve.llm import resolve_device, resolve_dtype
+    from sharpen.models.devices import resolve_device
+    from sharpen.serve.llm import resolve_dtype
 
     where = resolve_device(device)
     loaded = load_model(model, dtype=resolve_dtype(dtype, where), device=where)

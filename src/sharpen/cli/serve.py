@@ -152,9 +152,10 @@ def register(app: typer.Typer) -> None:
     ) -> Output:
         """Serve a model until Ctrl-C or SIGTERM; any OpenAI client can talk to it."""
         from sharpen.core.errors import ConfigError, DependencyNotInstalled
+        from sharpen.models.devices import resolve_device
         from sharpen.models.load import resolve_model
         from sharpen.serve.admission import QueueLimits
-        from sharpen.serve.llm import LLM, parse_bytes, resolve_device, resolve_dtype
+        from sharpen.serve.llm import LLM, parse_bytes, resolve_dtype
         from sharpen.serve.monitor import MonitorConfig
         from sharpen.serve.reference import Reference
 

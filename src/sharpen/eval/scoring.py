@@ -45,7 +45,7 @@ def token_nats(model: DecoderLM, hidden: Tensor, targets: Tensor) -> Tensor:
     Returns:
         [T] float64.
     """
-    tile = logits_tile(model.spec.vocab_size)
+    tile = logits_tile(model.spec.vocab_size, hidden.device.type)
     parts = [torch.empty(0, dtype=torch.float64, device=hidden.device)]
     for start in range(0, hidden.shape[0], tile):
         logits = model.lm_head(hidden[start : start + tile])

@@ -6,13 +6,20 @@ from typing import Literal
 
 __all__ = ["logits_tile", "mlp_tile"]
 
-_LOGITS_BYTES = 64 << 20
+_LOGITS_BYTES = {"cpu": 64 << 20, "cuda": 256 << 20}
 _LEAST_MLP = 1024
 
 
-def logits_tile(vocab_size: int) -> int:
-    """Rows whose float32 logits take about 64 MiB; 16 at least."""
-    return max(16, _LOGITS_BYTES // (4 * vocab_size))
+def logits_tile(vocab_size: int, device: str = "cpu") -> int:
+    """Rows whose float32 logits take about 64 MiB, on CUDA 256 MiB; a multiple of 32, or 16.
+
+    Each tile reads the whole head: on a GPU several hundred rows share that.
+
+    Args:
+        vocab_size: rows of the head.
+        device: its type, ``cpu`` or ``cuda``.
+    """
+    return max(16, _LOGITS_BYTES[device] // (4 * vocab_size) // 32 * 32)
 
 
 def mlp_tile(tile: int | Literal["auto"], hidden_size: int, tokens: int) -> int:

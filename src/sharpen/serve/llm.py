@@ -18,6 +18,7 @@ from sharpen.core.errors import ConfigError, DataError, ExecutionError
 from sharpen.models.chat import Message, check_messages, render_chat
 from sharpen.models.decode import prepare_for_inference
 from sharpen.models.decoder import DecoderLM
+from sharpen.models.devices import resolve_device
 from sharpen.models.load import load_model, resolve_model
 from sharpen.models.tokenizer import check_compatible, load_tokenizer
 from sharpen.serve.embedding import Embedding, Pooling, finish_vector, pooling_of
@@ -32,7 +33,6 @@ __all__ = [
     "EmbeddingOutput",
     "RequestOutput",
     "parse_bytes",
-    "resolve_device",
     "resolve_dtype",
 ]
 
@@ -113,29 +113,6 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device | str = "cpu") 
     if dtype not in _DTYPES:
         raise ConfigError(f"dtype={dtype!r} must be auto, {' or '.join(_DTYPES)}.")
     return _DTYPES[dtype]
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """The device named by ``device``; ``auto`` is the first CUDA device, or else the CPU.
-
-    Raises:
-        ConfigError: there is no such device.
-    """
-    if device == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        found = None
-    if found is None or found.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device={str(device)!r} must be auto, cpu, cuda, or such as cuda:1.")
-    count = torch.cuda.device_count() if found.type == "cuda" else 1
-    if (found.index or 0) >= count:
-        raise ConfigError(
-            f"device={str(device)!r}: torch {torch.__version__} sees {count} CUDA devices here. "
-            "Take device='cpu', or check the driver and that torch is built for CUDA."
-        )
-    return found
 
 
 def parse_bytes(size: int | str) -> int:

@@ -26,7 +26,7 @@ __all__ = [
 
 MAY_CHANGE = (
     *("checkpoint", "metrics", "gc_freq", "ft"),
-    *("nproc", "parallel", "act", "micro_batch"),
+    *("nproc", "parallel", "act", "micro_batch", "device"),
 )
 """Keys that may differ between a checkpoint and the training that goes on from it."""
 
@@ -258,8 +258,13 @@ class TrainConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type. What trains is kept in float32; frozen weights are stored in this type."""
 
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it trains; ``auto`` is CUDA where each process on this machine has a device of its own,
+    else the CPU."""
+
     deterministic: bool = False
-    """Ask torch for deterministic kernels only (CUDA; on CPU they are)."""
+    """On CUDA take kernels that give the same bits each time, so that a run that goes on ends with
+    the same weights; they are slower. On CPUs all are."""
 
     gc_freq: int = 50
     """Steps between garbage collections; automatic collection is off while training."""

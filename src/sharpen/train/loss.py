@@ -57,7 +57,7 @@ def linear_cross_entropy(
         labels: [...], int64; the token each position must predict, or -100 for none.
         bias: [V], added to the logits; None for none.
         scale: factor of the sum, usually 1 / number of valid labels of the whole batch.
-        tile: rows of logits held at once; None holds about 64 MiB.
+        tile: rows of logits held at once; None holds about 64 MiB, on CUDA 256.
         z_loss: weight of the squared log-sum-exp; PaLM's is 1e-4.
         label_smoothing: share of the label's probability that all V tokens get alike, below 1.
         softcap: logits are squeezed into (-softcap, softcap); None for no cap.
@@ -75,7 +75,11 @@ def linear_cross_entropy(
             f"below 1, and softcap={softcap} above 0, or None."
         )
     options = _Options(
-        scale, tile or logits_tile(weight.shape[0]), z_loss, label_smoothing, softcap
+        scale,
+        tile or logits_tile(weight.shape[0], weight.device.type),
+        z_loss,
+        label_smoothing,
+        softcap,
     )
     flat = labels.reshape(-1)
     labelled = (flat != IGNORE).nonzero().squeeze(1)

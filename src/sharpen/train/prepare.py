@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
 
-from sharpen.core.errors import ConfigError
+from sharpen.core.errors import ConfigError, OutOfMemoryError
 from sharpen.models.decoder import DecoderLM
+from sharpen.models.devices import resolve_device
 from sharpen.models.hf import write_folder
 from sharpen.models.load import load_model
 from sharpen.models.lora import LoraConfig, add_lora, merge_lora, write_adapter
@@ -15,7 +17,7 @@ from sharpen.models.nf4 import dequantize_model_nf4, quantize_model_nf4
 from sharpen.models.tokenizer import Tokenizer
 from sharpen.train.config import TrainConfig
 
-__all__ = ["DTYPES", "lora_config", "prepare_model", "write_trained"]
+__all__ = ["DTYPES", "lora_config", "prepare_model", "training_device", "write_trained"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -25,9 +27,14 @@ def prepare_model(ref: str | Path, config: TrainConfig, *, seed: int) -> Decoder
 
     Args:
         ref: an asset's name, a folder in Hugging Face layout, or a ``.gguf`` file.
-        config: ``method``, ``dtype``, ``context`` and the LoRA fields decide.
+        config: ``method``, ``dtype``, ``device``, ``context`` and the LoRA fields decide.
         seed: of the adapters' first values.
+
+    Raises:
+        ConfigError: the model is quantized, or there is no such device.
+        OutOfMemoryError: it does not fit the device.
     """
+    device = training_device(config)
     model = load_model(ref, dtype=DTYPES[config.dtype] if config.adapts else torch.float32)
     if any(p.dtype not in (torch.float32, torch.bfloat16) for p in model.parameters()):
         raise ConfigError(f"the model {ref} is quantized, so it cannot be trained.")
@@ -39,7 +46,27 @@ def prepare_model(ref: str | Path, config: TrainConfig, *, seed: int) -> Decoder
         add_lora(model, lora_config(config), seed=seed)
     else:
         model.requires_grad_(True)
-    return model
+    try:
+        return model.to(device)
+    except torch.OutOfMemoryError:
+        raise OutOfMemoryError(
+            f"the model {ref} does not fit {device}. Take method qlora, a smaller model, or "
+            "device=cpu."
+        ) from None
+
+
+def training_device(config: TrainConfig) -> torch.device:
+    """Where this process trains: on several ranks each has the CUDA device of its local rank.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    kind = config.device
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.device_count() >= ranks else "cpu"
+    return resolve_device(f"cuda:{rank}" if kind == "cuda" else kind)
 
 
 def lora_config(config: TrainConfig) -> LoraConfig:

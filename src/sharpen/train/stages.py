@@ -38,6 +38,7 @@ TRAIN = StageType(
     version=1,
     config=TrainConfig,
     run=run_train,
+    loads=("sharpen.train.run",),
     makes=lambda config: "adapter" if config.adapts and not config.merge else "model",
     needs=("dataset",),
     optional=("model",),

@@ -21,6 +21,7 @@ import ctypes
 import gc
 import logging
 import math
+import os
 import random
 import statistics
 import time
@@ -34,7 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from sharpen.core.config import digest, to_dict
-from sharpen.core.errors import ConfigError, TrainingError
+from sharpen.core.errors import ConfigError, OutOfMemoryError, TrainingError
 from sharpen.core.huge_pages import has_huge_allocator
 from sharpen.core.metrics import peak_rss_bytes
 from sharpen.data import TokenDataset
@@ -114,7 +115,7 @@ class TrainResult:
     tokens_per_s: float | None = None
     """Tokens a step over its seconds, medians."""
     peak_bytes: int = 0
-    """Highest resident memory of the processes that took part."""
+    """Highest resident memory of the processes that took part; on CUDA what tensors took there."""
     slow_ranks: dict[str, float] = field(default_factory=dict)
     """``rank_<r>`` that the others had to wait for: its compute time over theirs."""
 
@@ -218,14 +219,21 @@ class Trainer:
         Raises:
             TrainingError: losses or gradients are not finite for ``max_bad_steps`` in a row.
             StorageError: a checkpoint cannot be written.
+            OutOfMemoryError: a step does not fit the CUDA device.
         """
         _seed_everything(self.seed, self.parallel.rank)
         manager = self._open_checkpoints()
         try:
             for callback in self.callbacks:
                 callback.on_start(self)
-            with self._prepared():
+            with self._prepared(), _deterministic(self.config.deterministic):
                 self._loop(manager)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemoryError(
+                f"step {self.step + 1} does not fit {self.device} with micro_batch="
+                f"{self.config.micro_batch}: {str(error).splitlines()[0]} Lower micro_batch, set "
+                "act.mode=full, or train adapters."
+            ) from error
         finally:
             if manager is not None:
                 manager.close()
@@ -246,7 +254,7 @@ class Trainer:
             loss_last=sum(recent) / len(recent) if recent else None,
             step_s=step_s,
             tokens_per_s=tokens / step_s if step_s else None,
-            peak_bytes=max(self._peak_bytes, peak_rss_bytes()),
+            peak_bytes=max(self._peak_bytes, _peak_bytes(self.device)),
             slow_ranks={f"rank_{rank}": ratio for rank, ratio in self.stragglers.slow.items()},
         )
 
@@ -459,7 +467,7 @@ class Trainer:
             "measured": {
                 "seconds": self._seconds[-_KEPT_TIMES:],
                 "tokens": self._step_tokens[-_KEPT_TIMES:],
-                "peak_bytes": max(self._peak_bytes, peak_rss_bytes()),
+                "peak_bytes": max(self._peak_bytes, _peak_bytes(self.device)),
             },
         }
 
@@ -497,6 +505,27 @@ class Trainer:
         for key in MAY_CHANGE:
             config.pop(key)
         return digest({"config": config, "seed": self.seed, "data": self.work.fingerprint})
+
+
+@contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    """Kernels that give the same bits each time, where ``wanted``; those without one are named."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it as it starts
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _peak_bytes(device: torch.device) -> int:
+    """Most memory so far, of a CUDA device what tensors take and of a CPU what is resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return peak_rss_bytes()
 
 
 def _bytes_tensor(text: str) -> Tensor:

@@ -153,7 +153,8 @@ class TokenWork:
 
     def module(self, model: nn.Module) -> nn.Module:
         """Hidden states and their cross entropy."""
-        rows = self._tile or logits_tile(model.lm_head.weight.shape[0])  # type: ignore[union-attr,index,arg-type]
+        head: Tensor = model.lm_head.weight  # type: ignore[union-attr,assignment]
+        rows = self._tile or logits_tile(head.shape[0], head.device.type)
         return _CrossEntropy(model, rows, self._dtype)
 
     def take(self) -> StepWork:

@@ -33,9 +33,9 @@ from torch import Tensor
 
 from sharpen.core.config import from_dict, to_dict
 from sharpen.core.errors import ConfigError, ExecutionError
+from sharpen.core.fork_server import die_with_parent
 from sharpen.core.huge_pages import worker_environment
 from sharpen.core.report import Chart, Section, Series, Table
-from sharpen.core.stage_worker import die_with_parent
 from sharpen.train.comm import Axis
 
 __all__ = ["COLLECTIVES", "CollectiveRow", "CollectiveTimes", "bench_collectives"]

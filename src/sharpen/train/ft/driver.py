@@ -115,7 +115,9 @@ class _Attempt:
             environment = worker_environment()
             environment.setdefault("OMP_NUM_THREADS", str(threads))
             environment.update(RANK=str(rank), LOCAL_RANK=str(rank))
-            environment.update(WORLD_SIZE=str(self.world_size))
+            environment.update(
+                WORLD_SIZE=str(self.world_size), LOCAL_WORLD_SIZE=str(self.world_size)
+            )
             self.processes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "sharpen.train.ft.rank", str(folder / "job.json")],

@@ -21,13 +21,13 @@ import torch.distributed as dist
 
 from sharpen.core.config import from_dict
 from sharpen.core.errors import SharpenError
-from sharpen.core.stage_worker import die_with_parent
+from sharpen.core.fork_server import die_with_parent
 from sharpen.data import TokenDataset
 from sharpen.train.config import TrainConfig
 from sharpen.train.ft.heartbeat import Heartbeat
 from sharpen.train.ft.selfcheck import Needs, SelfCheckError, check_connections, check_process
 from sharpen.train.ft.timeline import Timeline, spans_file
-from sharpen.train.prepare import prepare_model
+from sharpen.train.prepare import prepare_model, training_device
 from sharpen.train.trainer import StepReport, Trainer
 
 __all__ = ["main"]
@@ -82,13 +82,13 @@ def main(path: str) -> int:
 
 def _train(job: dict[str, Any], rank: int, heartbeat: Heartbeat) -> None:
     config = from_dict(TrainConfig, job["config"])
-    cuda = torch.cuda.is_available()
-    if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    device = training_device(config)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if job["selfcheck"]:
         check_process(Path(job["work"]), Needs(**job["needs"]))
     dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if cuda else "gloo",
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         init_method=f"file://{job['folder']}/store",
         rank=rank,
         world_size=job["world_size"],
@@ -100,8 +100,6 @@ def _train(job: dict[str, Any], rank: int, heartbeat: Heartbeat) -> None:
         Path(job["data"]), "train", tokenizer_fingerprint=job["tokenizer_fingerprint"]
     )
     model = prepare_model(job["model"], config, seed=job["seed"])
-    if cuda:
-        model = model.to("cuda")
     callbacks: list[Any] = [heartbeat]
     events = _Events(job["events"]) if rank == 0 else None
     if events is not None:
