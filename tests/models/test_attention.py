@@ -2,10 +2,16 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharpen.models.attention import Documents, document_attention, document_lengths
+from sharpen.models.attention import (
+    Documents,
+    attention_mask,
+    document_attention,
+    document_lengths,
+)
 
 
 def random(*shape, seed=0, dtype=torch.float64):
@@ -98,6 +104,32 @@ def test_what_goes_on_from_a_document_is_attended_as_if_that_stood_before_it(
     (exact * weight).sum().backward()
     for a, b in zip(found_in, exact_in, strict=True):
         torch.testing.assert_close(a.grad, b.grad)
+
+
+@given(tree=branches(), window=st.sampled_from([None, 1, 3]))
+def test_a_kernel_over_packed_documents_is_told_where_their_keys_lie(tree, window):
+    lengths, follows = tree
+    documents = Documents(lengths, follows)
+    q, k, v = heads(1, sum(lengths), kv_heads=2)
+    packed = documents.packed(q.device)
+    seen = slice(None) if packed.places is None else packed.places
+    parts = []
+    for i in range(len(lengths)):
+        own = slice(*packed.query_offsets[i : i + 2].tolist())
+        keys = slice(*packed.key_offsets[i : i + 2].tolist())
+        count, past = keys.stop - keys.start, (keys.stop - keys.start) - (own.stop - own.start)
+        assert own.stop - own.start <= packed.most_queries
+        assert count <= packed.most_keys
+        mask = attention_mask(past, count - past, None, window, q.device)[0]
+        one = (x[0, seen][keys].transpose(0, 1) for x in (k, v))
+        parts.append(
+            F.scaled_dot_product_attention(
+                q[0, own].transpose(0, 1), *one, attn_mask=mask, enable_gqa=True
+            ).transpose(0, 1)
+        )
+    torch.testing.assert_close(
+        torch.cat(parts)[None], document_attention(q, k, v, documents, window)
+    )
 
 
 @pytest.mark.parametrize("lengths", [[600, 100, 68], [512, 256]])
