@@ -76,6 +76,7 @@ ALIGN = StageType(
     version=1,
     config=AlignConfig,
     run=_run,
+    loads=("sharpen.align.run",),
     makes=lambda config: (
         "adapter" if config.adapts and not config.merge and config.method != "rm" else "model"
     ),

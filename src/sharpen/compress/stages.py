@@ -73,6 +73,7 @@ COMPRESS = StageType(
     version=2,
     config=CompressConfig,
     run=run_compress,
+    loads=("sharpen.compress.run",),
     makes="model",
     optional=("dataset", "model", "adapter"),
     needs_model=True,

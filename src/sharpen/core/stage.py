@@ -244,6 +244,10 @@ class StageType:
     makes: str | Callable[[Any], str]
     """Kind of the artifact, or a function from the config to it."""
 
+    loads: tuple[str, ...] = ()
+    """Modules that the work imports late: loaded once, for all stages of a run that are begun
+    after. They may start no threads and touch no GPU."""
+
     needs: tuple[str, ...] = ()
     """Kinds of artifacts it cannot do without."""
 

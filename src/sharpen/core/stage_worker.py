@@ -1,13 +1,13 @@
 """One stage in a process of its own: so its memory and time are its own, and a crash is contained.
 
-The parent writes one JSON request to standard input and reads JSON lines from a pipe: progress
-and measurements, then ``result`` or ``error``. Standard output goes to standard error. When the
-parent dies the kernel kills this process too, so no two processes ever write one work folder.
+The process is forked from a server that has loaded what the stage needs, so that a recipe loads it
+once (:mod:`~sharpen.core.fork_server`). The parent gives it one request and reads JSON lines from a
+pipe: progress and measurements, then ``result`` or ``error``. Standard output goes to standard
+error. When the parent dies this process is killed, so no two processes ever write one work folder.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +25,12 @@ from typing import Any
 import sharpen.core.errors as errors
 from sharpen.core.config import from_dict, to_dict
 from sharpen.core.errors import ExecutionError, OutOfMemoryError, SharpenError, StorageError
+from sharpen.core.fork_server import ForkedProcess, start_process
 from sharpen.core.huge_pages import worker_environment
 from sharpen.core.metrics import MetricsLog, peak_rss_bytes
 from sharpen.core.stage import Artifact, StageContext, StageResult, StageType, find_stage_type
 
-__all__ = ["die_with_parent", "run_in_worker", "run_stage"]
-
-_PR_SET_PDEATHSIG = 1
+__all__ = ["run_in_worker", "run_stage"]
 
 
 def run_stage(stage_type: StageType, config: Any, context: StageContext) -> StageResult:
@@ -84,22 +83,24 @@ def run_in_worker(
         "folder": str(context.folder) if context.folder else None,
         "run_folder": str(context.run_folder) if context.run_folder else None,
         "metrics": str(metrics),
-        "parent": os.getpid(),
         "log_level": logging.getLogger("sharpen").getEffectiveLevel(),
     }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sharpen.core.stage_worker", str(writer)],
-        stdin=subprocess.PIPE,
-        stdout=sys.stderr.fileno() if _has_fileno(sys.stderr) else subprocess.DEVNULL,
-        pass_fds=(writer, *inherit),
-        env=worker_environment(),
-    )
-    os.close(writer)
+    try:
+        process = start_process(
+            f"{__name__}:work",
+            request,
+            descriptors=(writer, *inherit),
+            output=sys.stderr.fileno() if _has_fileno(sys.stderr) else None,
+            preload=(stage_type.run.__module__, *stage_type.loads),
+            environment=worker_environment(),
+        )
+    except BaseException:
+        os.close(reader)
+        raise
+    finally:
+        os.close(writer)
     final: dict[str, Any] | None = None
     try:
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(request).encode())
-        process.stdin.close()
         with os.fdopen(reader, "rb") as events:
             for line in events:
                 event = json.loads(line)
@@ -126,7 +127,7 @@ def _has_fileno(stream: Any) -> bool:
     return True
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: ForkedProcess) -> None:
     """Stop the child: politely, then for good."""
     if process.poll() is None:
         process.terminate()
@@ -208,18 +209,9 @@ class _Channel:
             self.emit({"event": "end", "name": description})
 
 
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the process ``parent``, which started it, dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the call took effect
-        os._exit(1)
-
-
-def main() -> int:
-    """Entry point of the child process."""
-    channel = _Channel(int(sys.argv[1]))
-    request = json.loads(sys.stdin.buffer.read())
-    die_with_parent(request["parent"])
+def work(request: Mapping[str, Any], descriptors: Sequence[int]) -> int:
+    """What the child process does; the first descriptor is the pipe to the parent."""
+    channel = _Channel(descriptors[0])
     logging.basicConfig(level=request["log_level"], format="%(levelname)s %(name)s: %(message)s")
     log, stage = MetricsLog(Path(request["metrics"])), request["stage"]
 
@@ -283,7 +275,3 @@ def _describe(error: Exception, stage: str) -> dict[str, str]:
         "class": ExecutionError.__name__,
         "message": f"the stage '{stage}' failed: {type(error).__name__}: {error}\n{trace}",
     }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

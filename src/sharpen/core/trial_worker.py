@@ -19,8 +19,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from sharpen.core.feedback import TracePoint
+from sharpen.core.fork_server import die_with_parent
 from sharpen.core.problem import Answer, Problem, TrialContext, evaluate
-from sharpen.core.stage_worker import die_with_parent
 
 __all__ = ["Job", "run_forked", "serve_trials"]
 

@@ -60,6 +60,7 @@ EVAL = StageType(
     version=1,
     config=EvalConfig,
     run=run_eval,
+    loads=("sharpen.eval.run",),
     makes="report",
     optional=("dataset", "model", "adapter"),
     needs_model=True,

@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any
 
 from sharpen.core.errors import ConfigError, DependencyNotInstalled
-from sharpen.core.stage_worker import die_with_parent
+from sharpen.core.fork_server import die_with_parent
 
 __all__ = ["SPACE", "GrammarChecker", "compile_grammar", "main", "new_vocabulary"]
 

@@ -284,6 +284,7 @@ SERVE = StageType(
     version=1,
     config=ServeConfig,
     run=run_serve,
+    loads=("sharpen.serve.reference",),
     makes="report",
     optional=("model", "adapter", "dataset"),
     needs_model=True,

@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from sharpen.core.errors import SharpenError
-from sharpen.core.stage_worker import die_with_parent
+from sharpen.core.fork_server import die_with_parent
 from sharpen.serve.api.server import ApiServer, ServerConfig
 from sharpen.serve.llm import LLM
 
