@@ -13,15 +13,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from sharpen.align.batch import RolloutBatch, RowBatch
-from sharpen.align.rows.batches import pad_rows
 from sharpen.core.errors import DataError, FileFormatError, MissingFileError
 from sharpen.core.files import atomic_write_text
 from sharpen.models.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from sharpen.align.batch import RolloutBatch, RowBatch
 
 __all__ = [
     "SCHEMA",
@@ -300,6 +299,11 @@ def to_rollout(
     Raises:
         DataError: there are none, one has no steps, or its log-probabilities do not fit.
     """
+    import torch  # which playing with a language model does not need
+
+    from sharpen.align.batch import RolloutBatch
+    from sharpen.align.rows.batches import pad_rows
+
     _check(trajectories)
     found = [_tokens(_opening_of(one), one.steps, tokenizer) for one in trajectories]
     ids, text, actions = pad_rows([([], ids, mask) for ids, mask, _ in found], _pad(tokenizer))
@@ -329,6 +333,9 @@ def to_rollout(
 
 def to_rows(trajectories: Sequence[Trajectory], tokenizer: Tokenizer) -> RowBatch:
     """Trajectories to learn by heart: the model's words alone; raises as :func:`to_rollout`."""
+    from sharpen.align.batch import RowBatch
+    from sharpen.align.rows.batches import pad_rows
+
     _check(trajectories)
     rows: list[tuple[list[int], list[int], list[bool]]] = []
     for one in trajectories:
