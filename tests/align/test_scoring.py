@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from sharpen.align import RolloutBatch
+from sharpen.align import RolloutBatch, scoring
 from sharpen.align.rows.batches import pad_rows
 from sharpen.align.scoring import policy_logp, states_of
 from sharpen.core.model_spec import ModelSpec
@@ -86,3 +86,19 @@ def test_rows_are_scored_as_if_each_were_alone(rows, window):
 def test_a_prompt_worth_it_is_computed_once(prompt, expected):
     rows = [(list(range(1, prompt + 1)), [20 + i] * 5) for i in range(3)]
     assert states_of(small_model(), batch_of(rows), torch.float64).hidden.shape[0] == expected
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_fills_a_batch_up_changes_nothing(monkeypatch, shared):
+    first = list(range(1, 13))
+    rows = [(first if shared else [i, *first], [20 + i] * (5 + i)) for i in range(3)]
+    model, batch = small_model().float(), batch_of(rows)
+    found = []
+    for fills in (True, False):
+        monkeypatch.setattr(scoring, "prefers_onednn", lambda fills=fills: fills)
+        states = states_of(model, batch)
+        logp, _ = policy_logp(model, states, batch)
+        gradient = torch.autograd.grad(logp.sum(), model.model.embed_tokens.weight)[0]
+        found.append((states.hidden, logp, gradient))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)

@@ -1,9 +1,9 @@
 """A policy's log-probabilities and values of a batch, from one pass without padding.
 
 The rows of a batch are laid end to end, each a document of its own, so that no product is spent on
-padding. Completions of one prompt share it: it is a document of its own, from which they go on, and
-is computed once with its gradients added up. Logits exist for a few action tokens at a time
-(:mod:`sharpen.align.logprobs`)::
+padding, but for a few tokens where their number decides which products are fast. Completions of one
+prompt share it: it is a document of its own, from which they go on, and is computed once with its
+gradients added up. Logits exist for a few action tokens at a time (:mod:`sharpen.align.logprobs`)::
 
     [N, T] rows  ->  [1, M] tokens  ->  states [M, H]  ->  logp of actions  ->  [N, T]
 
@@ -13,15 +13,17 @@ Legend: N rows, T tokens of the widest, M tokens in all, H hidden.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sharpen.align.logprobs import token_logprobs, token_scores
 from sharpen.align.sequences import Sequences
 from sharpen.models.decoder import DecoderLM
+from sharpen.models.linear import ROUND, prefers_onednn
 
 __all__ = ["ActionScores", "States", "action_scores", "policy_logp", "states_of", "values_of"]
 
@@ -59,6 +61,9 @@ def states_of(model: DecoderLM, batch: Sequences, dtype: torch.dtype = torch.flo
         dtype: in which products are computed (autocast for bfloat16).
     """
     rows = _end_to_end(batch)
+    count = len(rows.ids)
+    if dtype == torch.float32 and rows.ids.device.type == "cpu" and prefers_onednn():
+        rows = rows.filled(-count % ROUND)
     with torch.autocast(rows.ids.device.type, dtype, enabled=dtype == torch.bfloat16):
         hidden = model.hidden(
             rows.ids[None],
@@ -66,7 +71,7 @@ def states_of(model: DecoderLM, batch: Sequences, dtype: torch.dtype = torch.flo
             document_ids=rows.documents[None],
             follows=rows.follows,
         )
-    return States(hidden[0], rows.places)
+    return States(hidden[0, :count], rows.places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,16 @@ class _EndToEnd:
     documents: Tensor
     follows: list[int | None] | None
     places: Tensor
+
+    def filled(self, more: int) -> _EndToEnd:
+        """With a document of ``more`` tokens after the others, which nothing looks at."""
+        return replace(
+            self,
+            ids=F.pad(self.ids, (0, more)),
+            positions=F.pad(self.positions, (0, more)),
+            documents=F.pad(self.documents, (0, more), value=-1),
+            follows=[*self.follows, None] if self.follows is not None and more else self.follows,
+        )
 
 
 def _end_to_end(batch: Sequences) -> _EndToEnd:

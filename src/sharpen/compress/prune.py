@@ -106,7 +106,7 @@ def prune_model(
         if wanda and dataset is not None:
             states = first_inputs(model, samples(dataset, config.calibration, model))
         for block in model.model.layers:
-            layers = {n: m for n, m in block.named_modules() if type(m) is nn.Linear}
+            layers = {n: m for n, m in block.named_modules() if isinstance(m, nn.Linear)}
             squares: dict[str, Tensor] = {}
             if wanda:
                 with _input_squares(layers, squares):
@@ -125,7 +125,7 @@ def prune_model(
 
 def zero_share(model: DecoderLM) -> float:
     """Share of zeros among the weights of the blocks' linear layers."""
-    weights = [m.weight for m in model.model.layers.modules() if type(m) is nn.Linear]
+    weights = [m.weight for m in model.model.layers.modules() if isinstance(m, nn.Linear)]
     zeros = sum(w.numel() - int(torch.count_nonzero(w)) for w in weights)
     return zeros / max(1, sum(w.numel() for w in weights))
 

@@ -48,7 +48,7 @@ def block_linears(model: DecoderLM) -> dict[str, nn.Linear]:
         f"model.layers.{i}.{name}": layer
         for i, block in enumerate(model.model.layers)
         for name, layer in block.named_modules()
-        if type(layer) is nn.Linear
+        if isinstance(layer, nn.Linear)
     }
 
 

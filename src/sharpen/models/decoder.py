@@ -44,6 +44,7 @@ from sharpen.models.attention import (
 )
 from sharpen.models.functional import rms_norm, swiglu
 from sharpen.models.kv_cache import KVCache
+from sharpen.models.linear import Linear
 from sharpen.models.rope import Rope, apply_rope
 from sharpen.models.tile_sizes import mlp_tile
 from sharpen.models.tiled import sequence_tiled, tiled_mlp
@@ -102,10 +103,10 @@ class Attention(nn.Module):
         self.head_dim = spec.head_dim
         self.heads = spec.num_heads, spec.num_kv_heads
         self.window = spec.sliding_window if spec.slides(layer) else None
-        self.q_proj = nn.Linear(spec.hidden_size, spec.query_size, bias=spec.qkv_bias)
-        self.k_proj = nn.Linear(spec.hidden_size, spec.kv_size, bias=spec.qkv_bias)
-        self.v_proj = nn.Linear(spec.hidden_size, spec.kv_size, bias=spec.qkv_bias)
-        self.o_proj = nn.Linear(spec.query_size, spec.hidden_size, bias=spec.output_bias)
+        self.q_proj = Linear(spec.hidden_size, spec.query_size, bias=spec.qkv_bias)
+        self.k_proj = Linear(spec.hidden_size, spec.kv_size, bias=spec.qkv_bias)
+        self.v_proj = Linear(spec.hidden_size, spec.kv_size, bias=spec.qkv_bias)
+        self.o_proj = Linear(spec.query_size, spec.hidden_size, bias=spec.output_bias)
         self.q_norm: RMSNorm | None = None
         self.k_norm: RMSNorm | None = None
         if spec.qk_norm:
@@ -156,9 +157,9 @@ class MLP(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         hidden, width = spec.hidden_size, spec.intermediate_size
-        self.gate_proj = nn.Linear(hidden, width, bias=spec.mlp_bias)
-        self.up_proj = nn.Linear(hidden, width, bias=spec.mlp_bias)
-        self.down_proj = nn.Linear(width, hidden, bias=spec.mlp_bias)
+        self.gate_proj = Linear(hidden, width, bias=spec.mlp_bias)
+        self.up_proj = Linear(hidden, width, bias=spec.mlp_bias)
+        self.down_proj = Linear(width, hidden, bias=spec.mlp_bias)
 
     def forward(self, x: Tensor, tile: int = 0) -> Tensor:
         """[B, T, H] -> [B, T, H]; with a ``tile``, over so many tokens at a time."""
@@ -166,7 +167,7 @@ class MLP(nn.Module):
             projected: Tensor = self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
             return projected
         layers = self.gate_proj, self.up_proj, self.down_proj
-        if all(type(layer) is nn.Linear for layer in layers):
+        if all(isinstance(layer, nn.Linear) for layer in layers):
             gate, up, down = (layer.weight for layer in layers)
             biases = self.gate_proj.bias, self.up_proj.bias, self.down_proj.bias
             return tiled_mlp(x, gate, up, down, tile=tile, biases=biases)
@@ -270,7 +271,7 @@ class DecoderLM(nn.Module):
         self.offload: ActivationStore | None = None
         self.sequence: SequenceContext | None = None
         self.model = Decoder(spec)
-        self.lm_head = nn.Linear(spec.hidden_size, spec.vocab_size, bias=False)
+        self.lm_head = Linear(spec.hidden_size, spec.vocab_size, bias=False)
         if spec.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
         self._rope = Rope(spec)

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sharpen.models.linear import mm
 from sharpen.models.mkl import settle_kernels
 
 __all__ = ["lora_linear", "rms_norm", "rotate", "swiglu"]
@@ -158,8 +159,10 @@ class _LoraLinear(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         with torch.autocast(kind, enabled=False):
             rows = x.reshape(-1, x.shape[-1]).to(dtype)
-            down = rows @ (a.detach() * scale).to(dtype).T
-            y = F.linear(rows, weight.to(dtype), None if bias is None else bias.to(dtype))
+            down = mm(rows, (a.detach() * scale).to(dtype).T)
+            y = mm(rows, weight.to(dtype).T)
+            if bias is not None:
+                y += bias.to(dtype)
             y.addmm_(down, b.detach().to(dtype).T)
         ctx.save_for_backward(rows, weight, a, b, down)
         ctx.scale, ctx.shape, ctx.dtype = scale, x.shape, x.dtype
@@ -170,12 +173,12 @@ class _LoraLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight, a, b, down = ctx.saved_tensors
         grad = grad.reshape(-1, grad.shape[-1])
-        grad_down = grad @ b.to(grad.dtype)
-        grad_a = (grad_down.T @ rows).to(a.dtype).mul_(ctx.scale)
-        grad_b = (grad.T @ down).to(b.dtype)
+        grad_down = mm(grad, b.to(grad.dtype))
+        grad_a = mm(grad_down.T, rows).to(a.dtype).mul_(ctx.scale)
+        grad_b = mm(grad.T, down).to(b.dtype)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            product = grad @ weight.to(grad.dtype)
+            product = mm(grad, weight.to(grad.dtype))
             product.addmm_(grad_down, (a * ctx.scale).to(grad.dtype))
             grad_x = product.view(ctx.shape).to(ctx.dtype)
         return grad_x, None, None, grad_a, grad_b, None

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sharpen.models.linear import mm
+
 __all__ = ["HeadGradients", "HeadTiles", "LogitsTile", "row_tiles"]
 
 _ROUND = 32
@@ -81,7 +83,7 @@ class HeadTiles:
         count = at.shape[0]
         product, logits, rows = self._narrow[:count], self.memory[:count], self._gathered[:count]
         torch.index_select(self.hidden, 0, at, out=rows)
-        torch.mm(rows, self.weight.T, out=product)
+        mm(rows, self.weight.T, product)
         if logits.dtype != product.dtype:
             logits.copy_(product)
         if self.bias is not None:
@@ -113,9 +115,9 @@ class HeadTiles:
         if delta.dtype != self.hidden.dtype:
             delta = self._narrow[:count].copy_(delta)
         if gradients.weight is not None:
-            gradients.weight.add_(delta.T @ rows)
+            gradients.weight.add_(mm(delta.T, rows))
         if gradients.hidden is not None:
-            torch.mm(delta, self.weight, out=rows)
+            mm(delta, self.weight, rows)
             gradients.hidden.index_add_(0, at, rows)
 
 

@@ -30,6 +30,7 @@ from sharpen.models.decoder import DecoderLM
 from sharpen.models.dora import adapted_row_norms, row_squares
 from sharpen.models.functional import lora_linear
 from sharpen.models.hf import read_safetensors_header, save_tensors
+from sharpen.models.linear import linear
 from sharpen.models.nf4 import NF4Linear, dequantize_nf4
 
 __all__ = [
@@ -146,9 +147,9 @@ class LoraLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
         if self.merged:
-            return F.linear(x, self.weight, self.bias)
+            return linear(x, self.weight, self.bias)
         if self.off:
-            return self.base(x) if self.base is not None else F.linear(x, self.weight, self.bias)
+            return self.base(x) if self.base is not None else linear(x, self.weight, self.bias)
         if self.lora_magnitude_vector is None:
             return self._sum(x, self.bias)
         y = self._sum(x, None)

@@ -248,7 +248,7 @@ def quantize_model_nf4(model: DecoderLM) -> None:
     Raises:
         ConfigError: its blocks hold no plain linear layers.
     """
-    found = {n: m for n, m in model.model.named_modules() if type(m) is nn.Linear}
+    found = {n: m for n, m in model.model.named_modules() if isinstance(m, nn.Linear)}
     if not found:
         raise ConfigError(
             "the model's blocks have no plain linear layers to store in NF4. Load the model it was "

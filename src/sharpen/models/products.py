@@ -10,7 +10,7 @@ On CPUs, weights in one layout for all rows but where said::
     float32, 1 to 8    native/products.cpp, which reads each weight once, at memory speed; so does
                        bfloat16 on processors that have no products of it
     float32, to 16     oneDNN on a second, blocked copy of the weights, made when first needed
-    float32, more      a plain matrix product
+    float32, more      a plain matrix product, by the faster library (``linear.py``)
 
 A row of a native product has the same bits whatever the other rows and the number of threads.
 oneDNN compiles code for each number of rows, and keeps a megabyte or so of it for each: rows beyond
@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from sharpen.core.errors import ConfigError
 from sharpen.core.huge_pages import collapse
+from sharpen.models.linear import ROUND, mm, prefers_onednn
 from sharpen.native.build import function, load
 from sharpen.native.info import cpu_flags, variant
 
@@ -272,7 +273,12 @@ class Float32(RowMajor):
         self._blocked: Blocked | None = None
 
     def _by_torch(self, x: Tensor) -> Tensor:
-        if not 1 < x.shape[0] <= _MAX_FEW_ROWS:
+        rows = x.shape[0]
+        if rows > _MAX_FEW_ROWS and prefers_onednn():
+            more = -rows % ROUND
+            y = mm(F.pad(x, (0, 0, 0, more)) if more else x, self._weight.T)[:rows]
+            return y if self._bias is None else y.add_(self._bias)
+        if not 1 < rows <= _MAX_FEW_ROWS:
             return super()._by_torch(x)
         if self._blocked is None:
             self._blocked = Blocked(self._weight, self._bias)
@@ -345,7 +351,7 @@ class Layers:
     @property
     def is_plain(self) -> bool:
         """Whether all are linear layers of plain weights."""
-        return all(type(layer) is nn.Linear for layer in self._layers)
+        return all(isinstance(layer, nn.Linear) for layer in self._layers)
 
     def copy(self, layers: Sequence[nn.Module]) -> None:
         """Take over the weights of other layers."""
@@ -362,7 +368,7 @@ def product(*layers: nn.Module) -> Product:
         made: Product | None = fuse(layers)
         if made is not None:
             return made
-    linear = [layer for layer in layers if type(layer) is nn.Linear]
+    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
     kind = _kind(linear[0].weight) if len(linear) == len(layers) else None
     if kind is None:
         return Layers(*layers)

@@ -260,7 +260,7 @@ def quantize_weights(
     chosen = [
         name
         for name, module in model.named_modules()
-        if type(module) is nn.Linear
+        if isinstance(module, nn.Linear)
         and name
         and f"{name}.weight" in matrices
         and (targets is None or re.search(targets, name))
