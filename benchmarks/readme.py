@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.align import agents_sections as acting
 from benchmarks.align import align_sections as aligning
 from benchmarks.align import bcoder_sections as valuing
 from benchmarks.align import logprobs_sections as scoring
@@ -452,6 +453,7 @@ def plan_serving() -> str:
 
 _OF_ROOMS = {
     **scoring.SECTIONS,
+    **acting.SECTIONS,
     **aligning.SECTIONS,
     **valuing.SECTIONS,
     **rewarding.SECTIONS,

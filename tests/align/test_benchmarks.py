@@ -60,7 +60,7 @@ def test_the_quick_benchmark_of_faster_programs_runs(repository: Path, tmp_path:
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("name", ["agents", "bcoder", "functions", "remax", "learning"])
+@pytest.mark.parametrize("name", ["agents", "agents_lm", "bcoder", "functions", "remax", "learning"])
 def test_the_quick_benchmarks_of_methods_run(name: str, repository: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     line = [sys.executable, "-m", f"benchmarks.align.bench_{name}", "--quick", "--json", str(out)]
