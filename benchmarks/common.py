@@ -41,8 +41,12 @@ OURS, PEER = "#1f5fa8", "#e0a030"
 _PACKAGES = ("torch", "transformers", "numpy", "peft", "optuna", "compressed-tensors", "scipy")
 
 
-def arguments(description: str | None, name: str) -> argparse.Namespace:
+def arguments(
+    description: str | None, name: str, *, only: Sequence[str] = ()
+) -> argparse.Namespace:
     """The options every benchmark has: ``--json``, ``--plot`` and ``--quick``.
+
+    ``only`` names parts that can be measured alone, by ``--only``.
 
     Results go to ``benchmarks/results/<name>.json`` and ``.png``; with ``--quick``, which is a
     check and no measurement, only where ``--json`` and ``--plot`` say.
@@ -53,6 +57,8 @@ def arguments(description: str | None, name: str) -> argparse.Namespace:
     options.add_argument("--json", type=Path, help="where the result goes")
     options.add_argument("--plot", type=Path, help="where the plot goes")
     options.add_argument("--quick", action="store_true", help="a check of under a minute")
+    if only:
+        options.add_argument("--only", choices=only, help="measure this part alone")
     args = options.parse_args()
     args.name = name
     if not args.quick:

@@ -68,29 +68,45 @@ def trl(document: dict[str, Any], where: str) -> str:
     """DPO and GRPO beside TRL."""
     r = document["results"]
     lines = [
-        "| | seconds a step | TRL | speed | peak memory, GiB | TRL | of TRL's |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| | seconds a step | TRL | speed | limit | peak memory, GiB | TRL | of TRL's |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, one in r.items():
         if name == "wanted":
             continue
         best = one["best_peer"]
         ours, peer = (one["summary_s"][side]["median"] for side in ("sharpen", best))
+        most = f"{one['limit']['speed']:.1f} x" if "limit" in one else "-"
         sizes = [one["peak_bytes"][side] / 2**30 for side in ("sharpen", best)]
         lines.append(
-            f"| {name} | {ours:.2f} | {peer:.2f} | {one['speed'][best]:.2f} x | {sizes[0]:.2f} |"
-            f" {sizes[1]:.2f} | {one['memory']:.2f} |"
+            f"| {name} | {ours:.2f} | {peer:.2f} | {one['speed'][best]:.2f} x |"
+            f" {most} | {sizes[0]:.2f} | {sizes[1]:.2f} | {one['memory']:.2f} |"
         )
     asked = ", ".join(
         f"{one['speed']['trl']:.2f} x ({name.removeprefix('dpo, ')})"
         for name, one in r.items()
         if name.startswith("dpo")
     )
+    limits = {name: one["limit"] for name, one in r.items() if "limit" in one}
+    told = ""
+    if limits:
+        parts = "; ".join(
+            f"{', '.join(f'{part} {n / 1e9:.0f}' for part, n in one['operations'].items())}"
+            f" ({name.removeprefix('grpo, ')})"
+            for name, one in limits.items()
+        )
+        rates = [max(one["rates"].values()) / 1e9 for one in limits.values()]
+        plain = [one["rates"]["torch"] / 1e9 for one in limits.values()]
+        told = (
+            f" Limit: TRL's time over that of the step's products alone, in GFLOP {parts}, at the"
+            f" highest rate of any library on this core, {min(rates):.0f}-{max(rates):.0f} GFLOP/s;"
+            f" torch's own reach {min(plain):.0f}-{max(plain):.0f}."
+        )
     lines += [
         "",
         "TRL 1.16.0 with transformers' generation, float32, one thread each, step by step in turn;"
         " losses of DPO agree to 1e-3. For DPO the faster of TRL's ways is shown, which takes the"
-        f" reference's log-probabilities before; against its default we are {asked}. {where};"
+        f" reference's log-probabilities before; against its default we are {asked}.{told} {where};"
         " `benchmarks/align/bench_trl.py`.",
     ]
     return "\n".join(lines)

@@ -16,7 +16,11 @@ process's high-water mark, and the same above what it held when everything was i
 Checked: the losses of the first two steps of DPO agree to 1e-3, which needs the same pairs and the
 same update.
 
-    python -m benchmarks.align.bench_trl [--json OUT] [--plot OUT] [--quick]
+**Limit**: operations of our step are counted, and the highest rate that float32 products of its
+shapes reach on this core is measured: TRL's time over operations / rate is the most that anybody
+could be faster. ``--only limit`` puts that into a result that is there, in a minute.
+
+    python -m benchmarks.align.bench_trl [--json OUT] [--plot OUT] [--quick] [--only limit]
 """
 
 from __future__ import annotations
@@ -74,7 +78,8 @@ def reward(completions: list[str], **_: Any) -> list[float]:
     return [text.count("e") / max(1, len(text)) for text in completions]
 
 
-def ours(method: str, model: str, data: str, steps: int) -> None:
+def ours(method: str, model: str, data: str, steps: int, callback: Any = None) -> None:
+    """Steps of ours; with a callback nobody is waited for."""
     import torch
 
     from sharpen.align.config import AlignConfig, RewardConfig
@@ -122,7 +127,7 @@ def ours(method: str, model: str, data: str, steps: int) -> None:
     begin = time.perf_counter()
     if method == "dpo":
         work: Any = RowWork(tokens, found, options, shuffle=False)
-        Trainer(policy, work, training, callbacks=[Wait()]).fit()
+        Trainer(policy, work, training, callbacks=[callback or Wait()]).fit()
         return
     sampling = SamplingParams(max_tokens=NEW, ignore_eos=True)
     rollouts = Rollouts(prompts=PROMPTS, generations=GENERATIONS, sampling=sampling)
@@ -134,7 +139,7 @@ def ours(method: str, model: str, data: str, steps: int) -> None:
 
     with RewardPool(scored, workers=0) as pool:
         work = RolloutWork(tokens, found, options, rollouts, engine=engine, pool=pool)
-        Trainer(policy, work, training, callbacks=[Wait()]).fit()
+        Trainer(policy, work, training, callbacks=[callback or Wait()]).fit()
 
 
 def trl(method: str, model: str, data: str, steps: int, precompute: bool) -> None:
@@ -295,8 +300,46 @@ def compare(
     }
 
 
+def limit(model: str, data: Path, *, long: bool, steps: int) -> dict[str, Any]:
+    """Operations of a step of GRPO by part, and the highest rate of products of its shapes."""
+    import torch
+    from benchmarks.align.limits import StepCounter, best_rate
+
+    from sharpen.core.assets import asset_path
+    from sharpen.core.model_spec import ModelSpec
+
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows(PAIRS * steps, long=long)))
+    with StepCounter() as counter:
+        ours("grpo", model, str(data), steps, counter)
+    operations = {
+        part: sum(one[part] for one in counter.steps) / steps for part in counter.steps[0]
+    }
+    torch.set_num_threads(THREADS)
+    sizes = PROMPTS * GENERATIONS, PROMPTS * GENERATIONS * NEW
+    rates = best_rate(ModelSpec.from_ref(asset_path(model)), sizes)
+    return {"operations": operations, "rates": rates}
+
+
+def add_limits(results: dict[str, Any]) -> None:
+    """What a step cannot be below, beside TRL's time."""
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, method, long, models in RUNS:
+            for model in models if method == "grpo" else ():
+                found = limit(model, Path(temporary) / "rows.jsonl", long=long, steps=2)
+                one = results[f"{name}, {model}"]
+                found["least_s"] = sum(found["operations"].values()) / max(found["rates"].values())
+                found["speed"] = one["summary_s"]["trl"]["median"] / found["least_s"]
+                one["limit"] = found
+                print(name, model, found, flush=True)
+
+
 def main() -> int:
-    args = arguments(__doc__, "align_trl")
+    args = arguments(__doc__, "align_trl", only=("limit",))
+    if args.only == "limit":
+        document = json.loads(args.json.read_text())
+        add_limits(document["results"])
+        args.json.write_text(json.dumps(document, indent=1) + "\n")
+        return 0
     from sharpen.models import load_model, load_tokenizer, save_model
 
     rounds = {"tiny": 1} if args.quick else ROUNDS
@@ -312,6 +355,9 @@ def main() -> int:
                 results[f"{name}, {model}"] = compare(
                     method, model, folder, rounds[model], warmup, long=long
                 )
+
+    if not args.quick:
+        add_limits(results)
 
     def plot(figure: Any) -> None:
         groups = [name for name in results if name != "wanted"]

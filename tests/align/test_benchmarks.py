@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks.align.bench_trl import GENERATIONS, NEW, PROMPTS, limit
+
+from sharpen.core.assets import asset_path
+from sharpen.core.model_spec import ModelSpec
 
 
 @pytest.mark.nightly
@@ -47,6 +51,18 @@ def test_the_quick_benchmark_beside_trl_runs(repository: Path, tmp_path: Path) -
 
 
 @pytest.mark.nightly
+def test_operations_of_a_step_are_those_of_its_products(tmp_path: Path) -> None:
+    found = limit("tiny", tmp_path / "rows.jsonl", long=False, steps=1)["operations"]
+    spec = ModelSpec.from_ref(asset_path("tiny"))
+    layers = spec.num_parameters - spec.hidden_size * spec.vocab_size
+    tokens = PROMPTS * GENERATIONS * NEW
+    # More are those of prompts, which the engine computes for each completion, and attention.
+    forward = 2 * tokens * (layers + spec.hidden_size * spec.vocab_size)
+    assert forward < found["generate"] < 1.4 * forward
+    assert 3 * forward < found["learn"] < 1.2 * 3 * forward
+
+
+@pytest.mark.nightly
 def test_the_quick_benchmark_of_faster_programs_runs(repository: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     line = [sys.executable, "-m", "benchmarks.align.bench_perf", "--quick", "--json", str(out)]
@@ -60,7 +76,9 @@ def test_the_quick_benchmark_of_faster_programs_runs(repository: Path, tmp_path:
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("name", ["agents", "agents_lm", "bcoder", "functions", "remax", "learning"])
+@pytest.mark.parametrize(
+    "name", ["agents", "agents_lm", "bcoder", "functions", "remax", "learning"]
+)
 def test_the_quick_benchmarks_of_methods_run(name: str, repository: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     line = [sys.executable, "-m", f"benchmarks.align.bench_{name}", "--quick", "--json", str(out)]
