@@ -2,8 +2,9 @@
 
 A worker is a process group of its own, so that a trial that hangs is killed with whatever it
 started, and a crash costs one trial. It never touches the store. An objective that another process
-can import is sent to a fresh interpreter; one defined in a script, a notebook or a function is run
-in a forked copy of this process. When this process dies the kernel kills its workers.
+can import is sent to a process that a server forks, which has loaded what earlier workers needed
+(:mod:`~sharpen.core.fork_server`); one defined in a script, a notebook or a function is run in a
+forked copy of this process. When this process dies the kernel kills its workers.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from typing import Any, Protocol
 
 from sharpen.core.errors import ConfigError, ExecutionError
 from sharpen.core.feedback import Feedback, TracePoint
+from sharpen.core.fork_server import ForkedProcess, start_process
 from sharpen.core.problem import Answer, Problem, evaluate
 from sharpen.core.trial_worker import Job, run_forked
 
@@ -94,7 +94,7 @@ class _Worker:
     """A worker process and what it is doing."""
 
     process: Any
-    """A ``Popen`` or a multiprocessing ``Process``."""
+    """A ``ForkedProcess`` or a multiprocessing ``Process``."""
     connection: Connection[Any, Any]
     born_s: float = field(default_factory=time.monotonic)
     ready: bool = False
@@ -110,7 +110,7 @@ class _Worker:
 
     def exit_code(self) -> int:
         """Wait for the process to end; negative is a signal."""
-        if isinstance(self.process, subprocess.Popen):
+        if isinstance(self.process, ForkedProcess):
             return self.process.wait()
         self.process.join()
         return int(self.process.exitcode)
@@ -122,7 +122,8 @@ class Local:
     Args:
         workers: how many at once.
         timeout_s: seconds a trial may take; one that takes longer is killed.
-        memory_bytes: address space a worker may use; a trial that needs more fails.
+        memory_bytes: address space a worker may use beside what it has at its start; a trial that
+            needs more fails.
     """
 
     blocking = False
@@ -143,6 +144,7 @@ class Local:
         self._payload: bytes | None = None
         self._workers: list[_Worker] = []
         self._early_deaths = 0
+        self._heavy: tuple[str, ...] = ()
 
     def open(self, problem: Problem) -> None:
         """See :meth:`Executor.open`."""
@@ -181,19 +183,14 @@ class Local:
                 )
                 process.start()
         else:
-            process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "sharpen.core.trial_worker",
-                    str(theirs.fileno()),
-                    str(os.getpid()),
-                ],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                process_group=0,
+            process = start_process(
+                "sharpen.core.trial_worker:work",
+                self.memory_bytes,
+                descriptors=(theirs.fileno(),),
+                output=2,
+                preload=("sharpen.core.trial_worker", *self._heavy),
+                own_group=True,
             )
-            ours.send((sys.path, self.memory_bytes))
             ours.send_bytes(self._payload)
         theirs.close()
         return _Worker(process, ours)
@@ -239,6 +236,7 @@ class Local:
             return
         if kind == "ready":
             worker.ready, worker.begun_s = True, time.monotonic()
+            self._heavy = content
             self._early_deaths = 0
         elif kind == "report":
             with suppress(BrokenPipeError):

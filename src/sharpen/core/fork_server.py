@@ -292,6 +292,9 @@ def _serve(caller: socket.socket) -> tuple[dict[str, Any], list[int]]:
                 os.close(number)
             return request, _settle(request, descriptors)
         running[pid] = ended
+        if request["own_group"]:  # here too: the caller may end the group at once
+            with suppress(OSError):
+                os.setpgid(pid, pid)
         for number in descriptors:
             os.close(number)
         try:

@@ -1,8 +1,8 @@
 """A worker process of :class:`sharpen.core.executor.Local`: takes trials, sends back feedback.
 
-The parent sends jobs; the worker answers ``("ready", None)`` once, then for each job any number of
-``("report", point)``, each of which the parent answers, and one ``("result", feedback)``. It ends
-when the pipe closes, and the kernel kills it when its parent dies.
+The parent sends jobs; the worker answers ``("ready", heavy)`` once, the slow modules that the
+problem has loaded, then for each job any number of ``("report", point)``, each of which the parent
+answers, and one ``("result", feedback)``. It ends when the pipe closes, and when its parent dies.
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
+
+import psutil
 
 from sharpen.core.feedback import TracePoint
 from sharpen.core.fork_server import die_with_parent
 from sharpen.core.problem import Answer, Problem, TrialContext, evaluate
 
-__all__ = ["Job", "run_forked", "serve_trials"]
+__all__ = ["Job", "run_forked", "serve_trials", "work"]
+
+_HEAVY = ("torch",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +65,7 @@ class Job:
 
 def serve_trials(connection: Connection[Any, Any], problem: Problem) -> None:
     """Evaluate jobs from ``connection`` until it closes."""
-    connection.send(("ready", None))
+    connection.send(("ready", tuple(name for name in _HEAVY if name in sys.modules)))
 
     def report(point: TracePoint) -> Answer:
         connection.send(("report", point))
@@ -81,7 +85,8 @@ def _settle_in(memory_bytes: int | None) -> None:
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if memory_bytes is not None:
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+        most = memory_bytes + psutil.Process().memory_info().vms
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def run_forked(
@@ -94,12 +99,9 @@ def run_forked(
     serve_trials(connection, problem)
 
 
-def main() -> int:
-    """Entry point of a worker that is a fresh interpreter."""
-    connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
-    die_with_parent(int(sys.argv[2]))
-    path, memory_bytes = connection.recv()
-    sys.path[:] = path
+def work(memory_bytes: int | None, descriptors: Sequence[int]) -> int:
+    """What a worker that a server has forked does; the descriptor is its pipe."""
+    connection: Connection[Any, Any] = Connection(descriptors[0])
     _settle_in(memory_bytes)
     payload = connection.recv_bytes()
     try:
@@ -109,7 +111,3 @@ def main() -> int:
         return 1
     serve_trials(connection, problem)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -37,7 +37,7 @@ class RewardPool:
         workers: processes; 0 computes in this one, at once, without a deadline.
         deadline_s: seconds that a call may take; then its process is killed.
         chunk: samples a call. Where a call of several fails, each is tried alone.
-        memory_bytes: address space that a worker may use.
+        memory_bytes: address space that a worker may use beside what it has at its start.
 
     Raises:
         ConfigError: a number is out of range, or there is no such reward.
