@@ -95,7 +95,15 @@ RESUMED = [
     ("rrhf", {}),
     ("remax", {"options": {"baseline": "ema"}}),
     ("grpo", {"options": {"beta": 0.1}, "tune": "lora", "rank": 2}),
-    ("ppo", {"options": {"kl_target": 1.0}, "epochs_per_batch": 2, "minibatches": 2}),
+    (
+        "ppo",
+        {
+            "options": {"kl_target": 1.0},
+            "generations": 2,
+            "epochs_per_batch": 2,
+            "minibatches": 2,
+        },
+    ),
 ]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sharpen.align.batch import RolloutBatch
 from sharpen.align.loop.objective import sums_of_counts
@@ -32,8 +33,9 @@ class Rollouts:
     """E: passes over them."""
 
     minibatches: int = 1
-    """M: optimizer steps of a pass. Each rank shuffles and cuts its own completions, so that on
-    several ranks the mini-batches are others than in one process, of the same sizes."""
+    """M: optimizer steps of a pass. Each rank shuffles its own prompts and cuts their completions
+    into equal parts, so that on several ranks the mini-batches are others than in one process, of
+    the same sizes."""
 
     staleness: int = 0
     """Iterations that the weights which generate are behind those which learn: rewards have as many
@@ -59,12 +61,16 @@ def steps_of(
 ) -> list[StepWork]:
     """The optimizer steps of an iteration, in their order.
 
+    Prompts are shuffled, and the completions of each stay together: a forward pass computes a
+    prompt once for all that it has of it. Only where a mini-batch or a forward pass must end within
+    a prompt's completions, they are divided.
+
     Args:
         batch: a rank's completions with advantages; there may be none.
         idle: a row without actions, for steps on which the rank has none while others have; it
             counts nothing.
         rollouts: passes and mini-batches.
-        name: plain data that the order of the completions is drawn from.
+        name: plain data that the order of the prompts is drawn from.
         micro_batch: completions of a forward pass.
         longest: tokens that a completion may have.
     """
@@ -73,8 +79,7 @@ def steps_of(
     for epoch in range(rollouts.epochs):
         order = torch.arange(len(batch))
         if rollouts.steps > 1:
-            seed = int(digest({**name, "epoch": epoch})[:15], 16)
-            order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(seed))
+            order = _shuffled(batch.group_id.cpu(), digest({**name, "epoch": epoch}))
         for rows in order.tensor_split(rollouts.minibatches):
             part = batch.select(rows)
             counts = Counts.of(part, max_completion_length=longest)
@@ -89,3 +94,10 @@ def steps_of(
                 )
             )
     return steps
+
+
+def _shuffled(group_id: Tensor, name: str) -> Tensor:
+    """int64 [N]: rows, group by group in a random order; within a group as they are."""
+    groups, group = group_id.unique(return_inverse=True)
+    order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(int(name[:15], 16)))
+    return order.argsort()[group].argsort(stable=True)
