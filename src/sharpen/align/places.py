@@ -1,4 +1,4 @@
-"""Rewards and worlds by where they are: ``module:attribute`` or ``path.py:attribute``."""
+"""Rewards and worlds by where they are, ``module:attribute`` or ``path.py:attribute``; texts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from sharpen.core.errors import ConfigError, MissingFileError, did_you_mean
+from sharpen.core.errors import ConfigError, FileFormatError, MissingFileError, did_you_mean
 
-__all__ = ["at_place", "file_of", "placed"]
+__all__ = ["at_place", "file_of", "instructions_of", "placed"]
 
 
 def at_place(ref: str, *, what: str, known: Iterable[str] = ()) -> Any:
@@ -59,6 +59,29 @@ def placed(ref: str, resolve: Callable[[str], Path]) -> str:
     if colon and path.endswith(".py"):
         return f"{resolve(path)}:{name}"
     return ref
+
+
+def instructions_of(given: str, resolve: Callable[[str], Path]) -> str:
+    """An agent's instructions: a text as it is given, or that of a file after an ``@``.
+
+    Args:
+        given: the text, or ``@path``.
+        resolve: a path as it is given to one that exists.
+
+    Raises:
+        MissingFileError: ``resolve`` does not find the file.
+        FileFormatError: it is no text.
+    """
+    if not given.startswith("@"):
+        return given
+    try:
+        path = resolve(given[1:])
+    except MissingFileError as error:
+        raise MissingFileError(f"instructions: {error}") from None
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (UnicodeDecodeError, IsADirectoryError):
+        raise FileFormatError(f"instructions: {path} is no file of text (UTF-8).") from None
 
 
 def _module(name: str, what: str) -> Any:

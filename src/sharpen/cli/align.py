@@ -34,6 +34,7 @@ _METHODS = {
 World = Annotated[
     str, typer.Option("--world", "-w", help="rooms, calculator, retrieval, FILE.py:CLASS.")
 ]
+Instructions = Annotated[str, typer.Option(help="What stands before the goal: a text, or @FILE.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="An asset's name, or a model folder.")]
 Data = Annotated[str, typer.Option("--data", "-d", help="Rows in TRL's formats: file or folder.")]
 Overrides = Annotated[
@@ -189,6 +190,7 @@ def agent(
     world: World,
     overrides: Overrides = None,
     method: Annotated[str, typer.Option(help="grpo, rloo, ppo, rft; or dpo, of steps.")] = "grpo",
+    instructions: Instructions = "",
     output: Out = None,
     lora: Lora = None,
     steps: Steps = None,
@@ -200,6 +202,7 @@ def agent(
     """Let a model act in a world, turn by turn, and learn from what comes of it."""
     given = {
         "world": world,
+        "instructions": instructions or None,
         "tune": "lora" if lora is not None else None,
         "rank": lora,
         "steps": steps,
@@ -227,9 +230,7 @@ def play(
         Path | None, typer.Option(help="Write pairs of steps for sharpen align dpo, JSONL.")
     ] = None,
     margin: Annotated[float, typer.Option(help="Least difference of a pair's rewards.")] = 0.3,
-    instructions: Annotated[
-        str, typer.Option(help="What stands before the goal: a text, or @FILE.")
-    ] = "",
+    instructions: Instructions = "",
 ) -> Output:
     """Let a model act in a world and tell how often it succeeds; keep what it did."""
     from sharpen.align.agents.playing import play_world
@@ -275,6 +276,9 @@ def instruct(
     max_calls: Annotated[
         int | None, typer.Option(help="Most calls of all models; the run stops before the next.")
     ] = None,
+    reply_tokens: Annotated[
+        int, typer.Option(help="Tokens of a reply of the proposer.", min=1)
+    ] = 1024,
     seed: Annotated[int, typer.Option(help="Of the order of tasks and of proposals.")] = 0,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the run; the same one goes on.")
@@ -285,29 +289,35 @@ def instruct(
     Proposals come from episodes of some tasks, are compared on others, and are accepted only where
     they are better on tasks kept apart, by a paired test.
     """
-    from sharpen.align.agents import tune_instructions
+    from sharpen.align.agents.instructing import most_episodes, tune_instructions
     from sharpen.align.agents.worlds import find_world
+    from sharpen.cli.progress import bar
     from sharpen.cli.text_prompts import client_of
     from sharpen.core.lm import Budget
 
     make = find_world(world)
     budget = None if max_calls is None else Budget(max_calls=max_calls)
-    found = tune_instructions(
-        make,
-        client_of(lm, None, output, budget),
-        _text_of(instructions),
-        optimizer=optimizer,
-        proposer=None if proposer is None else client_of(proposer, None, output, budget),
-        train=range(train),
-        val=range(100_000, 100_000 + val),
-        test=range(200_000, 200_000 + test),
-        steps=steps,
-        proposals=proposals,
-        batch=batch,
-        seed=seed,
-        run_dir=output,
-        max_tokens=max_tokens,
-    )
+    allowed = most_episodes(train, val, test, steps, proposals, batch)
+    with observe() as observer, bar(observer, "episodes", allowed) as advance:
+        observer.say(f"{world}: at most {allowed} episodes; replies are kept in {output}")
+        found = tune_instructions(
+            make,
+            client_of(lm, None, output, budget),
+            _text_of(instructions),
+            optimizer=optimizer,
+            proposer=None if proposer is None else client_of(proposer, None, output, budget),
+            train=range(train),
+            val=range(100_000, 100_000 + val),
+            test=range(200_000, 200_000 + test),
+            steps=steps,
+            proposals=proposals,
+            batch=batch,
+            seed=seed,
+            reply_tokens=reply_tokens,
+            run_dir=output,
+            on_episode=lambda: advance(1),
+            max_tokens=max_tokens,
+        )
 
     def render(console: Any) -> None:
         console.print(found.summary(), markup=False, highlight=False)
@@ -318,15 +328,10 @@ def instruct(
 
 
 def _text_of(given: str) -> str:
-    """A text, or that of a file after an @."""
-    from sharpen.core.errors import MissingFileError
+    from sharpen.align.places import instructions_of
+    from sharpen.core.stage import resolve_path
 
-    if not given.startswith("@"):
-        return given
-    try:
-        return Path(given[1:]).read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        raise MissingFileError(f"there is no file {given[1:]} with instructions.") from None
+    return instructions_of(given, lambda path: resolve_path(path, None))
 
 
 @command(app, "rank", example="sharpen align rank --model runs/bcoder/align --data ranked.jsonl")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from distributed import process
 from sharpen.align.agents import TextWorld, collect, context_of, read_trajectories
 from sharpen.align.agents.instructing import OPTIMIZERS, InstructedAgent, tune_instructions
 from sharpen.align.agents.policies import LMPolicy
 from sharpen.align.agents.trajectory import context_ids, to_rows, write_trajectories
+from sharpen.align.agents.worlds import CalculatorTask
 from sharpen.core.errors import ConfigError, DataError
 from sharpen.core.lm import LM, Budget, BudgetExhausted, RequestError, Scripted
 from small_models import byte_tokenizer
@@ -97,6 +102,43 @@ def test_a_run_that_stopped_pays_for_no_call_twice(tmp_path: Path) -> None:
         tune_instructions(Doors, model(budget=Budget(max_calls=2)), GIVEN)
 
 
+ONE: dict[str, Any] = {"concurrency": 1}  # so that it is known how many calls a kill loses
+
+
+def run_until(folder: Path, last: int) -> None:
+    """A run in a process of its own, which is killed in its call after so many."""
+    asked: list[str] = []
+
+    def heard(request: Any) -> str:
+        asked.append(request.prompt)
+        if len(asked) > last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return reply(request.prompt)
+
+    lm = LM(Scripted(heard, model="doors"), cache=folder / "replies.sqlite")
+    tune_instructions(Doors, lm, GIVEN, steps=2, run_dir=folder, **ONE)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on_to_the_same_result(tmp_path: Path) -> None:
+    lm = model(cache=tmp_path / "replies.sqlite")
+    whole = tune_instructions(Doors, lm, GIVEN, steps=2, run_dir=tmp_path / "whole", **ONE)
+    parts, kills = tmp_path / "parts", (1, 9)
+    parts.mkdir()
+    for last in kills:
+        child = process(run_until, parts, last)
+        child.start()
+        child.join(60)
+        assert child.exitcode == -signal.SIGKILL
+        assert not (parts / "result.json").exists()
+    lm = model(cache=parts / "replies.sqlite")
+    rest = tune_instructions(Doors, lm, GIVEN, steps=2, run_dir=parts, **ONE)
+    files = [(one / "instructions.txt").read_bytes() for one in (tmp_path / "whole", parts)]
+    assert files[0] == files[1]
+    assert replace(rest, usage={}) == replace(whole, usage={})
+    assert rest.usage["calls"] == whole.usage["calls"] - sum(kills) > 0
+
+
 def test_what_chance_may_have_done_is_not_accepted() -> None:
     # Five test tasks: even when all that failed succeed, McNemar's p is at least 1/16.
     found = tune_instructions(Doors, model(), GIVEN, steps=1, test=range(2000, 2005))
@@ -115,7 +157,24 @@ def test_rubbish_changes_nothing_and_is_told() -> None:
     assert "instructions" in found.refused
     assert "could not be used" in found.summary()
     nonsense = tune_instructions(Doors, lambda prompt: "%%%", GIVEN, steps=1)
-    assert nonsense.score_given == 0.0
+    assert (nonsense.score_given, nonsense.highest, nonsense.violations) == (0.0, 0.0, 0.0)
+    assert "no episode earned anything" in nonsense.summary()
+    lost = tune_instructions(CalculatorTask, lambda prompt: "Let me see.", steps=1)
+    assert lost.violations == 1.0
+    assert "forbids 100% of what was done" in lost.summary()
+
+
+def test_replies_are_limited_and_proposals_of_a_turn_differ() -> None:
+    engine, played = Scripted(lambda request: reply(request.prompt)), []
+    found = tune_instructions(
+        Doors, LM(engine), GIVEN, steps=1, on_episode=lambda: played.append(1), max_tokens=8
+    )
+    acting = [one for one in engine.requests if one.prompt.endswith("\n> ")]
+    rest = [one for one in engine.requests if not one.prompt.endswith("\n> ")]
+    assert {(one.max_tokens, one.stop) for one in acting} == {(8, ("\nObservation:",))}
+    assert {one.max_tokens for one in rest} == {1024}
+    assert len({one.seed for one in rest if "<NEW>" in one.prompt}) == 2
+    assert len(played) == found.episodes
 
 
 def test_episodes_that_a_model_refuses_earn_nothing() -> None:
@@ -140,6 +199,7 @@ def test_episodes_that_a_model_refuses_earn_nothing() -> None:
     [
         ({"optimizer": "textgrd"}, "Did you mean 'textgrad'"),
         ({"steps": 0}, "steps=0"),
+        ({"reply_tokens": 0}, "reply_tokens=0"),
         ({"alpha": 1.0}, r"alpha=1\.0"),
         ({"train": []}, "tasks to learn from"),
         ({"train": range(4), "val": range(3, 9)}, "1 tasks are in two"),

@@ -3,12 +3,30 @@
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 
-from sharpen.align.agents import LMPolicy, collect, to_rollout
+from sharpen.align.agents import Episode, LMPolicy, collect, to_rollout
 from sharpen.align.agents.worlds import Rooms
 from sharpen.models import generate
 from small_models import byte_tokenizer, small_model
+
+
+@pytest.mark.parametrize(
+    ("reply", "action", "thought"),
+    [
+        ("go east", "go east", ""),
+        ("The key is there.\n\ntake key\n", "take key", "The key is there."),
+        ("> take key", "take key", ""),
+        ("I look first.\n```\ntake key\n```", "take key", "I look first."),
+        ("```text\n> `go east`\n```", "go east", ""),
+        ("", "", ""),
+    ],
+)
+def test_the_last_line_of_a_reply_is_the_action(reply: str, action: str, thought: str) -> None:
+    state = Episode(Rooms, 1).state()
+    (move,) = LMPolicy(lambda prompts: [reply])([state])
+    assert (move.action, move.thought) == (action, thought)
 
 
 def test_a_model_acts_and_its_tokens_are_kept() -> None:

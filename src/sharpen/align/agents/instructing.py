@@ -18,6 +18,7 @@ in no more than ``alpha`` of all cases.
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -40,18 +41,20 @@ from sharpen.text.problem import TextProblem
 from sharpen.text.prompts.confidence import Interval, mcnemar, mean_interval, paired_difference
 from sharpen.text.textual import TextualPropagator
 
-__all__ = ["OPTIMIZERS", "Instructed", "InstructedAgent", "tune_instructions"]
+__all__ = ["OPTIMIZERS", "Instructed", "InstructedAgent", "most_episodes", "tune_instructions"]
 
 MakeOptimizer = Callable[[Module, LM], TextOptimizer]
 
 OPTIMIZERS: dict[str, MakeOptimizer] = {
-    "textgrad": lambda module, lm: TextGrad(module, lm),
-    "opro": lambda module, lm: OPRO(module, lm),
-    "optoprime": lambda module, lm: OptoPrime(module, lm),
+    "textgrad": lambda module, lm: TextGrad(module, lm, temperature=_TEMPERATURE),
+    "opro": lambda module, lm: OPRO(module, lm, max_tokens=None),
+    "optoprime": lambda module, lm: OptoPrime(module, lm, max_tokens=None),
 }
-"""Ways of proposing instructions, by name."""
+"""Ways of proposing instructions, by name; the client limits their replies."""
 
+_TEMPERATURE = 0.7  # so that the proposals of a turn differ
 _SHOWN = 3000  # characters of an episode
+_END = "\nObservation:"  # where a model that goes on speaks for the world
 
 
 class _Told(str):
@@ -67,10 +70,19 @@ class InstructedAgent(Module):
         make: makes the world.
         lm: acts.
         instructions: the first ones; there may be none.
+        on_episode: is called after each episode.
         sampling: parameters of its requests.
     """
 
-    def __init__(self, make: MakeWorld, lm: LM, instructions: str = "", **sampling: Any) -> None:
+    def __init__(
+        self,
+        make: MakeWorld,
+        lm: LM,
+        instructions: str = "",
+        *,
+        on_episode: Callable[[], None] | None = None,
+        **sampling: Any,
+    ) -> None:
         self.lm = lm
         self.instructions = Parameter(
             instructions,
@@ -78,9 +90,13 @@ class InstructedAgent(Module):
             role="instructions that an agent reads before its goal, in every task",
             kind="text",
         )
-        self._make, self._sampling = make, sampling
+        self._make, self._on_episode = make, on_episode
+        self._sampling = {"stop": (_END,), **sampling}
         self._lock = threading.Lock()
-        self.episodes = 0
+        self.episodes = self.turns = self.violations = 0
+        """Played so far; turns, and those with a violation, of episodes that came to their ends."""
+        self.highest = -math.inf
+        """The highest reward of an episode."""
         self.errors: list[str] = []
         """Of episodes that could not be played to their ends."""
 
@@ -96,12 +112,24 @@ class InstructedAgent(Module):
         except (BudgetExhausted, ServiceError):
             raise  # no fault of the episode
         except Exception as error:
-            with self._lock:
-                self.errors.append(f"{type(error).__name__}: {error}")
+            self._tell(None, f"{type(error).__name__}: {error}")
             raise
-        told = _Told(_words(one.trajectory(), could))
-        told.trajectory = one.trajectory()
+        found = one.trajectory()
+        self._tell(found)
+        told = _Told(_words(found, could))
+        told.trajectory = found
         return told
+
+    def _tell(self, played: Trajectory | None, error: str = "") -> None:
+        with self._lock:
+            if played is None:
+                self.errors.append(error)
+            else:
+                self.turns += len(played.steps)
+                self.violations += sum(step.is_violation for step in played.steps)
+                self.highest = max(self.highest, played.reward)
+            if self._on_episode is not None:
+                self._on_episode()
 
     def forward(self, task: int) -> Node:
         """An episode of a task."""
@@ -154,6 +182,12 @@ class Instructed:
     failed: int = 0
     """Episodes that could not be played to their ends; they count as earning nothing."""
 
+    highest: float = 0.0
+    """Reward of the best episode of all."""
+
+    violations: float = 0.0
+    """Share of all turns with something that the world forbids, such as words that are no call."""
+
     usage: dict[str, Any] = field(default_factory=dict)
     """Calls, cache hits, tokens and cost of all models."""
 
@@ -164,7 +198,7 @@ class Instructed:
         """A few lines."""
         lines = [
             f"validation: {self.score_given:.3f} -> {self.score_found:.3f}, {self.episodes} of at"
-            f" most {self.allowed} episodes, {self.usage.get('calls', 0)} calls"
+            f" most {self.allowed} episodes, {self._spent()}"
         ]
         if self.test is not None:
             change = self.test["difference"]
@@ -176,11 +210,23 @@ class Instructed:
         lines.append("accepted" if self.accepted else "not accepted: the given ones stay")
         if self.refused:
             lines.append(f"the last proposal could not be used: {'; '.join(self.refused.values())}")
+        if self.highest <= 0:
+            lines.append(
+                "no episode earned anything, so that no instructions are better than others: begin"
+                " with some that show an episode, a larger model, or an easier world"
+            )
+        if self.violations:
+            lines.append(f"the world forbids {self.violations:.0%} of what was done")
         if self.failed:
             lines.append(f"{self.failed} episodes could not be played to their ends")
         if self.stopped:
             lines.append(f"stopped: {self.stopped}")
         return "\n".join(lines)
+
+    def _spent(self) -> str:
+        cost = self.usage.get("cost")
+        told = f"{self.usage.get('calls', 0)} calls, {self.usage.get('tokens', 0):,} tokens"
+        return told if cost is None else f"{told}, {cost:.4g} USD"
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -203,7 +249,9 @@ def tune_instructions(
     alpha: float = 0.05,
     seed: int = 0,
     concurrency: int = 8,
+    reply_tokens: int = 1024,
     run_dir: str | Path | None = None,
+    on_episode: Callable[[], None] | None = None,
     **sampling: Any,
 ) -> Instructed:
     """Search for instructions with which a language model earns more in a world.
@@ -226,7 +274,9 @@ def tune_instructions(
         alpha: the p-value that is accepted, at most.
         seed: of the order of tasks and of proposals.
         concurrency: episodes at once, where none is criticized.
+        reply_tokens: of a reply of the proposer, at most.
         run_dir: where ``result.json`` and ``instructions.txt`` go.
+        on_episode: is called after each of :func:`most_episodes` at most.
         sampling: parameters of the agent's requests, such as ``max_tokens``.
 
     Raises:
@@ -234,10 +284,11 @@ def tune_instructions(
         DataError: a task is in two sets, a set is empty, or no episode can be played.
         ServiceError: a model does not answer.
     """
-    _check(optimizer, train, val, test, steps, proposals, alpha)
+    _check(optimizer, train, val, test, steps, proposals, alpha, reply_tokens)
     client = as_lm(lm)
-    writer = client if proposer is None else as_lm(proposer)
-    agent = InstructedAgent(make, client, instructions, **sampling)
+    proposing = client if proposer is None else as_lm(proposer)
+    writer = proposing.with_(max_tokens=reply_tokens)
+    agent = InstructedAgent(make, client, instructions, on_episode=on_episode, **sampling)
     critic = TextualPropagator(writer) if optimizer == "textgrad" else None
 
     def problem(tasks: Sequence[int], **options: Any) -> TextProblem:
@@ -258,7 +309,8 @@ def tune_instructions(
     if agent.errors and len(agent.errors) == agent.episodes:
         raise DataError(
             f"none of {agent.episodes} episodes could be played: {agent.errors[-1]} Take a world "
-            "with fewer or shorter turns where they are too long for the model."
+            "with fewer or shorter turns, or shorter instructions, where they are too long for the "
+            "model."
         )
     done = search.train(steps)
     found = str(done.best["instructions"])
@@ -286,9 +338,11 @@ def tune_instructions(
         ],
         refused=dict(search.optimizer.report.rejected),
         episodes=agent.episodes,
-        allowed=len(val) * (1 + steps * proposals) + steps * search.batch + 2 * len(test),
+        allowed=most_episodes(len(train), len(val), len(test), steps, proposals, batch),
         failed=len(agent.errors),
-        usage=usage_of(client, writer),
+        highest=agent.highest,
+        violations=agent.violations / max(1, agent.turns),
+        usage=usage_of(client, proposing),
         stopped=stopped,
     )
     if run_dir is not None:
@@ -298,6 +352,11 @@ def tune_instructions(
         atomic_write_text(folder / "result.json", text + "\n")
         atomic_write_text(folder / "instructions.txt", result.instructions + "\n")
     return result
+
+
+def most_episodes(train: int, val: int, test: int, steps: int, proposals: int, batch: int) -> int:
+    """How many episodes :func:`tune_instructions` plays at most; numbers as it is given them."""
+    return val * (1 + steps * proposals) + steps * min(batch, train) + 2 * test
 
 
 def _guide(task: int, told: _Told, reference: Any) -> tuple[float, str]:
@@ -330,16 +389,17 @@ def _check(
     steps: int,
     proposals: int,
     alpha: float,
+    reply_tokens: int,
 ) -> None:
     if isinstance(optimizer, str) and optimizer not in OPTIMIZERS:
         raise ConfigError(
             f"there is no optimizer {optimizer!r} of instructions."
             f"{did_you_mean(optimizer, OPTIMIZERS)} There are: {', '.join(OPTIMIZERS)}."
         )
-    if steps < 1 or proposals < 1 or not 0 < alpha < 1:
+    if min(steps, proposals, reply_tokens) < 1 or not 0 < alpha < 1:
         raise ConfigError(
-            f"steps={steps} and proposals={proposals} must be at least 1 and alpha={alpha} between"
-            " 0 and 1."
+            f"steps={steps}, proposals={proposals} and reply_tokens={reply_tokens} must be at least"
+            f" 1 and alpha={alpha} between 0 and 1."
         )
     if not train or not val or not test:
         raise DataError("there must be tasks to learn from (train), to compare on (val) and test.")

@@ -147,7 +147,8 @@ def _warns(lesson: str, observation: str, action: str) -> bool:
 class LMPolicy:
     """A language model that reads all that came before and writes its thoughts and an action.
 
-    The last line that it writes is the action, what stands before it are thoughts.
+    The last line that it writes is the action, what stands before it are thoughts. A prompt's sign
+    that is repeated before the action, and the quotes of code around it, are left out.
 
     Args:
         generate: prompts to completions, one for each: texts, or objects with ``text`` and, where
@@ -190,12 +191,13 @@ class LMPolicy:
 
 def _move(reply: Any) -> Move:
     text = reply if isinstance(reply, str) else reply.text
-    thought, _, action = text.strip().rpartition("\n")
+    lines = [line for line in text.strip().splitlines() if not line.startswith("```")]
+    thought, action = "\n".join(lines[:-1]), "".join(lines[-1:])
     ids, logp = getattr(reply, "token_ids", None), getattr(reply, "logprobs", None)
     if ids is None or (logp is not None and len(logp) != len(ids)):
         logp = None  # an engine may leave out that of the end: then it has to be computed
     return Move(
-        action=action.strip(),
+        action=action.strip().removeprefix("> ").strip("`").strip(),
         thought=thought.strip(),
         ids=None if ids is None else tuple(ids),
         logp=None if logp is None else tuple(logp),

@@ -92,7 +92,7 @@ class OptoPrime(TextOptimizer):
         objectives: the score.
         objective: the instruction.
         memory: how many earlier pairs of values and feedback are shown.
-        max_tokens: of a reply.
+        max_tokens: of a reply; None leaves it to the model's client.
         format: how replies are written: ``json``, or ``xml``, which small models and long code
             find easier.
         mask: sections that are left empty.
@@ -119,7 +119,7 @@ class OptoPrime(TextOptimizer):
         objectives: Sequence[Objective] = (SCORE,),
         objective: str = OBJECTIVE,
         memory: int = 0,
-        max_tokens: int = 4096,
+        max_tokens: int | None = 4096,
         format: Literal["json", "xml"] = "json",
         mask: Iterable[str] = (),
         retries: int = 1,
