@@ -48,7 +48,7 @@ def test_what_succeeded_is_imitated(work: Path) -> None:
         (("--world", "none.py:Doors"), 2, "no file"),
         (("--lm", "scripted:none.yaml"), 2, "no such file: none.yaml"),
         (("--optimizer", "opr"), 2, "Did you mean 'opro'"),
-        (("--instructions", "@none.txt"), 2, "no file none.txt with instructions"),
+        (("--instructions", "@none.txt"), 2, "instructions: no such file"),
         (("--max-calls", "1"), 1, "max_calls=1 is used up"),
     ],
 )

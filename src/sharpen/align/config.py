@@ -181,6 +181,10 @@ class AlignConfig:
     tasks: int = 512
     """Different tasks of the world."""
 
+    instructions: str = ""
+    """In a world: what the agent is told before its goal: a text, or ``@path`` of a file, such as
+    the one that ``sharpen align instruct`` writes."""
+
     branches: BranchConfig = field(default_factory=BranchConfig)
     """In a world, of dpo, ipo and orpo: how pairs of steps are found. Each of ``batch`` tasks is
     played once, and from some of its steps other actions ``generations`` times to the end."""
@@ -324,6 +328,10 @@ class AlignConfig:
             raise ConfigError(
                 f"{self.method} learns from rows; in a world, take {', '.join(able)}. Rows of what "
                 "was done there come from sharpen align play --pairs."
+            )
+        if self.instructions and not self.world:
+            raise ConfigError(
+                "instructions are for an agent in a world: give world, or leave them out."
             )
         if self.world and self.reward is not None:
             raise ConfigError("a world tells rewards itself: leave reward out.")

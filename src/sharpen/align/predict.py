@@ -15,7 +15,7 @@ from pathlib import Path
 from sharpen.align.agents.worlds import find_world
 from sharpen.align.config import AlignConfig, RewardConfig
 from sharpen.align.options.methods import Description, describe
-from sharpen.align.places import placed
+from sharpen.align.places import instructions_of, placed
 from sharpen.align.rewards import find_reward
 from sharpen.align.rows import read_feedback, tokenize_rows
 from sharpen.core.assets import ASSETS, asset_path
@@ -33,6 +33,7 @@ __all__ = ["predict_align"]
 _SAMPLED_ROWS = 500
 _BLOCK = 16
 _EPISODE = 640  # tokens of an episode and its last turn, about
+_CHARS = 4  # of a token, about
 _ENGINE_BATCH = 64
 _MOST_CACHE = 4 << 30
 _BYTES = {"float32": 4, "bfloat16": 2}
@@ -111,7 +112,8 @@ def _longest(
 ) -> int:
     """Tokens of the longest of the first rows, its completion included."""
     if config.world:
-        return min(config.max_length or spec.max_positions, _EPISODE)
+        told = len(instructions_of(config.instructions, context.resolve)) // _CHARS
+        return min(config.max_length or spec.max_positions, _EPISODE + told)
     limit = config.row_limit(spec.max_positions)
     room = config.sampling.max_tokens if method.online else 0
     assert context.model is not None

@@ -19,7 +19,7 @@ from sharpen.align.loop.rows import RowWork
 from sharpen.align.loop.stepwise import StepwiseWork
 from sharpen.align.methods import Method, find_method
 from sharpen.align.methods.bcoder import BCODER, BCoderOptions
-from sharpen.align.places import placed
+from sharpen.align.places import instructions_of, placed
 from sharpen.align.rewards import RewardPool, find_reward
 from sharpen.align.rows import TokenizedRows, read_feedback, tokenize_rows
 from sharpen.align.score_model import write_score_model
@@ -256,6 +256,9 @@ class _Job:
             with _pool(config.reward, self.context) as pool:
                 if config.world:
                     world = find_world(placed(config.world, self.context.resolve))
+                    shared["instructions"] = instructions_of(
+                        config.instructions, self.context.resolve
+                    )
                     kind: type[EpisodeWork] = EpisodeWork
                     if config.finds_pairs:
                         kind, shared["branches"] = StepwiseWork, config.branches

@@ -6,7 +6,7 @@ from typing import Any
 
 from sharpen.align.config import MAY_CHANGE, AlignConfig
 from sharpen.align.health import PANELS, check_health
-from sharpen.align.places import file_of
+from sharpen.align.places import file_of, instructions_of
 from sharpen.core.files import sha256_file
 from sharpen.core.report import Section, Table
 from sharpen.core.stage import Prediction, RecipeContext, StageContext, StageResult, StageType
@@ -34,6 +34,8 @@ def _fingerprint(config: AlignConfig, context: RecipeContext) -> Any:
             found.setdefault("reward", []).append(model_fingerprint(str(path)))
     if (world := file_of(config.world)) is not None:
         found[config.world] = sha256_file(context.resolve(world))
+    if config.instructions:
+        found["instructions"] = instructions_of(config.instructions, context.resolve)
     return found
 
 

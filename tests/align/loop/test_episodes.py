@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from align_stage import Stage
-from sharpen.core.errors import ConfigError, DataError
-from small_models import save_small_model
+from sharpen.align.engines import PlainEngine
+from sharpen.core.errors import ConfigError, DataError, MissingFileError
+from small_models import byte_tokenizer, save_small_model
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +62,48 @@ def test_only_the_models_words_are_learnt_from(model: Path, tmp_path: Path) -> N
     assert done.result.results["tokens"] > 4 * done.result.results["labels"]
 
 
+@pytest.mark.parametrize("method", ["grpo", "dpo"])
+def test_instructions_stand_before_what_is_read_and_learnt(
+    method: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[list[int]] = []
+
+    class Heard(PlainEngine):
+        def generate(self, prompts: Any, params: Any) -> Any:
+            heard.extend(list(prompt) for prompt in prompts)
+            return super().generate(prompts, params)
+
+    monkeypatch.setattr("sharpen.align.run.PlainEngine", Heard)
+    text = "Letters from the beginning of the alphabet are low, and all others are high."
+    (tmp_path / "told.txt").write_text(f"{text}\n")
+    told = f"@{tmp_path / 'told.txt'}"
+    own = {**SETTINGS, "method": method, "steps": 1, "engine": "model", "instructions": told}
+    if method == "dpo":
+        own |= {"branches": {"margin": 0.1}}
+    done = Stage(model, tmp_path, **own)
+    start = byte_tokenizer().encode(f"{text}\nGoal: Say low letters.\nObservation: Go on.\n> ")
+    assert len(heard) > 30
+    assert all(prompt[: len(start)] == start for prompt in heard)
+    # Two rows of a pair, and 16 episodes, with two observations each.
+    rows = 16 if method == "grpo" else 2 * round(done.metrics["pairs"][0])
+    read = done.result.results["tokens"] - done.result.results["labels"]
+    again = len("\nObservation: Again.\n> ")
+    assert rows * len(start) <= read <= rows * (len(start) + again + 5)
+    if method == "grpo":
+        assert read == rows * (len(start) + again)
+
+
 def test_what_worlds_cannot_is_refused(model: Path, tmp_path: Path) -> None:
     for changes, told in (
         ({"method": "remax"}, "greedy"),
         ({"method": "kto", "options": {}}, "learns from rows"),
         ({"method": "grpo", "reward": {"uses": "number"}}, "leave reward out"),
         ({"method": "grpo", "data": "a.jsonl"}, "one of them"),
+        ({"method": "grpo", "instructions": "@none.txt"}, "instructions: no such file"),
+        ({"method": "sft", "world": "", "data": "a.jsonl", "instructions": "A."}, "give world"),
         ({"method": "grpo", "world": "romms"}, "Did you mean 'rooms'"),
     ):
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises((ConfigError, MissingFileError), match=told):
             Stage(model, tmp_path, **{**SETTINGS, **changes})
     with pytest.raises(DataError, match="Take a world with fewer"):
         Stage(model, tmp_path, **{**SETTINGS, "method": "grpo", "max_length": 40})

@@ -76,6 +76,7 @@ def evaluate(
     seeds: Iterable[int] = range(100),
     *,
     memory: ReflectionMemory | None = None,
+    instructions: str = "",
     seed: int = 0,
 ) -> AgentReport:
     """Play each task once.
@@ -85,12 +86,15 @@ def evaluate(
         policy: acts.
         seeds: of the tasks.
         memory: gives lessons.
+        instructions: what the agent is told before its goal.
         seed: of what is drawn.
 
     Raises:
         DataError: there are no tasks.
     """
-    return report_of(collect(make, policy, tasks=seeds, memory=memory, seed=seed))
+    return report_of(
+        collect(make, policy, tasks=seeds, memory=memory, instructions=instructions, seed=seed)
+    )
 
 
 def report_of(trajectories: Sequence[Trajectory]) -> AgentReport:

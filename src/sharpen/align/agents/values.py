@@ -56,7 +56,8 @@ def process_mc(
     """
     if n_rollouts < 1:
         raise ConfigError(f"n_rollouts={n_rollouts} must be at least 1.")
-    episode = Episode(make, trajectory.task)
+    episode = Episode(make, trajectory.task, instructions=trajectory.instructions)
+    episode.lessons = trajectory.lessons
     groups: list[list[Episode]] = []
     for step in trajectory.steps:
         if episode.is_over or episode.observation != step.observation:
@@ -65,7 +66,7 @@ def process_mc(
                 " played again: the world is not deterministic, or another one."
             )
         groups.append([episode.copy(seed * n_rollouts + i) for i in range(n_rollouts)])
-        episode.do(Move(action=step.action))
+        episode.do(Move(action=step.action, thought=step.thought, ids=step.ids, logp=step.logp))
     play([one for group in groups for one in group], policy)
     values = []
     for at, group in enumerate(groups):

@@ -62,8 +62,8 @@ class EnginePolicy:
             if longest > self._max_context:
                 raise DataError(
                     f"an episode has {longest} tokens with its next turn; the context holds "
-                    f"{self._max_context}. Take a world with fewer or shorter turns, or lower "
-                    "sampling.max_tokens."
+                    f"{self._max_context}. Take a world with fewer or shorter turns, shorter "
+                    "instructions, or lower sampling.max_tokens."
                 )
             return self._engine.generate(prompts, params)
 
@@ -81,6 +81,7 @@ class EpisodeWork(RolloutWork):
         method: an online one.
         options: its options.
         rollouts: how many episodes; ``prompts`` counts tasks.
+        instructions: what the agent is told before its goal.
         engine: what generates.
         pool: not asked: the world tells rewards.
         dtype: in which products are computed.
@@ -105,6 +106,7 @@ class EpisodeWork(RolloutWork):
         *,
         engine: Engine,
         pool: RewardPool,
+        instructions: str = "",
         dtype: torch.dtype = torch.float32,
         reference: str = "start",
         eos_ids: frozenset[int] = frozenset(),
@@ -134,7 +136,7 @@ class EpisodeWork(RolloutWork):
             on_sample=on_sample,
             samples=samples,
         )
-        self._make, self._tasks = make, tasks
+        self._make, self._tasks, self._instructions = make, tasks, instructions
         self._tokenizer, self._max_context = tokenizer, max_context
         self._policy = EnginePolicy(engine, tokenizer, rollouts.sampling, max_context)
         self._longest_completion = max_context
@@ -154,6 +156,7 @@ class EpisodeWork(RolloutWork):
         return {
             "world": f"{self._make.__module__}.{getattr(self._make, '__qualname__', self._make)}",
             "tasks": self._tasks,
+            "instructions": self._instructions,
             "method": self.method.name,
             "options": to_dict(self.options),
             "rollouts": to_dict(self.rollouts),
@@ -167,7 +170,7 @@ class EpisodeWork(RolloutWork):
         start = time.perf_counter()
         draws = self.rollouts.generations
         episodes = [
-            Episode(self._make, task, sample * draws + k)
+            Episode(self._make, task, sample * draws + k, instructions=self._instructions)
             for sample, task in indices
             for k in range(draws)
         ]

@@ -91,6 +91,7 @@ class StepwiseWork(EpisodeWork):
             width=self._branches.width,
             points=self._branches.points,
             seed=self._round,
+            instructions=self._instructions,
         )
         self._spend("generate", start)
         pairs = step_pairs(
@@ -116,7 +117,13 @@ class StepwiseWork(EpisodeWork):
         model, start = self._trainer.model, time.perf_counter()
         assert isinstance(model, DecoderLM)
         self._engine.update_weights(model, self._engine.version + 1)
-        found = collect(self._make, self._policy, tasks=tasks, seed=self._round)
+        found = collect(
+            self._make,
+            self._policy,
+            tasks=tasks,
+            seed=self._round,
+            instructions=self._instructions,
+        )
         self._seconds["generate"] += time.perf_counter() - start
         return found
 
