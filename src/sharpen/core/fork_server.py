@@ -334,6 +334,7 @@ def _settle(request: Mapping[str, Any], descriptors: Sequence[int]) -> list[int]
     if request["own_group"]:
         os.setpgid(0, 0)
     os.fchdir(folder)
+    Path("/proc/self/comm").write_text(request["function"].split(".")[-1])  # for ``ps`` and ``top``
     for number, given in enumerate(standard):
         os.dup2(given, number)
     for number in descriptors[:4]:

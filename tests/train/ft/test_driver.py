@@ -59,12 +59,9 @@ def weights(work: Path) -> dict[str, torch.Tensor]:
 
 
 def ranks() -> list[psutil.Process]:
-    """The driver's children, rank 0 first."""
-    found = psutil.Process().children()
-    return sorted(
-        (p for p in found if "sharpen.train.ft.rank" in p.cmdline()),
-        key=lambda p: int(p.environ()["RANK"]),
-    )
+    """What the driver has started, rank 0 first."""
+    found = psutil.Process().children(recursive=True)
+    return sorted((p for p in found if p.name() == "rank:work"), key=lambda p: p.pid)
 
 
 class Trouble:

@@ -17,8 +17,6 @@ import logging
 import os
 import selectors
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +27,7 @@ from typing import Any
 import sharpen.core.errors as errors
 from sharpen.core.config import to_dict
 from sharpen.core.errors import ExecutionError, SharpenError
+from sharpen.core.fork_server import ForkedProcess, start_process
 from sharpen.core.huge_pages import worker_environment
 from sharpen.train.config import TrainConfig
 from sharpen.train.ft.heartbeat import read_pulse, read_stack
@@ -104,29 +103,27 @@ class _Attempt:
             "heartbeat_s": job.config.ft.heartbeat_s,
             "selfcheck": when == "start" or (when == "on_failure" and number > 0),
             "needs": to_dict(job.needs),
-            "events": writer,
-            "parent": os.getpid(),
             "log_level": logging.getLogger("sharpen").getEffectiveLevel(),
         }
-        (folder / "job.json").write_text(json.dumps(described))
+        environment = worker_environment()
         threads = max(1, len(os.sched_getaffinity(0)) // self.world_size)
-        self.processes = []
-        for rank in range(self.world_size):
-            environment = worker_environment()
-            environment.setdefault("OMP_NUM_THREADS", str(threads))
-            environment.update(RANK=str(rank), LOCAL_RANK=str(rank))
-            environment.update(
-                WORLD_SIZE=str(self.world_size), LOCAL_WORLD_SIZE=str(self.world_size)
-            )
-            self.processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "sharpen.train.ft.rank", str(folder / "job.json")],
-                    pass_fds=(writer,) if rank == 0 else (),
-                    env=environment,
-                    stdout=subprocess.DEVNULL,
+        environment.setdefault("OMP_NUM_THREADS", str(threads))
+        self.processes: list[ForkedProcess] = []
+        try:
+            for rank in range(self.world_size):
+                process = start_process(
+                    "sharpen.train.ft.rank:work",
+                    {**described, "rank": rank},
+                    descriptors=(writer,) if rank == 0 else (),
+                    preload=("sharpen.train.ft.rank",),
+                    environment=environment,
                 )
-            )
-        os.close(writer)
+                self.processes.append(process)
+        except BaseException:
+            self.stop()
+            raise
+        finally:
+            os.close(writer)
         self._text = b""
 
     def events(self, wait_s: float) -> list[dict[str, Any]]:
@@ -178,10 +175,10 @@ class _Attempt:
     def _death(self, dead: list[int]) -> _Failure:
         time.sleep(0.2)  # for the first cause: others fail because it is gone
         told = sorted(self.folder.glob("error-*.json"), key=lambda path: path.stat().st_mtime_ns)
-        killed = [r for r in dead if (self.processes[r].returncode or 0) < 0]
+        killed = [r for r in dead if (self.processes[r].poll() or 0) < 0]
         if killed:
             rank = killed[0]
-            name = signal.Signals(-(self.processes[rank].returncode or 0)).name
+            name = signal.Signals(-self.processes[rank].wait()).name
             return _Failure(f"rank {rank} was ended by {name}.", name)
         if told:
             left = json.loads(told[0].read_text())
@@ -196,7 +193,7 @@ class _Attempt:
                 kind(left["message"]),
                 final=left["user"] or left["class"] == "TrainingError",
             )
-        code = self.processes[dead[0]].returncode
+        code = self.processes[dead[0]].wait()
         return _Failure(f"rank {dead[0]} ended with exit code {code}.", f"code {code}")
 
     def _hang(self, idle_s: float) -> _Failure:

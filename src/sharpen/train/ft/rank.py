@@ -1,4 +1,4 @@
-"""One rank of a training that a driver started: ``python -m sharpen.train.ft.rank JOB.json``.
+"""One rank of a training, in a process that a driver started.
 
 Rank 0 writes events to the driver's pipe, one JSON object a line: ``start``, ``step``, ``result``.
 A rank that fails leaves its error as ``error-<rank>.json``.
@@ -10,8 +10,8 @@ import dataclasses
 import json
 import logging
 import os
-import sys
 import traceback
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ import torch.distributed as dist
 
 from sharpen.core.config import from_dict
 from sharpen.core.errors import SharpenError
-from sharpen.core.fork_server import die_with_parent
 from sharpen.data import TokenDataset
 from sharpen.train.config import TrainConfig
 from sharpen.train.ft.heartbeat import Heartbeat
@@ -30,7 +29,7 @@ from sharpen.train.ft.timeline import Timeline, spans_file
 from sharpen.train.prepare import prepare_model, training_device
 from sharpen.train.trainer import StepReport, Trainer
 
-__all__ = ["main"]
+__all__ = ["work"]
 
 
 class _Events:
@@ -54,15 +53,15 @@ class _Events:
         self.send("step", report=dataclasses.asdict(report))
 
 
-def main(path: str) -> int:
+def work(job: dict[str, Any], descriptors: Sequence[int]) -> int:
     """Train as the job says; the exit code is that of the error."""
-    job = json.loads(Path(path).read_text())
-    die_with_parent(job["parent"])
+    rank, folder = job["rank"], Path(job["folder"])
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+    os.environ.update(WORLD_SIZE=str(job["world_size"]), LOCAL_WORLD_SIZE=str(job["world_size"]))
     logging.basicConfig(level=job["log_level"], format="%(levelname)s %(name)s: %(message)s")
-    rank, folder = int(os.environ["RANK"]), Path(job["folder"])
     heartbeat = Heartbeat(folder, rank, job["heartbeat_s"])
     try:
-        _train(job, rank, heartbeat)
+        _train(job, rank, heartbeat, _Events(descriptors[0]) if rank == 0 else None)
     except BaseException as error:
         known = isinstance(error, SharpenError)
         left = {
@@ -80,7 +79,7 @@ def main(path: str) -> int:
     return 0
 
 
-def _train(job: dict[str, Any], rank: int, heartbeat: Heartbeat) -> None:
+def _train(job: dict[str, Any], rank: int, heartbeat: Heartbeat, events: _Events | None) -> None:
     config = from_dict(TrainConfig, job["config"])
     device = training_device(config)
     if device.type == "cuda":
@@ -101,7 +100,6 @@ def _train(job: dict[str, Any], rank: int, heartbeat: Heartbeat) -> None:
     )
     model = prepare_model(job["model"], config, seed=job["seed"])
     callbacks: list[Any] = [heartbeat]
-    events = _Events(job["events"]) if rank == 0 else None
     if events is not None:
         callbacks.append(events)
     trainer = Trainer(
@@ -119,7 +117,3 @@ def _train(job: dict[str, Any], rank: int, heartbeat: Heartbeat) -> None:
         events.send("result", **{**dataclasses.asdict(done), "peak_bytes": round(peak)})
     dist.barrier()
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
