@@ -6,10 +6,15 @@
     critic      the same again without its head (PPO); under adapters: adapters alone
     reference   frozen weights, where completions are met (whole models only)
     engine      a copy of the weights, and the blocks of its keys and values
+
+A forward pass over n rows of a prompt of p tokens and completions of c tokens, r of which share a
+prompt, computes p ceil(n / r) + n c tokens (as :mod:`sharpen.align.scoring`, which does not share
+prompts below 8 tokens). All rows are taken to be as long as the longest.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from sharpen.align.agents.worlds import find_world
@@ -53,14 +58,15 @@ def predict_align(config: AlignConfig, context: RecipeContext) -> Prediction:
     if config.world:
         find_world(placed(config.world, context.resolve))
     device: DeviceProfile = context.device or load_profile()
-    longest = _longest(config, method, context, spec)
-    job = _job(config, method, spec, longest)
+    lengths = _longest(config, method, context, spec)
+    longest = lengths.prompt + lengths.completion
+    job = _job(config, method, spec, lengths)
     parts = training_memory(job, device.base_bytes)
     parts |= _beside(config, method, spec, longest, parts)
     steps = config.num_steps(0) if config.epochs is None else None
     step_s = sum(training_step_s(job, device).values())
     if config.generates:
-        passes = (1 + method.has_critic) * config.updates
+        passes = (1 + method.has_critic) * config.updates / config.minibatches
         passes_without = method.reference(config.method_options()) + method.has_critic
         scored = config.updates > 1 or passes_without > 0
         step_s *= passes + (passes_without + scored) / _LOOPS
@@ -72,6 +78,7 @@ def predict_align(config: AlignConfig, context: RecipeContext) -> Prediction:
         time_s=step_s * steps if steps is not None and not config.generates else None,
         details={
             "longest_sequence": longest,
+            "tokens_a_pass": job.step_tokens,
             "trained_parameters": job.trained_parameters,
             "learning_s_a_batch": step_s,
         },
@@ -107,13 +114,21 @@ def _find_reward(config: RewardConfig, context: RecipeContext) -> None:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class _Lengths:
+    """Tokens of a row."""
+
+    prompt: int
+    completion: int
+
+
 def _longest(
     config: AlignConfig, method: Description, context: RecipeContext, spec: ModelSpec
-) -> int:
-    """Tokens of the longest of the first rows, its completion included."""
+) -> _Lengths:
+    """Of the longest of the first rows."""
     if config.world:
         told = len(instructions_of(config.instructions, context.resolve)) // _CHARS
-        return min(config.max_length or spec.max_positions, _EPISODE + told)
+        return _Lengths(0, min(config.max_length or spec.max_positions, _EPISODE + told))
     limit = config.row_limit(spec.max_positions)
     room = config.sampling.max_tokens if method.online else 0
     assert context.model is not None
@@ -133,20 +148,31 @@ def _longest(
         on_long="drop" if config.on_long == "refuse" else config.on_long,
         use_template=config.chat,
     )
-    return max(map(len, found.rows), default=limit) + room
+    if not found.rows:
+        return _Lengths(0, limit + room)
+    row = max(found.rows, key=len)
+    return _Lengths(len(row.prompt), len(row) - len(row.prompt) + room)
 
 
-def _job(config: AlignConfig, method: Description, spec: ModelSpec, longest: int) -> TrainingJob:
+def _job(
+    config: AlignConfig, method: Description, spec: ModelSpec, lengths: _Lengths
+) -> TrainingJob:
     width = {"preference": 2, "ranked": 4}.get(method.kind, 1)
+    longest = lengths.prompt + lengths.completion
     size = config.micro_batch or max(1, 8192 // (longest * width))
     size = min(size, config.completions)
+    rows, shared = size * width, config.draws if method.online else width
+    # Of prompts whose completions begin in one pass and end in the next, each has a part.
+    aligned = rows % shared == 0 or shared % rows == 0
+    prompts = -(-rows // shared) if aligned else 1 + -(-(rows - 1) // shared)
+    completed = rows * lengths.completion
+    tokens = prompts * lengths.prompt + completed
     training = config.training(1)
     tile = config.act.tiled_loss
     return TrainingJob(
         spec=spec,
         adapters=training.adapters,
-        seq_len=longest,
-        micro_batch=size * width,
+        seq_len=tokens,
         grad_accum=-(-config.completions // size),
         nf4=config.tune == "qlora",
         dtype=config.dtype,
@@ -155,6 +181,7 @@ def _job(config: AlignConfig, method: Description, spec: ModelSpec, longest: int
         tile=logits_tile(spec.vocab_size) if tile == "auto" else tile,
         state_ratio=training.state_ratio(spec),
         document_tokens=longest,
+        labelled=completed / tokens,
     )
 
 

@@ -98,6 +98,6 @@ def steps_of(
 
 def _shuffled(group_id: Tensor, name: str) -> Tensor:
     """int64 [N]: rows, group by group in a random order; within a group as they are."""
-    groups, group = group_id.unique(return_inverse=True)
+    groups, group = torch.unique(group_id, return_inverse=True)
     order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(int(name[:15], 16)))
     return order.argsort()[group].argsort(stable=True)
