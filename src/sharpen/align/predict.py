@@ -21,7 +21,8 @@ from sharpen.align.agents.worlds import find_world
 from sharpen.align.config import AlignConfig, RewardConfig
 from sharpen.align.options.methods import Description, describe
 from sharpen.align.places import instructions_of, placed
-from sharpen.align.rewards import find_reward
+from sharpen.align.rewards import RewardFunction, find_reward
+from sharpen.align.rewards.keys import check_key
 from sharpen.align.rows import read_feedback, tokenize_rows
 from sharpen.core.assets import ASSETS, asset_path
 from sharpen.core.config import read_json
@@ -51,14 +52,15 @@ def predict_align(config: AlignConfig, context: RecipeContext) -> Prediction:
     path = asset_path(context.model) if context.model in ASSETS else context.resolve(context.model)
     spec = ModelSpec.from_ref(path)
     method = describe(config.method)
+    reward = None
     if config.reward is not None:  # what is not there is said before anything is loaded
-        _find_reward(config.reward, context)
+        reward = _find_reward(config.reward, context)
     if config.reference != "start" and config.reference not in ASSETS:
         _known_model(context.resolve(config.reference), "the reference")
     if config.world:
         find_world(placed(config.world, context.resolve))
     device: DeviceProfile = context.device or load_profile()
-    lengths = _longest(config, method, context, spec)
+    lengths = _longest(config, method, context, spec, reward)
     longest = lengths.prompt + lengths.completion
     job = _job(config, method, spec, lengths)
     parts = training_memory(job, device.base_bytes)
@@ -93,7 +95,7 @@ def _known_model(folder: Path, what: str) -> None:
         raise ConfigError(f"{what}: {error}") from error
 
 
-def _find_reward(config: RewardConfig, context: RecipeContext) -> None:
+def _find_reward(config: RewardConfig, context: RecipeContext) -> RewardFunction:
     try:
         place, options = config.placed(context.resolve)
     except MissingFileError:
@@ -103,7 +105,7 @@ def _find_reward(config: RewardConfig, context: RecipeContext) -> None:
         if not any(makes_one):
             raise
         place, options = config.uses, dict(config.options)  # an earlier stage will have made it
-    find_reward(place, options)
+    found = find_reward(place, options)
     if config.uses == "score_model" and (folder := Path(options["path"])).exists():
         _known_model(folder, "the reward score_model")
         made = read_json(folder / "config.json", "model config").get("architectures")
@@ -112,6 +114,7 @@ def _find_reward(config: RewardConfig, context: RecipeContext) -> None:
                 f"{folder} is a language model ({made}), no reward model. Make one with sharpen "
                 "align rm."
             )
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,11 @@ class _Lengths:
 
 
 def _longest(
-    config: AlignConfig, method: Description, context: RecipeContext, spec: ModelSpec
+    config: AlignConfig,
+    method: Description,
+    context: RecipeContext,
+    spec: ModelSpec,
+    reward: RewardFunction | None,
 ) -> _Lengths:
     """Of the longest of the first rows."""
     if config.world:
@@ -141,6 +148,8 @@ def _longest(
         episodes=config.episodes,
         limit=_SAMPLED_ROWS,
     )
+    if reward is not None:
+        check_key(reward, rows)
     found = tokenize_rows(
         rows.rows,
         load_tokenizer(model),

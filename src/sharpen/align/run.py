@@ -21,6 +21,7 @@ from sharpen.align.methods import Method, find_method
 from sharpen.align.methods.bcoder import BCODER, BCoderOptions
 from sharpen.align.places import instructions_of, placed
 from sharpen.align.rewards import RewardPool, find_reward
+from sharpen.align.rewards.keys import judged
 from sharpen.align.rows import TokenizedRows, read_feedback, tokenize_rows
 from sharpen.align.score_model import write_score_model
 from sharpen.core.assets import ASSETS
@@ -119,6 +120,9 @@ def read_rows(
         found = read_feedback(
             context.resolve(config.data), kind=method.kind, skip_bad=config.skip_bad
         )
+    if config.reward is not None:
+        reward = find_reward(*config.reward.placed(context.resolve))
+        found = judged(reward, found, skip_bad=config.skip_bad)
     rows = tokenize_rows(
         found.rows,
         tokenizer,

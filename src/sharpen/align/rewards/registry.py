@@ -8,7 +8,7 @@ is to be left out::
 Prompts are what the row has, text or messages; completions are text; ``meta`` has the row's further
 keys. A reward with settings is a frozen dataclass with ``__call__``. It may also have
 ``cache_key(prompt, completion, meta)``, a text that is the same only where the reward is, so that
-nothing is computed twice, and ``close()``.
+nothing is computed twice, ``needs``, the row's key without which it gives None, and ``close()``.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class _FromFile:
         file, _, attribute = ref.rpartition(":")
         self._function = function
         self._again = (f"{Path(file).resolve()}:{attribute}", options)
-        for name in ("cache_key", "close"):
+        for name in ("cache_key", "close", "needs"):
             if hasattr(function, name):
                 setattr(self, name, getattr(function, name))
 

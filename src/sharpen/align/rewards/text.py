@@ -28,6 +28,11 @@ class Exact:
 
     ignore_case: bool = False
 
+    @property
+    def needs(self) -> str:
+        """The key."""
+        return self.key
+
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[str], meta: Sequence[Meta]
     ) -> list[float | None]:
@@ -57,6 +62,11 @@ class Number:
 
     tolerance: float = 1e-6
     """Relative, and absolute below 1."""
+
+    @property
+    def needs(self) -> str:
+        """The key."""
+        return self.key
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[str], meta: Sequence[Meta]
