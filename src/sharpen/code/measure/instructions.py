@@ -1,10 +1,10 @@
 """Machine instructions of a call, counted from outside by cachegrind.
 
 Processor time says how long; instructions say how much work, the same in every run, in C as in
-Python. A program cannot change what is counted: it runs on a simulated processor. Two runs, with n
-and with 2 n calls, tell what a call takes without the interpreter's start and what loads once::
+Python. A program cannot change what is counted: it runs on a simulated processor. Processes that
+are forked when the program is loaded tell what a call takes without all that comes before::
 
-    instructions of a call = (I(2 n) - I(n)) / n
+    instructions of a call = (I(2 n calls) - I(n calls)) / n
 
 To copy arguments that could be changed is part of a call.
 
@@ -16,9 +16,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,7 @@ def count_instructions(
         program: what is counted; it is trusted.
         inputs: arguments, by position and by name.
         loops: n, calls of each input in the shorter run.
-        limit_s: of wall time, for each of four runs.
+        limit_s: of wall time.
 
     Raises:
         ConfigError: an input cannot be handed to another process, or ``loops`` is below 1.
@@ -64,14 +66,12 @@ def count_instructions(
     if not has_counter():
         raise DependencyNotInstalled("instructions are counted by valgrind: apt install valgrind.")
     encoded = encode_inputs(inputs)
-    # The least of two runs each: a process that compiles what it imports counts that too.
-    both = (loops, 2 * loops)
-    first = [_counted(program, encoded, n, limit_s) for n in both]
-    again = [_counted(program, encoded, n, limit_s) for n in both]
-    return (min(first[1], again[1]) - min(first[0], again[0])) / loops
+    _, before, twice, after = _counted(program, encoded, loops, limit_s)
+    return (twice - (before + after) / 2) / loops  # between forks time passes for their parent too
 
 
-def _counted(program: Program, inputs: list[bytes], loops: int, limit_s: float) -> int:
+def _counted(program: Program, inputs: list[bytes], loops: int, limit_s: float) -> list[int]:
+    """Instructions of n calls that compile what they import, and of n, 2 n and n calls."""
     plain = {name: getattr(program, name) for name in program.__slots__}
     with tempfile.TemporaryDirectory() as folder:
         task, log = Path(folder) / "task", Path(folder) / "log"
@@ -94,21 +94,33 @@ def _counted(program: Program, inputs: list[bytes], loops: int, limit_s: float) 
             )
         except subprocess.TimeoutExpired:
             raise Late(f"counting took longer than {limit_s:g} s.") from None
-        found = _COUNT.search(log.read_text(errors="replace")) if log.exists() else None
-    if done.returncode != 0 or found is None:
+        found = _COUNT.findall(log.read_text(errors="replace")) if log.exists() else []
+    if done.returncode != 0 or len(found) != 5:  # the last is the process that the others are of
         said = done.stderr.strip().splitlines()[-1:] or [f"it ended with {done.returncode}"]
         raise ExecutionError(f"{program.file} could not be counted: {said[0]}")
-    return int(found[1].replace(",", ""))
+    return [int(number.replace(",", "")) for number in found[:4]]
 
 
 def _main(path: Path) -> None:
-    """Load a program and call it; in the process that is counted."""
+    """Load a program and call it in processes that are counted, one after another."""
     from sharpen.code.measure.loading import load
     from sharpen.code.measure.timing import time_inputs
 
     task = decode(path.read_bytes())
     function = load({**task["program"], "path": list(task["program"]["path"])})
-    time_inputs(function, task["inputs"], task["loops"], "cpu")
+    n = task["loops"]
+    for loops in (n, n, 2 * n, n):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                time_inputs(function, task["inputs"], loops, "cpu")
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if code != 0:
+            sys.exit(code if code > 0 else f"it was ended by {signal.Signals(-code).name}")
 
 
 if __name__ == "__main__":
