@@ -49,7 +49,10 @@ def episodes(world: str, own: dict[str, Any]) -> list[dict[str, Any]]:
     turns = judged(lambda one: float(len(one.steps)), own["turns"], "turns")
     kept = filter_trajectories(tried, [succeeded(), turns, best_of(1)]).kept
     return [
-        {"prompt": context_of(one.goal, one.steps[:at], step.observation), "completion": step.text}
+        {
+            "prompt": context_of(one.goal, one.steps[:at], step.observation),
+            "completion": f" {step.text}",
+        }
         for one in kept
         for at, step in enumerate(one.steps)
     ]

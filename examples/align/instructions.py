@@ -30,7 +30,7 @@ def act(prompt: str) -> str:
 
 def reply(prompt: str) -> str:
     """Agent, critic or writer, by what is asked."""
-    if prompt.endswith("\n> "):
+    if prompt.endswith("\n>"):
         return act(prompt)
     if "<NEW>" in prompt:
         knows = "the note should be read" in prompt

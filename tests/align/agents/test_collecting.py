@@ -104,7 +104,7 @@ def test_pairs_learn_from_the_action_alone() -> None:
     batch = pair_batch(tokenize_rows(rows, tokenizer).rows)
     for i, pair in enumerate(pairs):
         learned = batch.input_ids[i][batch.action_mask[i]].tolist()
-        assert tokenizer.decode(learned[:-1]) == pair.chosen
+        assert tokenizer.decode(learned[:-1]) == f" {pair.chosen}"
         prompt = batch.input_ids[i][: int(batch.action_mask[i].int().argmax())].tolist()
         assert tokenizer.decode(prompt) == context_of(pair.goal, pair.steps, pair.observation)
     assert batch.margin is not None

@@ -53,7 +53,7 @@ def act(prompt: str) -> str:
 
 def reply(prompt: str) -> str:
     """The agent heeds a note it is told of; the critic asks for it after an episode that failed."""
-    if prompt.endswith("\n> "):
+    if prompt.endswith("\n>"):
         return act(prompt)
     failed = "read the note" in prompt and "Did not reach the goal" in prompt
     if "<NEW>" in prompt:
@@ -150,7 +150,7 @@ def test_what_chance_may_have_done_is_not_accepted() -> None:
 
 def test_rubbish_changes_nothing_and_is_told() -> None:
     def rubbish(prompt: str) -> str:
-        return act(prompt) if prompt.endswith("\n> ") else "%%%"
+        return act(prompt) if prompt.endswith("\n>") else "%%%"
 
     found = tune_instructions(Doors, rubbish, GIVEN, steps=1)
     assert (found.accepted, found.instructions, found.test) == (False, GIVEN, None)
@@ -169,8 +169,8 @@ def test_replies_are_limited_and_proposals_of_a_turn_differ() -> None:
     found = tune_instructions(
         Doors, LM(engine), GIVEN, steps=1, on_episode=lambda: played.append(1), max_tokens=8
     )
-    acting = [one for one in engine.requests if one.prompt.endswith("\n> ")]
-    rest = [one for one in engine.requests if not one.prompt.endswith("\n> ")]
+    acting = [one for one in engine.requests if one.prompt.endswith("\n>")]
+    rest = [one for one in engine.requests if not one.prompt.endswith("\n>")]
     assert {(one.max_tokens, one.stop) for one in acting} == {(8, ("\nObservation:",))}
     assert {one.max_tokens for one in rest} == {1024}
     assert len({one.seed for one in rest if "<NEW>" in one.prompt}) == 2
@@ -179,7 +179,7 @@ def test_replies_are_limited_and_proposals_of_a_turn_differ() -> None:
 
 def test_episodes_that_a_model_refuses_earn_nothing() -> None:
     def short(prompt: str) -> str:
-        if "The note says blue" in prompt and prompt.endswith("\n> "):
+        if "The note says blue" in prompt and prompt.endswith("\n>"):
             raise RequestError("the prompt has 900 tokens; the context holds 800")
         return reply(prompt)
 

@@ -20,6 +20,7 @@ from small_models import byte_tokenizer, small_model
         ("> take key", "take key", ""),
         ("I look first.\n```\ntake key\n```", "take key", "I look first."),
         ("```text\n> `go east`\n```", "go east", ""),
+        (" open door\nObservation: It is open.\n> go east", "open door", ""),
         ("", "", ""),
     ],
 )

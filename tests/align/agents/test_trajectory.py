@@ -32,11 +32,11 @@ def test_only_the_models_words_and_their_ends_are_actions() -> None:
         TOKENIZER.vocab_size, eos_ids={END or 0}
     )
     pieces = [
-        ("Goal: Out!\nLesson: Look.\nObservation: A room.\n> ", False),
-        ("Hm.\ngo east", True),
+        ("Goal: Out!\nLesson: Look.\nObservation: A room.\n>", False),
+        (" Hm.\ngo east", True),
         (None, True),
-        ("\nObservation: A door.\n> ", False),
-        ("open", True),
+        ("\nObservation: A door.\n>", False),
+        (" open", True),
         (None, True),
     ]
     ids: list[int] = []
@@ -60,7 +60,7 @@ def test_what_a_model_reads_is_what_training_sees() -> None:
     ids = batch.input_ids[0].tolist()
     for at, step in enumerate(STEPS):
         prompt = context_ids(ONE.goal, STEPS[:at], step.observation, TOKENIZER, ONE.lessons)
-        said = [*TOKENIZER.encode(step.text), END]
+        said = [*TOKENIZER.encode(f" {step.text}"), END]
         assert ids[: len(prompt) + len(said)] == prompt + said
         text = TOKENIZER.decode(prompt, skip_special=True)
         assert text == context_of(ONE.goal, STEPS[:at], step.observation, ONE.lessons)

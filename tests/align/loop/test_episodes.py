@@ -81,13 +81,13 @@ def test_instructions_stand_before_what_is_read_and_learnt(
     if method == "dpo":
         own |= {"branches": {"margin": 0.1}}
     done = Stage(model, tmp_path, **own)
-    start = byte_tokenizer().encode(f"{text}\nGoal: Say low letters.\nObservation: Go on.\n> ")
+    start = byte_tokenizer().encode(f"{text}\nGoal: Say low letters.\nObservation: Go on.\n>")
     assert len(heard) > 30
     assert all(prompt[: len(start)] == start for prompt in heard)
     # Two rows of a pair, and 16 episodes, with two observations each.
     rows = 16 if method == "grpo" else 2 * round(done.metrics["pairs"][0])
     read = done.result.results["tokens"] - done.result.results["labels"]
-    again = len("\nObservation: Again.\n> ")
+    again = len("\nObservation: Again.\n>")
     assert rows * len(start) <= read <= rows * (len(start) + again + 5)
     if method == "grpo":
         assert read == rows * (len(start) + again)

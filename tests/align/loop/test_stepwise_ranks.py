@@ -43,7 +43,7 @@ USUAL: Job = {
 JOBS: list[Job] = [
     {"epochs": 2, "minibatches": 2},
     {"method": "orpo"},
-    {"tasks": 1, "margin": 0.05},  # one rank has nothing to play; one pair a round, or none
+    {"tasks": 1, "margin": 0.02},  # one rank has nothing to play; one pair a round, or none
 ]
 
 
@@ -79,7 +79,7 @@ def train(job: Job) -> dict[str, Any]:
         generations=3,
         epochs=own["epochs"],
         minibatches=own["minibatches"],
-        sampling=SamplingParams(max_tokens=2),
+        sampling=SamplingParams(max_tokens=6),
     )
     model = small_model(std=0.05).requires_grad_(True)
     config = TrainConfig(

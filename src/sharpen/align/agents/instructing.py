@@ -28,7 +28,7 @@ from typing import Any
 from sharpen.align.agents.collecting import Episode, play
 from sharpen.align.agents.environment import MakeWorld
 from sharpen.align.agents.policies import LMPolicy
-from sharpen.align.agents.trajectory import Trajectory
+from sharpen.align.agents.trajectory import WORLD, Trajectory
 from sharpen.core.errors import ConfigError, DataError, did_you_mean
 from sharpen.core.files import atomic_write_text
 from sharpen.core.lm.client import LM
@@ -54,7 +54,6 @@ OPTIMIZERS: dict[str, MakeOptimizer] = {
 
 _TEMPERATURE = 0.7  # so that the proposals of a turn differ
 _SHOWN = 3000  # characters of an episode
-_END = "\nObservation:"  # where a model that goes on speaks for the world
 
 
 class _Told(str):
@@ -91,7 +90,7 @@ class InstructedAgent(Module):
             kind="text",
         )
         self._make, self._on_episode = make, on_episode
-        self._sampling = {"stop": (_END,), **sampling}
+        self._sampling = {"stop": (WORLD,), **sampling}
         self._lock = threading.Lock()
         self.episodes = self.turns = self.violations = 0
         """Played so far; turns, and those with a violation, of episodes that came to their ends."""

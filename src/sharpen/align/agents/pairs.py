@@ -115,8 +115,8 @@ def pair_rows(pairs: Sequence[StepPair]) -> list[dict[str, Any]]:
             "prompt": context_of(
                 one.goal, one.steps, one.observation, one.lessons, one.instructions
             ),
-            "chosen": one.chosen,
-            "rejected": one.rejected,
+            "chosen": f" {one.chosen}",
+            "rejected": f" {one.rejected}",
             "margin": one.margin,
             "task": one.task,
         }
@@ -135,7 +135,7 @@ def pair_tokens(pairs: Sequence[StepPair], tokenizer: Tokenizer) -> list[TokenRo
     found = []
     for one in pairs:
         answers = [
-            list(ids) if ids is not None else [*tokenizer.encode(text), *end]
+            list(ids) if ids is not None else [*tokenizer.encode(f" {text}"), *end]
             for text, ids in ((one.chosen, one.chosen_ids), (one.rejected, one.rejected_ids))
         ]
         row = Row(

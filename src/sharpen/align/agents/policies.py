@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sharpen.align.agents.pairs import StepPair
-from sharpen.align.agents.trajectory import Step, Trajectory, context_ids, context_of
+from sharpen.align.agents.trajectory import WORLD, Step, Trajectory, context_ids, context_of
 from sharpen.core.errors import DataError
 from sharpen.models.tokenizer import Tokenizer
 
@@ -148,7 +148,8 @@ class LMPolicy:
     """A language model that reads all that came before and writes its thoughts and an action.
 
     The last line that it writes is the action, what stands before it are thoughts. A prompt's sign
-    that is repeated before the action, and the quotes of code around it, are left out.
+    that is repeated before the action, the quotes of code around it, and what it makes up of the
+    world's next words are left out; tokens stay those that were drawn.
 
     Args:
         generate: prompts to completions, one for each: texts, or objects with ``text`` and, where
@@ -191,13 +192,14 @@ class LMPolicy:
 
 def _move(reply: Any) -> Move:
     text = reply if isinstance(reply, str) else reply.text
+    text = text.partition(WORLD)[0]
     lines = [line for line in text.strip().splitlines() if not line.startswith("```")]
     thought, action = "\n".join(lines[:-1]), "".join(lines[-1:])
     ids, logp = getattr(reply, "token_ids", None), getattr(reply, "logprobs", None)
     if ids is None or (logp is not None and len(logp) != len(ids)):
         logp = None  # an engine may leave out that of the end: then it has to be computed
     return Move(
-        action=action.strip().removeprefix("> ").strip("`").strip(),
+        action=action.strip().removeprefix(">").strip().strip("`").strip(),
         thought=thought.strip(),
         ids=None if ids is None else tuple(ids),
         logp=None if logp is None else tuple(logp),

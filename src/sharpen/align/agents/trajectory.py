@@ -3,8 +3,11 @@ r"""Trajectories: what an agent was asked, saw, thought and did, and what came o
 As JSONL, one trajectory a line, with ``"schema": 1``. As tokens, a trajectory is one sequence: the
 goal and what the agent saw stand between its own words, and only those are actions::
 
-    Goal: ...\nObservation: ...\n> | go east <end> | \nObservation: ...\n> | take key <end>
-    context                          model             context                   model
+    Goal: ...\nObservation: ...\n>| go east <end>|\nObservation: ...\n>| take key <end>
+    context                        model          context                model
+
+The space after ``>`` is the model's: tokenizers join it to the word that follows, and models that
+read it alone go on with what is no word.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SCHEMA",
+    "WORLD",
     "Step",
     "Trajectory",
     "context_ids",
@@ -36,6 +40,8 @@ __all__ = [
 ]
 
 SCHEMA = 1
+WORLD = "\nObservation:"
+"""Where a world's words begin, after the agent's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -210,13 +216,13 @@ def context_ids(
 
 def _opening(goal: str, lessons: Sequence[str], instructions: str) -> str:
     """What an episode begins with: instructions, goal, lessons."""
-    told = "".join(f"Lesson: {lesson}\n" for lesson in lessons)
-    return f"{instructions}\nGoal: {goal}\n{told}" if instructions else f"Goal: {goal}\n{told}"
+    told = f"{instructions}\nGoal: {goal}" if instructions else f"Goal: {goal}"
+    return told + "".join(f"\nLesson: {lesson}" for lesson in lessons)
 
 
 def _before(opening: str, number: int, observation: str) -> str:
     """Context right before an action."""
-    return (opening if number == 0 else "\n") + f"Observation: {observation}\n> "
+    return (opening if number == 0 else "") + f"{WORLD} {observation}\n>"
 
 
 def _pieces(opening: str, steps: Sequence[Step]) -> list[tuple[str, Step | None]]:
@@ -224,7 +230,7 @@ def _pieces(opening: str, steps: Sequence[Step]) -> list[tuple[str, Step | None]
     found: list[tuple[str, Step | None]] = []
     for number, step in enumerate(steps):
         found.append((_before(opening, number, step.observation), None))
-        found.append((step.text, step))
+        found.append((f" {step.text}", step))
     return found
 
 
