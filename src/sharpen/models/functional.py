@@ -175,7 +175,7 @@ class _LoraLinear(torch.autograd.Function):
         grad = grad.reshape(-1, grad.shape[-1])
         grad_down = mm(grad, b.to(grad.dtype))
         grad_a = mm(grad_down.T, rows).to(a.dtype).mul_(ctx.scale)
-        grad_b = mm(grad.T, down).to(b.dtype)
+        grad_b = (grad.T @ down).to(b.dtype)  # oneDNN would lay all of grad.T out anew
         grad_x = None
         if ctx.needs_input_grad[0]:
             product = mm(grad, weight.to(grad.dtype))

@@ -24,7 +24,7 @@ __all__ = ["ROUND", "Linear", "linear", "mm", "prefers_onednn"]
 
 ROUND = 32
 """Rows of which a multiple goes to oneDNN."""
-_LEAST = 1 << 22  # products of two numbers; below, starting it costs more than it saves
+_LEAST = 1 << 21  # products of two numbers; below, starting it costs more than it saves
 _PLAIN = {Tensor, nn.Parameter}  # no DTensor
 
 
