@@ -23,7 +23,7 @@ from torch import Tensor
 from sharpen.align.logprobs import token_logprobs, token_scores
 from sharpen.align.sequences import Sequences
 from sharpen.models.decoder import DecoderLM
-from sharpen.models.linear import ROUND, prefers_onednn
+from sharpen.models.matmul import ROUND, prefers_onednn
 
 __all__ = ["ActionScores", "States", "action_scores", "policy_logp", "states_of", "values_of"]
 

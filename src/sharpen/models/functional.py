@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sharpen.models.linear import mm
+from sharpen.models.matmul import mm
 from sharpen.models.mkl import settle_kernels
 
 __all__ = ["lora_linear", "rms_norm", "rotate", "swiglu"]

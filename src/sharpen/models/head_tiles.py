@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sharpen.models.linear import mm
+from sharpen.models.matmul import mm
 
 __all__ = ["HeadGradients", "HeadTiles", "LogitsTile", "row_tiles"]
 

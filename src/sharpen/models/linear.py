@@ -1,16 +1,7 @@
-"""Linear layers whose float32 products run at the processor's speed.
-
-On AMD's processors torch's float32 products, which are oneMKL's, stay with vectors of 256 bits even
-where there are 512: oneDNN's take about half the time. oneDNN compiles code for each size that it
-meets and keeps it, megabytes for an odd one: rows that are multiples of 32 go there, all others and
-small products stay with torch.
-"""
+"""Linear layers whose float32 products run at the processor's speed (``matmul.py``)."""
 
 from __future__ import annotations
 
-import platform
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,49 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from sharpen.native.info import cpu_flags
+from sharpen.models.matmul import goes_to_onednn, mm
 
-__all__ = ["ROUND", "Linear", "linear", "mm", "prefers_onednn"]
-
-ROUND = 32
-"""Rows of which a multiple goes to oneDNN."""
-_LEAST = 1 << 21  # products of two numbers; below, starting it costs more than it saves
-_PLAIN = {Tensor, nn.Parameter}  # no DTensor
-
-
-@lru_cache(maxsize=1)
-def prefers_onednn() -> bool:
-    """Whether this processor has AVX-512 that oneMKL does not use."""
-    if platform.machine() not in ("x86_64", "AMD64") or "avx512f" not in cpu_flags():
-        return False
-    return torch._C._has_mkldnn and "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
-
-
-def mm(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
-    """``left @ right`` by the faster library; no gradients.
-
-    Args:
-        left: [R, K], of any strides.
-        right: [K, C].
-        out: [R, C], where it goes; None for a new tensor.
-    """
-    if not _is_faster(left, right):
-        return torch.mm(left, right) if out is None else torch.mm(left, right, out=out)
-    multiply: Any = torch.ops.mkldnn._linear_pointwise.default
-    found: Tensor = multiply(left, right.T, None, "none", [], "")
-    return found if out is None else out.copy_(found)
-
-
-def _is_faster(left: Tensor, right: Tensor) -> bool:
-    rows, inner = left.shape
-    return (
-        left.dtype == right.dtype == torch.float32
-        and left.device.type == "cpu"
-        and {type(left), type(right)} <= _PLAIN
-        and rows % ROUND == 0 == inner % 16
-        and rows * inner * right.shape[1] >= _LEAST
-        and prefers_onednn()
-    )
+__all__ = ["Linear", "linear"]
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -74,7 +25,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     rows = x.reshape(-1, x.shape[-1])
     if torch.is_autocast_enabled(x.device.type) or torch.compiler.is_compiling():
         return F.linear(x, weight, bias)
-    if not _is_faster(rows, weight.T):
+    if not goes_to_onednn(rows, weight.T):
         return F.linear(x, weight, bias)
     y: Tensor = _Linear.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
     return y.view(*x.shape[:-1], -1)

@@ -10,7 +10,7 @@ On CPUs, weights in one layout for all rows but where said::
     float32, 1 to 8    native/products.cpp, which reads each weight once, at memory speed; so does
                        bfloat16 on processors that have no products of it
     float32, to 16     oneDNN on a second, blocked copy of the weights, made when first needed
-    float32, more      a plain matrix product, by the faster library (``linear.py``)
+    float32, more      a plain matrix product, by the faster library (``matmul.py``)
 
 A row of a native product has the same bits whatever the other rows and the number of threads.
 oneDNN compiles code for each number of rows, and keeps a megabyte or so of it for each: rows beyond
@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from sharpen.core.errors import ConfigError
 from sharpen.core.huge_pages import collapse
-from sharpen.models.linear import ROUND, mm, prefers_onednn
+from sharpen.models.matmul import ROUND, mm, prefers_onednn
 from sharpen.native.build import function, load
 from sharpen.native.info import cpu_flags, variant
 

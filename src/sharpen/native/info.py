@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sharpen.core.errors import ConfigError
 
-__all__ = ["VARIANTS", "compiler", "cpu_flags", "supported", "variant"]
+__all__ = ["VARIANTS", "compiler", "cpu_flags", "is_amd_with_avx512", "supported", "variant"]
 
 VARIANTS = ("scalar", "avx2", "avx512")
 _NEEDS = {
@@ -39,6 +39,14 @@ def cpu_flags() -> frozenset[str]:
     lines = (line.partition(":") for line in text.splitlines())
     found = (value.split() for key, _, value in lines if key.strip() in ("flags", "Features"))
     return frozenset(next(found, ()))
+
+
+@lru_cache(maxsize=1)
+def is_amd_with_avx512() -> bool:
+    """Whether it is a processor on which oneMKL leaves the widest vectors unused."""
+    if "avx512f" not in cpu_flags():
+        return False
+    return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
 
 
 def supported() -> list[str]:

@@ -39,6 +39,7 @@ from sharpen.core.config import digest, from_dict, read_json, to_dict
 from sharpen.core.errors import BusyError, ExecutionError, SharpenError, StorageError
 from sharpen.core.files import FileLock, atomic_write_json, cache_home
 from sharpen.core.huge_pages import worker_environment
+from sharpen.native.info import is_amd_with_avx512
 
 __all__ = ["DeviceProfile", "RateTable", "load_profile", "probe"]
 
@@ -277,23 +278,34 @@ def _measure_matmul(dtype: Any, repeats: int) -> RateTable:
     import torch
     import torch.nn.functional as F
 
+    # As the models multiply: see sharpen.models.matmul.
+    onednn = dtype == torch.float32 and torch._C._has_mkldnn and is_amd_with_avx512()
     table = []
     with torch.inference_mode():
         for rows in _ROWS:
             line = []
+            multiply = _by_onednn if onednn and rows % 32 == 0 else F.linear
             for width in _WIDTHS:
                 x = torch.randn(rows, width, dtype=torch.float32).to(dtype)
                 w = torch.randn(width, width, dtype=torch.float32).to(dtype)
                 times = max(1, int(2e7 / (2 * rows * width * width)))
 
-                def work(x: Any = x, w: Any = w, times: int = times) -> None:
+                def work(
+                    x: Any = x, w: Any = w, times: int = times, multiply: Any = multiply
+                ) -> None:
                     for _ in range(times):
-                        F.linear(x, w)
+                        multiply(x, w)
 
                 seconds = _shortest(work, repeats) / times
                 line.append(round(2 * rows * width * width / seconds / 1e9, 3))
             table.append(tuple(line))
     return RateTable(rows=_ROWS, widths=_WIDTHS, gflops=tuple(table))
+
+
+def _by_onednn(x: Any, weight: Any) -> Any:
+    import torch
+
+    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
 
 
 def _measure_attention(dtype: Any, repeats: int) -> tuple[RateTable, RateTable]:
