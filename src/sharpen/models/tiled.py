@@ -29,6 +29,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from sharpen.core.errors import ConfigError
+from sharpen.models.matmul import mm
 
 __all__ = ["sequence_tiled", "tiled_mlp"]
 
@@ -142,8 +143,8 @@ class _TiledMLP(torch.autograd.Function):
             wg, wu, wd, bg, bu, bd = _cast(tensors, dtype)
             y = rows.new_empty((rows.shape[0], down_weight.shape[0]))
             for part, out in zip(torch.split(rows, tile), torch.split(y, tile), strict=True):
-                product = F.silu(F.linear(part, wg, bg)).mul_(F.linear(part, wu, bu))
-                torch.mm(product, wd.T, out=out)
+                product = F.silu(_linear(part, wg, bg)).mul_(_linear(part, wu, bu))
+                mm(product, wd.T, out)
             if bd is not None:
                 y += bd
         ctx.kept, ctx.tile, ctx.dtype = kept, tile, dtype
@@ -167,10 +168,10 @@ class _TiledMLP(torch.autograd.Function):
         grad_x = torch.empty_like(rows) if wants[0] else None
         at = 0
         for part, g in zip(torch.split(rows, ctx.tile), torch.split(grad, ctx.tile), strict=True):
-            gate, up = F.linear(part, wg, bg), F.linear(part, wu, bu)
+            gate, up = _linear(part, wg, bg), _linear(part, wu, bu)
             silu = F.silu(gate)
             _add_product(sums[2], g, silu * up)
-            grad_product = g @ wd
+            grad_product = mm(g, wd)
             grad_up = silu.mul_(grad_product)
             grad_gate = torch.ops.aten.silu_backward(grad_product.mul_(up), gate)
             for i, delta in enumerate((grad_gate, grad_up, g)):
@@ -179,8 +180,8 @@ class _TiledMLP(torch.autograd.Function):
                 if (total := sums[3 + i]) is not None:
                     total += delta.sum(0, dtype=exact)
             if grad_x is not None:
-                out = torch.mm(grad_gate, wg, out=grad_x[at : at + part.shape[0]])
-                out.addmm_(grad_up, wu)
+                out = mm(grad_gate, wg, grad_x[at : at + part.shape[0]])
+                out += mm(grad_up, wu)
             at += part.shape[0]
         found = [
             None if total is None or tensor is None else total.to(tensor.dtype)
@@ -189,6 +190,11 @@ class _TiledMLP(torch.autograd.Function):
         if grad_x is not None:
             grad_x = grad_x.view(x.shape).to(x.dtype)
         return grad_x, *found, None, None
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    y = mm(x, weight.T)
+    return y if bias is None else y.add_(bias)
 
 
 def _cast(tensors: Any, dtype: torch.dtype) -> list[Any]:
