@@ -30,7 +30,8 @@ def tell(argument: Any, descriptors: list[int]) -> int:
         "interrupt": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
         "open": sorted(int(one.name) for one in Path("/proc/self/fd").iterdir()),
     }
-    os.write(descriptors[0], json.dumps(own).encode())
+    with os.fdopen(descriptors[0], "w") as file:
+        json.dump(own, file)
     print("printed")
     return 5
 

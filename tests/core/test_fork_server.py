@@ -16,6 +16,7 @@ from sharpen.core.huge_pages import worker_environment
 from sharpen.core.stage import find_stage_type, stage_type_names
 
 PRELOAD = ("forked", "no_such_module")
+ARGUMENT = {"a": [1, None, "é" * 100_000]}
 
 
 def told(**options: Any) -> dict[str, Any]:
@@ -23,18 +24,18 @@ def told(**options: Any) -> dict[str, Any]:
     reader, writer = os.pipe()
     with os.fdopen(reader) as file:
         process = start_process(
-            "forked:tell", {"a": [1]}, descriptors=[writer], preload=PRELOAD, **options
+            "forked:tell", ARGUMENT, descriptors=[writer], preload=PRELOAD, **options
         )
         os.close(writer)
-        assert process.wait(60) == 5
         found: dict[str, Any] = json.load(file)
+        assert process.wait(60) == 5
     assert found["pid"] == process.pid
     return found
 
 
 def test_processes_are_copies_of_one_that_has_loaded_what_they_need() -> None:
     first, second = told(), told()
-    assert first["argument"] == {"a": [1]}
+    assert first["argument"] == ARGUMENT
     assert first["loaded_by"] == second["loaded_by"] == psutil.Process().children()[-1].pid
     assert first["pid"] != second["pid"]
     for one, another in zip(first["drawn"], second["drawn"], strict=True):
@@ -138,6 +139,27 @@ def test_a_forked_caller_has_servers_of_its_own() -> None:
     assert process.poll() is None
     process.kill()
     assert process.wait(60) == -signal.SIGKILL
+
+
+def test_an_interrupted_caller_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow_to_load.py").write_text("import time\ntime.sleep(0.5)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    server = psutil.Process(told()["loaded_by"])
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    kept = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            start_process("forked:end", "sleep", preload=["slow_to_load"])
+    finally:
+        signal.signal(signal.SIGALRM, kept)
+    assert told()["loaded_by"] == server.pid
+    assert psutil.wait_procs(server.children(), timeout=20)[1] == []
 
 
 def test_no_server_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,10 +162,10 @@ def start_process(
             with _lock:
                 try:
                     return _server(inherited).start(given)
-                except BrokenPipeError:  # somebody killed it
+                except ConnectionError:  # somebody killed it
                     _server.cache_clear()
                     return _server(inherited).start(given)
-        except BrokenPipeError:
+        except ConnectionError:
             raise ExecutionError(
                 f"no process can be started: {sys.executable} -m {__name__} ended at once."
             ) from None
@@ -199,7 +199,7 @@ class _Server:
         weakref.finalize(self, _close, self._socket, process)
 
     def start(self, descriptors: Sequence[int]) -> ForkedProcess:
-        """A process; raises BrokenPipeError where the server has died."""
+        """A process; raises ConnectionError where the server has died."""
         ended, theirs = os.pipe()
         try:
             socket.send_fds(self._socket, [b"s"], [theirs, *descriptors])
@@ -261,7 +261,7 @@ def _serve(caller: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Fork processes until the caller is gone; returns in each of them, with what it is to do."""
     server, running = os.getpid(), dict[int, int]()
     awake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(wake)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # processes hear of it themselves
     while True:
