@@ -141,6 +141,11 @@ def test_a_forked_caller_has_servers_of_its_own() -> None:
     assert process.wait(60) == -signal.SIGKILL
 
 
+def _start_for(seconds: float) -> None:
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    start_process("forked:end", "sleep", preload=["slow_to_load"])
+
+
 def test_an_interrupted_caller_leaves_no_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,8 +159,7 @@ def test_an_interrupted_caller_leaves_no_process(
     kept = signal.signal(signal.SIGALRM, interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
-            signal.setitimer(signal.ITIMER_REAL, 0.2)
-            start_process("forked:end", "sleep", preload=["slow_to_load"])
+            _start_for(0.2)
     finally:
         signal.signal(signal.SIGALRM, kept)
     assert told()["loaded_by"] == server.pid
