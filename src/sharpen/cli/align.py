@@ -225,6 +225,9 @@ def play(
     draws: Annotated[int, typer.Option(help="Episodes of each task.", min=1)] = 1,
     branch: Annotated[bool, typer.Option("--branch", help="Also try others at each step.")] = False,
     max_tokens: Annotated[int, typer.Option(help="Tokens of a turn.", min=1)] = 32,
+    temperature: Annotated[
+        float, typer.Option(help="Of what is drawn; 0 takes the likeliest.", min=0.0, max=2.0)
+    ] = 1.0,
     save: Annotated[Path | None, typer.Option(help="Write the trajectories, JSONL.")] = None,
     pairs: Annotated[
         Path | None, typer.Option(help="Write pairs of steps for sharpen align dpo, JSONL.")
@@ -242,6 +245,7 @@ def play(
         draws=draws,
         branch=branch,
         max_tokens=max_tokens,
+        temperature=temperature,
         instructions=_text_of(instructions),
         save=save,
         pairs=pairs,

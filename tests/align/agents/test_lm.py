@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from sharpen.align.agents import Episode, LMPolicy, collect, to_rollout
+from sharpen.align.agents import Episode, LMPolicy, collect, episode_ids, to_rollout
 from sharpen.align.agents.worlds import Rooms
 from sharpen.models import generate
 from small_models import byte_tokenizer, small_model
@@ -28,6 +28,25 @@ def test_the_last_line_of_a_reply_is_the_action(reply: str, action: str, thought
     state = Episode(Rooms, 1).state()
     (move,) = LMPolicy(lambda prompts: [reply])([state])
     assert (move.action, move.thought) == (action, thought)
+
+
+def test_a_turn_ends_where_a_model_speaks_for_the_world() -> None:
+    tokenizer = byte_tokenizer(chat=False)
+    assert tokenizer.eos_id is not None
+    drawn = tokenizer.encode(" take key\nObservation: You have")
+    reply = SimpleNamespace(text=tokenizer.decode(drawn), token_ids=drawn, logprobs=[-1.0] * 31)
+    (one,) = collect(
+        lambda: Rooms(max_steps=1), LMPolicy(lambda prompts: [reply], tokenizer), tasks=[1]
+    )
+    own = tuple(tokenizer.encode(" take key"))
+    assert len(drawn) == 31 and (one.steps[0].ids, one.steps[0].action) == (own, "take key")
+    assert one.steps[0].logp == (-1.0,) * len(own)
+    batch = to_rollout([one], tokenizer)
+    assert batch.input_ids[0][batch.action_mask[0]].tolist() == list(own)
+    # Who imitates it learns to end the turn.
+    ids, mask = episode_ids(one, tokenizer)
+    learnt = [token for token, is_own in zip(ids, mask, strict=True) if is_own]
+    assert learnt == [*own, tokenizer.eos_id]
 
 
 def test_a_model_acts_and_its_tokens_are_kept() -> None:

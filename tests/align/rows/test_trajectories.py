@@ -44,9 +44,9 @@ def test_rows_are_what_to_rows_makes(file: Path) -> None:
 
 def test_drawn_tokens_are_kept_where_they_say_the_same(tmp_path: Path) -> None:
     end = TOKENIZER.eos_id or 0
-    drawn = (*TOKENIZER.encode("op"), *TOKENIZER.encode("en"))  # cut off, without an end
+    drawn = (*TOKENIZER.encode("ope"), *TOKENIZER.encode("n"))  # cut off, without an end
     others = (*TOKENIZER.encode("xx"), end)  # of another tokenizer
-    for ids, wanted in ((drawn, [*drawn]), (others, [*TOKENIZER.encode("open"), end])):
+    for ids, wanted in ((drawn, [*drawn, end]), (others, [*TOKENIZER.encode(" open"), end])):
         one = replace(WON, steps=(replace(STEPS[1], ids=ids, logp=(-1.0,) * len(ids)),))
         write_trajectories(tmp_path / "t.jsonl", [one])
         (row,) = tokenize_rows(read_feedback(tmp_path / "t.jsonl").rows, TOKENIZER).rows
@@ -54,7 +54,7 @@ def test_drawn_tokens_are_kept_where_they_say_the_same(tmp_path: Path) -> None:
     too_high = replace(WON, steps=(replace(STEPS[1], ids=(10**6,)),))
     write_trajectories(tmp_path / "t.jsonl", [too_high])
     (row,) = tokenize_rows(read_feedback(tmp_path / "t.jsonl").rows, TOKENIZER).rows
-    assert row.completions[0] == [*TOKENIZER.encode("open"), end]
+    assert row.completions[0] == [*TOKENIZER.encode(" open"), end]
 
 
 def test_long_episodes_are_treated_like_other_rows(file: Path) -> None:
@@ -111,5 +111,5 @@ def test_an_agent_imitates_what_succeeded(tmp_path: Path, file: Path) -> None:
     assert results["loss_last"] < results["loss_first"] / 2
     assert results["dropped"] == {"failed episode": 1}
     # Of every step both episodes: the words and the end of two turns each.
-    words = sum(len(TOKENIZER.encode(step.text)) + 1 for step in STEPS)
+    words = sum(len(TOKENIZER.encode(f" {step.text}")) + 1 for step in STEPS)
     assert results["labels"] == 20 * 2 * words

@@ -32,6 +32,7 @@ def play_world(
     draws: int = 1,
     branch: bool = False,
     max_tokens: int = 32,
+    temperature: float = 1.0,
     instructions: str = "",
     save: Path | None = None,
     pairs: Path | None = None,
@@ -46,6 +47,7 @@ def play_world(
         draws: episodes of each.
         branch: also try other actions at every step of one episode of each task, ``draws`` times.
         max_tokens: of a turn.
+        temperature: of what is drawn; 0 takes the likeliest tokens.
         instructions: what the agent is told before its goal.
         save: where trajectories go, JSONL.
         pairs: where pairs of steps go, rows of preferences; needs ``branch`` or several draws.
@@ -62,9 +64,8 @@ def play_world(
     make = find_world(world)
     engine = ServedEngine(model, max_batch=_BATCH)
     context = engine.llm.engine.max_context
-    policy = EnginePolicy(
-        engine, engine.llm.tokenizer, SamplingParams(max_tokens=max_tokens), context
-    )
+    sampling = SamplingParams(max_tokens=max_tokens, temperature=temperature)
+    policy = EnginePolicy(engine, engine.llm.tokenizer, sampling, context)
     played = collect(
         make,
         policy,

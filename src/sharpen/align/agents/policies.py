@@ -7,6 +7,7 @@ one batch.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -148,8 +149,8 @@ class LMPolicy:
     """A language model that reads all that came before and writes its thoughts and an action.
 
     The last line that it writes is the action, what stands before it are thoughts. A prompt's sign
-    that is repeated before the action, the quotes of code around it, and what it makes up of the
-    world's next words are left out; tokens stay those that were drawn.
+    that is repeated before the action, and the quotes of code around it, are left out. Where it
+    goes on to speak for the world its turn ends, and so do the tokens of the move.
 
     Args:
         generate: prompts to completions, one for each: texts, or objects with ``text`` and, where
@@ -173,7 +174,7 @@ class LMPolicy:
         replies = self.generate([self._prompt(state) for state in states])
         if len(replies) != len(states):
             raise DataError(f"generate gave {len(replies)} completions for {len(states)} prompts.")
-        return [_move(reply) for reply in replies]
+        return [_move(reply, self.tokenizer) for reply in replies]
 
     def _prompt(self, state: State) -> Any:
         if self.tokenizer is None:
@@ -190,17 +191,27 @@ class LMPolicy:
         )
 
 
-def _move(reply: Any) -> Move:
+def _move(reply: Any, tokenizer: Tokenizer | None) -> Move:
     text = reply if isinstance(reply, str) else reply.text
-    text = text.partition(WORLD)[0]
-    lines = [line for line in text.strip().splitlines() if not line.startswith("```")]
-    thought, action = "\n".join(lines[:-1]), "".join(lines[-1:])
     ids, logp = getattr(reply, "token_ids", None), getattr(reply, "logprobs", None)
     if ids is None or (logp is not None and len(logp) != len(ids)):
         logp = None  # an engine may leave out that of the end: then it has to be computed
+    own, goes_on, _ = text.partition(WORLD)
+    if goes_on and ids is not None and tokenizer is not None:
+        count = _count(ids, tokenizer)
+        ids, logp = ids[:count], None if logp is None else logp[:count]
+    lines = [line for line in own.strip().splitlines() if not line.startswith("```")]
+    thought, action = "\n".join(lines[:-1]), "".join(lines[-1:])
     return Move(
         action=action.strip().removeprefix(">").strip().strip("`").strip(),
         thought=thought.strip(),
         ids=None if ids is None else tuple(ids),
         logp=None if logp is None else tuple(logp),
     )
+
+
+def _count(ids: Sequence[int], tokenizer: Tokenizer) -> int:
+    """How many tokens stand before the world's words; at least one."""
+    own = len(tokenizer.decode(list(ids)).partition(WORLD)[0])
+    counts = range(len(ids) + 1)
+    return max(1, bisect_right(counts, own, key=lambda n: len(tokenizer.decode(list(ids[:n])))) - 1)

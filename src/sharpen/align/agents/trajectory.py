@@ -262,17 +262,20 @@ def _tokens(opening: str, steps: Sequence[Step], tokenizer: Tokenizer) -> _Token
 def episode_ids(one: Trajectory, tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
     """A trajectory's tokens, and which are the agent's, for any model to imitate.
 
-    The tokens that were drawn are taken where they say the same to this tokenizer; the words of
-    another model are encoded anew.
+    The tokens that were drawn are taken where they say the same to this tokenizer, and the end
+    after those that had none; the words of another model are encoded anew.
 
     Args:
         one: the trajectory.
         tokenizer: of the model that learns.
     """
-    steps = [
-        step if _says_the_same(step, tokenizer) else replace(step, ids=None, logp=None)
-        for step in one.steps
-    ]
+    end: tuple[int, ...] = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
+    steps = []
+    for step in one.steps:
+        drawn = step.ids if _says_the_same(step, tokenizer) else None
+        if drawn is not None and drawn[-1:] != end:
+            drawn = (*drawn, *end)
+        steps.append(replace(step, ids=drawn, logp=None))
     ids, mask, _ = _tokens(_opening_of(one), steps, tokenizer)
     return ids, mask
 

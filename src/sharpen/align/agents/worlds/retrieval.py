@@ -28,8 +28,9 @@ class RetrievalTask(TextWorld):
         self.countries = names[_PEOPLE + _TOWNS :]
         home = {one: towns[self.np_random.integers(_TOWNS)] for one in people}
         land = {one: self.countries[self.np_random.integers(_COUNTRIES)] for one in towns}
-        sentences = [f"{person} lives in {town}." for person, town in home.items()]
-        sentences += [f"{town} is a town in {country}." for town, country in land.items()]
+        # Of equal length, so that a town's own sentence, the earlier, is the best for its name.
+        sentences = [f"{town} lies in {country}." for town, country in land.items()]
+        sentences += [f"{person} lives in {town}." for person, town in home.items()]
         self.index = BM25Index(sentences)
         self.person = people[0]
         self.town = home[self.person]
