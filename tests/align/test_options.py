@@ -34,7 +34,7 @@ def test_recipes_are_checked_and_planned_without_torch(tmp_path: Path) -> None:
     save_small_model(tmp_path / "tiny")
     row = {"prompt": "ab", "chosen": "a", "rejected": "b"}
     (tmp_path / "pairs.jsonl").write_text(json.dumps(row) + "\n")
-    (tmp_path / "prompts.jsonl").write_text('{"prompt": "ab"}\n')
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "ab", "answer": 1}\n')
     subprocess.run([sys.executable, "-c", PLAN], check=True, cwd=tmp_path)
 
 
@@ -102,7 +102,7 @@ def test_what_is_wrong_is_said_before_anything_is_written(
     row = {"prompt": "ab", "chosen": "a", "rejected": "b"}
     for name, text in {
         "pairs": json.dumps(row),
-        "prompts": '{"prompt": "ab"}',
+        "prompts": '{"prompt": "ab", "answer": 1}',
         "empty": "",
         "wrong": '{"a": 1}',
     }.items():
@@ -116,7 +116,7 @@ def test_what_is_wrong_is_said_before_anything_is_written(
 
 def test_a_prompt_that_is_too_long_names_its_row_and_the_remedy(tmp_path: Path) -> None:
     save_small_model(tmp_path / "tiny")
-    (tmp_path / "long.jsonl").write_text(json.dumps({"prompt": "a" * 300}) + "\n")
+    (tmp_path / "long.jsonl").write_text(json.dumps({"prompt": "a" * 300, "answer": 1}) + "\n")
     with pytest.raises(
         SharpenError, match=r"long\.jsonl:1: prompt leaves no room: 300 .*on_long=drop"
     ):
