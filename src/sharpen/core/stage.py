@@ -245,8 +245,8 @@ class StageType:
     """Kind of the artifact, or a function from the config to it."""
 
     loads: tuple[str, ...] = ()
-    """Modules that the work imports late: loaded once, for all stages of a run that are begun
-    after. They may start no threads and touch no GPU."""
+    """Modules that the work imports and that take a while: loaded once for all stages of a run,
+    which are forked from the process that has. They may start no threads and touch no GPU."""
 
     needs: tuple[str, ...] = ()
     """Kinds of artifacts it cannot do without."""

@@ -91,7 +91,7 @@ def run_in_worker(
             request,
             descriptors=(writer, *inherit),
             output=sys.stderr.fileno() if _has_fileno(sys.stderr) else None,
-            preload=(stage_type.run.__module__, *stage_type.loads),
+            preload=(__name__, *stage_type.loads),
             environment=worker_environment(),
         )
     except BaseException:
