@@ -20,6 +20,7 @@ TESTED = {
     "align/instructions.py",
     "align/preferences.jsonl",
     "align/preferences.yaml",
+    "align/retrieval.txt",  # with the worlds of agents
     "align/rewards.py",
     "align/rewards.yaml",
     "align/steps.yaml",

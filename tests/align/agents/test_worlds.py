@@ -1,4 +1,6 @@
 import copy
+import re
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -109,6 +111,18 @@ def test_two_searches_find_the_answer() -> None:
         said = world.step(f"search('{world.town}')")[0]
         assert said == f"{world.town} lies in {world.answer}."
         assert world.step(f"answer('{world.answer}')")[1:3] == (1.0, True)
+
+
+def test_the_examples_of_look_ups_are_as_the_world_speaks(repository: Path) -> None:
+    shown = (repository / "examples/align/retrieval.txt").read_text()
+    world = RetrievalTask()
+    seen, told = world.reset(seed=3)
+    said = [world.step(f"search('{name}')")[0] for name in (world.person, world.town)]
+    for text in (told["goal"], seen, *said, world.step(f"answer('{world.answer}')")[0]):
+        words = re.escape(text)
+        for name in (world.person, world.town, world.answer):
+            words = words.replace(name, r"[A-Z]\w+")
+        assert len(re.findall(rf"^(Goal|Observation): {words}$", shown, re.MULTILINE)) == 2
 
 
 def test_tools_take_literals_and_tell_what_went_wrong() -> None:
