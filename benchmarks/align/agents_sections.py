@@ -36,6 +36,27 @@ def agents_lm(document: dict[str, Any], where: str) -> str:
     return "\n".join(lines)
 
 
+def instructions(document: dict[str, Any], where: str) -> str:
+    """What a pretrained model does with instructions and without."""
+    config = document["config"]
+    lines = [
+        "| instructions | success | 95 % | turns | forbidden something |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    lines += [
+        f"| {name} | {one['success']['value']:.2f} | {one['success']['low']:.2f}-"
+        f"{one['success']['high']:.2f} | {one['steps']:.1f} | {one['violations']:.0%} |"
+        for name, one in document["results"].items()
+    ]
+    lines += [
+        "",
+        f"SmolLM2 135M as it is, in `retrieval`: {config['judged']} tasks, the likeliest tokens,"
+        f" {config['max_tokens']} a turn. {where}; `benchmarks/align/bench_instructions.py`.",
+    ]
+    return "\n".join(lines)
+
+
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any], str], str]]] = {
     "align_agents_lm": ("align_agents_lm", agents_lm),
+    "align_instructions": ("align_instructions", instructions),
 }

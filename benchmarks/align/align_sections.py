@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from statistics import fmean
 from typing import Any
 
 __all__ = ["SECTIONS"]
@@ -153,7 +154,24 @@ def agents(document: dict[str, Any], where: str) -> str:
     lines += [
         "",
         f"Four rooms, a table of preferences as the agent; {document['config']['judged']} tasks"
-        f" that nothing was learnt from. {where}; `benchmarks/align/bench_agents.py`.",
+        " that nothing was learnt from.",
+        "",
+        "| a language model | success, least and most | episodes | CPU seconds |",
+        "| --- | ---: | ---: | ---: |",
+        f"| start | {r['model']['start']:.2f} | - | - |",
+    ]
+    lines += [
+        f"| `{name}` | {fmean(one['success']):.2f} ({min(one['success']):.2f}-"
+        f"{max(one['success']):.2f}) | {fmean(one['episodes']):.0f} | {fmean(one['cpu_s']):.0f} |"
+        for name, one in r["model"]["methods"].items()
+    ]
+    config = document["config"]
+    lines += [
+        "",
+        "Our tiny model (3.1 M parameters) in the world of early letters of `steps.yaml`, with its"
+        f" learning rate for all: {config['rounds']} rounds of 136 episodes at most, from"
+        f" {config['seeds']} seeds, judged on {config['judged']} tasks. {where};"
+        " `benchmarks/align/bench_agents.py`.",
     ]
     return "\n".join(lines)
 

@@ -77,7 +77,7 @@ def test_the_quick_benchmark_of_faster_programs_runs(repository: Path, tmp_path:
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(
-    "name", ["agents", "agents_lm", "bcoder", "functions", "remax", "learning"]
+    "name", ["agents", "agents_lm", "instructions", "bcoder", "functions", "remax", "learning"]
 )
 def test_the_quick_benchmarks_of_methods_run(name: str, repository: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
