@@ -5,8 +5,8 @@ from sharpen.compress import Grid, save_quantized
 from sharpen.core.errors import ConfigError, DataError, ExecutionError, MissingFileError
 from sharpen.models import LoraConfig, add_lora, generate, load_model, merge_lora, save_adapter
 from sharpen.models.chat import render_chat
-from sharpen.serve import LLM, SamplingParams
 from sharpen.models.devices import resolve_device
+from sharpen.serve import LLM, SamplingParams
 from sharpen.serve.llm import parse_bytes, resolve_dtype
 from small_models import byte_tokenizer, save_small_model, small_model
 
