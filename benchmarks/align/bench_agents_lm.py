@@ -30,7 +30,7 @@ from sharpen.align.agents.worlds import find_world
 FIRST, JUDGED, TURN = 100_000, 200, 24
 WORLDS: dict[str, dict[str, Any]] = {
     "calculator": {"tasks": 4000, "draws": 1, "turns": 1, "sft": 400, "grpo": 60},
-    "retrieval": {"tasks": 4000, "draws": 2, "turns": 3, "sft": 400, "grpo": 60},
+    "retrieval": {"tasks": 30_000, "draws": 2, "turns": 3, "sft": 800, "grpo": 60},
 }
 SFT: dict[str, Any] = {"method": "sft", "batch": 32, "lr": 1.5e-3}
 GRPO: dict[str, Any] = {
@@ -46,7 +46,8 @@ GRPO: dict[str, Any] = {
 def episodes(world: str, own: dict[str, Any]) -> list[dict[str, Any]]:
     """Turns of random episodes that succeeded, as rows."""
     tried = collect(find_world(world), TablePolicy(), own["draws"], tasks=range(own["tasks"]))
-    turns = judged(lambda one: float(len(one.steps)), own["turns"], "turns")
+    # Three turns that all differ: what is needed, and no guess.
+    turns = judged(lambda one: float(len({step.text for step in one.steps})), own["turns"], "turns")
     kept = filter_trajectories(tried, [succeeded(), turns, best_of(1)]).kept
     return [
         {
@@ -98,10 +99,7 @@ def learn(world: str, own: dict[str, Any], folder: Path, *, quick: bool) -> dict
 def main() -> int:
     args = arguments(__doc__, "align_agents_lm")
     torch.set_num_threads(1)
-    results = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        for world, own in WORLDS.items():
-            results[world] = learn(world, own, Path(temporary) / world, quick=args.quick)
+    results: dict[str, Any] = {}
 
     def plot(figure: Any) -> None:
         axes = figure.subplots()
@@ -114,7 +112,10 @@ def main() -> int:
         axes.legend(frameon=False)
 
     config = {"worlds": WORLDS, "sft": SFT, "grpo": GRPO, "judged": JUDGED}
-    save(args, results, config=config, plot=plot)
+    with tempfile.TemporaryDirectory() as temporary:
+        for world, own in WORLDS.items():
+            results[world] = learn(world, own, Path(temporary) / world, quick=args.quick)
+            save(args, results, config=config, plot=plot)  # what is done is kept
     return 0
 
 
