@@ -12,9 +12,9 @@ quickstart: $(VENV)/.quickstart
 	$(BIN)/sharpen run examples/quickstart.yaml --output runs/quickstart
 
 PYTEST := SHARPEN_REQUIRE_ASSETS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist worksteal -m "not gpu and not nightly"
-# Four workers for two cores, since tests wait; those that measure how fast code is get a core each.
-TIMED := tests/code/improver
-TEST := $(PYTEST) -n 4 --ignore=$(TIMED)
+# Four workers for two cores, since tests wait; those that measure how fast code is have a core each.
+TIMED := tests/code/improver tests/code/evaluate/test_levels.py
+TEST := $(PYTEST) -n 4 $(addprefix --ignore=,$(TIMED))
 
 # Tests start hundreds of processes: what they import is compiled once.
 test: $(VENV)/.dev

@@ -171,7 +171,7 @@ def test_a_program_that_hides_its_time_gains_nothing(pools: Pools) -> None:
     found = verdict(thread, pools, CPU, problem)
     assert found.passed
     assert "from outside" in found.suspicious
-    assert found.efficiency < 1.2
+    assert found.efficiency < 1.35  # the reference has 1, and what takes no time 1.5
 
 
 def test_a_reference_that_fails_is_told(pools: Pools) -> None:
