@@ -105,7 +105,8 @@ def trl(document: dict[str, Any], where: str) -> str:
         )
     lines += [
         "",
-        "TRL 1.16.0 with transformers' generation, float32, one thread each, step by step in turn;"
+        "TRL 1.16.0 with transformers' generation, float32, one thread and huge pages each (which"
+        " `sharpen align` asks for by itself), step by step in turn;"
         " losses of DPO agree to 1e-3. For DPO the faster of TRL's ways is shown, which takes the"
         f" reference's log-probabilities before; against its default we are {asked}.{told} {where};"
         " `benchmarks/align/bench_trl.py`.",

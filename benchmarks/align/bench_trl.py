@@ -2,7 +2,8 @@
 
 Each side lives in a process of its own and takes one optimizer step when the parent says so. The
 models are our tiny one (3.1 M parameters, all trained) and SmolLM2-135M with adapters of rank 16 on
-all linear layers; float32 throughout, AdamW.
+all linear layers; float32 throughout, AdamW. All sides have huge pages, which our commands ask for
+by themselves.
 
 **DPO**: 8 pairs of prompts and texts of the standard library a step; TRL once as it comes, where
 the reference runs in every step, and once with ``precompute_ref_log_probs``, as ours always does;
@@ -37,6 +38,8 @@ from typing import Any
 
 from benchmarks.common import arguments, draw_bars, ratio, save, summarize
 from benchmarks.turns import Turn, resident_bytes, start, step
+
+from sharpen.core.huge_pages import worker_environment
 
 PAIRS, PROMPTS, GENERATIONS, NEW, LR = 8, 4, 8, 48, 1e-5
 THREADS = 1  # so that what else runs on the machine makes no side wait for its own threads
@@ -253,7 +256,7 @@ def compare(
     peers = {"trl": False}
     if method == "dpo" and rounds > 1:
         peers["trl, precomputed"] = True
-    env = {**os.environ, "OMP_NUM_THREADS": str(THREADS)}
+    env = {**worker_environment(), "OMP_NUM_THREADS": str(THREADS)}
     children = {"sharpen": start(module, "ours", method, model, data, total, env=env)}
     for name, precompute in peers.items():
         path = str(folder / model)
