@@ -30,7 +30,7 @@ from sharpen.align.agents.worlds import find_world
 FIRST, JUDGED, TURN = 100_000, 200, 24
 WORLDS: dict[str, dict[str, Any]] = {
     "calculator": {"tasks": 4000, "draws": 1, "turns": 1, "sft": 400, "grpo": 60},
-    "retrieval": {"tasks": 30_000, "draws": 2, "turns": 3, "sft": 800, "grpo": 60},
+    "retrieval": {"tasks": 3000, "draws": 2, "turns": 3, "sft": 150, "grpo": 60},
 }
 SFT: dict[str, Any] = {"method": "sft", "batch": 32, "lr": 1.5e-3}
 GRPO: dict[str, Any] = {
