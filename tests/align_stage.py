@@ -10,10 +10,24 @@ from sharpen.align.run import run_align
 from sharpen.core.config import from_dict
 from sharpen.core.stage import StageContext
 
-PAIRS = [
-    {"prompt": f"{word} ", "chosen": word[::-1], "rejected": word + word}
-    for word in ("ab", "cd", "ef", "gh", "ij", "kl")
-]
+WORDS = ("ab", "cd", "ef", "gh", "ij", "kl")
+PAIRS = [{"prompt": f"{word} ", "chosen": word[::-1], "rejected": word + word} for word in WORDS]
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "completion": [{"prompt": f"{word} ", "completion": word[::-1]} for word in WORDS],
+    "preference": PAIRS,
+    "label": [
+        {"prompt": f"{word} ", "completion": word, "label": i % 2 == 0}
+        for i, word in enumerate(WORDS)
+    ],
+    "ranked": [
+        {"query": f"{word} ", "responses": [word, word[::-1], "x"], "scores": [0, 2, 1]}
+        for word in WORDS
+    ],
+    "prompt": [{"prompt": f"{word} ", "answer": i} for i, word in enumerate(WORDS)],
+}
+"""Feedback of every kind."""
+
+REWARD = "def even(prompts, completions, meta):\n    return [len(c) % 7 / 7 for c in completions]\n"
 
 
 class Stage:

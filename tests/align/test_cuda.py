@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from align_stage import Stage
+from align_stage import REWARD, ROWS, Stage
 from sharpen.align.engines import PlainEngine, ServedEngine
 from sharpen.align.logprobs import token_logprobs
 from sharpen.align.methods import METHODS
@@ -14,24 +14,6 @@ from sharpen.serve.sampling import SamplingParams
 from small_models import byte_tokenizer, save_small_model, small_model
 
 pytestmark = pytest.mark.gpu
-
-WORDS = ("ab", "cd", "ef", "gh", "ij", "kl")
-ROWS = {
-    "completion": [{"prompt": f"{word} ", "completion": word[::-1]} for word in WORDS],
-    "preference": [
-        {"prompt": f"{word} ", "chosen": word[::-1], "rejected": word + word} for word in WORDS
-    ],
-    "label": [
-        {"prompt": f"{word} ", "completion": word, "label": i % 2 == 0}
-        for i, word in enumerate(WORDS)
-    ],
-    "ranked": [
-        {"query": f"{word} ", "responses": [word, word[::-1], "x"], "scores": [0, 2, 1]}
-        for word in WORDS
-    ],
-    "prompt": [{"prompt": f"what comes after {word} "} for word in WORDS],
-}
-REWARD = "def even(prompts, completions, meta):\n    return [len(c) % 7 / 7 for c in completions]\n"
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +24,8 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
-    for kind, rows in ROWS.items():
+    prompts = [{"prompt": f"what comes after {row['prompt']}"} for row in ROWS["prompt"]]
+    for kind, rows in {**ROWS, "prompt": prompts}.items():  # long enough to be shared
         (folder / f"{kind}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "reward.py").write_text(REWARD)
     return folder

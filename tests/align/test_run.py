@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from align_stage import Stage
+from align_stage import REWARD, ROWS, Stage
 from serving import running
 from sharpen.align import align
 from sharpen.align.methods import METHODS
@@ -15,24 +15,6 @@ from sharpen.core.errors import ConfigError, DataError, ExecutionError
 from sharpen.core.samples import SampleLog, samples_path
 from sharpen.models import load_adapter, load_model
 from small_models import save_small_model
-
-WORDS = ["ab", "cd", "ef", "gh", "ij", "kl"]
-ROWS = {
-    "completion": [{"prompt": f"{word} ", "completion": word[::-1]} for word in WORDS],
-    "preference": [
-        {"prompt": f"{word} ", "chosen": word[::-1], "rejected": word + word} for word in WORDS
-    ],
-    "label": [
-        {"prompt": f"{word} ", "completion": word, "label": i % 2 == 0}
-        for i, word in enumerate(WORDS)
-    ],
-    "ranked": [
-        {"query": f"{word} ", "responses": [word, word[::-1], "x"], "scores": [0, 2, 1]}
-        for word in WORDS
-    ],
-    "prompt": [{"prompt": f"{word} ", "answer": i} for i, word in enumerate(WORDS)],
-}
-REWARD = "def even(prompts, completions, meta):\n    return [len(c) % 7 / 7 for c in completions]\n"
 
 
 @pytest.fixture(scope="module")
