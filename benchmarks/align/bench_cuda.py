@@ -127,9 +127,9 @@ def ours(method: str, model: str, tune: str, data: str, steps: int) -> None:
     from sharpen.align.loop.rollouts import Rollouts, RolloutWork
     from sharpen.align.loop.rows import RowWork
     from sharpen.align.methods import find_method
+    from sharpen.align.passes import Lengths, default_micro_batch
     from sharpen.align.rewards import RewardPool
     from sharpen.align.rows import read_feedback, tokenize_rows
-    from sharpen.align.run import default_micro_batch
     from sharpen.models import load_tokenizer
     from sharpen.serve import SamplingParams
     from sharpen.train import StepReport, Trainer
@@ -169,7 +169,8 @@ def ours(method: str, model: str, tune: str, data: str, steps: int) -> None:
     )
     tokenizer = load_tokenizer(model)
     tokens = tokenize_rows(read_feedback(data, kind=found.kind).rows, tokenizer)
-    training = config.training(steps, default_micro_batch(config, found, tokens))
+    lengths = Lengths(size.prompt, size.new if found.online else size.text)
+    training = config.training(steps, default_micro_batch(config, found, lengths))
     policy = prepare_model(model, training, seed=0)
     if found.add_heads is not None:
         found.add_heads(policy)

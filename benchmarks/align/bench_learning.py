@@ -39,7 +39,14 @@ METHODS: dict[str, dict[str, Any]] = {
     "ReMax": {"method": "remax", "steps": 60, "lr": 1e-3, "batch": 64},
     "RLOO": {"method": "rloo", "steps": 60, "lr": 1e-3, "generations": 4},
     "GRPO": {"method": "grpo", "steps": 80, "lr": 5e-4, "generations": 8},
-    "PPO": {"method": "ppo", "steps": 80, "lr": 3e-4, "batch": 64},
+    "PPO": {
+        "method": "ppo",
+        "steps": 80,
+        "lr": 3e-4,
+        "batch": 256,
+        "epochs_per_batch": 1,
+        "options": {"beta": 0, "entropy_coef": 0.03},
+    },
     "rejection sampling": {
         "method": "rft",
         "steps": 60,

@@ -206,16 +206,19 @@ def test_host_memory_holds_what_a_gpu_keeps() -> None:
     device = torch.device("cuda")
     store = make_store("cpu", device, None)
     assert store is not None
-    ids, gradients, peaks = torch.arange(192, device=device).view(2, 96), [], []
+    ids, gradients, held = torch.arange(192, device=device).view(2, 96), [], []
     for offload in (None, ActivationOffload(store)):
         model = small_model(num_layers=12).to(device).train()
         model.checkpointing, model.offload = "full", offload
-        torch.cuda.reset_peak_memory_stats()
+        model(ids).sum().backward()  # what libraries keep for good
+        model.zero_grad()
         before = torch.cuda.memory_allocated()
-        model(ids).logsumexp(-1).sum().backward()
-        peaks.append(torch.cuda.max_memory_allocated() - before)
+        logits = model(ids)
+        held.append(torch.cuda.memory_allocated() - before)
+        logits.logsumexp(-1).sum().backward()
         gradients.append({n: p.grad for n, p in model.named_parameters()})
-    assert peaks[1] < peaks[0]
+    of_a_block = 192 * 64 * 4
+    assert held[0] - held[1] >= 10 * of_a_block  # the last block's stays, and one may be leaving
     for name, gradient in gradients[0].items():
         assert gradient is not None and torch.equal(gradients[1][name], gradient)
 

@@ -7,19 +7,19 @@
     reference   frozen weights, where completions are met (whole models only)
     engine      a copy of the weights, and the blocks of its keys and values
 
-A forward pass over n rows of a prompt of p tokens and completions of c tokens, r of which share a
-prompt, computes p ceil(n / r) + n c tokens (as :mod:`sharpen.align.scoring`, which does not share
-prompts below 8 tokens). All rows are taken to be as long as the longest.
+Tokens of a pass are those of :mod:`sharpen.align.passes`; all rows are taken to be as long as the
+longest.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from sharpen.align.agents.worlds import find_world
 from sharpen.align.config import AlignConfig, RewardConfig
 from sharpen.align.options.methods import Description, describe
+from sharpen.align.passes import Lengths, default_micro_batch, pass_tokens
 from sharpen.align.places import instructions_of, placed
 from sharpen.align.rewards import RewardFunction, find_reward
 from sharpen.align.rewards.keys import check_key
@@ -117,25 +117,17 @@ def _find_reward(config: RewardConfig, context: RecipeContext) -> RewardFunction
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Lengths:
-    """Tokens of a row."""
-
-    prompt: int
-    completion: int
-
-
 def _longest(
     config: AlignConfig,
     method: Description,
     context: RecipeContext,
     spec: ModelSpec,
     reward: RewardFunction | None,
-) -> _Lengths:
+) -> Lengths:
     """Of the longest of the first rows."""
     if config.world:
         told = len(instructions_of(config.instructions, context.resolve)) // _CHARS
-        return _Lengths(0, min(config.max_length or spec.max_positions, _EPISODE + told))
+        return Lengths(0, min(config.max_length or spec.max_positions, _EPISODE + told))
     limit = config.row_limit(spec.max_positions)
     room = config.sampling.max_tokens if method.online else 0
     assert context.model is not None
@@ -158,24 +150,18 @@ def _longest(
         use_template=config.chat,
     )
     if not found.rows:
-        return _Lengths(0, limit + room)
+        return Lengths(0, limit + room)
     row = max(found.rows, key=len)
-    return _Lengths(len(row.prompt), len(row) - len(row.prompt) + room)
+    return Lengths(len(row.prompt), len(row) - len(row.prompt) + room)
 
 
 def _job(
-    config: AlignConfig, method: Description, spec: ModelSpec, lengths: _Lengths
+    config: AlignConfig, method: Description, spec: ModelSpec, lengths: Lengths
 ) -> TrainingJob:
-    width = {"preference": 2, "ranked": 4}.get(method.kind, 1)
-    longest = lengths.prompt + lengths.completion
-    size = config.micro_batch or max(1, 8192 // (longest * width))
+    size = config.micro_batch or default_micro_batch(config, method, lengths)
     size = min(size, config.completions)
-    rows, shared = size * width, config.draws if method.online else width
-    # Of prompts whose completions begin in one pass and end in the next, each has a part.
-    aligned = rows % shared == 0 or shared % rows == 0
-    prompts = -(-rows // shared) if aligned else 1 + -(-(rows - 1) // shared)
-    completed = rows * lengths.completion
-    tokens = prompts * lengths.prompt + completed
+    tokens = pass_tokens(config, method, lengths, size)
+    completed = tokens - pass_tokens(config, method, replace(lengths, completion=0), size)
     training = config.training(1)
     tile = config.act.tiled_loss
     return TrainingJob(
@@ -189,7 +175,7 @@ def _job(
         checkpoint_every=config.act.every,
         tile=logits_tile(spec.vocab_size) if tile == "auto" else tile,
         state_ratio=training.state_ratio(spec),
-        document_tokens=longest,
+        document_tokens=lengths.whole,
         labelled=completed / tokens,
     )
 

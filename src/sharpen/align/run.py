@@ -19,6 +19,7 @@ from sharpen.align.loop.rows import RowWork
 from sharpen.align.loop.stepwise import StepwiseWork
 from sharpen.align.methods import Method, find_method
 from sharpen.align.methods.bcoder import BCODER, BCoderOptions
+from sharpen.align.passes import Lengths, default_micro_batch
 from sharpen.align.places import instructions_of, placed
 from sharpen.align.rewards import RewardPool, find_reward
 from sharpen.align.rewards.keys import judged
@@ -37,9 +38,8 @@ from sharpen.train import StepReport, Trainer, TrainResult
 from sharpen.train.config import TrainConfig
 from sharpen.train.prepare import DTYPES, lora_config, prepare_model, write_trained
 
-__all__ = ["default_micro_batch", "run_align"]
+__all__ = ["run_align"]
 
-_TOKENS = 8192  # of a forward pass, about
 _EPISODE = 512  # tokens of an episode, about
 _ENGINE_BATCH = {"cpu": 64, "cuda": 256}
 _TOLD = (
@@ -65,7 +65,7 @@ def run_align(config: AlignConfig, context: StageContext) -> StageResult:
     rows = TokenizedRows(rows=[])
     if not config.world:
         rows = read_rows(config, method, tokenizer, base, context)
-    size = config.micro_batch or default_micro_batch(config, method, rows)
+    size = config.micro_batch or default_micro_batch(config, method, _longest(config, rows))
     steps = config.num_steps(len(rows) or config.tasks)
     training = config.training(steps, size)
     with context.progress("load the model"):
@@ -138,15 +138,13 @@ def read_rows(
     return rows
 
 
-def default_micro_batch(config: AlignConfig, method: Method, rows: TokenizedRows) -> int:
-    """The most examples of a forward pass that have about 8,192 tokens and divide the batch."""
-    longest = max(map(len, rows.rows), default=_EPISODE)
-    if config.generates:
-        longest += config.sampling.max_tokens
-    width = {"preference": 2, "ranked": 4}.get(method.kind, 1)
-    fits = max(1, _TOKENS // (longest * width))
-    whole = config.completions
-    return max(size for size in range(1, whole + 1) if whole % size == 0 and size <= fits)
+def _longest(config: AlignConfig, rows: TokenizedRows) -> Lengths:
+    """Of the longest row; of an episode, about, where there are none."""
+    room = config.sampling.max_tokens if config.generates else 0
+    if not rows.rows:
+        return Lengths(0, _EPISODE + room)
+    row = max(rows.rows, key=len)
+    return Lengths(len(row.prompt), len(row) - len(row.prompt) + room)
 
 
 class _Job:

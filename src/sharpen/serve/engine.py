@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -38,11 +38,11 @@ from sharpen.serve.request import Continuation, FinishReason, Piece
 from sharpen.serve.sampling import SamplingParams
 from sharpen.serve.scheduler import Part, Scheduler, SchedulerConfig, SequenceState, Step
 from sharpen.serve.speculation import NgramGuesser, Speculation
+from sharpen.serve.token_scores import Score, score_rows
 
 __all__ = ["Engine", "RoundError"]
 
 _CPU_TOKENS, _CUDA_TOKENS = 512, 8192  # of a round
-_UNREAD = torch.empty(0)
 
 
 class RoundError(ExecutionError):
@@ -404,7 +404,8 @@ class Engine:
                 retention.drop(self._cache, part.sequence.blocks, part.start + part.count)
         logits = self._logits(states, sequences, wanted)
         tokens = draw(logits, self._draws(parts, sequences, wanted))
-        if None in tokens or any(_reads_logits(one) for one in sequences):
+        scores = self._scores(logits, tokens, parts, sequences, wanted)
+        if None in tokens or any(_scores_prompt(one) for one in sequences):
             logits = logits.cpu()
         new: list[list[int]] = []
         state = row = 0
@@ -418,7 +419,7 @@ class Engine:
                     sequence.score(part, logits[row : row + count])
                 row += count
                 first = row - 1 - len(part.sequence.draft) if part.ends else row
-                new.append(self._choose(sequence, logits, tokens, range(first, row)))
+                new.append(self._choose(sequence, logits, tokens, scores, range(first, row)))
             state += count
         return new
 
@@ -454,11 +455,36 @@ class Engine:
                 draws += [None] * (count - new) + [sequence.drawn(i) for i in range(new)]
         return draws
 
+    def _scores(
+        self,
+        logits: Tensor,
+        tokens: Sequence[int | None],
+        parts: Sequence[Part],
+        sequences: Sequence[Continuation | Embedding],
+        wanted: Sequence[int],
+    ) -> dict[int, Score]:
+        """Of tokens that were drawn and are to be scored, by row of the logits."""
+        found: list[tuple[int, int, int]] = []  # row, token, how many likely ones
+        row = 0
+        for sequence, part, count in zip(sequences, parts, wanted, strict=True):
+            if isinstance(sequence, Continuation):
+                row += count
+                if sequence.top is not None and part.ends:
+                    for own in range(row - 1 - len(part.sequence.draft), row):
+                        if (token := tokens[own]) is not None:
+                            found.append((own, token, sequence.top))
+        if not found:
+            return {}
+        rows, drawn, tops = (list(column) for column in zip(*found, strict=True))
+        kept = logits if len(rows) == len(tokens) else logits[torch.tensor(rows)]
+        return dict(zip(rows, score_rows(kept, drawn, tops), strict=True))
+
     def _choose(
         self,
         sequence: Continuation,
         logits: Tensor,
         tokens: Sequence[int | None],
+        scores: Mapping[int, Score],
         rows: Sequence[int],
     ) -> list[int]:
         """The next tokens of a sequence, from logits after its last token and its guesses.
@@ -467,6 +493,7 @@ class Engine:
             sequence: it takes the tokens.
             logits: [M, V], of all sequences.
             tokens: drawn from each row already, or None.
+            scores: of tokens that were drawn and are to be scored, by row.
             rows: those of the next token and of those after right guesses.
         """
         chosen: list[int] = []
@@ -475,7 +502,7 @@ class Engine:
                 if sequence.finished or chosen[-1] != sequence.state.draft[i - 1]:
                     break
                 self.num_guessed += 1
-            token = tokens[row]
+            token, score = tokens[row], scores.get(row)
             if token is not None:
                 sequence.sampler.note(token)
             else:
@@ -484,8 +511,10 @@ class Engine:
                 except DataError as error:
                     sequence.end("error", str(error), refused=True)
                     break
+                if sequence.top is not None:
+                    (score,) = score_rows(logits[row : row + 1], [token], [sequence.top])
             chosen.append(token)
-            sequence.push(token, logits[row] if sequence.scores_tokens else _UNREAD)
+            sequence.push(token, score)
         return chosen
 
     def _watcher(self, part: Part) -> Retention | None:
@@ -520,8 +549,8 @@ class Engine:
             self.on_finish(sequence)
 
 
-def _reads_logits(sequence: Continuation | Embedding) -> bool:
-    return isinstance(sequence, Continuation) and sequence.reads_logits
+def _scores_prompt(sequence: Continuation | Embedding) -> bool:
+    return isinstance(sequence, Continuation) and sequence.params.prompt_logprobs is not None
 
 
 def _told(error: BaseException) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from sharpen.models.tokenizer import Tokenizer
@@ -20,6 +19,7 @@ from sharpen.serve.sampling import Sampler, SamplingParams
 from sharpen.serve.scheduler import Part, SequenceState
 from sharpen.serve.speculation import NgramGuesser
 from sharpen.serve.stop import TextStream
+from sharpen.serve.token_scores import Score, score_rows
 
 __all__ = ["Continuation", "FinishReason", "Piece", "TokenLogprob"]
 
@@ -150,14 +150,9 @@ class Continuation:
         self._logprobs: list[TokenLogprob] = []
 
     @property
-    def scores_tokens(self) -> bool:
-        """Whether it gives the log-probabilities of its tokens, and so reads logits."""
-        return self.params.logprobs is not None
-
-    @property
-    def reads_logits(self) -> bool:
-        """Whether it needs logits where its tokens are drawn from the model's own."""
-        return self.scores_tokens or self.params.prompt_logprobs is not None
+    def top(self) -> int | None:
+        """How many of the most likely tokens are told beside each; None where none is scored."""
+        return self.params.logprobs
 
     @property
     def finished(self) -> bool:
@@ -188,11 +183,14 @@ class Continuation:
         """Score the prompt's tokens that follow those of a part, by its logits [n, V]."""
         top = self.params.prompt_logprobs
         end = min(part.start + part.count, len(self.prompt_ids) - 1)
-        while top is not None and self._num_scored < end:  # one that gave way has scores already
-            at = self._num_scored
-            one = self._logprob(self.prompt_ids[at + 1], logits[at - part.start], top)
-            self._prompt_logprobs.append(one)
-            self._num_scored += 1
+        begin = self._num_scored
+        if top is None or begin >= end:  # one that gave way has scores already
+            return
+        tokens = self.prompt_ids[begin + 1 : end + 1]
+        rows = logits[begin - part.start : end - part.start]
+        scores = score_rows(rows, tokens, [top] * len(tokens))
+        self._prompt_logprobs += map(self._named, tokens, scores)
+        self._num_scored = end
 
     def drawn(self, ahead: int) -> Draw | None:
         """How the token is drawn from the model's own logits; None where these are changed first.
@@ -202,8 +200,8 @@ class Continuation:
         """
         return self.sampler.drawn(ahead) if self.guide is None else None
 
-    def push(self, token: int, logits: Tensor, scored: TokenLogprob | None = None) -> None:
-        """Take one token; ``logits`` [V] are the model's, unless it was scored elsewhere."""
+    def push(self, token: int, score: Score | None = None) -> None:
+        """Take one token, with its score by the model where :attr:`top` asks for one."""
         self.last_token_s = now = time.perf_counter()
         if self.first_token_s is None:
             self.first_token_s = now
@@ -213,8 +211,8 @@ class Continuation:
             return
         self.num_tokens += 1
         self._ids.append(token)
-        if self.params.logprobs is not None:
-            self._logprobs.append(scored or self._logprob(token, logits, self.params.logprobs))
+        if score is not None:
+            self._logprobs.append(self._named(token, score))
         text, stopped = self._text.push(token)
         if stopped:
             self._emit(text, "stop")
@@ -251,17 +249,11 @@ class Continuation:
         self.finish_reason = reason
         self._on_piece(piece)
 
-    def _logprob(self, token: int, logits: Tensor, top: int) -> TokenLogprob:
-        logprobs = torch.log_softmax(logits.float(), -1)
-        values, ids = torch.topk(logprobs, top)
+    def _named(self, token: int, score: Score) -> TokenLogprob:
         text = self._token_text
-        best = zip(ids.tolist(), values.tolist(), strict=True)
-        return TokenLogprob(
-            id=token,
-            text=text(token),
-            logprob=float(logprobs[token]),
-            top=tuple((i, text(i), value) for i, value in best),
-        )
+        logprob, likely = score
+        top = tuple((i, text(i), value) for i, value in likely)
+        return TokenLogprob(id=token, text=text(token), logprob=logprob, top=top)
 
     def _token_text(self, token: int) -> str:
         return self._tokenizer.decode([token], skip_special=False)

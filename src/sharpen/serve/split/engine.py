@@ -18,8 +18,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar
 
-import torch
-
 from sharpen.core.errors import ConfigError, DataError, ExecutionError
 from sharpen.models.load import resolve_model
 from sharpen.models.paged import Watcher
@@ -27,13 +25,14 @@ from sharpen.serve.adapters import NamedAdapter
 from sharpen.serve.embedding import Embedding
 from sharpen.serve.engine import Engine
 from sharpen.serve.llm import LLM
-from sharpen.serve.request import Continuation, Piece, TokenLogprob
+from sharpen.serve.request import Continuation, Piece
 from sharpen.serve.sampling import SamplingParams
 from sharpen.serve.scheduler import Part
 from sharpen.serve.split.fingerprint import adapter_hash, fingerprint
 from sharpen.serve.split.records import KVSender, KVWriter
 from sharpen.serve.split.ring import Ring
 from sharpen.serve.split.scores import pack_scores, unpack_scores
+from sharpen.serve.token_scores import Score
 
 __all__ = ["SplitEngine", "SplitLLM", "TokenContinuation", "take_token"]
 
@@ -52,8 +51,11 @@ def take_token(sequence: Continuation, token: int, line: Mapping[str, Any] | Non
     told = line or {}
     if "prompt" in told:
         sequence._prompt_logprobs = unpack_scores(told["prompt"], sequence._token_text)
-    scores = unpack_scores(told.get("score", ()), sequence._token_text)
-    sequence.push(token, torch.empty(0), scores[0] if scores else None)
+    score = None
+    if "score" in told:
+        logprob, likely = told["score"]
+        score = logprob, tuple((i, value) for i, value in likely)
+    sequence.push(token, score)
 
 
 class TokenContinuation(Continuation):
@@ -95,21 +97,21 @@ class TokenContinuation(Continuation):
         self._top = params.logprobs
 
     @property
-    def scores_tokens(self) -> bool:
-        """Whether log-probabilities of its tokens are wanted where they go."""
-        return self._top is not None
+    def top(self) -> int | None:
+        """As :class:`Continuation`'s, for where its tokens go."""
+        return self._top
 
-    def push(self, token: int, logits: torch.Tensor, scored: TokenLogprob | None = None) -> None:
-        """Take one token; ``logits`` are empty where it was chosen elsewhere."""
+    def push(self, token: int, score: Score | None = None) -> None:
+        """Take one token; it has no score here where it was chosen elsewhere."""
         if self.sender is not None:
             self.sender.finish(self.state.blocks, token)
         line: dict[str, Any] = {"token": token}
-        if self._top is not None and logits.numel():
-            line["score"] = pack_scores([self._logprob(token, logits, self._top)])
+        if score is not None:
+            line["score"] = score
         if self.num_tokens == 0 and self._prompt_logprobs:
             line["prompt"] = pack_scores(self._prompt_logprobs)
         self._on_token(line)
-        super().push(token, logits)
+        super().push(token)
 
 
 class SplitEngine(Engine):
