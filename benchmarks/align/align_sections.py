@@ -114,6 +114,53 @@ def trl(document: dict[str, Any], where: str) -> str:
     return "\n".join(lines)
 
 
+def cuda(document: dict[str, Any], where: str) -> str:
+    """Models of 0.5B and 1.5B on a GPU, beside TRL."""
+    r, config = document["results"], document["config"]
+    versions = document["machine"]["versions"]
+    lines = [
+        "| | seconds a step | TRL | speed | peak on the device, GiB | TRL | of TRL's |"
+        " new tokens/s | generating, of the time |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, one in r.items():
+        method, model = name.split(", ")
+        size, tune = config["sizes"][model], config["tune"][model]
+        ours = one["summary_s"]["ours"]
+        peer = ["ended" if "trl" in one["failed"] else "-", "-", "-", "-"]
+        if "speed" in one:
+            peer = [f"{one['summary_s']['trl']['min']:.2f}", f"{one['speed']:.2f} x"]
+            peer += [f"{one['device_bytes']['trl'] / 2**30:.1f}", f"{one['memory']:.2f}"]
+        made = ["-", "-"]
+        if one["parts_s"]:
+            draws = config["generations"] if method == "grpo" else 1
+            tokens = size["examples"] * draws * size["new"]
+            made = [f"{tokens / ours['median']:,.0f}"]
+            made += [f"{one['parts_s']['generate_s']['median'] / ours['median']:.0%}"]
+        lines.append(
+            f"| {method}, {model}, {'adapters' if tune == 'lora' else 'whole'} |"
+            f" {ours['min']:.2f} | {peer[0]} | {peer[1]} |"
+            f" {one['device_bytes']['ours'] / 2**30:.1f} | {peer[2]} | {peer[3]} |"
+            f" {made[0]} | {made[1]} |"
+        )
+    first = r["dpo, 0.5B"]["seconds"]["trl"]
+    size = config["sizes"]["0.5B"]
+    lines += [
+        "",
+        f"{config['device']}, bfloat16, random weights of Qwen2.5's shapes, prompts of"
+        f" {size['prompt']} tokens. A step: {size['examples']} pairs of texts of {size['text']}"
+        f" tokens (DPO), or {size['examples']} prompts with {config['generations']} completions"
+        f" (GRPO) or one (PPO, with four passes) of {size['new']} tokens. Fastest of"
+        f" {len(first)} steps (DPO) and of {len(r['grpo, 0.5B']['seconds']['ours'])} after the"
+        " first, in turn with TRL"
+        f" {versions['trl']} and transformers' generation; TRL's steps of DPO took"
+        f" {', '.join(f'{one:.2f}' for one in first)} s, until its pool of memory had grown. Both"
+        " sides have a process of their own on one device; TRL's DPO of 1.5B ended with an error"
+        f" beside ours. {where}; `benchmarks/align/bench_cuda.py`.",
+    ]
+    return "\n".join(lines)
+
+
 def functions(document: dict[str, Any], where: str) -> str:
     """What becomes of replies before and after learning from the sandbox."""
     r, config = document["results"], document["config"]
@@ -179,6 +226,7 @@ def agents(document: dict[str, Any], where: str) -> str:
 
 SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any], str], str]]] = {
     "align_agents": ("align_agents", agents),
+    "align_cuda": ("align_cuda", cuda),
     "align_functions": ("align_functions", functions),
     "align_learning": ("align_learning", learning),
     "align_remax": ("align_remax", remax),
