@@ -76,9 +76,12 @@ def rank_pid(rank: int) -> int:
 
 def make_job(data: Path, work: Path, steps: int, every: int) -> RankJob:
     return RankJob(
-        model="tiny",
-        data=data,
-        tokenizer_fingerprint=load_tokenizer("tiny").fingerprint,
+        target="sharpen.train.run:train_tokens",
+        given={
+            "model": "tiny",
+            "data": str(data),
+            "tokenizer_fingerprint": load_tokenizer("tiny").fingerprint,
+        },
         config=TrainConfig(
             steps=steps,
             global_batch=4,

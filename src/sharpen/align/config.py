@@ -13,11 +13,15 @@ from sharpen.align.places import file_of, placed
 from sharpen.core.config import from_dict
 from sharpen.core.errors import ConfigError
 from sharpen.optim.schedules import ScheduleKind
+from sharpen.plan.parallel import ParallelConfig
 from sharpen.train.config import ActConfig, CheckpointConfig, FTConfig, MetricsConfig, TrainConfig
 
 __all__ = ["MAY_CHANGE", "AlignConfig", "BranchConfig", "RewardConfig", "SamplingConfig"]
 
-MAY_CHANGE = ("checkpoint", "metrics", "act", "micro_batch", "samples", "device")
+MAY_CHANGE = (
+    *("checkpoint", "metrics", "act", "micro_batch", "samples", "device"),
+    *("nproc", "parallel", "ft"),
+)
 """Keys that may differ between a checkpoint and the training that goes on from it."""
 
 MethodName = Literal[
@@ -308,11 +312,21 @@ class AlignConfig:
     samples: int = 2
     """Completions of each step that are kept to be read."""
 
+    nproc: int | None = None
+    """Processes to start on this machine; default as many as ``parallel`` asks for. Each learns
+    from its share of the batch, and generates it with an engine of its own."""
+
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """What the processes share: ``zero_stage``, at most 1 for methods that generate."""
+
     act: ActConfig = field(default_factory=ActConfig)
     """Activation memory."""
 
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """Checkpoints."""
+
+    ft: FTConfig = field(default_factory=FTConfig)
+    """What happens when a process fails."""
 
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     """Logging."""
@@ -391,7 +405,33 @@ class AlignConfig:
             raise ConfigError(
                 f"minibatches={self.minibatches} cut a batch of {self.completions} completions."
             )
-        self.training(1)
+        self._check_ranks()
+        self.training(1, self.micro_batch or 1)
+
+    def _check_ranks(self) -> None:
+        if self.nproc is not None and self.nproc < 1:
+            raise ConfigError(f"nproc={self.nproc} must be at least 1.")
+        parallel, ranks = self.parallel, self.data_ranks
+        if parallel.sequence_ranks > 1:
+            raise ConfigError(
+                f"parallel.sp={parallel.sp} and parallel.ring={parallel.ring}: alignment shares no "
+                "sequence over processes. Leave both at 1."
+            )
+        if self.generates and parallel.zero_stage > 1:
+            raise ConfigError(
+                f"parallel.zero_stage={parallel.zero_stage}: {self.method} generates, and needs "
+                "whole weights in every process. Take 0 or 1."
+            )
+        if self.batch % ranks:
+            raise ConfigError(
+                f"batch={self.batch} cannot be shared by {ranks} processes. Take "
+                f"{self.batch // ranks * ranks or ranks}, or another multiple."
+            )
+        if "://" in self.engine and ranks > 1:
+            raise ConfigError(
+                f"engine={self.engine} takes the weights of one process: leave nproc and parallel "
+                "out, or take engine=serve."
+            )
 
     def method_options(self) -> Any:
         """The method's settings as its own dataclass.
@@ -435,6 +475,11 @@ class AlignConfig:
     def completions(self) -> int:
         """Completions of a step, on all processes; examples, where none are generated."""
         return self.batch * self.draws if self.generates else self.batch
+
+    @property
+    def data_ranks(self) -> int:
+        """Processes that have a share of a batch each."""
+        return self.parallel.layout(self.parallel.processes(self.nproc)).data_ranks
 
     @property
     def updates(self) -> int:
@@ -503,6 +548,8 @@ class AlignConfig:
             deterministic=self.deterministic,
             act=self.act,
             checkpoint=self.checkpoint,
-            ft=FTConfig(),
+            nproc=self.nproc,
+            parallel=self.parallel,
+            ft=self.ft,
             metrics=self.metrics,
         )

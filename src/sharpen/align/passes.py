@@ -41,8 +41,8 @@ def pass_tokens(config: AlignConfig, method: Description, lengths: Lengths, size
 
 
 def default_micro_batch(config: AlignConfig, method: Description, lengths: Lengths) -> int:
-    """The most examples that divide the batch and compute about 8,192 tokens; 1 at least."""
-    whole = config.completions
+    """The most examples that divide a process's share and have about 8,192 tokens; at least 1."""
+    whole = config.completions // config.data_ranks
     sizes = [size for size in range(1, whole + 1) if whole % size == 0]
     fits = [size for size in sizes if pass_tokens(config, method, lengths, size) <= _TOKENS]
     return max(fits, default=1)

@@ -1,5 +1,7 @@
 """What an alignment will need: the policy's training, and all models and caches beside it.
 
+Memory is that of one process, where there are several.
+
 ::
 
     policy      as of the ``train`` stage: weights, gradients, optimizer states, activations
@@ -159,16 +161,21 @@ def _job(
     config: AlignConfig, method: Description, spec: ModelSpec, lengths: Lengths
 ) -> TrainingJob:
     size = config.micro_batch or default_micro_batch(config, method, lengths)
-    size = min(size, config.completions)
+    share = config.completions // config.data_ranks
+    size = min(size, share)
     tokens = pass_tokens(config, method, lengths, size)
     completed = tokens - pass_tokens(config, method, replace(lengths, completion=0), size)
     training = config.training(1)
+    layout = config.parallel.layout(training.world_size)
     tile = config.act.tiled_loss
     return TrainingJob(
         spec=spec,
         adapters=training.adapters,
         seq_len=tokens,
-        grad_accum=-(-config.completions // size),
+        grad_accum=-(-share // size),
+        world_size=layout.world_size,
+        state_ranks=layout.state_ranks,
+        zero_stage=config.parallel.zero_stage,
         nf4=config.tune == "qlora",
         dtype=config.dtype,
         checkpointing=config.act.mode,
@@ -197,7 +204,7 @@ def _beside(
     if config.generates and config.engine in ("auto", "serve"):
         dtype = config.dtype if config.engine_dtype == "same" else config.engine_dtype
         found["engine"] = _BYTES[dtype] * spec.num_parameters
-        sequences = min(_ENGINE_BATCH, 2 * config.completions)
+        sequences = min(_ENGINE_BATCH, 2 * config.completions // config.data_ranks)
         tokens = sequences * -(-longest // _BLOCK) * _BLOCK
         cache = 2 * spec.num_layers * spec.kv_size * tokens * _BYTES[dtype]
         found["keys and values"] = min(cache, _MOST_CACHE)

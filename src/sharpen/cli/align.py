@@ -55,6 +55,9 @@ Steps = Annotated[int | None, typer.Option(help="Steps; default 100.")]
 Rate = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")]
 Reference = Annotated[str | None, typer.Option(help="The reference: a model; default the start.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out and count them.")]
+Processes = Annotated[
+    int | None, typer.Option("--nproc", help="Processes that learn, on this machine.", min=1)
+]
 Seed = Annotated[int, typer.Option(help="Of order, completions and adapters.")]
 Force = Annotated[bool, typer.Option("--force", help="Run even when the plan says no.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Plan, and do nothing.")]
@@ -80,6 +83,7 @@ def _add(method: str, title: str, example: str) -> None:
         lr: Rate = None,
         reference: Reference = None,
         skip_bad: SkipBad = False,
+        nproc: Processes = None,
         seed: Seed = 0,
         force: Force = False,
         dry_run: DryRun = False,
@@ -93,6 +97,7 @@ def _add(method: str, title: str, example: str) -> None:
             "lr": lr,
             "reference": reference,
             "skip_bad": skip_bad or None,
+            "nproc": nproc,
         }
         recipe = _recipe(method, model, overrides, given, seed)
         if dry_run:
@@ -195,6 +200,7 @@ def agent(
     lora: Lora = None,
     steps: Steps = None,
     lr: Rate = None,
+    nproc: Processes = None,
     seed: Seed = 0,
     force: Force = False,
     dry_run: DryRun = False,
@@ -207,6 +213,7 @@ def agent(
         "rank": lora,
         "steps": steps,
         "lr": lr,
+        "nproc": nproc,
     }
     recipe = _recipe(method, model, overrides, given, seed)
     if dry_run:

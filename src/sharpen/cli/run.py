@@ -25,7 +25,7 @@ Force = Annotated[bool, typer.Option("--force", help="Run even when the plan say
 Until = Annotated[str | None, typer.Option(help="Name of the last stage to run.")]
 Processes = Annotated[
     int | None,
-    typer.Option("--nproc", help="Processes that train, on this machine.", min=1),
+    typer.Option("--nproc", help="Processes that train and align, on this machine.", min=1),
 ]
 Seed = Annotated[int | None, typer.Option(help="The recipe's seed.")]
 _QUANTITIES = {
@@ -53,7 +53,7 @@ def carry_out(
     given = [*(overrides or []), *([f"seed={seed}"] if seed is not None else [])]
     if nproc is not None:
         stages = load_recipe(recipe, given).stages
-        given += [f"{s.name}.nproc={nproc}" for s in stages if s.type.name == "train"]
+        given += [f"{s.name}.nproc={nproc}" for s in stages if s.type.name in ("train", "align")]
     with observe() as observer:
         done = run(recipe, given, output=output, until=until, force=force, observer=observer)
 

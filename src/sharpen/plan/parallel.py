@@ -74,6 +74,12 @@ class ParallelConfig:
         """Whether a ring's tokens lie zigzag."""
         return self.ring > 1 and self.load_balance != "none"
 
+    def processes(self, nproc: int | None = None) -> int:
+        """Processes of a job: ``nproc``, or as many as the degrees ask for."""
+        if nproc is not None:
+            return nproc
+        return self.dp_replicate * max(self.dp_shard, 1) * self.ring * self.sp
+
     def layout(self, world_size: int) -> ParallelLayout:
         """The degrees for so many processes.
 

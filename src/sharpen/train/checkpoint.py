@@ -36,10 +36,16 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from sharpen._version import __version__
-from sharpen.core.errors import FileFormatError, SharpenError, StorageError, storage_errors
+from sharpen.core.errors import (
+    ExecutionError,
+    FileFormatError,
+    SharpenError,
+    StorageError,
+    storage_errors,
+)
 from sharpen.core.files import (
     FileLock,
     atomic_write_text,
@@ -50,7 +56,7 @@ from sharpen.core.files import (
 )
 from sharpen.models.hf import save_tensors
 
-__all__ = ["Checkpoint", "CheckpointManager", "Piece"]
+__all__ = ["Checkpoint", "CheckpointManager", "Piece", "read_trained"]
 
 _log = logging.getLogger(__name__)
 _FORMAT = 2
@@ -426,3 +432,27 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise FileFormatError(f"{path}/manifest.json is damaged: {error}") from None
     result: dict[str, Any] = manifest
     return result
+
+
+def read_trained(model: nn.Module, folder: Path, steps: int) -> None:
+    """Copy what trains of a model from the last checkpoint of a training that has ended.
+
+    Args:
+        model: its parameters that require gradients change.
+        folder: of the checkpoints.
+        steps: that the training did.
+
+    Raises:
+        ExecutionError: that checkpoint is gone or damaged.
+    """
+    manager = CheckpointManager(folder)
+    try:
+        found = manager.load_latest()
+    finally:
+        manager.close()
+    if found is None or found.step != steps:
+        raise ExecutionError(f"the last checkpoint in {folder} is gone or damaged.")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(found.read("model", name))

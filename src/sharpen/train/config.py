@@ -352,9 +352,7 @@ class TrainConfig:
     @property
     def world_size(self) -> int:
         """Processes to start."""
-        degrees = self.parallel
-        needed = degrees.dp_replicate * max(degrees.dp_shard, 1) * degrees.ring * degrees.sp
-        return self.nproc if self.nproc is not None else needed
+        return self.parallel.processes(self.nproc)
 
     @property
     def adapts(self) -> bool:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sharpen.core.assets import ASSETS
-from sharpen.core.errors import ConfigError, ExecutionError
+from sharpen.core.errors import ConfigError
 from sharpen.core.stage import Progress, StageContext, StageResult
 from sharpen.data import TokenDataset
 from sharpen.models.decoder import DecoderLM
 from sharpen.models.tokenizer import check_compatible, load_tokenizer
 from sharpen.plan.device import load_profile
 from sharpen.plan.training import TrainingJob, step_flops
-from sharpen.train.checkpoint import CheckpointManager
+from sharpen.train.checkpoint import read_trained
 from sharpen.train.config import TrainConfig
 from sharpen.train.ft.driver import RankJob, drive
+from sharpen.train.ft.rank import Rank
 from sharpen.train.ft.selfcheck import Needs
 from sharpen.train.ft.timeline import write_trace
 from sharpen.train.half import HalfFineTuning
@@ -26,7 +27,7 @@ from sharpen.train.predict import training_job
 from sharpen.train.prepare import prepare_model, write_trained
 from sharpen.train.trainer import StepReport, Trainer, TrainResult
 
-__all__ = ["run_train"]
+__all__ = ["run_train", "train_tokens"]
 
 
 class _Report:
@@ -126,13 +127,6 @@ def _trace(config: TrainConfig, context: StageContext) -> Path | None:
     return context.run_folder / f"timeline-{context.stage}.json"
 
 
-def _needs(model: DecoderLM, world_size: int) -> Needs:
-    """A checkpoint's parameters and moments in float32, and the weights in every rank."""
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    held = sum(p.numel() * p.element_size() for p in model.parameters())
-    return Needs(disk_bytes=12 * trained, memory_bytes=held * world_size)
-
-
 def _mfu(job: TrainingJob, step_s: float) -> float:
     """Model FLOP utilization: no causal discount, recomputation not counted (PaLM's convention)."""
     peak = load_profile(max_age_s=math.inf).matmul[job.dtype].peak * 1e9
@@ -150,28 +144,45 @@ def _train_on_ranks(
 ) -> TrainResult:
     """Train in processes that a driver watches; the last checkpoint's weights go into ``model``."""
     job = RankJob(
-        model=ref,
-        data=data.folder,
-        tokenizer_fingerprint=fingerprint,
+        target="sharpen.train.run:train_tokens",
+        given={"model": ref, "data": str(data.folder), "tokenizer_fingerprint": fingerprint},
         config=config,
         work=context.work,
         seed=context.seed,
         trace=_trace(config, context),
-        needs=_needs(model, config.world_size),
+        needs=Needs.of(model, config.world_size),
     )
     done = TrainResult(**drive(job, report.on_event))
-    manager = CheckpointManager(context.work)
-    try:
-        found = manager.load_latest()
-    finally:
-        manager.close()
-    if found is None or found.step != done.steps:
-        raise ExecutionError(f"the last checkpoint in {context.work} is gone or damaged.")
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    with torch.no_grad():
-        for name, parameter in trained.items():
-            parameter.copy_(found.read("model", name))
+    read_trained(model, context.work, done.steps)
     return done
+
+
+def train_tokens(given: Mapping[str, Any], config: TrainConfig, rank: Rank) -> dict[str, Any]:
+    """What a rank does: train on a token data set.
+
+    Args:
+        given: ``model``, ``data`` and ``tokenizer_fingerprint``.
+        config: what to do.
+        rank: see there.
+
+    Returns:
+        The fields of this rank's :class:`TrainResult`; ``peak_bytes`` is the highest of all ranks.
+    """
+    data = TokenDataset(
+        Path(given["data"]), "train", tokenizer_fingerprint=given["tokenizer_fingerprint"]
+    )
+    trainer = Trainer(
+        prepare_model(given["model"], config, seed=rank.seed),
+        data,
+        config,
+        output=rank.work,
+        seed=rank.seed,
+        callbacks=rank.callbacks,
+        timeline=rank.timeline,
+    )
+    done = trainer.fit()
+    peak = trainer.parallel.highest(done.peak_bytes)
+    return {**asdict(done), "peak_bytes": round(peak)}
 
 
 def _rounds(config: TrainConfig, seed: int) -> list[HalfFineTuning]:

@@ -41,9 +41,8 @@ def make_job(inputs: tuple[str, Path, str], work: Path, **changes: Any) -> RankJ
     }
     config = TrainConfig(**{**options, **changes})
     return RankJob(
-        model=model,
-        data=data,
-        tokenizer_fingerprint=fingerprint,
+        target="sharpen.train.run:train_tokens",
+        given={"model": model, "data": str(data), "tokenizer_fingerprint": fingerprint},
         config=config,
         work=work,
         seed=1,

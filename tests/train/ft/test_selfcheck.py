@@ -108,9 +108,12 @@ def test_a_rank_that_fails_its_check_ends_the_job(tmp_path: Path) -> None:
 
     def attempt(when: str, spoil: bool) -> list[dict[str, Any]]:
         job = RankJob(
-            model=str(model),
-            data=tmp_path / "data",
-            tokenizer_fingerprint=load_tokenizer(model).fingerprint,
+            target="sharpen.train.run:train_tokens",
+            given={
+                "model": str(model),
+                "data": str(tmp_path / "data"),
+                "tokenizer_fingerprint": load_tokenizer(model).fingerprint,
+            },
             config=TrainConfig(
                 steps=2,
                 global_batch=2,

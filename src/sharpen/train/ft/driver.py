@@ -19,7 +19,7 @@ import selectors
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,14 +46,11 @@ _IDLE_RESTARTS = 2  # without a step done in between
 class RankJob:
     """What every rank trains."""
 
-    model: str
-    """Reference of the model: a folder, an asset's name or a ``.gguf`` file."""
+    target: str
+    """``MODULE:FUNCTION`` that trains; see :class:`~sharpen.train.ft.rank.Rank`."""
 
-    data: Path
-    """Folder of the token data set."""
-
-    tokenizer_fingerprint: str
-    """Of the tokenizer that the data must be made with."""
+    given: Mapping[str, Any]
+    """What that function is given, as JSON holds it."""
 
     config: TrainConfig
     """What to do."""
@@ -94,9 +91,10 @@ class _Attempt:
         self._reader, writer = os.pipe()
         os.set_blocking(self._reader, False)
         described = {
-            **{key: str(getattr(job, key)) for key in ("model", "data", "work")},
-            "tokenizer_fingerprint": job.tokenizer_fingerprint,
+            "target": job.target,
+            "given": dict(job.given),
             "config": to_dict(job.config),
+            "work": str(job.work),
             "seed": job.seed,
             "folder": str(folder),
             "world_size": self.world_size,
@@ -115,7 +113,7 @@ class _Attempt:
                     "sharpen.train.ft.rank:work",
                     {**described, "rank": rank},
                     descriptors=(writer,) if rank == 0 else (),
-                    preload=("sharpen.train.ft.rank",),
+                    preload=("sharpen.train.ft.rank", job.target.partition(":")[0]),
                     environment=environment,
                 )
                 self.processes.append(process)
@@ -214,11 +212,11 @@ def drive(job: RankJob, on_event: Callable[[dict[str, Any]], None]) -> dict[str,
 
     Args:
         job: what to train.
-        on_event: told of ``start`` (with ``step``), ``step`` (with ``report``) and ``failure``
-            (with ``message``).
+        on_event: told of ``start`` (with ``step``), ``step`` (with ``report``), ``failure`` (with
+            ``message``), and of what rank 0 tells beside.
 
     Returns:
-        The fields of rank 0's :class:`TrainResult`; ``peak_bytes`` is the highest of all ranks.
+        What the function that trains has returned on rank 0.
 
     Raises:
         SharpenError: what a rank raised, if starting again cannot help.
@@ -281,8 +279,9 @@ def _attempt(
                 if event["event"] == "result":
                     result = {k: v for k, v in event.items() if k != "event"}
                     continue
-                started = True
-                step = event["step"] if event["event"] == "start" else event["report"]["step"]
+                if event["event"] in ("start", "step"):
+                    started = True
+                    step = event["step"] if event["event"] == "start" else event["report"]["step"]
                 on_event(event)
             if result is not None and attempt.ended():
                 return result, None, step

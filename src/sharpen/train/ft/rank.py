@@ -1,17 +1,20 @@
 """One rank of a training, in a process that a driver started.
 
-Rank 0 writes events to the driver's pipe, one JSON object a line: ``start``, ``step``, ``result``.
-A rank that fails leaves its error as ``error-<rank>.json``.
+What is trained is up to the function that the job names; it gets a :class:`Rank`. Rank 0 writes
+events to the driver's pipe, one JSON object a line: ``start``, ``step``, ``result``, and whatever
+that function tells. A rank that fails leaves its error as ``error-<rank>.json``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import logging
 import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,15 +24,40 @@ import torch.distributed as dist
 
 from sharpen.core.config import from_dict
 from sharpen.core.errors import SharpenError
-from sharpen.data import TokenDataset
 from sharpen.train.config import TrainConfig
 from sharpen.train.ft.heartbeat import Heartbeat
 from sharpen.train.ft.selfcheck import Needs, SelfCheckError, check_connections, check_process
 from sharpen.train.ft.timeline import Timeline, spans_file
-from sharpen.train.prepare import prepare_model, training_device
+from sharpen.train.prepare import training_device
 from sharpen.train.trainer import StepReport, Trainer
 
-__all__ = ["work"]
+__all__ = ["Rank", "work"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rank:
+    """What the function that trains is given beside its job and config.
+
+    It is called as ``function(given, config, rank)`` and returns what the driver is to return.
+    """
+
+    number: int
+    """Which rank this is."""
+
+    work: Path
+    """Folder of the checkpoints."""
+
+    seed: int
+    """Of the training."""
+
+    callbacks: tuple[Any, ...]
+    """For every :class:`~sharpen.train.trainer.Trainer`: they tell that the rank is alive."""
+
+    timeline: Timeline
+    """For the trainer."""
+
+    tell: Callable[..., None] | None
+    """``tell(kind, **fields)`` tells the driver more; on rank 0 alone."""
 
 
 class _Events:
@@ -95,25 +123,20 @@ def _train(job: dict[str, Any], rank: int, heartbeat: Heartbeat, events: _Events
     )
     if job["selfcheck"]:
         check_connections()
-    data = TokenDataset(
-        Path(job["data"]), "train", tokenizer_fingerprint=job["tokenizer_fingerprint"]
-    )
-    model = prepare_model(job["model"], config, seed=job["seed"])
-    callbacks: list[Any] = [heartbeat]
-    if events is not None:
-        callbacks.append(events)
-    trainer = Trainer(
-        model,
-        data,
-        config,
-        output=Path(job["work"]),
+    callbacks: tuple[Any, ...] = (heartbeat,) if events is None else (heartbeat, events)
+    module, _, name = job["target"].partition(":")
+    train: Callable[[Mapping[str, Any], TrainConfig, Rank], Mapping[str, Any]]
+    train = getattr(importlib.import_module(module), name)
+    given = Rank(
+        number=rank,
+        work=Path(job["work"]),
         seed=job["seed"],
         callbacks=callbacks,
         timeline=Timeline(config.metrics.timeline, path=spans_file(Path(job["folder"]), rank)),
+        tell=events.send if events is not None else None,
     )
-    done = trainer.fit()
-    peak = trainer.parallel.highest(done.peak_bytes)
+    done = train(job["given"], config, given)
     if events is not None:
-        events.send("result", **{**dataclasses.asdict(done), "peak_bytes": round(peak)})
+        events.send("result", **done)
     dist.barrier()
     dist.destroy_process_group()

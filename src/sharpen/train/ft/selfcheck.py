@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from sharpen.core.errors import ExecutionError
 
@@ -43,6 +43,13 @@ class Needs:
 
     memory_bytes: int = 0
     """Available memory for the model's weights in all ranks."""
+
+    @classmethod
+    def of(cls, model: nn.Module, ranks: int) -> Needs:
+        """A checkpoint's parameters and moments in float32, and the weights in every rank."""
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        held = sum(p.numel() * p.element_size() for p in model.parameters())
+        return cls(disk_bytes=12 * trained, memory_bytes=held * ranks)
 
 
 def check_process(folder: Path, needs: Needs) -> None:
