@@ -16,7 +16,14 @@ from sharpen.optim.schedules import ScheduleKind
 from sharpen.plan.parallel import ParallelConfig
 from sharpen.train.config import ActConfig, CheckpointConfig, FTConfig, MetricsConfig, TrainConfig
 
-__all__ = ["MAY_CHANGE", "AlignConfig", "BranchConfig", "RewardConfig", "SamplingConfig"]
+__all__ = [
+    "MAY_CHANGE",
+    "AlignConfig",
+    "BranchConfig",
+    "FailureConfig",
+    "RewardConfig",
+    "SamplingConfig",
+]
 
 MAY_CHANGE = (
     *("checkpoint", "metrics", "act", "micro_batch", "samples", "device"),
@@ -136,6 +143,14 @@ class RewardConfig:
         given = (options.get(name) for name in _PATH_OPTIONS.get(self.uses, ()))
         folders = [Path(path) for path in given if path]
         return folders if file is None else [file, *folders]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FailureConfig(FTConfig):
+    """As for training, but for the time that a batch may take: it is generated and rewarded too."""
+
+    hang_timeout_s: float = 1800.0
+    """Seconds without a step after which the job counts as hung."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -325,7 +340,7 @@ class AlignConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """Checkpoints."""
 
-    ft: FTConfig = field(default_factory=FTConfig)
+    ft: FailureConfig = field(default_factory=FailureConfig)
     """What happens when a process fails."""
 
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
