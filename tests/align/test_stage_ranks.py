@@ -123,6 +123,17 @@ def test_a_process_that_is_killed_is_started_again(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("nproc", [1, 2])
+def test_a_timeline_shows_all_processes(
+    nproc: int, model: Path, files: Path, tmp_path: Path
+) -> None:
+    done = Stage(model, tmp_path, **config("dpo", files, nproc=nproc, metrics={"timeline": True}))
+    found = json.loads((done.folder / "timeline-align.json").read_text())["traceEvents"]
+    assert {event["pid"] for event in found} == set(range(nproc))
+    assert {"forward", "backward"} <= {event["name"] for event in found}
+
+
+@pytest.mark.slow
 def test_an_error_of_a_process_is_told_once(model: Path, files: Path, tmp_path: Path) -> None:
     (files / "broken.py").write_text("def score(prompts, completions, meta):\n    return 1 / 0\n")
     reward = {"uses": f"{files}/broken.py:score", "workers": 1}

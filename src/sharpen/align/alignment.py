@@ -140,7 +140,8 @@ class Alignment:
         check_compatible(self.tokenizer, self.model.spec, f"the model {Path(base).name}")
         if self.method.add_heads is not None:
             self.method.add_heads(self.model)
-        self._callbacks, self._timeline = tuple(callbacks), timeline
+        self._callbacks = tuple(callbacks)
+        self.timeline = timeline or Timeline(self.training.metrics.timeline)
         self._options = config.method_options()
         pad = self.tokenizer.pad_id if self.tokenizer.pad_id is not None else self.tokenizer.eos_id
         self._pad_id = pad or 0
@@ -328,7 +329,7 @@ class Alignment:
                 output=self.context.work / part,
                 seed=self.context.seed,
                 callbacks=[report, *self._callbacks],
-                timeline=self._timeline,
+                timeline=self.timeline,
             )
             done = trainer.fit()
         self._told |= report.first_and_last()

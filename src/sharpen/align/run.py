@@ -26,11 +26,10 @@ from sharpen.train.config import TrainConfig
 from sharpen.train.ft.driver import RankJob, drive
 from sharpen.train.ft.rank import Rank
 from sharpen.train.ft.selfcheck import Needs
+from sharpen.train.ft.timeline import trace_file, write_trace
 from sharpen.train.prepare import write_trained
 
 __all__ = ["align_rank", "run_align"]
-
-_FOLDERS = ("folder", "run_folder")  # of a context
 
 
 def run_align(config: AlignConfig, context: StageContext) -> StageResult:
@@ -43,6 +42,8 @@ def run_align(config: AlignConfig, context: StageContext) -> StageResult:
         done, measured = _learn_on_ranks(job)
     else:
         done, measured = job.learn()
+        if (trace := trace_file(job.training.metrics, context)) is not None:
+            write_trace(trace, {0: job.timeline.spans})
     model, method = job.model, job.method
     name = context.model if context.model in ASSETS else Path(context.model).name
     results = _results(model, done, job.rows)
@@ -106,7 +107,8 @@ def _learn_on_ranks(job: Alignment) -> tuple[TrainResult, dict[str, Any]]:
         "config": to_dict(job.config),
         "base": job.base,
         "stage": context.stage,
-        **{key: str(getattr(context, key) or "") for key in _FOLDERS},
+        "folder": str(context.folder or ""),
+        "run_folder": str(context.run_folder or ""),
     }
     copies = 2 if job.config.generates else 1  # the engine's
     ranks = RankJob(
@@ -115,6 +117,7 @@ def _learn_on_ranks(job: Alignment) -> tuple[TrainResult, dict[str, Any]]:
         config=training,
         work=context.work,
         seed=context.seed,
+        trace=trace_file(training.metrics, context),
         needs=Needs.of(job.model, copies * training.world_size),
     )
     with ExitStack() as stack:
@@ -145,9 +148,6 @@ def align_rank(given: Mapping[str, Any], config: TrainConfig, rank: Rank) -> dic
         tell("progress", description=description, total=total)
         yield _Bar(tell)
 
-    folder, run_folder = (
-        Path(one) if one else None for one in (given["folder"], given["run_folder"])
-    )
     context = StageContext(
         stage=given["stage"],
         seed=rank.seed,
@@ -155,8 +155,8 @@ def align_rank(given: Mapping[str, Any], config: TrainConfig, rank: Rank) -> dic
         inputs={},
         output=rank.work,
         work=rank.work,
-        folder=folder,
-        run_folder=run_folder if tell is not None else None,
+        folder=Path(given["folder"]) if given["folder"] else None,
+        run_folder=Path(given["run_folder"]) if tell and given["run_folder"] else None,
         on_metric=tell and (lambda name, value, at: tell("metric", name=name, value=value, at=at)),
         on_rewind=tell and (lambda to: tell("rewind", to=to)),
         on_progress=progress if tell is not None else None,

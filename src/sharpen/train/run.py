@@ -21,7 +21,7 @@ from sharpen.train.config import TrainConfig
 from sharpen.train.ft.driver import RankJob, drive
 from sharpen.train.ft.rank import Rank
 from sharpen.train.ft.selfcheck import Needs
-from sharpen.train.ft.timeline import write_trace
+from sharpen.train.ft.timeline import trace_file, write_trace
 from sharpen.train.half import HalfFineTuning
 from sharpen.train.predict import training_job
 from sharpen.train.prepare import prepare_model, write_trained
@@ -106,7 +106,7 @@ def run_train(config: TrainConfig, context: StageContext) -> StageResult:
                 callbacks=[*rounds, report],
             )
             done = trainer.fit()
-            trace = _trace(config, context)
+            trace = trace_file(config.metrics, context)
             if trace is not None:
                 write_trace(trace, {0: trainer.timeline.spans})
     name = context.model if context.model in ASSETS else Path(context.model).name
@@ -118,13 +118,6 @@ def run_train(config: TrainConfig, context: StageContext) -> StageResult:
         result.measured["slow_ranks"] = done.slow_ranks
     write_trained(model, config, context.output, tokenizer, name)
     return result
-
-
-def _trace(config: TrainConfig, context: StageContext) -> Path | None:
-    """Where the timeline goes, if there is one."""
-    if not config.metrics.timeline or context.run_folder is None:
-        return None
-    return context.run_folder / f"timeline-{context.stage}.json"
 
 
 def _mfu(job: TrainingJob, step_s: float) -> float:
@@ -149,7 +142,7 @@ def _train_on_ranks(
         config=config,
         work=context.work,
         seed=context.seed,
-        trace=_trace(config, context),
+        trace=trace_file(config.metrics, context),
         needs=Needs.of(model, config.world_size),
     )
     done = TrainResult(**drive(job, report.on_event))

@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Any
 from sharpen.core.files import atomic_write_json
 
 if TYPE_CHECKING:
+    from sharpen.core.stage import StageContext
+    from sharpen.train.config import MetricsConfig
     from sharpen.train.parallel import Parallel
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "clock_offset",
     "read_spans",
     "spans_file",
+    "trace_file",
     "write_trace",
 ]
 
@@ -213,3 +216,10 @@ def write_trace(path: Path, ranks: Mapping[int, Iterable[Span]]) -> None:
         StorageError: it cannot be written.
     """
     atomic_write_json(path, chrome_trace(ranks))
+
+
+def trace_file(metrics: MetricsConfig, context: StageContext) -> Path | None:
+    """Where a stage's timeline goes, if there is one."""
+    if not metrics.timeline or context.run_folder is None:
+        return None
+    return context.run_folder / f"timeline-{context.stage}.json"
