@@ -6,13 +6,16 @@ Whatever else the machine does strikes all, and peak memory is each process's ow
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 __all__ = ["Turn", "peak_bytes", "resident_bytes", "start", "step"]
+
+_errors: dict[int, IO[str]] = {}  # what contenders write there, by pid
 
 
 def peak_bytes() -> int:
@@ -50,14 +53,17 @@ def start(
     module: str, side: str, *args: str, env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
     """A contender: ``python -m module --side side args...``."""
-    return subprocess.Popen(
+    errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - read when it has ended
+    child = subprocess.Popen(
         [sys.executable, "-m", module, "--side", side, *args],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=None if os.environ.get("BENCH_VERBOSE") else subprocess.DEVNULL,
+        stderr=errors,
         text=True,
         env=env,
     )
+    _errors[child.pid] = errors
+    return child
 
 
 def step(child: subprocess.Popen[str]) -> dict[str, float]:
@@ -70,4 +76,8 @@ def step(child: subprocess.Popen[str]) -> dict[str, float]:
         if line.startswith("step "):
             found: dict[str, float] = json.loads(line[5:])
             return found
-    raise RuntimeError(f"{child.args} ended with code {child.wait()}")
+    code, errors = child.wait(), _errors.pop(child.pid)
+    with errors:
+        errors.seek(0)
+        last = next((line for line in reversed(errors.read().splitlines()) if line.strip()), "")
+    raise RuntimeError(f"{child.args} ended with code {code}: {last}")
