@@ -73,7 +73,7 @@ def test_instructions_stand_before_what_is_read_and_learnt(
             heard.extend(list(prompt) for prompt in prompts)
             return super().generate(prompts, params)
 
-    monkeypatch.setattr("sharpen.align.run.PlainEngine", Heard)
+    monkeypatch.setattr("sharpen.align.alignment.PlainEngine", Heard)
     text = "Letters from the beginning of the alphabet are low, and all others are high."
     (tmp_path / "told.txt").write_text(f"{text}\n")
     told = f"@{tmp_path / 'told.txt'}"
