@@ -98,8 +98,7 @@ def _longest(config: AlignConfig, rows: TokenizedRows) -> Lengths:
     room = config.sampling.max_tokens if config.generates else 0
     if not rows.rows:
         return Lengths(0, _EPISODE + room)
-    row = max(rows.rows, key=len)
-    return Lengths(len(row.prompt), len(row) - len(row.prompt) + room)
+    return Lengths.longest(rows.rows, room)
 
 
 class Alignment:

@@ -7,10 +7,12 @@ below 8 tokens).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sharpen.align.config import AlignConfig
 from sharpen.align.options.methods import Description
+from sharpen.align.rows.tokens import TokenRow
 
 __all__ = ["Lengths", "default_micro_batch", "pass_tokens"]
 
@@ -23,6 +25,12 @@ class Lengths:
 
     prompt: int
     completion: int
+
+    @classmethod
+    def longest(cls, rows: Sequence[TokenRow], room: int) -> Lengths:
+        """Of the longest of some rows, with ``room`` for what is generated after its prompt."""
+        row = max(rows, key=len)
+        return cls(len(row.prompt), len(row) - len(row.prompt) + room)
 
     @property
     def whole(self) -> int:

@@ -63,10 +63,9 @@ def predict_align(config: AlignConfig, context: RecipeContext) -> Prediction:
         find_world(placed(config.world, context.resolve))
     device: DeviceProfile = context.device or load_profile()
     lengths = _longest(config, method, context, spec, reward)
-    longest = lengths.prompt + lengths.completion
     job = _job(config, method, spec, lengths)
     parts = training_memory(job, device.base_bytes)
-    parts |= _beside(config, method, spec, longest, parts)
+    parts |= _beside(config, method, spec, lengths.whole, parts)
     steps = config.num_steps(0) if config.epochs is None else None
     step_s = sum(training_step_s(job, device).values())
     if config.generates:
@@ -81,7 +80,7 @@ def predict_align(config: AlignConfig, context: RecipeContext) -> Prediction:
         steps=steps * config.updates if steps is not None else None,
         time_s=step_s * steps if steps is not None and not config.generates else None,
         details={
-            "longest_sequence": longest,
+            "longest_sequence": lengths.whole,
             "tokens_a_pass": job.step_tokens,
             "trained_parameters": job.trained_parameters,
             "learning_s_a_batch": step_s,
@@ -153,8 +152,7 @@ def _longest(
     )
     if not found.rows:
         return Lengths(0, limit + room)
-    row = max(found.rows, key=len)
-    return Lengths(len(row.prompt), len(row) - len(row.prompt) + room)
+    return Lengths.longest(found.rows, room)
 
 
 def _job(
