@@ -170,13 +170,11 @@ def test_slopes_and_other_acquisitions_are_searched_for_over_the_whole_space() -
     assert same[0].ask()[0].config != same[1].ask()[0].config
 
 
-def test_the_best_of_noisy_losses_is_the_one_of_the_least_expected_loss() -> None:
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_noisy_losses_are_searched_over_the_whole_space(noise: float) -> None:
     rng = np.random.default_rng(3)
     optimizer = GP(CUBE, seed=1, n_init=5)
-    play(optimizer, lambda c: sum((v - 0.4) ** 2 for v in c.values()) + 0.3 * rng.normal(), 22)
-    region = region_of(optimizer, 22)
-    assert region is not None
+    play(optimizer, lambda c: sum((v - 0.4) ** 2 for v in c.values()) + noise * rng.normal(), 22)
     models = optimizer._all_models(optimizer.seen.imputed()[:, 0])
-    mean = models["loss"].model.posterior(torch.from_numpy(optimizer.seen.x.copy()))[0]
-    assert models["loss"].model.noise > 1e-3
-    assert region.centre == pytest.approx(optimizer.seen.x[int(mean.argmin())])
+    assert (models["loss"].model.noise > 1e-3) == (noise > 0)
+    assert (region_of(optimizer, 22) is None) == (noise > 0)

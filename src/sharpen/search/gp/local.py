@@ -16,7 +16,9 @@ Optimization via Local Bayesian Optimization", NeurIPS 2019, section 2::
 
 A function that is bent differently here and there is smooth near its minimum: few trials around the
 best one then tell more of it than all do. Where parameters are choices or whole numbers there is
-less to follow, so spaces that are not all of real numbers are searched as a whole each time.
+less to follow, so spaces that are not all of real numbers are searched as a whole each time. So are
+all where losses are noisy: which trial is the best one, and whether a step improves on it, is not
+known then, and few trials tell little.
 
 The best trial and L follow from the trials in the order of their numbers, so from the history
 alone.
@@ -33,7 +35,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sharpen.search.gp.joint import JointProcess
 from sharpen.search.gp.kernels import KERNELS
@@ -101,19 +102,19 @@ class LocalSteps(ModelOptimizer):
     ) -> Region | None:
         """The region of the step ``number``; None where it is one over the whole space.
 
-        So it is while other trials are under way, which would crowd a region, as long as no trial
-        is feasible, in a space that is not all of real numbers, and where slopes or earlier studies
-        are modelled, which the region's own model would not know of.
+        So it is where losses are noisy, while other trials are under way, which would crowd a
+        region, as long as no trial is feasible, in a space that is not all of real numbers, and
+        where slopes or earlier studies are modelled, which the region's own model would not know
+        of.
         """
         loss, good = models["loss"].model, np.flatnonzero(self._good(models))
         if self.pending or not is_near(number - n_init) or not len(good):
             return None
         if not self._features.is_continuous or isinstance(loss, JointProcess):
             return None
-        scores = losses[good]
         if loss.noise > NOISY:
-            scores = loss.posterior(torch.from_numpy(self.seen.x[good]))[0].numpy()
-        centre = self.seen.x[good[int(np.argmin(scores))]]
+            return None
+        centre = self.seen.x[good[int(np.argmin(losses[good]))]]
         widths = _widths(loss.hyper.lengthscales.numpy())
         rows = np.flatnonzero(self._true)
         steps = (self.seen.numbers[rows] - n_init).tolist()

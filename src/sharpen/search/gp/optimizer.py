@@ -10,8 +10,8 @@ Global Optimization 13, 1998::
       2. hyper-parameters of largest posterior density      (model)
       3. x = argmax of the acquisition over the space       (acquire, candidates)
 
-    acquisition "auto": log EI; exact noisy EI where the losses are noisy. Among real numbers, steps
-    near the best trial, with a model of its own, take turns with others (local)
+    acquisition "auto": exact noisy EI where the losses are noisy, else log EI; among real numbers,
+    steps near the best trial, with a model of its own, then take turns with others (local)
     hyper "bayes": 16 draws of the hyper-parameters, and the mean of the acquisition over them
     slopes and earlier studies join the model of the loss (:mod:`sharpen.search.gp.joint`)
     warp: coordinates bent before the kernel sees them, the bend learnt with the rest
@@ -66,10 +66,11 @@ class GP(AcquiringOptimizer):
         space: what to search over.
         objectives: one.
         constraints: any number.
-        acquisition: ``auto`` (log EI or noisy EI; among real numbers three steps of four are near
-            the best trial), ``log_ei``, ``noisy_ei``, ``pi``, ``kg`` (knowledge gradient on the
-            evaluated points, minima of drawn functions and the best raw points), ``mes``, ``jes``,
-            ``pes`` (needs the extra ``botorch``), ``ucb`` or ``ts`` (Thompson sampling).
+        acquisition: ``auto`` (noisy EI where losses are noisy; else log EI and, among real numbers,
+            three steps of four near the best trial), ``log_ei``, ``noisy_ei``, ``pi``, ``kg``
+            (knowledge gradient on the evaluated points, minima of drawn functions and the best raw
+            points), ``mes``, ``jes``, ``pes`` (needs the extra ``botorch``), ``ucb`` or ``ts``
+            (Thompson sampling).
         kernel: ``matern52`` or ``rbf``.
         hyper: ``map``, the densest hyper-parameters, or ``bayes``, the mean over their posterior.
         warp: whether the warp of each numeric parameter is learnt.
