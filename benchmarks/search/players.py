@@ -23,7 +23,7 @@ from sharpen.core.space import Space
 
 __all__ = ["VERSIONS", "Own", "Peer", "Played", "can_play", "describe"]
 
-VERSIONS = {"gp": 4}
+VERSIONS = {"gp": 5}
 """How often each method has changed, 1 where it is not named; a journal counts no older runs."""
 
 _INTERPRETERS = {"hebo": "BENCH_HEBO_PYTHON", "smac": "BENCH_SMAC_PYTHON"}

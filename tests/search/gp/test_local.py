@@ -12,6 +12,7 @@ from sharpen.core.optimizer import Optimizer
 from sharpen.core.parameters import Bool, Float
 from sharpen.core.problem import Constraint
 from sharpen.core.space import Space
+from sharpen.problems import synthetic
 from sharpen.search.gp import GP
 from sharpen.search.gp.local import Region, _nearest, _widths, is_near, length
 from sharpen.search.gp.surrogates import one_thread
@@ -170,11 +171,25 @@ def test_slopes_and_other_acquisitions_are_searched_for_over_the_whole_space() -
     assert same[0].ask()[0].config != same[1].ask()[0].config
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.3])
+@pytest.mark.parametrize("noise", [0.0, 1.0])
 def test_noisy_losses_are_searched_over_the_whole_space(noise: float) -> None:
     rng = np.random.default_rng(3)
     optimizer = GP(CUBE, seed=1, n_init=5)
-    play(optimizer, lambda c: sum((v - 0.4) ** 2 for v in c.values()) + noise * rng.normal(), 22)
+    play(optimizer, lambda c: sum((v - 0.4) ** 2 for v in c.values()) + noise * rng.normal(), 30)
     models = optimizer._all_models(optimizer.seen.imputed()[:, 0])
     assert (models["loss"].model.noise > 1e-3) == (noise > 0)
-    assert (region_of(optimizer, 22) is None) == (noise > 0)
+    assert (region_of(optimizer, 30) is None) == (noise > 0)
+
+
+def test_waves_that_look_like_noise_from_afar_have_a_region_around_the_least_expected_loss() -> (
+    None
+):
+    problem = synthetic("ackley", dimensions=10, shifted=True, seed=1)
+    optimizer = GP(problem.space, seed=1, n_init=5)
+    play(optimizer, problem.evaluate, 40)
+    region = region_of(optimizer, 42)
+    models = optimizer._all_models(optimizer.seen.imputed()[:, 0])
+    assert models["loss"].model.noise > 1e-3
+    assert region is not None
+    mean = models["loss"].model.posterior(torch.from_numpy(optimizer.seen.x.copy()))[0]
+    assert region.centre == pytest.approx(optimizer.seen.x[int(mean.argmin())])

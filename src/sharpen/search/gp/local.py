@@ -17,8 +17,8 @@ Optimization via Local Bayesian Optimization", NeurIPS 2019, section 2::
 A function that is bent differently here and there is smooth near its minimum: few trials around the
 best one then tell more of it than all do. Where parameters are choices or whole numbers there is
 less to follow, so spaces that are not all of real numbers are searched as a whole each time. So are
-all where losses are noisy: which trial is the best one, and whether a step improves on it, is not
-known then, and few trials tell little.
+all where losses are noisy, for few trials tell little then. The model of all trials may take the
+waves of an exact loss for noise; that of the region, where they are long, tells the two apart.
 
 The best trial and L follow from the trials in the order of their numbers, so from the history
 alone.
@@ -35,6 +35,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from sharpen.search.gp.joint import JointProcess
 from sharpen.search.gp.kernels import KERNELS
@@ -49,6 +50,7 @@ _TURNS = 4  # one of them over the whole space
 _FIRST, _LEAST, _MOST = 0.2, 0.5**7, 1.0
 _WIDEST = 4.0
 _TRIALS, _LEAST_TRIALS = 4, 15  # of the model of the region, a dimension and at least
+_LOUD = 0.1  # variance of the noise, in that of the region's losses, from which it hides them
 
 
 def is_near(step: int) -> bool:
@@ -102,19 +104,20 @@ class LocalSteps(ModelOptimizer):
     ) -> Region | None:
         """The region of the step ``number``; None where it is one over the whole space.
 
-        So it is where losses are noisy, while other trials are under way, which would crowd a
-        region, as long as no trial is feasible, in a space that is not all of real numbers, and
-        where slopes or earlier studies are modelled, which the region's own model would not know
-        of.
+        So it is where noise hides what the region's trials tell, while other trials are under way,
+        which would crowd a region, as long as no trial is feasible, in a space that is not all of
+        real numbers, and where slopes or earlier studies are modelled, which the region's own model
+        would not know of.
         """
         loss, good = models["loss"].model, np.flatnonzero(self._good(models))
         if self.pending or not is_near(number - n_init) or not len(good):
             return None
         if not self._features.is_continuous or isinstance(loss, JointProcess):
             return None
-        if loss.noise > NOISY:
-            return None
-        centre = self.seen.x[good[int(np.argmin(losses[good]))]]
+        scores, is_noisy = losses[good], loss.noise > NOISY
+        if is_noisy:
+            scores = loss.posterior(torch.from_numpy(self.seen.x[good]))[0].numpy()
+        centre = self.seen.x[good[int(np.argmin(scores))]]
         widths = _widths(loss.hyper.lengthscales.numpy())
         rows = np.flatnonzero(self._true)
         steps = (self.seen.numbers[rows] - n_init).tolist()
@@ -123,7 +126,10 @@ class LocalSteps(ModelOptimizer):
         rows, _ = self._modelled(losses)
         rows = rows[_nearest(self.seen.x[rows], centre, widths)]
         lower, upper = (centre - half).clip(0, 1), (centre + half).clip(0, 1)
-        return Region(self._likelier(rows, losses[rows]), centre, lower, upper)
+        found = self._likelier(rows, losses[rows])
+        if is_noisy and found.model.noise > _LOUD:
+            return None
+        return Region(found, centre, lower, upper)
 
     def _likelier(self, rows: Ints, losses: Floats) -> Fitted:
         """The model of some trials by that kernel under which their losses are likelier."""

@@ -10,8 +10,8 @@ Global Optimization 13, 1998::
       2. hyper-parameters of largest posterior density      (model)
       3. x = argmax of the acquisition over the space       (acquire, candidates)
 
-    acquisition "auto": exact noisy EI where the losses are noisy, else log EI; among real numbers,
-    steps near the best trial, with a model of its own, then take turns with others (local)
+    acquisition "auto": log EI; exact noisy EI where the losses are noisy. Among real numbers with
+    little noise, steps near the best trial, with a model of its own, take turns with others (local)
     hyper "bayes": 16 draws of the hyper-parameters, and the mean of the acquisition over them
     slopes and earlier studies join the model of the loss (:mod:`sharpen.search.gp.joint`)
     warp: coordinates bent before the kernel sees them, the bend learnt with the rest
@@ -66,8 +66,8 @@ class GP(AcquiringOptimizer):
         space: what to search over.
         objectives: one.
         constraints: any number.
-        acquisition: ``auto`` (noisy EI where losses are noisy; else log EI and, among real numbers,
-            three steps of four near the best trial), ``log_ei``, ``noisy_ei``, ``pi``, ``kg``
+        acquisition: ``auto`` (log EI or noisy EI; among real numbers with little noise three steps
+            of four are near the best trial), ``log_ei``, ``noisy_ei``, ``pi``, ``kg``
             (knowledge gradient on the evaluated points, minima of drawn functions and the best raw
             points), ``mes``, ``jes``, ``pes`` (needs the extra ``botorch``), ``ucb`` or ``ts``
             (Thompson sampling).
