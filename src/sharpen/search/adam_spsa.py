@@ -35,6 +35,8 @@ from sharpen.search.spsa import SPSA
 
 __all__ = ["AdamSPSA"]
 
+_LARGEST = 1e150  # of a slope's parts: their squares stay finite
+
 
 class AdamSPSA(SPSA):
     """Adam with gradients of simultaneous perturbations; see the module for the method.
@@ -118,7 +120,7 @@ class AdamSPSA(SPSA):
 
     def _step_by(self, gradient: Floats) -> Floats:
         assert self.a is not None
-        k = self._k
+        k, gradient = self._k, np.clip(gradient, -_LARGEST, _LARGEST)
         beta1 = self.beta1 / (k + 1) ** self.decay
         self._mean = beta1 * self._mean + (1 - beta1) * gradient
         self._square = self.beta2 * self._square + (1 - self.beta2) * gradient**2

@@ -36,6 +36,7 @@ from sharpen.core.parameters import Float
 from sharpen.core.problem import Constraint, Objective
 from sharpen.core.space import Space, random_stream
 from sharpen.search.generations import Generation, GenerationalOptimizer
+from sharpen.search.moments import deviation
 from sharpen.search.observations import Floats
 from sharpen.search.variation import active_columns, stepped
 
@@ -192,7 +193,8 @@ class SimulatedAnnealing(_Walk):
             x, keys = self.elsewhere()
             x, keys = np.concatenate([x, generation.x]), np.concatenate([keys, generation.keys])
             loss = generation.loss
-            spread = float(np.nanstd(loss)) if np.isfinite(loss).any() else 0.0
+            known = loss[np.isfinite(loss)]
+            spread = float(deviation(known)) if len(known) else 0.0
             self._first_temperature = spread or 1.0
             if len(x):
                 best = int(np.lexsort((keys[:, 1], keys[:, 0]))[0])

@@ -34,6 +34,7 @@ from sharpen.core.errors import ConfigError, DataError, DependencyNotInstalled
 from sharpen.core.feedback import Trial
 from sharpen.core.problem import Objective
 from sharpen.core.space import Space
+from sharpen.search.moments import deviation, mean
 
 __all__ = ["Importance", "importance"]
 
@@ -104,7 +105,7 @@ def importance(
         raise DataError(f"all trials have the same '{objective.name}', so no parameter matters.")
     forest = RandomForestRegressor(
         trees, min_samples_leaf=2, max_features=0.7, oob_score=True, random_state=seed, n_jobs=1
-    ).fit(x, (y - y.mean()) / y.std())
+    ).fit(x, (y - mean(y)) / deviation(y))
     boxes = [_boxes(tree.tree_, x.shape[1]) for tree in forest.estimators_]
     boxes = [found for found in boxes if found[3] > _CUT]
     if not boxes:
@@ -123,7 +124,7 @@ def importance(
         objective.name,
         {name: alone[name] for name in ranked},
         dict(sorted(together.items(), key=lambda item: -item[1])),
-        _ablation(space, good, objective, forest, float(y.mean()), float(y.std())),
+        _ablation(space, good, objective, forest, float(mean(y)), float(deviation(y))),
         float(forest.oob_score_),
         len(good),
     )

@@ -21,6 +21,7 @@ from sharpen.core.feedback import Trial
 from sharpen.core.optimizer import Optimizer
 from sharpen.core.problem import Constraint, Fidelity, Objective
 from sharpen.core.space import Space
+from sharpen.search.moments import deviation
 
 __all__ = ["ArrayOptimizer", "Observations"]
 
@@ -175,7 +176,7 @@ class Observations:
         if not self.ok.any():
             return np.zeros_like(found)
         known = found[self.ok]
-        worst: Floats = known.max(axis=0) + known.std(axis=0)
+        worst: Floats = known.max(axis=0) + deviation(known)
         return np.where(np.isnan(found), worst, found)
 
     def merit(self) -> Floats:

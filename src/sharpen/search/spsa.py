@@ -41,6 +41,7 @@ from sharpen.core.parameters import Bool, Float, Int
 from sharpen.core.problem import Constraint, Objective
 from sharpen.core.space import Space, random_stream
 from sharpen.search.generations import Generation, GenerationalOptimizer
+from sharpen.search.moments import exponent
 from sharpen.search.observations import Floats
 from sharpen.search.variation import free_columns
 
@@ -234,7 +235,9 @@ class SPSA(GenerationalOptimizer):
         """[k] a_k times the gradient, made steady by the Hessian if that is asked for."""
         if self.second_order and self._hessian.any():
             values, vectors = np.linalg.eigh(self._hessian)
-            scale = np.sqrt(values**2 + 0.01 * np.mean(values**2))
+            unit = exponent(values)
+            squares = np.ldexp(values, -unit) ** 2
+            scale = np.ldexp(np.sqrt(squares + 0.01 * np.mean(squares)), unit)
             gradient = vectors @ ((vectors.T @ gradient) / scale)
         if self._gain is None:
             size = float(np.abs(gradient).mean())

@@ -174,6 +174,17 @@ class OptimizerConformance:
         assert optimizer.recommend().config == good.config
         assert optimizer.ask(3)[2].config
 
+    def test_takes_losses_of_any_size(self) -> None:
+        """Squares of losses may be beyond what a float64 holds."""
+        for scale in (1e300, 1e-300):
+            optimizer = self.make(seed=1)
+            for _ in range(24):
+                candidate = optimizer.ask()[0]
+                assert optimizer.space.validate(candidate.config) == candidate.config
+                optimizer.tell([candidate.result(scale * self.score(candidate))])
+            json.dumps(optimizer.state_dict(), allow_nan=False)
+            assert math.isfinite(optimizer.recommend().predicted["value"])
+
     def test_takes_tells_in_any_order_and_from_elsewhere(self) -> None:
         """Tells may be late, out of order, or of trials it never asked for."""
         optimizer = self.make()

@@ -184,26 +184,41 @@ def test_chebcb_fits_each_arm_and_weights_by_the_inverse_gap() -> None:
     losses = [loss for _, _, loss in rounds]
     largest, spread = max(losses), max(losses) - min(losses)
     bounds = np.array([largest, *(2 * spread / j for j in (1, 2, 3))])
-    predicted = []
+    fits, predicted = np.ldexp(policy.fits, policy.unit), []
+    residuals = np.ldexp(policy.residuals, 2 * policy.unit)
     for arm in range(3):
         mine = [(c, loss) for i, c, loss in rounds if i == arm]
         t = np.polynomial.chebyshev.chebvander([2 * c - 1 for c, _ in mine], 3)
         y = np.array([loss for _, loss in mine])
         fit = scipy.optimize.lsq_linear(t, y, (-bounds, bounds), tol=1e-14, method="bvls").x
         if len(mine) > 8:  # fewer have more than one best fit
-            np.testing.assert_allclose(policy.fits[arm], fit, atol=1e-3)
-        assert policy.residuals[arm] == pytest.approx(((t @ fit - y) ** 2).sum(), abs=1e-5)
-        predicted.append(np.polynomial.chebyshev.chebval(2 * 0.3 - 1, policy.fits[arm]))
+            np.testing.assert_allclose(fits[arm], fit, atol=1e-3)
+        assert residuals[arm] == pytest.approx(((t @ fit - y) ** 2).sum(), abs=1e-5)
+        predicted.append(np.polynomial.chebyshev.chebval(2 * 0.3 - 1, fits[arm]))
     m, d, n = 4, 3, 200
     scale = largest * (2 + 4 * spread / largest * (1 + math.log(m)))
     alpha = (math.pi + 2 / math.pi * math.log(2 * m + 1)) * spread / (2 * scale * (m + 1))
-    regret = max(0.0, policy.errors - policy.residuals.sum()) / scale**2
+    regret = max(0.0, math.ldexp(policy.errors, 2 * policy.unit) - residuals.sum()) / scale**2
     eta = 2 * n * math.sqrt(d * n / (regret + 2 * alpha**2 * n))
     gaps = (np.array(predicted) - min(predicted)) / scale
     wanted = 1 / (d + eta * gaps)
     wanted[gaps.argmin()] = 0
     wanted[gaps.argmin()] = 1 - wanted.sum()
     np.testing.assert_allclose(policy.probabilities(0.3), wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["ucb-tuned", "chebcb"])
+@pytest.mark.parametrize("exponent", [-1000, 1000])
+def test_the_unit_of_the_losses_does_not_matter(name: str, exponent: int) -> None:
+    first, other = MAKERS[name](5), MAKERS[name](5)
+    rng = np.random.default_rng(0)
+    for k in range(120):
+        context, loss = float(rng.random()), float(rng.random() * 2 ** (k // 12))
+        loss *= k > 0  # the first is nothing
+        arm, p = first.choose(float(rng.random()), context)
+        first.learn(arm, loss, p, context)
+        other.learn(arm, math.ldexp(loss, exponent), p, context)
+        np.testing.assert_array_equal(first.probabilities(0.4), other.probabilities(0.4))
 
 
 def test_linear_bandits_regress_on_polynomials_of_the_context() -> None:

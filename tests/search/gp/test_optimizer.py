@@ -282,6 +282,16 @@ def test_hyperparameters_are_fitted_at_every_trial_and_later_at_each_tenth_more(
     assert [len(model) for model in optimizer._fits["loss"].models] == [22]
 
 
+@pytest.mark.parametrize("exponent", [-1000, 1000])
+def test_the_unit_of_the_loss_does_not_matter(exponent: int) -> None:
+    space = Space(x=Float(-1, 2), y=Float(0, 3))
+    configs = [
+        play(GP(space, seed=3), lambda config, e=e: math.ldexp(bowl(config), e), 20)
+        for e in (0, exponent)
+    ]
+    assert configs[0] == configs[1]
+
+
 def test_an_exhausted_space_repeats_and_a_space_with_values_left_does_not() -> None:
     space = Space(kind=Categorical("a", "b", "c"), flag=Bool())
     optimizer = GP(space, n_init=2)

@@ -43,3 +43,11 @@ def test_symmetric_values_are_not_bent_and_equal_ones_give_zeros() -> None:
     )
     huge = 1e12 + np.linspace(0, 1e-3, 8)
     assert np.isfinite(OutputTransform.fit(huge, bend=True)(huge)).all()
+
+
+@pytest.mark.parametrize("exponent", [-900, -40, 40, 1000])
+def test_the_unit_of_the_values_does_not_matter(exponent: int) -> None:
+    values = skewed(2)
+    other = np.ldexp(values, exponent)
+    got = OutputTransform.fit(other, bend=True)
+    np.testing.assert_array_equal(got(other), OutputTransform.fit(values, bend=True)(values))

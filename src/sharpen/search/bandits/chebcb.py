@@ -31,14 +31,14 @@ import numpy as np
 
 from sharpen.core.errors import ConfigError
 from sharpen.native.build import function, load
-from sharpen.search.bandits.policy import Floats, Policy
+from sharpen.search.bandits.policy import Floats, ScaledPolicy
 
 __all__ = ["ChebCB", "bounded_least_squares"]
 
 _SWEEPS = 200
 
 
-class ChebCB(Policy):
+class ChebCB(ScaledPolicy):
     """See the module.
 
     Args:
@@ -95,6 +95,9 @@ class ChebCB(Policy):
     def learn(self, arm: int, loss: float, probability: float, context: float = 0.0) -> None:
         """See :meth:`Policy.learn`."""
         features = self._features(context)
+        loss = self.scaled(
+            loss, moment=1, fits=1, largest=1, least=1, squares=2, residuals=2, errors=2
+        )
         self.errors += (float(self.fits[arm] @ features) - loss) ** 2
         self.gram[arm] += np.outer(features, features)
         self.moment[arm] += loss * features
@@ -106,7 +109,7 @@ class ChebCB(Policy):
             self._fit(each)
 
     def _fit(self, arm: int) -> None:
-        tiny = 1e-10 * max(self.largest, 1e-300)
+        tiny = 1e-10 * self.largest
         bounded_least_squares(
             self.gram[arm], self.moment[arm], self._bounds(), self.fits[arm], tiny
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -11,9 +12,10 @@ import numpy.typing as npt
 
 from sharpen.core.errors import ConfigError
 
-__all__ = ["Policy"]
+__all__ = ["Policy", "ScaledPolicy"]
 
 Floats = npt.NDArray[np.float64]
+_LEAST = -1080  # exponent below that of every number
 
 
 class Policy(ABC):
@@ -78,3 +80,29 @@ class Policy(ABC):
             old = getattr(self, name)
             kind = old.dtype if isinstance(old, np.ndarray) else None
             setattr(self, name, np.array(value, dtype=kind) if kind is not None else value)
+
+
+class ScaledPolicy(Policy):
+    """A policy that keeps losses as multiples of 2^``unit``, so that their squares stay finite.
+
+    The unit rises with the largest loss; as a power of two it rounds nothing.
+    """
+
+    def __init__(self, arms: int) -> None:
+        super().__init__(arms)
+        self.unit = _LEAST
+
+    def scaled(self, loss: float, **degrees: int) -> float:
+        """``loss`` in the unit, which is raised first where the loss is beyond it.
+
+        Args:
+            loss: at least 0.
+            **degrees: attributes that are brought along, and the powers of the loss they hold.
+        """
+        unit = math.frexp(loss)[1]
+        if loss > 0 and unit > self.unit:
+            for name, degree in degrees.items():
+                value = np.ldexp(getattr(self, name), degree * (self.unit - unit))
+                setattr(self, name, value if np.ndim(value) else float(value))
+            self.unit = unit
+        return math.ldexp(loss, -self.unit)

@@ -19,12 +19,12 @@ import math
 
 import numpy as np
 
-from sharpen.search.bandits.policy import Floats, Policy
+from sharpen.search.bandits.policy import Floats, ScaledPolicy
 
 __all__ = ["UCB"]
 
 
-class UCB(Policy):
+class UCB(ScaledPolicy):
     """See the module.
 
     Args:
@@ -59,6 +59,7 @@ class UCB(Policy):
 
     def learn(self, arm: int, loss: float, probability: float, context: float = 0.0) -> None:
         """See :meth:`Policy.learn`."""
+        loss = self.scaled(loss, sums=1, squares=2, largest=1)
         self.counts[arm] += 1
         self.sums[arm] += loss
         self.squares[arm] += loss**2

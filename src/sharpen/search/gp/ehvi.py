@@ -43,6 +43,7 @@ from sharpen.search.gp.model import GaussianProcess
 from sharpen.search.gp.normal import log_h
 from sharpen.search.gp.optimizer import GP
 from sharpen.search.gp.surrogates import NOISY, Fitted, believe
+from sharpen.search.moments import deviation
 from sharpen.search.pareto import free_boxes, non_dominated
 
 __all__ = ["EHVI", "log_hypervolume_improvement"]
@@ -150,7 +151,8 @@ class EHVI(GP):
     def _all_models(self, losses: Floats) -> dict[str, Fitted]:
         if losses.ndim == 1:
             losses = self.seen.imputed()
-        spread = np.where(losses.std(axis=0) > 0, losses.std(axis=0), 1.0)
+        spread = deviation(losses)
+        spread = np.where(spread > 0, spread, 1.0)
         rows, measured = self._modelled((losses / spread).sum(axis=1))
         models = {}
         for j, objective in enumerate(self.objectives):

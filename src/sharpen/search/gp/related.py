@@ -28,6 +28,7 @@ from sharpen.core.space import Space
 from sharpen.search.gp.features import Features
 from sharpen.search.gp.joint import Rows
 from sharpen.search.gp.transforms import OutputTransform
+from sharpen.search.moments import deviation, mean
 
 __all__ = ["Earlier", "slope_rows", "value_rows"]
 
@@ -168,16 +169,17 @@ class Earlier:
             encoded = space.encode([configs[k] for k in kept])
             points = features(encoded.x, encoded.mask)
             self.rows.append(value_rows(points, transform(loss[kept]), task=number + 1))
-            self._spreads.append(float(loss[kept].std()))
+            self._spreads.append(float(deviation(loss[kept])))
             best.append([configs[k] for k in np.argsort(loss, kind="stable")[:10]])
         self.best = [config for group in zip(*_even(best), strict=True) for config in group]
 
     def transform(self, losses: Floats) -> OutputTransform:
         """A transform of this study's losses, by the earlier ones' spread where it has few."""
         n = len(losses)
-        variance = _PRIOR_TRIALS * float(np.median(self._spreads)) ** 2 + n * float(losses.var())
-        scale = math.sqrt(variance / (_PRIOR_TRIALS + n))
-        return OutputTransform(float(losses.mean()), scale or 1.0, 1.0, 0.0, 1.0)
+        earlier = math.sqrt(_PRIOR_TRIALS) * float(np.median(self._spreads))
+        own = math.sqrt(n) * float(deviation(losses))
+        scale = math.hypot(earlier, own) / math.sqrt(_PRIOR_TRIALS + n)
+        return OutputTransform(float(mean(losses)), scale or 1.0, 1.0, 0.0, 1.0)
 
 
 def _some(loss: Floats, most: int) -> npt.NDArray[np.int64]:

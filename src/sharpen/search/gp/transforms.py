@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sharpen.search.moments import deviation, mean
+
 __all__ = ["OutputTransform"]
 
 Floats = npt.NDArray[np.float64]
@@ -48,13 +50,13 @@ class OutputTransform:
             values: [n] finite numbers.
             bend: whether skewed ones are bent.
         """
-        shift, scale = float(values.mean()), _scale(values)
+        shift, scale = float(mean(values)), _scale(values)
         z = (values - shift) / scale
         power = 1.0
         if bend and len(z) > 4 and abs(float((z**3).mean())) > _SKEWED:
             power = _best_power(z)
         bent = _yeo_johnson(z, power)
-        return cls(shift, scale, power, float(bent.mean()), _scale(bent))
+        return cls(shift, scale, power, float(mean(bent)), _scale(bent))
 
     def __call__(self, values: Floats) -> Floats:
         """[n] transformed ``values``."""
@@ -81,8 +83,8 @@ class OutputTransform:
 
 def _scale(values: Floats) -> float:
     """Standard deviation, or 1 where all values are one up to rounding."""
-    scale = float(values.std())
-    return scale if scale > 1e-12 * max(float(np.abs(values).max()), 1e-300) else 1.0
+    scale = float(deviation(values))
+    return scale if scale > 1e-12 * float(np.abs(values).max()) else 1.0
 
 
 def _root(base: Floats, exponent: float) -> Floats:
