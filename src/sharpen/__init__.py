@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from sharpen.core.problem import Constraint, Fidelity, Objective, Problem, problem
     from sharpen.core.ray_executor import Ray
     from sharpen.core.recipe import load_recipe
-    from sharpen.core.run import Run, load_run, run
+    from sharpen.core.run import run
+    from sharpen.core.run_folder import Run, load_run
     from sharpen.core.space import Space
     from sharpen.core.study import Budget, Study
     from sharpen.core.text_parameter import Text
@@ -53,7 +54,7 @@ _EXPORTS = {
     "Permutation": "sharpen.core.collections",
     "Problem": "sharpen.core.problem",
     "Ray": "sharpen.core.ray_executor",
-    "Run": "sharpen.core.run",
+    "Run": "sharpen.core.run_folder",
     "Scripted": "sharpen.core.lm.scripted",
     "SharpenError": "sharpen.core.errors",
     "Space": "sharpen.core.space",
@@ -63,7 +64,7 @@ _EXPORTS = {
     "Threads": "sharpen.core.threads",
     "Trial": "sharpen.core.feedback",
     "load_recipe": "sharpen.core.recipe",
-    "load_run": "sharpen.core.run",
+    "load_run": "sharpen.core.run_folder",
     "problem": "sharpen.core.problem",
     "run": "sharpen.core.run",
     "tune": "sharpen.core.tune",

@@ -22,7 +22,9 @@ from sharpen.core.errors import (
     TrainingError,
 )
 from sharpen.core.files import FileLock
-from sharpen.core.run import load_run, model_fingerprint, run
+from sharpen.core.fingerprint import model_fingerprint
+from sharpen.core.run import run
+from sharpen.core.run_folder import load_run
 from sharpen.core.stage import Prediction, StageContext, StageResult, StageType, register
 
 calls: list[str] = []

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from e2e.command import ENVIRONMENT, sharpen, small_recipe, start, write_chats, write_recipe
 from sharpen.cli.main import build_app
 from sharpen.core.assets import asset_path
-from sharpen.core.run import load_run
+from sharpen.core.run_folder import load_run
 from small_models import byte_tokenizer, save_small_model
 
 

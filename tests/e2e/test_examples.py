@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from e2e.command import ENVIRONMENT, document, sharpen
-from sharpen.core.run import load_run
+from sharpen.core.run_folder import load_run
 from sharpen.core.study import load_study
 from sharpen.models import load_model, load_tokenizer
 

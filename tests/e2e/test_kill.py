@@ -18,7 +18,7 @@ import pytest
 
 from e2e.command import sharpen, small_recipe, start, write_recipe
 from sharpen.core.files import sha256_file
-from sharpen.core.run import load_run
+from sharpen.core.run_folder import load_run
 
 STAGES = ("data", "train", "eval", "compress", "serve")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sharpen.core.recipe import Recipe, load_recipe
-from sharpen.core.run import Run, RunObserver, run
+from sharpen.core.run import RunObserver, run
+from sharpen.core.run_folder import Run
 
 __all__ = ["Aligned", "align", "alignment_recipe"]
 

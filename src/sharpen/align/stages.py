@@ -22,7 +22,7 @@ def _run(config: AlignConfig, context: StageContext) -> StageResult:
 
 def _fingerprint(config: AlignConfig, context: RecipeContext) -> Any:
     """Hashes of the rows, and of a reward's file or model."""
-    from sharpen.core.run import model_fingerprint
+    from sharpen.core.fingerprint import model_fingerprint
     from sharpen.data.finding import matching_files
     from sharpen.data.mixing import FileRows
 

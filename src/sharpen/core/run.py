@@ -20,26 +20,20 @@ import json
 import logging
 import math
 import os
-import platform
 import shutil
-import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from importlib import metadata
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
 
 from sharpen._version import __version__
-from sharpen.core.assets import ASSETS, asset_path
 from sharpen.core.config import digest, read_json, to_dict
 from sharpen.core.errors import (
     BusyError,
     ConfigError,
     Interrupted,
-    MissingFileError,
     OutOfMemoryError,
     SharpenError,
     storage_errors,
@@ -52,8 +46,10 @@ from sharpen.core.files import (
     fsync_tree,
     sha256_file,
 )
+from sharpen.core.fingerprint import environment, file_digests, model_fingerprint
 from sharpen.core.metrics import MetricsLog, read_metrics
 from sharpen.core.recipe import Recipe, StageSpec, load_recipe
+from sharpen.core.run_folder import Run, Summary
 from sharpen.core.stage import (
     Artifact,
     Prediction,
@@ -64,7 +60,7 @@ from sharpen.core.stage import (
 )
 from sharpen.core.stage_worker import run_in_worker, run_stage
 
-__all__ = ["Run", "RunObserver", "Summary", "load_run", "model_fingerprint", "predict", "run"]
+__all__ = ["RunObserver", "predict", "run"]
 
 _log = logging.getLogger(__name__)
 _MEASURED = "measured."
@@ -95,74 +91,6 @@ class _Quiet:
 
     def event(self, name: str, event: Mapping[str, Any]) -> None:
         return None
-
-
-class Summary(dict[str, Any]):
-    """Nested results by stage; ``summary["eval.loss_after"]`` works as well."""
-
-    def __missing__(self, key: str) -> Any:
-        """Follow a dotted path."""
-        node: Any = dict(self)
-        for part in key.split("."):
-            if not isinstance(node, Mapping) or part not in node:
-                known = ", ".join(sorted(self.flat()))
-                raise KeyError(f"no {key!r} in the summary; it has: {known}")
-            node = node[part]
-        return node
-
-    def flat(self) -> dict[str, Any]:
-        """All leaves by dotted path."""
-        return dict(_leaves(self))
-
-
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-@dataclass(slots=True)
-class Run:
-    """A run folder: what was made, and what was measured."""
-
-    folder: Path
-    summary: Summary = field(default_factory=Summary)
-    reused: list[str] = field(default_factory=list)
-    """Stages whose output was already there."""
-
-    @property
-    def report(self) -> Path:
-        """The HTML report's path (written by a ``report`` stage)."""
-        return self.folder / "report.html"
-
-    @property
-    def metrics(self) -> list[dict[str, Any]]:
-        """Rows of ``metrics.jsonl``."""
-        return read_metrics(self.folder / "metrics.jsonl")
-
-    def artifact(self, stage: str) -> Path:
-        """Folder of a stage's output.
-
-        Raises:
-            MissingFileError: the stage has none here.
-        """
-        link = self.folder / stage
-        if not link.exists():
-            raise MissingFileError(f"{self.folder} has no output of a stage '{stage}'.")
-        return link
-
-
-def load_run(folder: str | Path) -> Run:
-    """Open a run folder for reading.
-
-    Raises:
-        MissingFileError: it has no ``summary.json``.
-    """
-    folder = Path(folder)
-    summary = read_json(folder / "summary.json", "run summary")
-    return Run(folder=folder, summary=Summary(summary))
 
 
 def run(
@@ -407,11 +335,11 @@ class _Runner:
             "config": to_dict(spec.config),
             "seed": spec.seed,
             "inputs": {k: artifact.key for k, artifact in inputs.items()},
-            "files": _hashes(output),
+            "files": file_digests(output),
             "results": to_dict(result.results),
         }
         # Measurements first: once the output is in the store the stage will not run again.
-        for name, value in _leaves(to_dict(result.measured)):
+        for name, value in Summary(to_dict(result.measured)).flat().items():
             if isinstance(value, (int, float)):
                 self.log.append(spec.name, _MEASURED + name, float(value))
         atomic_write_json(output / "stage.json", record)
@@ -555,47 +483,3 @@ def _merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
         else:
             merged[key] = value
     return merged
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {str(p.relative_to(folder)): sha256_file(p) for p in files}
-
-
-def model_fingerprint(reference: str) -> str:
-    """Digest of a model's bytes: an asset's pinned sha256, or of every file of a folder.
-
-    Args:
-        reference: an asset's name, a folder in Hugging Face layout, or a ``.gguf`` file.
-
-    Raises:
-        MissingFileError: a file cannot be read.
-    """
-    if reference in ASSETS and ASSETS[reference].sha256 is not None:
-        return str(ASSETS[reference].sha256)
-    path = asset_path(reference) if reference in ASSETS else Path(reference)
-    try:
-        return sha256_file(path) if path.is_file() else digest(_hashes(path))
-    except OSError as error:
-        raise MissingFileError(f"cannot read {error.filename}: {error.strerror}.") from None
-
-
-def environment() -> dict[str, Any]:
-    """What a result depends on beside the recipe: versions, processor, threads."""
-    versions: dict[str, str] = {}
-    for name in ("torch", "numpy", "tokenizers", "safetensors", "gguf", "pyarrow"):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "sharpen": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_bytes": psutil.virtual_memory().total,
-        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
-        "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "packages": versions,
-    }

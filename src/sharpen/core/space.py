@@ -12,7 +12,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -25,6 +24,7 @@ from sharpen.core.errors import ConfigError, SpaceError, did_you_mean
 from sharpen.core.neighbors import moved
 from sharpen.core.parameter_file import fail_at, read_parameter
 from sharpen.core.parameters import Fixed, Parameter
+from sharpen.core.snap import Encoded, holds, snap
 
 __all__ = ["Encoded", "Space", "random_stream"]
 
@@ -40,17 +40,6 @@ def random_stream(seed: int, number: int) -> np.random.Generator:
     Streams of different numbers never overlap (Philox, with the number as the high counter word).
     """
     return np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, number]))
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """Configurations as vectors."""
-
-    x: npt.NDArray[np.float64]
-    """[n, d] coordinates in [0, 1]; 0.5 where the parameter is inactive."""
-
-    mask: npt.NDArray[np.bool_]
-    """[n, d] whether the parameter is active."""
 
 
 class Space(Mapping[str, Parameter]):
@@ -407,40 +396,6 @@ class Space(Mapping[str, Parameter]):
             point = rng.random(self._dimensions)
         return self.settle(point, rng)
 
-    def _holds(
-        self, condition: Condition, points: npt.NDArray[np.float64], encoded: Encoded
-    ) -> npt.NDArray[np.bool_]:
-        """[n] whether a condition is true at points, each set of values it names tried once."""
-        names = sorted(condition.names())
-        starts = [self._columns[name].start for name in names]
-        keys = np.arange(len(points))
-        if all(math.isfinite(self._parameters[name].cardinality) for name in names):
-            columns = [encoded.x[:, self._columns[name]] for name in names]
-            stacked = np.column_stack([encoded.mask[:, starts], *columns])
-            _, first, keys = np.unique(stacked, axis=0, return_index=True, return_inverse=True)
-            keys = keys.reshape(-1)
-        else:
-            first = keys
-        decoded = [self._values(name, points[first], encoded.x[first]) for name in names]
-        held = []
-        for present, *values in zip(encoded.mask[first][:, starts], *decoded, strict=True):
-            known = zip(names, present, values, strict=True)
-            held.append(condition.holds({n: v for n, there, v in known if there}) is True)
-        found: npt.NDArray[np.bool_] = np.array(held, dtype=bool)[keys]
-        return found
-
-    def _values(
-        self, name: str, points: npt.NDArray[np.float64], x: npt.NDArray[np.float64]
-    ) -> list[Any]:
-        """[n] values of one parameter at points, each distinct one decoded once."""
-        parameter, columns = self._parameters[name], self._columns[name]
-        if parameter.width > 1 or math.isinf(parameter.cardinality):
-            return [parameter.decode(row) for row in points[:, columns]]
-        # By the snapped coordinates: a discrete value comes back from its own.
-        distinct, keys = np.unique(x[:, columns.start], return_inverse=True)
-        values = [parameter.decode([u]) for u in distinct]
-        return [values[key] for key in keys]
-
     def settle_all(
         self, points: npt.NDArray[np.float64], rng: np.random.Generator
     ) -> tuple[npt.NDArray[np.float64], Encoded]:
@@ -457,27 +412,16 @@ class Space(Mapping[str, Parameter]):
             SpaceError: as for :meth:`settle`.
         """
         points = np.array(points, dtype=np.float64)
-        encoded = self._snap(points)
+        encoded = snap(self, self._order, points)
         bad = np.zeros(len(points), dtype=bool)
         for clause in self._forbidden if len(points) else ():
-            bad |= self._holds(clause, points, encoded)
+            bad |= holds(self, clause, points, encoded)
         moved = np.flatnonzero(bad)
         if len(moved):
             points[moved] = [self._settled(points[row], rng)[1] for row in moved]
-            again = self._snap(points[moved])
+            again = snap(self, self._order, points[moved])
             encoded.x[moved], encoded.mask[moved] = again.x, again.mask
         return points, encoded
-
-    def _snap(self, points: npt.NDArray[np.float64]) -> Encoded:
-        encoded = Encoded(np.full(points.shape, 0.5), np.zeros(points.shape, dtype=bool))
-        for name in self._order if len(points) else ():
-            parameter, columns = self._parameters[name], self._columns[name]
-            active = np.ones(len(points), dtype=bool)
-            if parameter.condition is not None:
-                active = self._holds(parameter.condition, points, encoded)
-            encoded.x[active, columns] = parameter.snap(points[active, columns])
-            encoded.mask[active, columns] = True
-        return encoded
 
     def settle(
         self, point: Sequence[float] | npt.NDArray[np.float64], rng: np.random.Generator
