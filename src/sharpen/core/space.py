@@ -24,7 +24,7 @@ from sharpen.core.errors import ConfigError, SpaceError, did_you_mean
 from sharpen.core.neighbors import moved
 from sharpen.core.parameter_file import fail_at, read_parameter
 from sharpen.core.parameters import Fixed, Parameter
-from sharpen.core.snap import Encoded, holds, snap
+from sharpen.core.snap import Encoded, Snapping
 
 __all__ = ["Encoded", "Space", "random_stream"]
 
@@ -412,14 +412,15 @@ class Space(Mapping[str, Parameter]):
             SpaceError: as for :meth:`settle`.
         """
         points = np.array(points, dtype=np.float64)
-        encoded = snap(self, self._order, points)
+        snapping = Snapping(self._parameters, self._columns, self._order)
+        encoded = snapping.snap(points)
         bad = np.zeros(len(points), dtype=bool)
         for clause in self._forbidden if len(points) else ():
-            bad |= holds(self, clause, points, encoded)
+            bad |= snapping.holds(clause, points, encoded)
         moved = np.flatnonzero(bad)
         if len(moved):
             points[moved] = [self._settled(points[row], rng)[1] for row in moved]
-            again = snap(self, self._order, points[moved])
+            again = snapping.snap(points[moved])
             encoded.x[moved], encoded.mask[moved] = again.x, again.mask
         return points, encoded
 
