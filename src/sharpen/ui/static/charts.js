@@ -25,10 +25,12 @@ const charts = (() => {
   }
 
   function history(node, objective, rows) {
+    const few = rows.number.length < 20 && Math.max(...rows.number) < 20;
+    const ticks = few ? { dtick: 1 } : {};  // no half trials
     return draw(node, [
-      { x: rows.number, y: rows.value, mode: "markers", name: "trials", marker: { size: 5, opacity: 0.55, color: css("--soft") } },
       { x: rows.number, y: rows.best, mode: "lines", name: "best so far", line: { color: css("--blue"), width: 2, shape: "hv" } },
-    ], { xaxis: { title: { text: "trial" } }, yaxis: { title: { text: text(objective) } } });
+      { x: rows.number, y: rows.value, mode: "markers", name: "trials", marker: { size: few ? 8 : 5, opacity: few ? 0.9 : 0.55, color: css("--soft") } },
+    ], { xaxis: { title: { text: "trial" }, ...ticks }, yaxis: { title: { text: text(objective) } } });
   }
 
   // A number for any value: itself, or its place among the values seen.
