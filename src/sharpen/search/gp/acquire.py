@@ -2,7 +2,8 @@
 
 ::
 
-    auto     log EI; exact noisy EI where the losses are noisy
+    auto     log EI, in spaces with conditions in turn with one that has to gain more (branches);
+             exact noisy EI where the losses are noisy
     pending  trials under way enter log EI as 16 sampled outcomes of each, the others as expected
     bayes    the mean of the acquisition over 16 draws of the hyper-parameters; for "ts" one draw
     chances  multiplied by the probabilities that constraints hold and that the trial succeeds;
@@ -35,6 +36,7 @@ from sharpen.search.gp.acquisition import (
     upper_confidence_bound,
 )
 from sharpen.search.gp.bayes import averaged
+from sharpen.search.gp.branches import GAIN, has_to_gain
 from sharpen.search.gp.entropy import joint_entropy, sample_optima
 from sharpen.search.gp.local import LocalSteps
 from sharpen.search.gp.model import GaussianProcess
@@ -106,7 +108,7 @@ class AcquiringOptimizer(LocalSteps):
         if kind == "auto":
             kind = "noisy_ei" if noisy else "log_ei"
         if kind == "log_ei":
-            best = self._incumbent(loss, seen, losses, noisy)
+            best = self._incumbent(loss, seen, losses, noisy) - self._gain()
             if not len(pending):
                 return log_expected_improvement(model, best), None
             outcomes = _sample(model, pending, _FANTASIES, rng)
@@ -147,6 +149,12 @@ class AcquiringOptimizer(LocalSteps):
         from sharpen.search.gp.bridge import predictive_entropy
 
         return predictive_entropy(model, optima), screen
+
+    def _gain(self) -> float:
+        """What the next trial has to gain on the best, in standard deviations of the losses."""
+        step = len(self.seen) + len(self.pending)
+        among = self.acquisition == "auto" and self.space.is_conditional
+        return GAIN if among and has_to_gain(step) else 0.0
 
     def _incumbent(self, loss: Fitted, seen: Tensor, losses: Floats, noisy: bool) -> Tensor:
         """The least loss known, as the model has it; of noisy losses, the least expected one."""

@@ -6,12 +6,13 @@ Global Optimization 13, 1998::
 
     the first n0 trials: the default, then a scrambled Sobol sequence
     then, from all trials so far
-      1. losses -> standardized, bent where skewed          (transforms)
+      1. losses -> standardized, bent where skewed          (transforms, branches)
       2. hyper-parameters of largest posterior density      (model)
       3. x = argmax of the acquisition over the space       (acquire, candidates)
 
     acquisition "auto": log EI; exact noisy EI where the losses are noisy. Among real numbers with
-    little noise, steps near the best trial, with a model of its own, take turns with others (local)
+    little noise, steps near the best trial, with a model of its own, take turns with others
+    (local). In spaces with conditions every other step has to gain more (branches)
     hyper "bayes": 16 draws of the hyper-parameters, and the mean of the acquisition over them
     slopes and earlier studies join the model of the loss (:mod:`sharpen.search.gp.joint`)
     warp: coordinates bent before the kernel sees them, the bend learnt with the rest

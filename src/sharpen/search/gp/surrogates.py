@@ -34,6 +34,7 @@ from sharpen.core.feedback import Trial
 from sharpen.core.space import random_stream
 from sharpen.search.gp.acquisition import Acquisition, log_feasibility
 from sharpen.search.gp.bayes import STEPS, sample
+from sharpen.search.gp.branches import are_tailed
 from sharpen.search.gp.classify import fit_success, log_success, success_model
 from sharpen.search.gp.features import Features
 from sharpen.search.gp.hyper import LogPosterior, densest, fit
@@ -243,6 +244,8 @@ class ModelOptimizer(ArrayOptimizer):
         features = torch.from_numpy(x)
         kept = self._fits.get(kind)
         if kept is None or kept.mark != mark:
+            if bend and kind == "loss" and self.space.is_conditional:
+                bend = are_tailed(x[:due], values[:due])
             transform = OutputTransform.fit(values[:due], bend=bend)
             known = _variance(transform, values[:due], noise)
             targets = torch.from_numpy(transform(values[:due]))
