@@ -1,14 +1,18 @@
 """The store in a real PostgreSQL server, started for these tests."""
 
+import gc
 import json
 import os
 import random
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +204,7 @@ def bowl(config: dict[str, Any], trial: TrialContext) -> float:
     return float(config["x"] ** 2 + config["y"] ** 2)
 
 
+@pytest.mark.filterwarnings("ignore:unclosed <socket")  # that the driver leaves
 def test_a_study_outlives_its_server(server: Server, url: str) -> None:
     whole = sh.Study(bowl, optimizer="random", store="sqlite://", budget=sh.Budget(trials=60)).run()
     study = sh.Study(bowl, optimizer="random", store=url, workers=2)
@@ -213,6 +218,46 @@ def test_a_study_outlives_its_server(server: Server, url: str) -> None:
     assert [t.number for t in found] == list(range(60))
     assert [t.state for t in found] == ["ok"] * 60
     assert [t.config for t in found] == [t.config for t in whole.trials()]
+    gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket")  # that the driver leaves
+def test_a_server_that_hangs_up_on_a_new_connection_is_asked_again(
+    server: Server, url: str
+) -> None:
+    real = sa.make_url(url)
+    listener = socket.create_server(("127.0.0.1", 0))
+    hung_up = 0
+
+    def pipe(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        target.close()
+
+    def serve() -> None:
+        nonlocal hung_up
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                if hung_up < 2:
+                    hung_up += 1
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    client.close()  # a reset
+                    continue
+                behind = socket.create_connection(("127.0.0.1", real.port or 5432))
+                for ends in ((client, behind), (behind, client)):
+                    threading.Thread(target=pipe, args=ends, daemon=True).start()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    through = real.set(host="127.0.0.1", port=listener.getsockname()[1], query={})
+    store = open_store(through.render_as_string(hide_password=False))
+    assert study(store) == 1
+    assert hung_up == 2
+    store.close()
+    listener.close()
+    gc.collect()
 
 
 def _restart(server: Server, how: signal.Signals) -> None:

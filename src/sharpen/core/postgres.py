@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -35,6 +35,8 @@ from sharpen.core.leases import is_lost
 __all__ = ["PostgresDatabase"]
 
 T = TypeVar("T")
+# The driver does not wrap the error of a server that goes away while a connection is made.
+_Failure: TypeAlias = sa.exc.DBAPIError | ConnectionError
 _log = logging.getLogger(__name__)
 # Connections that break are told by _log; the pool would add a traceback for each.
 logging.getLogger("sqlalchemy.pool.impl.QueuePool.sharpen").setLevel(logging.CRITICAL)
@@ -160,7 +162,7 @@ class PostgresDatabase:
         while True:
             try:
                 return do(again)
-            except sa.exc.DBAPIError as error:
+            except (sa.exc.DBAPIError, ConnectionError) as error:
                 code = _code(error)
                 passes = not code or code.startswith(_CANNOT_GO_ON) or code in _ONE_OF_TWO
                 if not passes:
@@ -172,7 +174,7 @@ class PostgresDatabase:
             again = True
             time.sleep(random.uniform(0.05, 0.5))
 
-    def _translate(self, error: sa.exc.DBAPIError) -> Exception:
+    def _translate(self, error: _Failure) -> Exception:
         code, text = _code(error), _text(error)
         if code.startswith("28"):
             return ConfigError(f"{self.url} does not let this user in: {text}")
@@ -237,12 +239,16 @@ def _address(url: str) -> sa.URL:
     )
 
 
-def _code(error: sa.exc.DBAPIError) -> str:
+def _code(error: _Failure) -> str:
     """SQLSTATE of an error of the server; empty when the server did not answer."""
+    if isinstance(error, ConnectionError):
+        return ""
     given = error.orig.args[0] if error.orig is not None and error.orig.args else None
     return str(given.get("C", "")) if isinstance(given, dict) else ""
 
 
-def _text(error: sa.exc.DBAPIError) -> str:
+def _text(error: _Failure) -> str:
+    if isinstance(error, ConnectionError):
+        return error.strerror or str(error)
     given = error.orig.args[0] if error.orig is not None and error.orig.args else error.orig
     return str(given.get("M", given)) if isinstance(given, dict) else str(given)
