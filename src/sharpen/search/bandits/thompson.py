@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sharpen.search.bandits.policy import Floats, Policy
+from sharpen.search.bandits.policy import Floats, ScaledPolicy
 
 __all__ = ["Thompson"]
 
@@ -27,7 +27,7 @@ _FIRST = 2
 _DRAWS = 256
 
 
-class Thompson(Policy):
+class Thompson(ScaledPolicy):
     """See the module.
 
     Args:
@@ -55,6 +55,7 @@ class Thompson(Policy):
 
     def learn(self, arm: int, loss: float, probability: float, context: float = 0.0) -> None:
         """See :meth:`Policy.learn`."""
+        loss = self.scaled(loss, means=1, squares=2)
         self.counts[arm] += 1
         change = loss - self.means[arm]
         self.means[arm] += change / self.counts[arm]
